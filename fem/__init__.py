@@ -1,0 +1,1 @@
+"""Meshes, elements, function spaces and energies as differentiable tensors."""
