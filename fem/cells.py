@@ -58,6 +58,8 @@ class Cell:
 
     def frame(self, entity: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Origin "r" and tangents "k r" of the affine map from the reference cell of a sub-entity into this cell."""
+        if len(entity) == self.num_vertices:
+            return torch.zeros(self.dim, dtype=torch.float64), torch.eye(self.dim, dtype=torch.float64)
         corners = torch.tensor([self.vertices[i] for i in entity], dtype=torch.float64).reshape(len(entity), self.dim)
         axes = {1: [], 2: [1], 3: [1, 2], 4: [1, 3]}[len(entity)]
         return corners[0], corners[axes] - corners[0]

@@ -1,0 +1,89 @@
+"""Geometry at quadrature points: where they are, how much each counts, and how reference gradients are pushed forward.
+
+A domain is a group of cells, or one local facet of a group of cells, with a quadrature rule; every integral is a sum
+over domains. Whatever maps reference cells into space (`Mesh`, later a NURBS patch) gives positions and Jacobians
+through `map`; this module turns them into weights |det J| w, inverse Jacobians and facet normals, differentiably.
+"""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fem.cells import Cell
+from fem.jacobian import determinant, inverse, measure
+from fem.mesh import Mesh
+from fem.quadrature import quadrature
+
+
+@dataclass(frozen=True, eq=False)
+class Domain:
+    """Cells of one block (None: all of them), or their local facet number `facet`, with quadrature in reference cells."""
+
+    block: int
+    cell: Cell
+    cells: Int[Tensor, "e"] | None
+    points: Float[Tensor, "q r"]
+    weights: Float[Tensor, "q"]
+    facet: int | None = None
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What integrands need at quadrature points; axes e and q have length one where nothing varies along them.
+
+    `inverse` is ∂ξ/∂x (the pseudo-inverse on curves and surfaces in space), `weights` the measure of each point,
+    `normal` the outward unit normal on facets, `second` ∂²x/∂ξ² where second derivatives were asked for.
+    """
+
+    points: Float[Tensor, "e q d"]
+    inverse: Float[Tensor, "#e #q r d"]
+    weights: Float[Tensor, "#e q"]
+    normal: Float[Tensor, "#e #q d"] | None = None
+    second: Float[Tensor, "#e #q d r r"] | None = None
+
+
+def cell_domains(mesh: Mesh, degree: int) -> tuple[Domain, ...]:
+    """All cells, block by block, with a rule exact to `degree`."""
+    domains = []
+    for i, block in enumerate(mesh.blocks):
+        rule = quadrature(block.cell, degree)
+        domains.append(Domain(i, block.cell, None, rule.points.to(mesh.nodes), rule.weights.to(mesh.nodes)))
+    return tuple(domains)
+
+
+def facet_domains(mesh: Mesh, tag: str, degree: int) -> tuple[Domain, ...]:
+    """The facets with that name, grouped by block and local facet, each seen from the first cell that owns it."""
+    facets, chosen = mesh.topology.facets, mesh.facets_tagged(tag)
+    owner_block, owner_local = facets.block[chosen], facets.local[chosen]
+    domains = []
+    for i, block in enumerate(mesh.blocks):
+        rule = quadrature(block.cell.facet_cell, degree)
+        for local, vertices in enumerate(block.cell.facets):
+            cells = facets.cell[chosen[(owner_block == i) & (owner_local == local)]]
+            if len(cells):
+                origin, tangents = block.cell.frame(vertices)
+                points = (origin + rule.points @ tangents).to(mesh.nodes)
+                domains.append(Domain(i, block.cell, cells, points, rule.weights.to(mesh.nodes), local))
+    return tuple(domains)
+
+
+def geometry(mesh: Mesh, domain: Domain, derivatives: int = 1) -> Geometry:
+    """Geometry of a mesh on a domain, differentiable with respect to `mesh.nodes`.
+
+    Cells: dx = w √det JᵀJ. Facets with reference tangents T: ds = w √det (JT)ᵀ(JT), n ∝ J⁻ᵀ n̂.
+
+    Raises:
+        MeshError: a cell is inverted or degenerate.
+    """
+    positions, jacobian, second = mesh.map(domain.block, domain.cells, domain.points, derivatives)
+    scale = measure(jacobian, domain.cell.name, mesh.block_starts[domain.block], domain.cells)
+    pushed = inverse(jacobian, scale)
+    if domain.facet is None:
+        return Geometry(positions, pushed, scale * domain.weights, None, second)
+    _, tangents = domain.cell.frame(domain.cell.facets[domain.facet])
+    along = jacobian @ tangents.T.to(jacobian)
+    area = determinant(along.mT @ along).sqrt()
+    normal = domain.cell.facet_normals[domain.facet].to(jacobian) @ pushed
+    normal = normal / normal.norm(dim=-1, keepdim=True)
+    return Geometry(positions, pushed, area * domain.weights, normal, second)

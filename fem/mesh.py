@@ -1,0 +1,338 @@
+"""Meshes: node coordinates, blocks of cells in VTK order, and names for facets and cells.
+
+Plain tensors, frozen once made. Geometry of degree 2 or 3 makes cells curved: a cell is the image of its reference
+cell under the Lagrange element of that degree. `with_nodes` moves a mesh without renumbering anything, and whatever is
+computed from `mesh.nodes` differentiates with respect to them.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fem.cells import Cell, get_cell
+from fem.errors import MeshError
+from fem.jacobian import determinant, measure
+from fem.lagrange import Lagrange, lagrange_element
+from fem.quadrature import quadrature
+from fem.topology import Block, Topology, unique_rows
+
+FacetSelector = Tensor | Callable[[Tensor], Tensor] | Any
+Cells = Tensor | Mapping[str, Tensor] | Any
+
+
+class Mesh:
+    """Cells over nodes.
+
+    Args:
+        nodes: coordinates "n d", floating point; d may exceed the cells' dimension (curves and surfaces in space).
+        cells: connectivity "e v" in VTK node order, or a mapping from cell name to connectivity for mixed meshes. The
+            number of columns tells the geometry degree (triangles: 3, 6 or 10).
+        cell: interval, triangle, quadrilateral, tetrahedron or hexahedron.
+        facet_tags: name → facets, given as vertex tuples "f v", indices into `mesh.facets`, or a callable of
+            coordinates "... d" that is true on all vertices of the boundary facets meant. "boundary" always exists.
+        cell_tags: name → cells, given as indices, a mask "e", or a callable of the cells' centres.
+
+    Cells that all run the wrong way round are turned; anything else that is inverted or flat raises.
+
+    Raises:
+        MeshError: unusable connectivity or tags, inverted or degenerate cells (index and det J named).
+        TypeError: nodes that are not floating point.
+    """
+
+    def __init__(
+        self,
+        nodes: Tensor,
+        cells: Cells,
+        cell: str = "triangle",
+        facet_tags: Mapping[str, FacetSelector] | None = None,
+        cell_tags: Mapping[str, FacetSelector] | None = None,
+    ):
+        self.nodes = check_nodes(nodes)
+        given = cells if isinstance(cells, Mapping) else {cell: cells}
+        blocks = [turn_if_reversed(self.nodes, make_block(self.nodes, name, c)) for name, c in given.items()]
+        dims = {block.cell.dim for block in blocks}
+        if len(dims) != 1:
+            raise MeshError(f"`Mesh(cells=...)` must hold cells of one dimension; got {', '.join(given)}.")
+        if dims.pop() > self.nodes.shape[1]:
+            raise MeshError(f"{', '.join(given)} cells need more than {self.nodes.shape[1]} coordinates per node.")
+        self._set(Topology(blocks, len(self.nodes)), {}, {})
+        check_jacobians(self)
+        self._tag(facet_tags or {}, cell_tags or {})
+
+    def _set(self, topology: Topology, facet_tags: dict, cell_tags: dict, uniform: bool = False) -> None:
+        self.topology, self.cell_tags = topology, cell_tags
+        self.facet_tags: dict[str, FacetSelector] = facet_tags  # those of grids wait as callables until asked for
+        self._uniform_version = self.nodes._version if uniform else None
+
+    def _tag(self, facet_tags: Mapping[str, FacetSelector], cell_tags: Mapping[str, FacetSelector]) -> None:
+        self.facet_tags = self.facet_tags | {name: self._select_facets(name, s) for name, s in facet_tags.items()}
+        self.cell_tags = self.cell_tags | {name: self._select_cells(name, s) for name, s in cell_tags.items()}
+
+    @classmethod
+    def from_topology(
+        cls, nodes: Tensor, topology: Topology, facet_tags: dict, cell_tags: dict, uniform: bool = False
+    ) -> "Mesh":
+        """A mesh of parts known to be sound; `uniform` says that all cells are translates of each other."""
+        mesh = cls.__new__(cls)
+        mesh.nodes = check_nodes(nodes)
+        mesh._set(topology, facet_tags, cell_tags, uniform)
+        return mesh
+
+    # -- what it is made of ------------------------------------------------------------------------------------------
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        return self.topology.blocks
+
+    @property
+    def cells(self) -> Int[Tensor, "e v"]:
+        """Connectivity of the only block; mixed meshes have `blocks`."""
+        if len(self.blocks) > 1:
+            raise ValueError("this mesh mixes kinds of cells; use `mesh.blocks`, each with its `connectivity`.")
+        return self.blocks[0].connectivity
+
+    @property
+    def facets(self) -> Int[Tensor, "f v"]:
+        """Mesh nodes at the vertices of every facet, padded with −1 where triangles and quadrilaterals mix."""
+        vertices = self.topology.facets.vertices
+        return torch.where(vertices < 0, vertices, self.topology.vertex_nodes[vertices])
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the cells."""
+        return self.topology.dim
+
+    @property
+    def grid(self) -> tuple[int, ...] | None:
+        """Cells per direction, x first, where the mesh was made as a grid."""
+        return self.topology.grid
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.nodes.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.nodes.device
+
+    @property
+    def num_cells(self) -> int:
+        return self.topology.num_cells
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all cells are translates of each other: a box grid whose nodes nobody touched since."""
+        return self._uniform_version == self.nodes._version and not self.nodes.requires_grad
+
+    @cached_property
+    def block_starts(self) -> list[int]:
+        """Number of the first cell of each block: cells are numbered block after block."""
+        starts = [0]
+        for block in self.blocks:
+            starts.append(starts[-1] + block.num_cells)
+        return starts
+
+    def facets_tagged(self, tag: str) -> Int[Tensor, "f"]:
+        """Indices into `facets` of the facets with that name.
+
+        Raises:
+            ValueError: no such tag; the message lists those there are.
+        """
+        if tag == "boundary":
+            return self.topology.boundary
+        if tag not in self.facet_tags:
+            known = ", ".join(repr(name) for name in ("boundary", *self.facet_tags))
+            raise ValueError(f"unknown facet tag {tag!r}; this mesh has {known}.")
+        if callable(self.facet_tags[tag]):
+            self.facet_tags[tag] = self._select_facets(tag, self.facet_tags[tag])
+        return self.facet_tags[tag]
+
+    # -- other meshes from this one ------------------------------------------------------------------------------------
+
+    def with_nodes(self, nodes: Float[Tensor, "n d"]) -> "Mesh":
+        """The same cells over other coordinates; numberings and tags are shared, gradients reach `nodes`."""
+        if nodes.shape != self.nodes.shape:
+            raise ValueError(f"`with_nodes` needs nodes of shape {tuple(self.nodes.shape)}; got {tuple(nodes.shape)}.")
+        mesh = Mesh.from_topology(nodes, self.topology, self.facet_tags, self.cell_tags)
+        check_jacobians(mesh)
+        return mesh
+
+    def with_tags(
+        self,
+        facet_tags: Mapping[str, FacetSelector] | None = None,
+        cell_tags: Mapping[str, FacetSelector] | None = None,
+    ) -> "Mesh":
+        """The same mesh with more names, given as to the constructor."""
+        mesh = Mesh.from_topology(self.nodes, self.topology, self.facet_tags, self.cell_tags, self.is_uniform)
+        mesh._tag(facet_tags or {}, cell_tags or {})
+        return mesh
+
+    def curved(self, degree: int, mapping: Callable[[Tensor], Tensor] | None = None) -> "Mesh":
+        """The same cells with geometry of the given degree, its equispaced nodes moved by `mapping` "n d" → "n d"."""
+        family = Lagrange(degree)
+        dofs, count = self.topology.lagrange_numbering(degree)
+        nodes = self.nodes.new_zeros(count, self.nodes.shape[1])
+        blocks = []
+        for block, numbers in zip(self.blocks, dofs, strict=True):
+            weights = block.element.tabulate(family.on(block.cell).nodes.to(self.nodes), 0).value[0]
+            nodes = nodes.index_put((numbers,), weights @ self.nodes[block.connectivity])
+            blocks.append(Block(block.cell, degree, numbers))
+        if mapping is not None:
+            nodes = mapping(nodes)
+        tags = {name: self.facets_tagged(name) for name in self.facet_tags}
+        mesh = Mesh.from_topology(nodes, Topology(blocks, count, self.grid), tags, self.cell_tags)
+        check_jacobians(mesh)
+        return mesh
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Mesh":
+        """The mesh on another device or in another floating-point type."""
+        nodes = self.nodes.to(device=device, dtype=dtype)
+        blocks = [Block(b.cell, b.degree, b.connectivity.to(nodes.device)) for b in self.blocks]
+        moved = nodes.device != self.device
+        return Mesh.from_topology(
+            nodes,
+            Topology(blocks, self.topology.num_nodes, self.grid) if moved else self.topology,
+            {k: v.to(nodes.device) if isinstance(v, Tensor) else v for k, v in self.facet_tags.items()},
+            {k: v.to(nodes.device) for k, v in self.cell_tags.items()},
+            self.is_uniform,
+        )
+
+    def map(
+        self, block: int, cells: Int[Tensor, "e"] | None, points: Float[Tensor, "q r"], derivatives: int = 1
+    ) -> tuple[Float[Tensor, "e q d"], Float[Tensor, "#e #q d r"], Float[Tensor, "#e #q d r r"] | None]:
+        """Positions, Jacobian ∂x/∂ξ and, for `derivatives=2`, its gradient at reference points of some cells.
+
+        Axes are of length one where nothing varies along them: q on straight simplices, e on uniform grids.
+        """
+        shape = self.blocks[block]
+        connectivity = shape.connectivity if cells is None else shape.connectivity[cells]
+        table = shape.element.tabulate(points.to(self.nodes), derivatives)
+        corners = self.nodes[connectivity]
+        position = torch.einsum("qa,ead->eqd", table.value[0], corners)
+        if self.is_uniform:
+            corners = corners[:1]
+        assert table.grad is not None
+        affine = shape.degree == 1 and (shape.cell.is_simplex or self.is_uniform)
+        grad = table.grad[0, :1] if affine else table.grad[0]
+        jacobian = torch.einsum("qar,ead->eqdr", grad, corners)
+        if derivatives < 2:
+            return position, jacobian, None
+        assert table.hess is not None
+        return position, jacobian, torch.einsum("qars,ead->eqdrs", table.hess[0], corners)
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{b.num_cells} {b.cell.name}s of degree {b.degree}" for b in self.blocks)
+        tags = ", ".join(("boundary", *self.facet_tags))
+        return f"Mesh({kinds}; {len(self.nodes)} nodes in {self.nodes.shape[1]}-D; facet tags {tags})"
+
+    # -- tags ----------------------------------------------------------------------------------------------------------
+
+    def _select_facets(self, name: str, selector: FacetSelector) -> Int[Tensor, "f"]:
+        if callable(selector) and not isinstance(selector, Tensor):
+            facets = self.facets[self.topology.boundary]
+            inside = selector(self.nodes.detach()[facets.clamp(min=0)]).reshape(facets.shape) | (facets < 0)
+            if not bool(inside.all(1).any()):
+                raise MeshError(f"facet tag {name!r}: its callable is true on no boundary facet.")
+            return self.topology.boundary[inside.all(1)]
+        given = torch.as_tensor(selector, dtype=torch.int64, device=self.device)
+        if given.ndim == 1:
+            count = len(self.topology.facets.vertices)
+            if len(given) and not (0 <= int(given.min()) and int(given.max()) < count):
+                raise MeshError(f"facet tag {name!r}: indices must lie in [0, {count}); got up to {int(given.max())}.")
+            return given
+        known = self.facets
+        if given.ndim != 2 or given.shape[1] > known.shape[1]:
+            raise MeshError(
+                f"facet tag {name!r} must be vertex tuples 'f v' with v = {known.shape[1]}, indices, or a callable; "
+                f"got shape {tuple(given.shape)}."
+            )
+        given = torch.nn.functional.pad(given, (0, known.shape[1] - given.shape[1]), value=-1)
+        number, _ = unique_rows(torch.cat([known, given]).sort(1).values + 1)
+        index = torch.full((int(number.max()) + 1,), -1, dtype=torch.int64, device=self.device)
+        index[number[: len(known)]] = torch.arange(len(known), device=self.device)
+        found = index[number[len(known) :]]
+        if bool((found < 0).any()):
+            wrong = given[found < 0][0].tolist()
+            raise MeshError(f"facet tag {name!r}: no facet of this mesh has the vertices {wrong}.")
+        return found
+
+    def _select_cells(self, name: str, selector: FacetSelector) -> Int[Tensor, "e"]:
+        if callable(selector) and not isinstance(selector, Tensor):
+            centres = torch.cat([self.nodes.detach()[b.connectivity].mean(1) for b in self.blocks])
+            selector = selector(centres)
+        given = torch.as_tensor(selector, device=self.device)
+        if given.dtype == torch.bool:
+            if given.shape != (self.num_cells,):
+                raise MeshError(f"cell tag {name!r}: a mask needs {self.num_cells} entries; got {tuple(given.shape)}.")
+            return torch.nonzero(given).flatten()
+        given = given.long()
+        if len(given) and not (0 <= int(given.min()) and int(given.max()) < self.num_cells):
+            raise MeshError(f"cell tag {name!r}: indices must lie in [0, {self.num_cells}); got {int(given.max())}.")
+        return given
+
+
+def check_nodes(nodes: Tensor) -> Tensor:
+    """The nodes, if they are coordinates "n d" in floating point and finite."""
+    if not isinstance(nodes, Tensor) or not nodes.is_floating_point():
+        found = nodes.dtype if isinstance(nodes, Tensor) else type(nodes).__name__
+        raise TypeError(f"`Mesh(nodes=...)` must be a floating-point tensor; got {found}.")
+    if nodes.ndim != 2 or not 1 <= nodes.shape[1] <= 3:
+        raise MeshError(f"`Mesh(nodes=...)` must have shape (n, d) with d = 1, 2 or 3; got {tuple(nodes.shape)}.")
+    if not bool(torch.isfinite(nodes).all()):
+        wrong = int(torch.nonzero(~torch.isfinite(nodes).all(1))[0])
+        raise MeshError(f"node {wrong} has the coordinates {nodes[wrong].tolist()}.")
+    return nodes
+
+
+def make_block(nodes: Tensor, name: str, cells: Any) -> Block:
+    """A block from connectivity; the number of columns tells the geometry degree."""
+    cell = get_cell(name)
+    connectivity = torch.as_tensor(cells, device=nodes.device)
+    degrees = {lagrange_element(cell, degree).num_basis: degree for degree in (1, 2, 3)}
+    if connectivity.is_floating_point() or connectivity.ndim != 2 or connectivity.shape[1] not in degrees:
+        raise MeshError(
+            f"{name} cells must be integers of shape (e, v) with v = {', '.join(map(str, degrees))} "
+            f"(degree 1, 2, 3); got {connectivity.dtype} of shape {tuple(connectivity.shape)}."
+        )
+    if len(connectivity) == 0:
+        raise MeshError(f"`Mesh(cells=...)` has no {name} cells.")
+    connectivity = connectivity.long()
+    outside = ((connectivity < 0) | (connectivity >= len(nodes))).any(1)
+    if bool(outside.any()):
+        wrong = int(torch.nonzero(outside)[0])
+        raise MeshError(
+            f"{name} {wrong} names the nodes {connectivity[wrong].tolist()}, but there are {len(nodes)} nodes."
+        )
+    return Block(cell, degrees[connectivity.shape[1]], connectivity)
+
+
+def turn_if_reversed(nodes: Tensor, block: Block) -> Block:
+    """The block with its cells mirrored if every one of them runs clockwise."""
+    if block.cell.dim != nodes.shape[1]:
+        return block
+    centre = block.element.tabulate(torch.tensor(block.cell.vertices, dtype=nodes.dtype).mean(0, keepdim=True))
+    assert centre.grad is not None
+    jacobian = torch.einsum("ar,ead->edr", centre.grad[0, 0].to(nodes), nodes.detach()[block.connectivity])
+    if not bool((determinant(jacobian) < 0).all()):
+        return block
+    return Block(block.cell, block.degree, block.connectivity[:, mirrored_nodes(block.cell, block.degree)])
+
+
+def mirrored_nodes(cell: Cell, degree: int) -> list[int]:
+    """The node at the mirror image of each node: an interval is reversed, other cells swap their first two axes."""
+    nodes = lagrange_element(cell, degree).nodes
+    mirrored = 1 - nodes if cell.dim == 1 else torch.cat([nodes[:, [1, 0]], nodes[:, 2:]], 1)
+    return (torch.cdist(mirrored, nodes) < 1e-9).long().argmax(1).tolist()
+
+
+def check_jacobians(mesh: Mesh) -> None:
+    """Raise `MeshError` at the first cell whose Jacobian is not positive at the points where integrals look."""
+    for i, block in enumerate(mesh.blocks):
+        rule = quadrature(block.cell, 2 * block.degree)
+        with torch.no_grad():
+            _, jacobian, _ = mesh.map(i, None, rule.points)
+        measure(jacobian, block.cell.name, mesh.block_starts[i])

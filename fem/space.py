@@ -1,0 +1,348 @@
+"""Function spaces: a basis on every cell of a mesh, its dofs numbered, with the geometry and quadrature it integrates by.
+
+A function is a tensor of dofs: "*b n" for scalars, "*b n c" for vectors, "*b N" (fields one after another, each
+flattened) for mixed spaces. Leading axes are a batch. All integration goes through two maps that are each other's
+transpose: `at_points`, dofs to values and derivatives at quadrature points, and `assembly.scatter_fluxes`, back.
+"""
+
+from collections.abc import Callable, Sequence
+from math import prod
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fem.geometry import Domain, Geometry, cell_domains, facet_domains, geometry
+from fem.lagrange import LagrangeElement
+from fem.mesh import Mesh
+from fem.parameters import Function
+from fem.tabulation import Element, ElementFamily
+
+Slots = list[Tensor]
+
+
+class FunctionSpace:
+    """Functions that belong to `element` on every cell of `mesh`, continuous across cells.
+
+    Args:
+        mesh: the cells.
+        element: `Lagrange(degree)`, or any family whose `on(cell)` gives an element.
+        components: None for scalars, c for vectors with c components (dofs "*b n c").
+        quadrature_degree: polynomials up to this degree are integrated exactly; 2p + 1 by default.
+    """
+
+    def __init__(
+        self, mesh: Mesh, element: ElementFamily, components: int | None = None, quadrature_degree: int | None = None
+    ):
+        if components is not None and (isinstance(components, bool) or int(components) != components or components < 1):
+            raise ValueError(f"`FunctionSpace(components=...)` must be None or a positive integer; got {components!r}.")
+        self.mesh, self.family, self.components = mesh, element, components
+        self.elements: tuple[Element, ...] = tuple(element.on(block.cell) for block in mesh.blocks)
+        if all(isinstance(e, LagrangeElement) for e in self.elements):
+            self.cell_dofs, self.num_nodes = mesh.topology.lagrange_numbering(self.degree)
+        else:
+            self.cell_dofs, self.num_nodes = patch_numbering(mesh, self.elements)
+        self.quadrature_degree = 2 * self.degree + 1 if quadrature_degree is None else quadrature_degree
+        self._domains: dict[tuple[str | None, int], tuple[Domain, ...]] = {}
+        self._geometry: dict[tuple[Domain, int], tuple[int, Geometry]] = {}
+        self._tables: dict[tuple[Domain, int], Tensor] = {}
+
+    # -- shapes --------------------------------------------------------------------------------------------------------
+
+    @property
+    def degree(self) -> int:
+        return max(element.degree for element in self.elements)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one function's dofs: (n,) or (n, c)."""
+        return (self.num_nodes,) if self.components is None else (self.num_nodes, self.components)
+
+    @property
+    def num_dofs(self) -> int:
+        """Number of unknowns, n times the number of components."""
+        return prod(self.shape)
+
+    @property
+    def fields(self) -> "tuple[FunctionSpace, ...]":
+        return (self,)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.mesh.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.mesh.device
+
+    def check(self, u: Tensor, name: str = "u") -> Tensor:
+        """The dofs, if their shape, type and device fit this space.
+
+        Raises:
+            ValueError: the trailing shape is not the space's.
+            TypeError: not a tensor of the space's dtype, or on another device.
+        """
+        return check_dofs(self, u, name)
+
+    def split(self, u: Tensor) -> tuple[Tensor, ...]:
+        return (u,)
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        return parts[0]
+
+    # -- functions -----------------------------------------------------------------------------------------------------
+
+    def function(self, values: Tensor) -> Function:
+        """A field with these dofs, as a parameter of a density."""
+        return Function(self, self.check(values, "values"))
+
+    @property
+    def dof_coordinates(self) -> Float[Tensor, "n d"]:
+        """Where each node's dofs sit, differentiable with respect to `mesh.nodes`."""
+        if not all(isinstance(e, LagrangeElement) for e in self.elements):
+            raise ValueError("only Lagrange spaces have nodes; project onto a spline space instead.")
+        x = self.mesh.nodes.new_zeros(self.num_nodes, self.mesh.nodes.shape[1])
+        for i, (element, dofs) in enumerate(zip(self.elements, self.cell_dofs, strict=True)):
+            assert isinstance(element, LagrangeElement)
+            position, _, _ = self.mesh.map(i, None, element.nodes.to(self.mesh.nodes))
+            x = x.index_put((dofs,), position)
+        return x
+
+    def interpolate(self, value: Callable[[Tensor], Tensor] | float) -> Tensor:
+        """Dofs of the function that equals `value`, a number or a callable of x "n d", at every node."""
+        x = self.dof_coordinates
+        result = value(x) if callable(value) else torch.as_tensor(value, dtype=self.dtype, device=self.device)
+        if result.dtype != self.dtype:
+            raise TypeError(f"`interpolate` got {result.dtype} values; the space is {self.dtype}.")
+        try:
+            return result.expand(self.shape).clone() if result.ndim <= len(self.shape) else result
+        except RuntimeError:
+            raise ValueError(f"`interpolate` needs values of shape {self.shape}; got {tuple(result.shape)}.") from None
+
+    def evaluate(self, u: Tensor, points: Float[Tensor, "m d"], outside: float | None = None) -> Tensor:
+        """Values "*b m" or "*b m c" at arbitrary points, differentiable in u, the points and the mesh nodes.
+
+        Raises:
+            ValueError: a point lies outside the mesh (named), unless `outside` gives a value for such points.
+        """
+        from fem.locate import evaluate
+
+        return evaluate(self, self.check(u), points, outside)
+
+    def to_grid(self, u: Tensor) -> Tensor:
+        """The field as an image: "*b n" → "*b (nz) ny nx" with x fastest and row 0 at the bottom; "*b c …" for vectors.
+
+        Raises:
+            ValueError: the mesh was not made as a grid.
+        """
+        shape = self._grid_nodes()
+        self.check(u)
+        if self.components is None:
+            return u.reshape(*u.shape[:-1], *shape)
+        return u.mT.reshape(*u.shape[:-2], self.components, *shape)
+
+    def from_grid(self, image: Tensor) -> Tensor:
+        """The inverse of `to_grid`."""
+        shape = self._grid_nodes()
+        lead = len(shape) if self.components is None else len(shape) + 1
+        expected = shape if self.components is None else (self.components, *shape)
+        if tuple(image.shape[-lead:]) != expected:
+            raise ValueError(f"`from_grid` needs an image of shape (..., {expected}); got {tuple(image.shape)}.")
+        flat = image.flatten(-len(shape))
+        return flat if self.components is None else flat.mT
+
+    def _grid_nodes(self) -> tuple[int, ...]:
+        if self.mesh.grid is None or not all(isinstance(e, LagrangeElement) for e in self.elements):
+            raise ValueError("only Lagrange spaces on meshes made as grids (`unit_square`, `box`, …) have a grid form.")
+        return tuple(self.degree * n + 1 for n in self.mesh.grid[::-1])
+
+    def dofs(self, tag: str) -> Int[Tensor, "k"]:
+        """Nodes of the space on the facets with that tag, in ascending order."""
+        facets, chosen = self.mesh.topology.facets, self.mesh.facets_tagged(tag)
+        block, cell, local = facets.block[chosen], facets.cell[chosen], facets.local[chosen]
+        marked = torch.zeros(self.num_nodes, dtype=torch.bool, device=self.device)
+        for i, (element, dofs) in enumerate(zip(self.elements, self.cell_dofs, strict=True)):
+            for f, nodes in enumerate(element.facet_nodes):
+                rows = cell[(block == i) & (local == f)]
+                marked[dofs[rows][:, list(nodes)]] = True
+        return torch.nonzero(marked).flatten()
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "FunctionSpace":
+        """The space on another device or in another floating-point type."""
+        return FunctionSpace(self.mesh.to(device, dtype), self.family, self.components, self.quadrature_degree)
+
+    def __repr__(self) -> str:
+        kind = "" if self.components is None else f", components={self.components}"
+        return f"FunctionSpace({self.family}{kind}; {self.num_dofs} dofs on {self.mesh})"
+
+    # -- at quadrature points ------------------------------------------------------------------------------------------
+
+    def domains(self, tag: str | None = None, degree: int | None = None) -> tuple[Domain, ...]:
+        """All cells (tag None) or tagged facets with quadrature of the given degree, the space's own by default."""
+        key = (tag, self.quadrature_degree if degree is None else degree)
+        if key not in self._domains:
+            make = cell_domains(self.mesh, key[1]) if tag is None else facet_domains(self.mesh, tag, key[1])
+            self._domains[key] = make
+        return self._domains[key]
+
+    def geometry(self, domain: Domain, derivatives: int = 1) -> Geometry:
+        """Geometry at the domain's points; kept while the nodes stay as they are and need no gradient."""
+        nodes = self.mesh.nodes
+        if nodes.requires_grad:
+            return geometry(self.mesh, domain, derivatives)
+        key = (domain, derivatives)
+        if key not in self._geometry or self._geometry[key][0] != nodes._version:
+            self._geometry[key] = (nodes._version, geometry(self.mesh, domain, derivatives))
+        return self._geometry[key][1]
+
+    def table(self, domain: Domain, derivatives: int = 1) -> Float[Tensor, "#e q s a"]:
+        """Reference tabulation with the value and all derivatives in one axis s = 1 + r (+ r²)."""
+        key = (domain, derivatives)
+        if key not in self._tables:
+            tabulation = self.elements[domain.block].tabulate(domain.points, derivatives)
+            parts = [tabulation.value[..., None], tabulation.grad, tabulation.hess]
+            stacked = torch.cat([p.flatten(3) for p in parts[: derivatives + 1] if p is not None], -1).mT
+            if len(stacked) > 1 and domain.cells is not None:
+                stacked = stacked[domain.cells]
+            self._tables[key] = stacked.contiguous()
+        return self._tables[key]
+
+    def domain_dofs(self, domain: Domain) -> Int[Tensor, "e a"]:
+        dofs = self.cell_dofs[domain.block]
+        return dofs if domain.cells is None else dofs[domain.cells]
+
+    def at_points(self, u: Tensor, domain: Domain, geometry: Geometry, derivatives: int = 1) -> Slots:
+        """[u "*b e q (c)", ∇u "*b e q (c) d", ∇∇u …] at the domain's points, up to the given derivative."""
+        dofs, table = self.domain_dofs(domain), self.table(domain, derivatives)
+        coefficients = u[..., None] if self.components is None else u
+        index = dofs.reshape(-1, 1).expand(*coefficients.shape[:-2], dofs.numel(), coefficients.shape[-1])
+        local = coefficients.gather(-2, index).unflatten(-2, dofs.shape).mT  # "*b e c a"
+        if len(table) == 1:
+            reference = (local @ table[0].flatten(0, 1).T).unflatten(-1, table.shape[1:3])
+        else:
+            reference = torch.einsum("...eca,eqsa->...ecqs", local, table)
+        slots = push_forward(reference, geometry, derivatives)
+        if self.components is None:
+            return [slot.squeeze(-2 - k) for k, slot in enumerate(slots)]
+        return [slot.transpose(-2 - k, -1 - k) for k, slot in enumerate(slots)]
+
+
+class MixedSpace:
+    """The product of spaces over one mesh, `MixedSpace(V, Q)`: dofs concatenated, densities get tuples for u and ∇u.
+
+    Raises:
+        ValueError: fewer than two spaces, or spaces over different meshes.
+    """
+
+    components = None
+
+    def __init__(self, *spaces: FunctionSpace):
+        if len(spaces) < 2 or any(space.mesh is not spaces[0].mesh for space in spaces):
+            raise ValueError("`MixedSpace` needs two or more spaces over the same mesh object.")
+        self.fields = spaces
+        self.mesh = spaces[0].mesh
+        self.quadrature_degree = max(space.quadrature_degree for space in spaces)
+        self.num_dofs = sum(space.num_dofs for space in spaces)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.num_dofs,)
+
+    @property
+    def degree(self) -> int:
+        return max(space.degree for space in self.fields)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.mesh.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.mesh.device
+
+    def check(self, u: Tensor, name: str = "u") -> Tensor:
+        return check_dofs(self, u, name)
+
+    def split(self, u: Tensor) -> tuple[Tensor, ...]:
+        """The dofs of each field, "*b n" or "*b n c"."""
+        parts = u.split([space.num_dofs for space in self.fields], -1)
+        return tuple(p.unflatten(-1, space.shape) for p, space in zip(parts, self.fields, strict=True))
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """The inverse of `split`."""
+        return torch.cat([p.flatten(-len(s.shape)) for p, s in zip(parts, self.fields, strict=True)], -1)
+
+    def domains(self, tag: str | None = None, degree: int | None = None) -> tuple[Domain, ...]:
+        return self.fields[0].domains(tag, self.quadrature_degree if degree is None else degree)
+
+    def geometry(self, domain: Domain, derivatives: int = 1) -> Geometry:
+        return self.fields[0].geometry(domain, derivatives)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "MixedSpace":
+        """The product on another device or in another floating-point type."""
+        mesh = self.mesh.to(device, dtype)
+        return MixedSpace(*(FunctionSpace(mesh, s.family, s.components, s.quadrature_degree) for s in self.fields))
+
+    def __repr__(self) -> str:
+        return f"MixedSpace({', '.join(map(repr, self.fields))})"
+
+
+AnySpace = FunctionSpace | MixedSpace
+
+
+def check_dofs(space: AnySpace, u: Tensor, name: str) -> Tensor:
+    """The dofs, if their trailing shape, dtype and device are the space's."""
+    if not isinstance(u, Tensor):
+        raise TypeError(f"`{name}` must be a tensor of shape (..., {', '.join(map(str, space.shape))}); got {u!r}.")
+    if tuple(u.shape[u.ndim - len(space.shape) :]) != space.shape or u.ndim < len(space.shape):
+        raise ValueError(
+            f"`{name}` must have the trailing shape {space.shape} of the space's dofs; got {tuple(u.shape)}."
+        )
+    if u.dtype != space.dtype:
+        raise TypeError(
+            f"`{name}` is {u.dtype} but the space is {space.dtype}; convert one of them with `.to(dtype=...)`."
+        )
+    if u.device != space.device:
+        raise TypeError(f"`{name}` is on {u.device} but the space is on {space.device}; move one of them with `.to`.")
+    return u
+
+
+def push_forward(reference: Tensor, geometry: Geometry, derivatives: int) -> Slots:
+    """Physical values and derivatives from reference ones "*b e c q s".
+
+    ∂u/∂x_d = Σ_r ∂u/∂ξ_r ∂ξ_r/∂x_d,    ∇∇u = J⁻ᵀ (∂²u/∂ξ² − Σ_d ∂u/∂x_d ∂²x_d/∂ξ²) J⁻¹.
+    """
+    r = geometry.inverse.shape[-2]
+    slots = [reference[..., 0]]
+    if derivatives == 0:
+        return slots
+    inverse = geometry.inverse[:, None]
+    # A sum over at most three terms: einsum would run one tiny matrix product per point.
+    grad = sum_of(reference[..., 1 + k, None] * inverse[..., k, :] for k in range(r))
+    slots.append(grad)
+    if derivatives == 2:
+        assert geometry.second is not None
+        hess = reference[..., 1 + r :].unflatten(-1, (r, r))
+        hess = hess - torch.einsum("...ecqd,eqdrs->...ecqrs", grad, geometry.second.expand(*grad.shape[-4:-3], -1, -1, -1, -1))
+        slots.append(inverse.mT @ hess @ inverse)
+    return slots
+
+
+def sum_of(terms) -> Tensor:
+    """The sum of a few tensors, without the copy that starting from 0 would cost."""
+    total = None
+    for term in terms:
+        total = term if total is None else total + term
+    assert total is not None
+    return total
+
+
+def patch_numbering(mesh: Mesh, elements: Sequence[Element]) -> tuple[tuple[Tensor, ...], int]:
+    """Dofs of a basis that brings its own numbering, such as a spline patch with one span per grid cell."""
+    element, grid = elements[0], mesh.grid
+    if grid is None or tuple(getattr(element, "grid_shape", ())) != tuple(grid):
+        raise ValueError(
+            f"a spline basis needs one knot span per cell of a grid; got spans {getattr(element, 'grid_shape', None)} "
+            f"on a mesh with grid {grid}."
+        )
+    return (element.cell_dofs.to(mesh.device),), element.num_dofs  # type: ignore[attr-defined]
