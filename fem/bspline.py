@@ -1,0 +1,438 @@
+"""B-splines and rational B-splines: knots, spans, the Cox–de Boor recursion, and the element made of them.
+
+A knot vector t_0 ≤ … ≤ t_{m-1} and a degree p carry m - p - 1 basis functions, piecewise polynomials of degree p that
+are C^{p-k} at a knot of multiplicity k. On the non-empty span [t_i, t_{i+1}) exactly p + 1 of them live, N_{i-p} to
+N_i, and the recursion gives these from the 2p knots around the span. Which span a parameter lies in is an integer and
+carries no gradient; on a frozen span all else is a rational function of the parameter and the knots, and is
+differentiated as such. Every width in the recursion then contains the span itself, so that repeated knots never divide
+by zero. Knots may differ per batch item; the only loop is the one over the degree.
+
+Source: L. Piegl, W. Tiller, *The NURBS Book*, 2nd ed., Springer 1997 (equation and algorithm numbers below);
+C. de Boor, *A Practical Guide to Splines*, Springer 2001.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+import torch
+from jaxtyping import Float, Int, Int64, Shaped
+from torch import Tensor
+from torch.nn.functional import pad
+
+from fem.cells import Cell, hexahedron, interval, quadrilateral
+from fem.tabulation import Tabulation
+
+
+def uniform_knots(
+    num_basis: int, degree: int, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None
+) -> Float[Tensor, "{num_basis+degree+1}"]:
+    """The clamped knot vector on [0, 1] with equal spans: 0 and 1 repeated p + 1 times, simple knots between.
+
+    Raises:
+        ValueError: negative degree, or fewer than degree + 1 basis functions.
+    """
+    if degree < 0 or num_basis < degree + 1:
+        raise ValueError(
+            f"`uniform_knots(num_basis, degree)` needs degree >= 0 and num_basis >= degree + 1; "
+            f"got num_basis={num_basis}, degree={degree}."
+        )
+    breakpoints = torch.linspace(0, 1, num_basis - degree + 1, dtype=dtype, device=device)
+    return torch.cat([breakpoints[:1].expand(degree), breakpoints, breakpoints[-1:].expand(degree)])
+
+
+def check_knots(knots: Shaped[Tensor, "*b m"], degree: int, num_basis: int | None = None) -> None:
+    """Check that the knots carry a basis of this degree (and of `num_basis` functions); reads values: syncs a GPU.
+
+    Raises:
+        ValueError: knots that are not floating point, too few, not finite, decreasing, with an empty parameter range
+            [t_p, t_{m-p-1}], or repeated more than degree + 1 times (a basis function would vanish identically).
+    """
+    if not knots.is_floating_point():
+        raise ValueError(f"`knots` must be floating point; got {knots.dtype}. Convert with `knots.double()`.")
+    _check_length(knots, degree)
+    if num_basis is not None and knots.shape[-1] != num_basis + degree + 1:
+        raise ValueError(
+            f"{num_basis} basis functions of degree {degree} need {num_basis + degree + 1} knots "
+            f"(num_basis + degree + 1); got {knots.shape[-1]}."
+        )
+    t, p = knots.detach(), degree
+    start, end = _range(t, p)
+    rules = (  # where broken, the rule, the remedy, and which knots to show
+        (~t.isfinite(), "be finite", "Remove NaN and infinity", 0, 1),
+        (t.diff() < 0, "not decrease", "Sort them, or learn positive spans and take their cumulative sum", 0, 2),
+        (start == end, f"span a range [knots[{p}], knots[-{p + 1}]]", "Give two different knots there", p, 2),
+        (t[..., p + 1 :] == t[..., : -p - 1], f"repeat at most {p + 1} times", "Remove the surplus knots", 0, p + 2),
+    )
+    for broken, rule, remedy, offset, count in rules:
+        if broken.any():
+            *item, i = _first(broken)
+            i += offset
+            shown = t[(*item, slice(i, i + count))].tolist()
+            raise ValueError(f"`knots` of degree {p} must {rule}; got {shown} from index {[*item, i]} on. {remedy}.")
+
+
+def find_span(
+    knots: Float[Tensor, "*#b m"], degree: int, u: Float[Tensor, "*#b q"], check: bool = True
+) -> Int64[Tensor, "*b q"]:
+    """The index i with t_i ≤ u < t_{i+1} and p ≤ i < m - p - 1 (The NURBS Book, A2.1); no gradient.
+
+    Spans are half-open; the end of the range belongs to the last non-empty span. The check synchronises a GPU; with
+    `check=False` parameters outside the range get the first or last non-empty span: polynomial extrapolation.
+
+    Raises:
+        TypeError: `u` and `knots` differ in dtype.
+        ValueError: too few knots; a parameter outside [t_p, t_{m-p-1}].
+    """
+    _check_length(knots, degree)
+    _check_dtype("u", u, knots)
+    batch = torch.broadcast_shapes(knots.shape[:-1], u.shape[:-1])
+    t, u = knots.detach(), u.detach().expand(*batch, -1).contiguous()
+    start, end = _range(t, degree)
+    if check and (bad := ~((u >= start) & (u <= end))).any():
+        index = _first(bad)
+        lower, upper = (bound.expand(*batch, 1)[index[:-1]].item() for bound in (start, end))
+        raise ValueError(
+            f"`u` must lie in the range of the knots, [{lower}, {upper}]; got {u[index].item()} "
+            f"at index {list(index)}. Clamp it, or choose knots that cover it."
+        )
+    t = (t.expand(*batch, -1) if t.ndim > 1 else t).contiguous()  # a single knot vector serves any batch of u
+    start, end = (bound.contiguous() for bound in _range(t, degree))
+    first, last = torch.searchsorted(t, start, right=True) - 1, torch.searchsorted(t, end) - 1
+    return (torch.searchsorted(t, u, right=True) - 1).clamp(first, last)
+
+
+def basis_functions(
+    knots: Float[Tensor, "*#b m"],
+    degree: int,
+    u: Float[Tensor, "*#b q"],
+    derivatives: int = 0,
+    span: Int[Tensor, "*#b q"] | None = None,
+) -> Float[Tensor, "*b {derivatives+1} q {degree+1}"]:
+    """The p + 1 functions N_{i-p}, …, N_i that live on the span i of u, and their derivatives in u, "*b order q a".
+
+        N_{j,p}(u)  = (u - t_j) / (t_{j+p} - t_j) N_{j,p-1}(u) + (t_{j+p+1} - u) / (t_{j+p+1} - t_{j+1}) N_{j+1,p-1}(u)
+        N'_{j,p}(u) = p N_{j,p-1}(u) / (t_{j+p} - t_j) - p N_{j+1,p-1}(u) / (t_{j+p+1} - t_{j+1})
+
+    (The NURBS Book, eqs. 2.5 and 2.9; A2.2 in the order of its operations, so that clamped ends are exact.)
+    Differentiable in `u` and `knots`. `span` defaults to `find_span(knots, degree, u)`; a span given by the caller
+    must not be empty, and is not checked.
+
+    Raises:
+        TypeError: `u` and `knots` differ in dtype.
+        ValueError: too few knots; a parameter outside the range; negative order.
+    """
+    if derivatives < 0:
+        raise ValueError(f"`derivatives` must be 0 or more; got {derivatives}.")
+    _check_dtype("u", u, knots)
+    span = find_span(knots, degree, u) if span is None else span
+    around = torch.arange(1 - degree, degree + 1, device=knots.device)
+    t = _gather(knots, span[..., None] + around)  # t_{i-p+1}, …, t_{i+p}: "*b q 2p"
+    u = u[..., None]
+    one = torch.ones(torch.broadcast_shapes(t.shape[:-1], u.shape[:-1]), dtype=u.dtype, device=u.device)[..., None]
+    orders = [one] + [torch.zeros_like(one)] * derivatives
+    for d in range(1, degree + 1):
+        low, high = t[..., degree - d : degree], t[..., degree : degree + d]
+        scaled = [order / (high - low) for order in orders]  # high - low ≥ t_{i+1} - t_i > 0
+        value = pad((high - u) * scaled[0], (0, 1)) + pad((u - low) * scaled[0], (1, 0))
+        orders = [value] + [d * (pad(lower, (1, 0)) - pad(lower, (0, 1))) for lower in scaled[:-1]]
+    return torch.stack(orders, -3)
+
+
+def greville(knots: Float[Tensor, "*b m"], degree: int) -> Float[Tensor, "*b n"]:
+    """Greville abscissae g_i = (t_{i+1} + … + t_{i+p}) / p, for which Σ_i g_i N_i(u) = u; span midpoints for p = 0."""
+    _check_length(knots, degree)
+    return (knots[..., 1:-1].unfold(-1, degree, 1) if degree else knots.unfold(-1, 2, 1)).mean(-1)
+
+
+def quotient(numerator: Sequence[Tensor], denominator: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """f = A / W and its derivatives from those of A and W (The NURBS Book, eqs. 4.8 and 4.20 up to second order).
+
+        f_r = (A_r - f W_r) / W,    f_rs = (A_rs - f_r W_s - f_s W_r - f W_rs) / W
+
+    `numerator` is value "… a", gradient "… a r" and second derivatives "… a r s", as many as are wanted, where `a`
+    counts basis functions or coordinates; `denominator` holds the same without `a`.
+
+    Raises:
+        ValueError: the two differ in length, or hold more than three orders.
+    """
+    if len(numerator) != len(denominator) or not 1 <= len(numerator) <= 3:
+        raise ValueError(
+            "`quotient(numerator, denominator)` takes the same one to three orders (value, gradient, second "
+            f"derivatives) of both; got {len(numerator)} and {len(denominator)}."
+        )
+    w = denominator[0][..., None]
+    value = numerator[0] / w
+    if len(numerator) == 1:
+        return (value,)
+    dw = denominator[1][..., None, :]
+    grad = (numerator[1] - value[..., None] * dw) / w[..., None]
+    if len(numerator) == 2:
+        return value, grad
+    cross = grad[..., :, None] * dw[..., None, :]
+    known = cross + cross.mT + value[..., None, None] * denominator[2][..., None, :, :]
+    return value, grad, (numerator[2] - known) / w[..., None, None]
+
+
+def rational(
+    values: Float[Tensor, "*#b order q a"], weights: Float[Tensor, "*#b #q a"]
+) -> Float[Tensor, "*b order q a"]:
+    """The rational basis R_a = w_a N_a / Σ_c w_c N_c and its derivatives (The NURBS Book, eq. 4.2), differentiably.
+
+    `values` are those of `basis_functions` with up to two derivatives, `weights` the weights of the same local
+    functions; Σ w N must not vanish, for which positive weights suffice.
+
+    Raises:
+        TypeError: `weights` and `values` differ in dtype.
+        ValueError: more than two derivatives.
+    """
+    _check_dtype("weights", weights, values)
+    orders = (values * weights.unsqueeze(-3)).unbind(-3)
+    jet = [order.reshape(*order.shape, *[1] * k) for k, order in enumerate(orders)]
+    return torch.stack([part.reshape(orders[0].shape) for part in _normalize(jet)], -3)
+
+
+@dataclass(frozen=True, init=False, eq=False)
+class BSpline:
+    """Tensor-product B-splines, rational where `weights` are given, on the interval, quadrilateral or hexahedron.
+
+    The cells are the non-empty knot spans, numbered with x fastest (ix + nx (iy + ny iz)); so are the local functions,
+    a = ax + (px + 1) (ay + (py + 1) az), the global ones, and the weights. The reference cell [0, 1]^r is mapped
+    affinely to the span, and `tabulate` differentiates with respect to its coordinates.
+
+        R_a = w_a N_a / Σ_c w_c N_c,    N_a(u) = Π_r N_{a_r, p_r}(u_r)
+
+    Args:
+        knots: one knot vector per direction, x first; a single tensor for one direction.
+        degree: one for all directions, or one per direction (`degrees`; `degree` is the smallest of them).
+        weights: positive, "n" with x fastest, or on the grid of functions with x last, "nz ny nx".
+
+    Raises:
+        TypeError: knots or weights differ in dtype.
+        ValueError: not one to three directions, a degree missing, knots that `check_knots` rejects, weights that have
+            the wrong shape or are not positive.
+    """
+
+    knots: tuple[Float[Tensor, "_"], ...]
+    degrees: tuple[int, ...]
+    weights: Float[Tensor, "_"] | None
+
+    def __init__(
+        self,
+        knots: Float[Tensor, "_"] | Sequence[Float[Tensor, "_"]],
+        degree: int | Sequence[int],
+        weights: Float[Tensor, "..."] | None = None,
+    ):
+        knots = (knots,) if isinstance(knots, Tensor) else tuple(knots)
+        degrees = _per_direction(degree, len(knots))
+        for t, p in zip(knots, degrees, strict=True):
+            check_knots(t, p)
+            _check_dtype("knots", t, knots[0])
+        object.__setattr__(self, "knots", knots)
+        object.__setattr__(self, "degrees", degrees)
+        object.__setattr__(self, "weights", None if weights is None else weights.reshape(-1))
+        if weights is not None:
+            _check_dtype("weights", weights, knots[0])
+            grid = self.dof_shape[::-1]
+            if tuple(weights.shape) not in ((self.num_dofs,), grid):
+                raise ValueError(
+                    f"`weights` must have shape ({self.num_dofs},) or {grid} (x last), one per basis function; "
+                    f"got {tuple(weights.shape)}."
+                )
+            if not (weights.detach() > 0).all():
+                raise ValueError(f"`weights` must be positive; got {weights.detach().min().item()}.")
+
+    @classmethod
+    def uniform(
+        cls,
+        shape: int | Sequence[int],
+        degree: int | Sequence[int],
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str | None = None,
+    ) -> "BSpline":
+        """Clamped splines of maximal smoothness on [0, 1]^r; `shape` is the number of equal spans, x first.
+
+        Raises:
+            ValueError: no spans, or a degree missing.
+        """
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        degrees = _per_direction(degree, len(shape))
+        if min(shape) < 1:
+            raise ValueError(f"`BSpline.uniform(shape, ...)` needs at least one span per direction; got {shape}.")
+        return cls([uniform_knots(n + p, p, dtype, device) for n, p in zip(shape, degrees, strict=True)], degrees)
+
+    @property
+    def cell(self) -> Cell:
+        return (interval, quadrilateral, hexahedron)[len(self.knots) - 1]
+
+    @property
+    def degree(self) -> int:
+        """The highest degree that the (polynomial) basis reproduces: the smallest over the directions."""
+        return min(self.degrees)
+
+    @property
+    def num_basis(self) -> int:
+        return prod(p + 1 for p in self.degrees)
+
+    @property
+    def dof_shape(self) -> tuple[int, ...]:
+        """Global basis functions per direction, x first."""
+        return tuple(len(t) - p - 1 for t, p in zip(self.knots, self.degrees, strict=True))
+
+    @property
+    def num_dofs(self) -> int:
+        return prod(self.dof_shape)
+
+    @property
+    def grid_shape(self) -> tuple[int, ...]:
+        """Cells (non-empty spans) per direction, x first."""
+        return tuple(len(spans) for spans in self.spans)
+
+    @property
+    def num_cells(self) -> int:
+        return prod(self.grid_shape)
+
+    @cached_property
+    def spans(self) -> tuple[Int64[Tensor, "_"], ...]:
+        """Indices i of the non-empty spans [t_i, t_{i+1}] per direction."""
+        pairs = zip(self.knots, self.degrees, strict=True)
+        return tuple(p + (t.detach()[p : len(t) - p].diff() > 0).nonzero()[:, 0] for t, p in pairs)
+
+    @cached_property
+    def cell_dofs(self) -> Int64[Tensor, "e a"]:
+        """Global numbers of the functions that live on each cell, x fastest."""
+        dofs, stride = torch.zeros(1, 1, dtype=torch.int64, device=self.knots[0].device), 1
+        for spans, p, n in zip(self.spans, self.degrees, self.dof_shape, strict=True):
+            line = (spans - p)[:, None] + torch.arange(p + 1, device=spans.device)
+            dofs = (stride * line[:, None, :, None] + dofs[:, None, :]).flatten(2).flatten(0, 1)
+            stride *= n
+        return dofs
+
+    @property
+    def breakpoints(self) -> tuple[Float[Tensor, "_"], ...]:
+        """The different knots of the parameter range, per direction: the corners of the cells.
+
+        Of a repeated knot the last copy counts, for the cells on both sides: these tile the range whichever copy moves,
+        and integrals over all cells have the right derivative in every knot.
+        """
+        pairs = zip(self.knots, self.spans, strict=True)
+        return tuple(t[torch.cat([spans, spans[-1:] + 1])] for t, spans in pairs)
+
+    def greville(self) -> tuple[Float[Tensor, "_"], ...]:
+        """Greville abscissae per direction, one for each basis function; see `fem.bspline.greville`."""
+        return tuple(greville(t, p) for t, p in zip(self.knots, self.degrees, strict=True))
+
+    def on(self, cell: Cell) -> "BSpline":
+        """This element.
+
+        Raises:
+            ValueError: the cell is not of this element's kind.
+        """
+        if cell != self.cell:
+            raise ValueError(
+                f"A B-spline with {len(self.knots)} knot vectors lives on the {self.cell.name}; got the {cell.name}. "
+                f"Give one knot vector per direction of a tensor-product cell."
+            )
+        return self
+
+    def parameters(self, points: Float[Tensor, "q r"]) -> Float[Tensor, "e q r"]:
+        """Where the reference points lie in the parameter space of each cell, u = t_i + (t_{i+1} - t_i) x."""
+        dim, lines = len(self.knots), self._lines(points)
+        views = [
+            u.reshape(*[-1 if r == axis else 1 for r in reversed(range(dim))], len(points))
+            for axis, u in enumerate(lines)
+        ]
+        return torch.stack(torch.broadcast_tensors(*views), -1).flatten(0, -3)
+
+    def tabulate(self, points: Float[Tensor, "q r"], derivatives: int = 1) -> Tabulation:
+        """The functions on every cell at reference points, with derivatives up to order 0, 1 or 2 in reference
+        coordinates; differentiable in points, knots and weights.
+
+        Raises:
+            TypeError: points and knots differ in dtype.
+            ValueError: another order, or points of another dimension.
+        """
+        if derivatives not in (0, 1, 2):
+            raise ValueError(f"`derivatives` must be 0, 1 or 2; got {derivatives}.")
+        dim, lines = len(self.knots), []
+        for u, t, p, spans, corners in zip(
+            self._lines(points), self.knots, self.degrees, self.spans, self.breakpoints, strict=True
+        ):
+            line = basis_functions(t, p, u, derivatives, spans[:, None].expand(u.shape))
+            scale = corners.diff()[:, None] ** torch.arange(derivatives + 1, device=u.device)  # du = (t_{i+1} - t_i) dx
+            lines.append(line * scale[..., None, None])
+
+        def product(*axes: int) -> Float[Tensor, "e q a"]:
+            """The tensor product of the lines, differentiated once along each of the axes."""
+            result = lines[0][:, axes.count(0)]
+            for axis in range(1, dim):
+                both = torch.einsum("eqa,fqc->feqca", result, lines[axis][:, axes.count(axis)])
+                result = both.flatten(3).flatten(0, 1)
+            return result
+
+        jet = [product()]
+        if derivatives > 0:
+            jet.append(torch.stack([product(r) for r in range(dim)], -1))
+        if derivatives > 1:
+            upper = {(r, s): product(r, s) for r in range(dim) for s in range(r, dim)}
+            rows = [torch.stack([upper[min(r, s), max(r, s)] for s in range(dim)], -1) for r in range(dim)]
+            jet.append(torch.stack(rows, -2))
+        if self.weights is not None:
+            local = self.weights[self.cell_dofs][:, None]
+            jet = _normalize([part * local.reshape(*local.shape, *[1] * k) for k, part in enumerate(jet)])
+        return Tabulation(*jet)
+
+    def _lines(self, points: Tensor) -> list[Tensor]:
+        """The parameters of the points on the spans of each direction, "e q" with the spans of that direction."""
+        _check_dtype("points", points, self.knots[0])
+        if points.shape[-1] != len(self.knots):
+            raise ValueError(f"`points` must be of dimension {len(self.knots)}; got shape {tuple(points.shape)}.")
+        pairs = zip(self.breakpoints, points.unbind(-1), strict=True)
+        return [torch.lerp(corners[:-1, None], corners[1:, None], x) for corners, x in pairs]
+
+
+def _normalize(jet: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """A / Σ_a A for A given by value "… a", gradient "… a r" and second derivatives "… a r s"."""
+    return quotient(jet, [part.sum(-1 - k) for k, part in enumerate(jet)])
+
+
+def _gather(knots: Tensor, index: Tensor) -> Tensor:
+    """knots[..., index] for an index "*b q j"; one knot vector for the whole batch is not copied."""
+    if knots.ndim > 1:
+        batch = torch.broadcast_shapes(knots.shape[:-1], index.shape[:-2])
+        knots, index = knots.expand(*batch, -1), index.expand(*batch, -1, -1)
+    return knots.gather(-1, index.reshape(*knots.shape[:-1], -1)).reshape(index.shape)
+
+
+def _range(knots: Tensor, degree: int) -> tuple[Tensor, Tensor]:
+    """Start and end "*b 1" of the parameter range [t_p, t_{m-p-1}]."""
+    last = knots.shape[-1] - degree - 1
+    return knots[..., degree : degree + 1], knots[..., last : last + 1]
+
+
+def _first(mask: Tensor) -> tuple[int, ...]:
+    return tuple(mask.nonzero()[0].tolist())
+
+
+def _per_direction(degree: int | Sequence[int], directions: int) -> tuple[int, ...]:
+    if not 1 <= directions <= 3:
+        raise ValueError(f"A `BSpline` has one, two or three directions; got {directions}.")
+    degrees = (degree,) * directions if isinstance(degree, int) else tuple(degree)
+    if len(degrees) != directions:
+        raise ValueError(f"`degree` must be one integer or one per direction ({directions}); got {degrees}.")
+    return degrees
+
+
+def _check_length(knots: Tensor, degree: int) -> None:
+    if degree < 0:
+        raise ValueError(f"`degree` must be 0 or more; got {degree}.")
+    if knots.shape[-1] < 2 * (degree + 1):
+        raise ValueError(
+            f"`knots` of degree {degree} must be at least 2 (degree + 1) = {2 * (degree + 1)}; got {knots.shape[-1]}."
+        )
+
+
+def _check_dtype(name: str, given: Tensor, reference: Tensor) -> None:
+    if given.dtype != reference.dtype:
+        raise TypeError(f"`{name}` must be {reference.dtype} like the rest; got {given.dtype}. Convert one of them.")
