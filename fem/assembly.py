@@ -9,8 +9,10 @@ Coefficients are pulled back to reference coordinates first, so that all element
 product with a table of products of basis functions that never sees a cell.
 """
 
+import warnings
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -26,7 +28,7 @@ def reference_slots(order: int, r: int) -> slice:
     return (slice(0, 1), slice(1, 1 + r), slice(1, 1 + r + r * r))[order]
 
 
-def pull_back(flux: Float[Tensor, "*b e q *c s"], order: int, geometry: Geometry, batch: int) -> Tensor:
+def pull_back(flux: Float[Tensor, "... s"], order: int, geometry: Geometry, batch: int) -> Tensor:
     """Reference components, on the last axis, of what multiplies a physical derivative of the given order.
 
     Order 1: f̂_r = Σ_d J⁻¹_rd f_d. Order 2: P = J⁻¹ f J⁻ᵀ for ∂²φ/∂ξ², and −J⁻¹ (∂²x/∂ξ² : P) for ∂φ/∂ξ before it.
@@ -46,12 +48,18 @@ def pull_back(flux: Float[Tensor, "*b e q *c s"], order: int, geometry: Geometry
 
 
 def scatter_fluxes(
-    space: FunctionSpace, fluxes: dict[int, Tensor], domain: Domain, geometry: Geometry, batch: tuple[int, ...]
+    space: FunctionSpace,
+    fluxes: dict[int, Tensor],
+    domain: Domain,
+    geometry: Geometry,
+    batch: tuple[int, ...],
+    magnitude: bool = False,
 ) -> Tensor:
     """r "*b n (c)" with r_a = Σ_q w (f₀ φ_a + f₁·∇φ_a + f₂:∇∇φ_a) summed over cells: the transpose of `at_points`.
 
     Args:
         fluxes: by order of derivative, "*b e q (c)", "*b e q (c) d", …; a missing order is zero.
+        magnitude: add the cells' contributions by absolute value, the scale against which a residual is small.
     """
     derivatives = max(fluxes, default=0)
     table, dofs = space.table(domain, derivatives), space.domain_dofs(domain)
@@ -70,6 +78,8 @@ def scatter_fluxes(
         local = stacked.flatten(-2) @ table[0].flatten(0, 1)
     else:
         local = torch.einsum("...ecqs,eqsa->...eca", stacked, table)
+    if magnitude:
+        local = local.abs()
     index = dofs.reshape(-1, 1).expand(*batch, dofs.numel(), c)
     total = local.new_zeros(*batch, space.num_nodes, c)
     total = total.scatter_add(-2, index, local.mT.flatten(-3, -2))
@@ -86,7 +96,11 @@ class Coefficient:
 
 
 def element_matrices(
-    space: AnySpace, coefficients: list[Coefficient], domain: Domain, geometry: Geometry, batch: tuple[int, ...],
+    space: AnySpace,
+    coefficients: list[Coefficient],
+    domain: Domain,
+    geometry: Geometry,
+    batch: tuple[int, ...],
     diagonal: bool = False,
 ) -> Tensor:
     """K "*b e A A" of one domain (or its diagonal "*b e A"), local dofs of all fields one after another, node-major."""
@@ -110,8 +124,13 @@ def element_matrices(
 
 
 def local_matrices(
-    test: FunctionSpace, trial: FunctionSpace, coefficient: Coefficient, domain: Domain, geometry: Geometry,
-    batch: tuple[int, ...], diagonal: bool,
+    test: FunctionSpace,
+    trial: FunctionSpace,
+    coefficient: Coefficient,
+    domain: Domain,
+    geometry: Geometry,
+    batch: tuple[int, ...],
+    diagonal: bool,
 ) -> Tensor:
     """One coefficient's share of the element matrices, "*b e (a c) (a c)" or its diagonal "*b e (a c)"."""
     rows, columns, nb = coefficient.row[1], coefficient.column[1], len(batch)
@@ -137,4 +156,86 @@ def local_matrices(
     if diagonal:
         return local.expand(*batch, e, *local.shape[-2:]).mT.flatten(-2)
     local = local.expand(*batch, e, *local.shape[-3:]).unflatten(-1, (left.shape[-1], right.shape[-1]))
-    return local.movedim(-4, -2).movedim(-4, -2).movedim(-3, -2).flatten(-4, -3).flatten(-2)
+    order = [nb, nb + 3, nb + 1, nb + 4, nb + 2]  # e a c, b c
+    return local.permute(*range(nb), *order).flatten(-4, -3).flatten(-2)
+
+
+@dataclass(frozen=True, eq=False)
+class Pattern:
+    """The sparsity of a space's matrices: CSR rows and columns, and where each entry of each element matrix goes."""
+
+    crow: Int[Tensor, "n1"]
+    column: Int[Tensor, "z"]
+    row: Int[Tensor, "z"]
+    positions: tuple[Int[Tensor, "e A A"], ...]
+    diagonal: Int[Tensor, "n"]
+
+    def csr(self, values: Float[Tensor, "*b z"]) -> Tensor:
+        """The sparse matrix "*b N N" with these values."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+            n, batch = len(self.diagonal), values.shape[:-1]
+            return torch.sparse_csr_tensor(
+                self.crow.expand(*batch, -1),
+                self.column.expand(*batch, -1),
+                values,
+                size=(*batch, n, n),
+                check_invariants=False,
+            )
+
+    def scatter(self, matrices: list[tuple[Domain, Tensor]], batch: tuple[int, ...]) -> Float[Tensor, "*b z"]:
+        """CSR values from element matrices "*b e A A", domain by domain."""
+        values = matrices[0][1].new_zeros(*batch, len(self.column))
+        for domain, local in matrices:
+            position = self.positions[domain.block]
+            position = (position if domain.cells is None else position[domain.cells]).flatten()
+            values.scatter_add_(-1, position.expand(*batch, -1), local.expand(*batch, -1, -1, -1).flatten(-3))
+        return values
+
+
+def flat_dofs(space: AnySpace, domain: Domain) -> Int[Tensor, "e A"]:
+    """Numbers of each cell's local dofs in the flattened dof vector of the whole space, in element-matrix order."""
+    parts, start = [], 0
+    for field in space.fields:
+        c = field.components or 1
+        dofs = field.domain_dofs(domain)
+        parts.append((start + dofs[..., None] * c + torch.arange(c, device=dofs.device)).flatten(-2))
+        start += field.num_dofs
+    return torch.cat(parts, -1)
+
+
+def make_pattern(space: AnySpace) -> Pattern:
+    """The sparsity of matrices over a space, by sorting each row of the cells' couplings once."""
+    import scipy.sparse
+
+    n, blocks = space.num_dofs, [flat_dofs(space, domain).cpu().numpy() for domain in space.domains()]
+    # Incidence of dofs and (cell, local dof): its transpose lists, dof by dof, whose element rows feed a matrix row.
+    local = np.concatenate([b.ravel() for b in blocks])
+    width = np.concatenate([np.full(b.size, b.shape[1]) for b in blocks])
+    first = np.concatenate([[0], np.cumsum(width)])  # where each element row starts among all element entries
+    order = scipy.sparse.csr_array(
+        (np.arange(len(local)), local, np.arange(len(local) + 1)), shape=(len(local), n)
+    ).tocsc()
+    rows = order.indices  # element rows sorted by dof
+    entries = ranges(first[rows], width[rows])
+    columns = np.concatenate([np.repeat(b, b.shape[1], axis=0).reshape(-1) for b in blocks])[entries]
+    row_starts = np.concatenate([[0], np.cumsum(width[rows])])[order.indptr]
+    unsummed = scipy.sparse.csr_array((entries, columns, row_starts), shape=(n, n))
+    unsummed.sort_indices()
+    row_of = np.repeat(np.arange(n), np.diff(row_starts))
+    new = np.ones(len(entries), dtype=bool)
+    new[1:] = (np.diff(unsummed.indices) != 0) | (np.diff(row_of) != 0)
+    position = np.empty(len(entries), dtype=np.int64)
+    position[unsummed.data] = np.cumsum(new) - 1
+    column, row = unsummed.indices[new].astype(np.int64), row_of[new]
+    crow = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=n))])
+    split = np.split(position, np.cumsum([b.size * b.shape[1] for b in blocks])[:-1])
+    to = lambda a: torch.from_numpy(np.ascontiguousarray(a)).to(space.device)  # noqa: E731
+    positions = tuple(to(p.reshape(*b.shape, b.shape[1])) for p, b in zip(split, blocks, strict=True))
+    return Pattern(to(crow), to(column), to(row), positions, to(np.flatnonzero(column == row)))
+
+
+def ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The ranges [start, start + count) one after another."""
+    offsets = np.cumsum(counts) - counts
+    return np.repeat(starts - offsets, counts) + np.arange(counts.sum())

@@ -84,9 +84,7 @@ class PointValues:
         return tuple(self.value.shape[: max(self.value.ndim - 2 - self.rank, 0)])
 
 
-def at_points(
-    parameter: Parameter, name: str, space: Any, domain: Domain, geometry: Geometry
-) -> PointValues:
+def at_points(parameter: Parameter, name: str, space: Any, domain: Domain, geometry: Geometry) -> PointValues:
     """The parameter at the points of a domain, differentiable in whatever it is made of.
 
     Raises:
@@ -140,7 +138,9 @@ def cell_values(parameter: CellValues, name: str, space: Any, domain: Domain) ->
     mesh = space.mesh
     unknown = [tag for tag in parameter.values if tag not in mesh.cell_tags]
     if unknown:
-        raise ValueError(f"{name}: unknown cell tag {unknown[0]!r}; this mesh has {', '.join(mesh.cell_tags) or 'none'}.")
+        raise ValueError(
+            f"{name}: unknown cell tag {unknown[0]!r}; this mesh has {', '.join(mesh.cell_tags) or 'none'}."
+        )
     index = torch.full((mesh.num_cells,), -1, dtype=torch.int64, device=mesh.device)
     for i, tag in enumerate(parameter.values):
         index[mesh.cell_tags[tag]] = i

@@ -1,11 +1,10 @@
 """Quadrature: an integral over a reference cell as a weighted sum of values at points inside it.
 
 A rule of degree p integrates every polynomial of degree p exactly: of total degree p on simplices, of degree p in each
-variable on products of intervals. Finite elements spend their time at quadrature points, so a request is answered by
-the rule with the fewest points that is exact enough: Gauss–Legendre on the interval, its tensor products on the
-square and the cube, and on triangles and tetrahedra either a stored symmetric rule or, where none is stored or it
-would be larger, Gauss–Jacobi rules on the square or cube collapsed onto the simplex. All weights are positive and all
-points lie strictly inside.
+variable on products of intervals. Gauss–Legendre serves the interval, its tensor products the square and the cube. On
+triangles and tetrahedra a stored rule with the fewest points is used, symmetric so that integrals do not depend on the
+numbering of a cell's vertices; past the stored degrees, Gauss–Jacobi rules on the square or cube are collapsed onto the
+simplex. All weights are positive and all points lie strictly inside.
 """
 
 from dataclasses import dataclass
@@ -29,15 +28,13 @@ class Quadrature:
 
 
 def quadrature(cell: Cell | str, degree: int) -> Quadrature:
-    """The stored or constructed rule with the fewest points that is exact to `degree` on the reference cell.
+    """A rule that is exact to `degree` on the reference cell.
 
     ∫ f = Σ_q weights[q] f(points[q]) for every polynomial f of total degree at most `degree` on simplices, and for
     every one of degree at most `degree` in each variable on intervals, quadrilaterals and hexahedra.
 
-    The stored rules do not depend on the numbering of the vertices, but for degree 7 on the triangle, where a rule that
-    keeps rotations and not reflections has fewer points. The collapsed rules do depend on it: degree 3 on the triangle,
-    whose smallest symmetric rule with positive weights has two points more, and all degrees above 12 on the triangle
-    and 10 on the tetrahedron.
+    Rules on simplices do not depend on the numbering of the vertices up to degree 12 on the triangle and 10 on the
+    tetrahedron; the collapsed rules beyond do.
 
     Args:
         cell: a `Cell` or its name.
@@ -74,9 +71,9 @@ def _product_rule(factors: tuple[int, ...], degree: int) -> tuple[np.ndarray, np
 
 
 def _simplex_rule(dim: int, degree: int) -> tuple[np.ndarray, np.ndarray]:
-    """The fewest points on the unit simplex; among equals a stored rule, and the one of lowest degree."""
+    """The smallest stored rule that is exact enough; among equals the one of lowest degree."""
     stored = [expand(orbits) for exact, orbits in SIMPLEX_RULES.get(dim, {}).items() if exact >= degree]
-    return min([*stored, _collapsed_rule(dim, degree // 2 + 1)], key=lambda rule: len(rule[1]))
+    return min(stored, key=lambda rule: len(rule[1]), default=None) or _collapsed_rule(dim, degree // 2 + 1)
 
 
 def _collapsed_rule(dim: int, n: int) -> tuple[np.ndarray, np.ndarray]:

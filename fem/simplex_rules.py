@@ -3,12 +3,11 @@
 A rule that does not depend on the numbering of the vertices is a union of orbits: all points whose barycentric
 coordinates are permutations of one another share one weight. An orbit is named by how often each coordinate repeats:
 "S21" is (a, a, b) and its 3 permutations, "S211" is (a, a, b, c) and its 12. The coordinates sum to one, so the last is
-not stored. "C111" is (a, b, c) under rotations only. The numbers solve the moment equations Σ weight · f(point) = mean
+not stored. The numbers solve the moment equations Σ weight · f(point) = mean
 of f for every invariant polynomial f of the rule's degree, to more digits than float64 holds.
 
 Sources of the idea and of the numbers of points: Witherden and Vincent, On the identification of symmetric quadrature
-rules for finite element methods (2015); Gatermann, The construction of symmetric cubature formulas for the square and
-the triangle (1988), for the rotations.
+rules for finite element methods (2015).
 """
 
 from itertools import permutations
@@ -26,8 +25,7 @@ def expand(orbits: tuple[Orbit, ...]) -> tuple[np.ndarray, np.ndarray]:
         counts = [int(digit) for digit in name[1:]]
         last = (1 - np.dot(counts[:-1], free)) / counts[-1]
         slots = tuple(slot for slot, count in enumerate(counts) for _ in range(count))
-        rotations = {slots[i:] + slots[:i] for i in range(len(slots))}
-        images = sorted(set(permutations(slots)) if name[0] == "S" else rotations)
+        images = sorted(set(permutations(slots)))
         points.append(np.array([*free, last])[np.array(images)])
         weights.append(np.full(len(images), weight))
     barycentric = np.concatenate(points)
@@ -55,10 +53,10 @@ SIMPLEX_RULES: dict[int, dict[int, tuple[Orbit, ...]]] = {
             ("S111", 0.082851075618373575194, 0.053145049844816947353, 0.63650249912139864723),
         ),
         7: (
-            ("C111", 0.087762817428892110074, 0.6232720494910915656, 0.32150249385198182267),
-            ("C111", 0.13498637401960554893, 0.20644149867001643817, 0.27771616697639178257),
-            ("C111", 0.057550085569963171477, 0.03432430294509714647, 0.30472650086816719592),
-            ("C111", 0.053034056314872502858, 0.062382265094402118174, 0.87009986783168179638),
+            ("S21", 0.062991705995203608467, 0.47402404740366475564),
+            ("S21", 0.12708993183370335023, 0.24212798600814265076),
+            ("S21", 0.033772076513968921422, 0.05266975534566373923),
+            ("S111", 0.05473980949522872661, 0.048046269420255609986, 0.23796509590503482039),
         ),
         8: (
             ("S3", 0.14431560767778716825),

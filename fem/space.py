@@ -7,6 +7,7 @@ transpose: `at_points`, dofs to values and derivatives at quadrature points, and
 
 from collections.abc import Callable, Sequence
 from math import prod
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -46,12 +47,18 @@ class FunctionSpace:
         self._domains: dict[tuple[str | None, int], tuple[Domain, ...]] = {}
         self._geometry: dict[tuple[Domain, int], tuple[int, Geometry]] = {}
         self._tables: dict[tuple[Domain, int], Tensor] = {}
+        self.pattern: Any = None  # sparsity of matrices, made by the first assembly
 
     # -- shapes --------------------------------------------------------------------------------------------------------
 
     @property
     def degree(self) -> int:
         return max(element.degree for element in self.elements)
+
+    @property
+    def continuity(self) -> int:
+        """How many derivatives are continuous across cells."""
+        return min(getattr(element, "continuity", 0) for element in self.elements)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -243,6 +250,7 @@ class MixedSpace:
         self.mesh = spaces[0].mesh
         self.quadrature_degree = max(space.quadrature_degree for space in spaces)
         self.num_dofs = sum(space.num_dofs for space in spaces)
+        self.pattern: Any = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -323,7 +331,9 @@ def push_forward(reference: Tensor, geometry: Geometry, derivatives: int) -> Slo
     if derivatives == 2:
         assert geometry.second is not None
         hess = reference[..., 1 + r :].unflatten(-1, (r, r))
-        hess = hess - torch.einsum("...ecqd,eqdrs->...ecqrs", grad, geometry.second.expand(*grad.shape[-4:-3], -1, -1, -1, -1))
+        hess = hess - torch.einsum(
+            "...ecqd,eqdrs->...ecqrs", grad, geometry.second.expand(*grad.shape[-4:-3], -1, -1, -1, -1)
+        )
         slots.append(inverse.mT @ hess @ inverse)
     return slots
 

@@ -5,7 +5,7 @@ every cell (Lagrange) tabulate with a cell axis of length one; bases that differ
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -25,6 +25,7 @@ class Tabulation:
     hess: Float[Tensor, "#e q a r r"] | None = None
 
 
+@runtime_checkable
 class Element(Protocol):
     """A basis on a reference cell; `degree` is the highest polynomial degree that the basis reproduces."""
 
@@ -42,6 +43,7 @@ class Element(Protocol):
         ...
 
 
+@runtime_checkable
 class ElementFamily(Protocol):
     """What a user passes to `FunctionSpace`: a recipe that gives an element on each kind of cell of a mesh."""
 

@@ -48,9 +48,7 @@ def test_points_lie_strictly_inside_and_weights_are_positive(degree: int, orbits
 def test_permuting_the_vertices_permutes_the_points(degree: int, orbits: tuple[Orbit, ...]) -> None:
     points, weights = expand(orbits)
     table = barycentric(points)
-    only_rotations = any(name.startswith("C") for name, *_ in orbits)
-    images = [(0, 1, 2), (1, 2, 0), (2, 0, 1)] if only_rotations else permutations(range(table.shape[1]))
-    for image in images:
+    for image in permutations(range(table.shape[1])):
         distance = np.abs(table[:, None] - table[:, image]).max(-1)
         partner = distance.argmin(1)
         assert sorted(partner) == list(range(len(table)))
