@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from fem.mesh_files import read_mesh
     from fem.norms import h1_error, integrate, l2_error
     from fem.parameters import Constant, by_cell_tag, gradient
-    from fem.plot import plot
-    from fem.quadrature import quadrature
+    from fem.plotting import plot
     from fem.space import FunctionSpace, MixedSpace
     from fem.vtk import write_pvd, write_vtk
 
@@ -33,8 +32,7 @@ _HOME = {
     "fem.mesh_files": ("read_mesh",),
     "fem.norms": ("h1_error", "integrate", "l2_error"),
     "fem.parameters": ("Constant", "by_cell_tag", "gradient"),
-    "fem.plot": ("plot",),
-    "fem.quadrature": ("quadrature",),
+    "fem.plotting": ("plot",),
     "fem.space": ("FunctionSpace", "MixedSpace"),
     "fem.vtk": ("write_pvd", "write_vtk"),
 }
@@ -59,7 +57,6 @@ __all__ = [
     "integrate",
     "l2_error",
     "plot",
-    "quadrature",
     "read_mesh",
     "unit_cube",
     "unit_interval",
@@ -72,9 +69,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _MODULE:
         raise AttributeError(f"module 'fem' has no attribute {name!r}")
-    # Importing a submodule of the same name (fem.plot) would shadow the function: bind it explicitly.
-    value = globals()[name] = getattr(import_module(_MODULE[name]), name)
-    return value
+    return getattr(import_module(_MODULE[name]), name)
 
 
 def __dir__() -> list[str]:

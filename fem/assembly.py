@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from fem.geometry import Domain, Geometry
@@ -112,7 +112,7 @@ def element_matrices(
     shape = (*batch, e, size) if diagonal else (*batch, e, size, size)
     total = geometry.weights.new_zeros(shape)
     for coefficient in coefficients:
-        (i, rows), (j, columns) = coefficient.row, coefficient.column
+        i, j = coefficient.row[0], coefficient.column[0]
         if diagonal and i != j:
             continue
         value = local_matrices(fields[i], fields[j], coefficient, domain, geometry, batch, diagonal)

@@ -1,10 +1,10 @@
 """Energies and weak forms: integrals of a pointwise expression of x, u and ∇u, as differentiable functions of dofs.
 
 The user writes the density at a point; everything else follows by differentiating the *density* at quadrature points:
-the residual from its first derivatives, the Hessian from its second. Nothing is differentiated twice through the gather.
+the residual from its first derivatives, the Hessian from its second. Nothing differentiates twice through the gather.
 
-Evaluation has two steps. `lower` turns whatever lies outside (mesh nodes, parameters, prescribed values) into tensors at
-quadrature points and dofs; the `Lowered` functional works on those alone. They are the explicit inputs of the adjoint.
+Evaluation has two steps. `lower` turns whatever lies outside (mesh nodes, parameters, prescribed values) into tensors
+at quadrature points and dofs; the `Lowered` functional works on those alone: the adjoint's explicit inputs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -127,8 +127,7 @@ class Energy(Functional):
         derivatives: highest derivative that ψ takes: 0, 1, or 2, which adds ∇∇u after ∇u (smooth spaces only). A pair
             (cells, boundary) sets both: g(x, u, ∇u, normal, *params) for 1.
 
-    The value has the batch shape "*b" of u and the parameters. `residual`, `hessian_product` and `hessian` differentiate
-    the density.
+    The value has the batch shape "*b" of u and the parameters together.
 
     Raises:
         ValueError: unknown tags, or second derivatives on a Lagrange space.
@@ -242,7 +241,7 @@ class Lowered:
     def fluxes(
         self, lowered: LoweredTerm, slots: Slots, batch: tuple[int, ...], create_graph: bool
     ) -> list[Tensor | None]:
-        """∂ψ/∂s for every slot (for weak forms the factor of every slot of the test function); None where it vanishes."""
+        """∂ψ/∂s for every slot (weak forms: the factor of every slot of the test function); None where it vanishes."""
         with torch.enable_grad():
             if not lowered.term.linear_in_test:
                 target, test = slots, None
@@ -276,8 +275,11 @@ class Lowered:
         totals: list[list[Tensor]] = [[] for _ in self.space.fields]
         for lowered in self.terms:
             fluxes = self.fluxes(lowered, differentiable(self.slots(lowered, full)), batch, graph)
-            self._scatter(totals, lowered, fluxes, batch, magnitude)
-        return self._finish(totals, u, batch)
+            self.scatter_terms(totals, lowered, fluxes, batch, magnitude)
+        total = self.join_totals(totals, u, batch)
+        if magnitude:
+            return total if self.constraint.mask is None else total.masked_fill(self.constraint.mask, 0)
+        return self.constraint.project(total, self.data)
 
     def hessian_product(self, u: Tensor, v: Tensor, transpose: bool = False) -> Tensor:
         """The residual's derivative times v (or its transpose times v), differentiable like the residual."""
@@ -295,8 +297,8 @@ class Lowered:
                     products = derivative_transposed(fluxes, slots, along, graph)
                 else:
                     products = derivative(fluxes, slots, along, graph)
-            self._scatter(totals, lowered, products, batch, False)
-        return self._finish(totals, u, batch)
+            self.scatter_terms(totals, lowered, products, batch, False)
+        return self.constraint.project(self.join_totals(totals, u, batch), self.data)
 
     def coefficients(self, u: Tensor) -> list[tuple[LoweredTerm, list[Coefficient]]]:
         """Second derivatives of the density with respect to pairs of slots at all points, detached."""
@@ -313,13 +315,13 @@ class Lowered:
                 found.append((lowered, entries))
         return found
 
-    def matrix_values(self, u: Tensor, raw: bool = False) -> Tensor:
-        """CSR values "*b z" of the Hessian; with prescribed rows and columns replaced by the identity's unless `raw`."""
+    def matrix_values(self, u: Tensor, raw: bool = False, coefficients: list | None = None) -> Tensor:
+        """CSR values "*b z" of the Hessian; prescribed rows and columns become the identity's unless `raw`."""
         batch, pattern = self.full_batch(u), self.pattern
         with torch.no_grad():
             parts = [
                 (t.domain, element_matrices(self.space, entries, t.domain, t.geometry, batch))
-                for t, entries in self.coefficients(u)
+                for t, entries in (self.coefficients(u) if coefficients is None else coefficients)
             ]
             values = pattern.scatter(parts, batch)
             mask = self.constraint.mask
@@ -343,19 +345,28 @@ class Lowered:
             return self.constraint.project(v, self.data)
         return self.constraint.insert(v, self.data)
 
-    def _scatter(self, totals, lowered: LoweredTerm, fluxes, batch: tuple[int, ...], magnitude: bool) -> None:
+    def scatter_terms(
+        self,
+        totals: list[list[Tensor]],
+        lowered: LoweredTerm,
+        fluxes: Sequence[Tensor | None],
+        batch: tuple[int, ...],
+        magnitude: bool = False,
+    ) -> None:
+        """Append each field's share of one term's fluxes to `totals`."""
         per_field = lowered.term.derivatives + 1
         for i, field in enumerate(self.space.fields):
             own = {k: f for k, f in enumerate(fluxes[i * per_field : (i + 1) * per_field]) if f is not None}
             if own:
                 totals[i].append(scatter_fluxes(field, own, lowered.domain, lowered.geometry, batch, magnitude))
 
-    def _finish(self, totals: list[list[Tensor]], u: Tensor, batch: tuple[int, ...]) -> Tensor:
+    def join_totals(self, totals: list[list[Tensor]], like: Tensor, batch: tuple[int, ...]) -> Tensor:
+        """The sum over terms, as one dof tensor of the space."""
         parts = [
-            sum_of(total) if total else u.new_zeros(*batch, *field.shape)
+            sum_of(total) if total else like.new_zeros(*batch, *field.shape)
             for field, total in zip(self.space.fields, totals, strict=True)
         ]
-        return self.constraint.project(self.space.join(parts), self.data)
+        return self.space.join(parts)
 
 
 def differentiable(slots: Slots) -> Slots:
@@ -365,7 +376,7 @@ def differentiable(slots: Slots) -> Slots:
 
 
 def derivative_transposed(fluxes, slots: Slots, along: Slots, graph: bool) -> list[Tensor | None]:
-    """Σ_i (∂f_i/∂s_j) along_i: one backward pass. The Jacobian of an energy's fluxes is symmetric, so this serves both."""
+    """Σ_i (∂f_i/∂s_j) along_i by one backward pass; for energies, whose Jacobian is symmetric, the product itself."""
     terms = [(f * a).sum() for f, a in zip(fluxes, along, strict=True) if f is not None and f.requires_grad]
     if not terms:
         return [None] * len(slots)

@@ -18,7 +18,7 @@ from fem.quadrature import quadrature
 
 @dataclass(frozen=True, eq=False)
 class Domain:
-    """Cells of one block (None: all of them), or their local facet number `facet`, with quadrature in reference cells."""
+    """Cells of one block (None: all), or their local facet number `facet`, with quadrature in the reference cell."""
 
     block: int
     cell: Cell

@@ -74,7 +74,9 @@ class LagrangeElement:
     @cached_property
     def facet_nodes(self) -> tuple[tuple[int, ...], ...]:
         """Local nodes on the closure of each facet: its own and those of its edges and vertices."""
-        origins_normals = [(self.cell.frame(f)[0], n) for f, n in zip(self.cell.facets, self.cell.facet_normals)]
+        origins_normals = [
+            (self.cell.frame(f)[0], n) for f, n in zip(self.cell.facets, self.cell.facet_normals, strict=True)
+        ]
         return tuple(
             tuple(torch.nonzero(((self.nodes - origin) @ normal).abs() < 1e-9).flatten().tolist())
             for origin, normal in origins_normals

@@ -241,7 +241,7 @@ class Mesh:
         given = torch.as_tensor(selector, dtype=torch.int64, device=self.device)
         if given.ndim == 1:
             count = len(self.topology.facets.vertices)
-            if len(given) and not (0 <= int(given.min()) and int(given.max()) < count):
+            if len(given) and not (int(given.min()) >= 0 and int(given.max()) < count):
                 raise MeshError(f"facet tag {name!r}: indices must lie in [0, {count}); got up to {int(given.max())}.")
             return given
         known = self.facets
@@ -270,7 +270,7 @@ class Mesh:
                 raise MeshError(f"cell tag {name!r}: a mask needs {self.num_cells} entries; got {tuple(given.shape)}.")
             return torch.nonzero(given).flatten()
         given = given.long()
-        if len(given) and not (0 <= int(given.min()) and int(given.max()) < self.num_cells):
+        if len(given) and not (int(given.min()) >= 0 and int(given.max()) < self.num_cells):
             raise MeshError(f"cell tag {name!r}: indices must lie in [0, {self.num_cells}); got {int(given.max())}.")
         return given
 

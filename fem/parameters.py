@@ -1,4 +1,4 @@
-"""What a density may be given beside u: numbers, tensors, constants, fields, their gradients, callables, cell materials.
+"""What a density may be given beside u: numbers, tensors, constants, fields and gradients, callables, materials.
 
 Every parameter becomes a tensor of values at quadrature points (or one that broadcasts against them) before the density
 sees it; `rank` counts the trailing axes of one value, so that leading axes can be told apart as a batch.

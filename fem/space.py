@@ -1,4 +1,4 @@
-"""Function spaces: a basis on every cell of a mesh, its dofs numbered, with the geometry and quadrature it integrates by.
+"""Function spaces: a basis on every cell of a mesh, its dofs numbered, and the quadrature that integrates it.
 
 A function is a tensor of dofs: "*b n" for scalars, "*b n c" for vectors, "*b N" (fields one after another, each
 flattened) for mixed spaces. Leading axes are a batch. All integration goes through two maps that are each other's

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 
-from fem.cells import Cell, entity_cell, quadrilateral
+from fem.cells import Cell, quadrilateral
 from fem.lagrange import LagrangeElement, entity_cell_of, interior_nodes, lagrange_element, sub_entities
 
 
@@ -54,7 +54,7 @@ class Facets:
 
 
 class Topology:
-    """Connectivity of blocks of cells; `grid` is the number of cells per direction where the mesh was made as a grid."""
+    """Connectivity of blocks of cells; `grid` counts the cells per direction where the mesh was made as a grid."""
 
     def __init__(self, blocks: Sequence[Block], num_nodes: int, grid: tuple[int, ...] | None = None):
         self.blocks, self.num_nodes, self.grid = tuple(blocks), num_nodes, grid
@@ -113,7 +113,7 @@ class Topology:
     @cached_property
     def facets(self) -> Facets:
         """All facets, triangles before quadrilaterals where both occur."""
-        kinds = [k for k in {b.cell.facet_cell.name: b.cell.facet_cell for b in self.blocks}.values()]
+        kinds = list({b.cell.facet_cell.name: b.cell.facet_cell for b in self.blocks}.values())
         kinds.sort(key=lambda kind: kind.num_vertices)
         width = kinds[-1].num_vertices
         numbers, owners, padded, start = [], [], [], 0

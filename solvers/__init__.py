@@ -1,0 +1,32 @@
+"""Ways to minimise an energy: Newton with direct or iterative linear solvers, L-BFGS, Adam, all differentiable."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from solvers.descent import LBFGS, Adam
+    from solvers.linear import CG, Direct
+    from solvers.minimization import minimize, solve
+    from solvers.newton import Newton
+    from solvers.solution import ConvergenceError, Solution, Status
+
+_HOME = {
+    "solvers.descent": ("LBFGS", "Adam"),
+    "solvers.linear": ("CG", "Direct"),
+    "solvers.minimization": ("minimize", "solve"),
+    "solvers.newton": ("Newton",),
+    "solvers.solution": ("ConvergenceError", "Solution", "Status"),
+}
+_MODULE = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = ["CG", "LBFGS", "Adam", "ConvergenceError", "Direct", "Newton", "Solution", "Status", "minimize", "solve"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE:
+        raise AttributeError(f"module 'solvers' has no attribute {name!r}")
+    return getattr(import_module(_MODULE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

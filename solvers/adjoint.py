@@ -1,0 +1,112 @@
+"""The implicit adjoint: gradients through a solve for the price of one linear solve, to any order.
+
+If F(y, θ) = 0 defines y(θ), then for a scalar with ∂/∂y = ȳ
+
+    F_yᵀ λ = ȳ,        θ̄ = −(∂F/∂θ)ᵀ λ.
+
+λ is itself defined by a linear equation of the same kind, G(λ; ȳ, y, θ) = F_yᵀ λ − ȳ = 0, so the backward pass attaches
+it in the same way, and its adjoint uses F_y: one matrix and its transpose serve all orders. θ are the tensors of the
+lowered functional (geometry, parameters and prescribed values at points); ordinary autograd takes over from there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from fem.energy import Lowered
+from solvers.linear import LinearMethod, Prepared, System
+
+
+class Problem(Protocol):
+    """An equation F(y, θ) = 0 with the products and solves of its linearisation in y."""
+
+    def residual(self, y: Tensor, tensors: Sequence[Tensor]) -> Tensor: ...
+
+    def product(self, y: Tensor, tensors: Sequence[Tensor], v: Tensor, transpose: bool) -> Tensor: ...
+
+    def solve(self, rhs: Tensor, transpose: bool) -> Tensor: ...
+
+
+@dataclass
+class Stationary:
+    """r(u; θ) = 0 for a lowered functional; `value` is its solution and `prepared` a factorisation that may serve."""
+
+    lowered: Lowered
+    value: Tensor
+    method: LinearMethod
+    symmetric: bool
+    prepared: Prepared | None = None
+
+    def residual(self, y: Tensor, tensors: Sequence[Tensor]) -> Tensor:
+        return self.lowered.with_tensors(tensors).residual(y)
+
+    def product(self, y: Tensor, tensors: Sequence[Tensor], v: Tensor, transpose: bool) -> Tensor:
+        return self.lowered.with_tensors(tensors).hessian_product(y, v, transpose)
+
+    def solve(self, rhs: Tensor, transpose: bool) -> Tensor:
+        system = System(self.lowered, self.value, None, self.symmetric)
+        if self.prepared is None or not system.same_matrix(self.prepared.system):
+            self.prepared = self.method.prepare(system)
+        return self.prepared.solve(rhs, None, transpose)
+
+
+@dataclass
+class Adjoint:
+    """F_yᵀ λ − ȳ = 0, with tensors (ȳ, y, *θ)."""
+
+    problem: Any
+
+    def residual(self, y: Tensor, tensors: Sequence[Tensor]) -> Tensor:
+        rhs, inner, *rest = tensors
+        return self.problem.product(inner, rest, y, True) - rhs
+
+    def product(self, y: Tensor, tensors: Sequence[Tensor], v: Tensor, transpose: bool) -> Tensor:
+        _, inner, *rest = tensors
+        return self.problem.product(inner, rest, v, not transpose)
+
+    def solve(self, rhs: Tensor, transpose: bool) -> Tensor:
+        return self.problem.solve(rhs, not transpose)
+
+
+class Attach(torch.autograd.Function):
+    """y as a differentiable function of the tensors that define it."""
+
+    @staticmethod
+    def forward(ctx: Any, problem: Problem, value: Tensor, *tensors: Tensor) -> Tensor:
+        ctx.problem = problem
+        y = value.clone()
+        ctx.save_for_backward(y, *tensors)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        y, *tensors = ctx.saved_tensors
+        create_graph, needed = torch.is_grad_enabled(), ctx.needs_input_grad[2:]
+        with torch.no_grad():
+            multiplier = ctx.problem.solve(grad, True)
+        if create_graph:
+            multiplier = Attach.apply(Adjoint(ctx.problem), multiplier, grad, y, *tensors)
+        else:
+            y = y.detach()
+        with torch.enable_grad():
+            # Aliases: no input is then part of another's graph, and each gradient counts its own path alone.
+            inputs = [
+                (t.view_as(t) if create_graph and t.requires_grad else t.detach().requires_grad_()) if need else t
+                for t, need in zip(tensors, needed, strict=True)
+            ]
+            inner = -(multiplier * ctx.problem.residual(y, inputs)).sum()
+            wanted = [t for t, need in zip(inputs, needed, strict=True) if need]
+            grads = iter(torch.autograd.grad(inner, wanted, create_graph=create_graph, allow_unused=True))
+        return None, None, *[next(grads) if need else None for need in needed]
+
+
+def attach(problem: Problem, value: Tensor, tensors: Sequence[Tensor]) -> Tensor:
+    """The solution as a node of the graph, if anything it depends on needs a gradient."""
+    if not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
+        return value
+    result = Attach.apply(problem, value, *tensors)
+    assert isinstance(result, Tensor)
+    return result

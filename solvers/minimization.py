@@ -1,0 +1,225 @@
+"""The entry points: `minimize` an energy, `solve` for a stationary point or a weak form.
+
+Both lower the problem to tensors at quadrature points, solve it detached, and attach the solution to the graph through
+the implicit adjoint, so that it differentiates in every parameter, in the prescribed values and in the mesh nodes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fem.energy import Energy, Functional, Lowered, WeakForm
+from fem.parameters import Function, Parameter
+from fem.space import AnySpace, FunctionSpace
+from solvers.adjoint import Stationary, attach
+from solvers.descent import LBFGS, Adam, descent
+from solvers.linear import CG, Direct, default_linear
+from solvers.newton import STATUSES, Bounds, Newton, Report, newton
+from solvers.solution import ConvergenceError, Solution, Status, flatten, nest
+
+Method = Newton | Direct | CG | LBFGS | Adam
+Bound = float | Tensor | Callable[[Tensor], Tensor] | None
+
+
+def minimize(
+    energy: Energy,
+    params: Sequence[Parameter] = (),
+    initial: Tensor | None = None,
+    method: Method | None = None,
+    lower: Bound = None,
+    upper: Bound = None,
+    throw: bool = True,
+) -> Solution:
+    """u = argmin J(u; params), a whole batch at once, differentiable by the implicit adjoint.
+
+    Args:
+        energy: what to minimise.
+        params: the parameters of its density, as for `energy(u, *params)`.
+        initial: dofs to start from; zero by default.
+        method: `Newton()` (the default: one step where the energy is quadratic), `Newton(CG())`, `LBFGS()`, `Adam()`;
+            `Direct()` and `CG()` alone mean Newton's method with that linear solver.
+        lower, upper: bounds on u, dof by dof: a number, dofs, or a callable of x.
+        throw: raise where an item does not converge; False returns the status.
+
+    Raises:
+        ConvergenceError: with `.solution` and a remedy, unless `throw=False`.
+        ValueError, TypeError: parameters that do not fit, hold NaN, or hide in the density.
+    """
+    if not isinstance(energy, Energy):
+        raise TypeError(f"`minimize` takes an `Energy`; got {type(energy).__name__}. Weak forms go to `solve`.")
+    return run(energy, params, initial, method, (lower, upper), throw, minimum=True)
+
+
+def solve(
+    problem: Functional,
+    params: Sequence[Parameter] = (),
+    initial: Tensor | None = None,
+    method: Newton | Direct | CG | None = None,
+    throw: bool = True,
+) -> Solution:
+    """A stationary point of an energy (saddle points too), or the u with a(u; v) = 0 for all v of a `WeakForm`.
+
+    Arguments, result and errors as for `minimize`.
+    """
+    if not isinstance(problem, Energy | WeakForm):
+        raise TypeError(f"`solve` takes an `Energy` or a `WeakForm`; got {type(problem).__name__}.")
+    if isinstance(method, LBFGS | Adam):
+        raise ValueError(f"`solve` looks for stationary points, and `{type(method).__name__}()` only descends.")
+    return run(problem, params, initial, method, (None, None), throw, minimum=False)
+
+
+def run(
+    problem: Functional,
+    params: Sequence[Parameter],
+    initial: Tensor | None,
+    method: Method | None,
+    bounds: tuple[Bound, Bound],
+    throw: bool,
+    minimum: bool,
+) -> Solution:
+    """Lower, check, iterate without a graph, attach."""
+    space = problem.space
+    lowered = problem.lower(tuple(params))
+    detached = lowered.detach()
+    check_tensors(detached)
+    u = torch.zeros(space.shape, dtype=space.dtype, device=space.device)
+    if initial is not None:
+        u = space.check(initial, "initial").detach()
+        if not bool(torch.isfinite(u).all()):
+            raise ValueError("`initial` holds values that are not finite.")
+    limits = [bound_dofs(space, b, name) for b, name in zip(bounds, ("lower", "upper"), strict=True)]
+    batches = [b.shape[: b.ndim - len(space.shape)] for b in limits if b is not None]
+    batch = tuple(torch.broadcast_shapes(detached.full_batch(u), *batches))
+    u = u.expand(*batch, *space.shape)
+    check_capture(detached, u)
+
+    box = None
+    if any(b is not None for b in limits):
+        box = Bounds(*[None if b is None else b.detach().expand(*batch, *space.shape) for b in limits])
+        if box.lower is not None and box.upper is not None and bool((box.lower > box.upper).any()):
+            raise ValueError("`lower` exceeds `upper` at some dofs, so no u is allowed.")
+    symmetric = isinstance(problem, Energy)
+    if isinstance(method, LBFGS | Adam):
+        linear, name = default_linear(space, symmetric), type(method).__name__
+        report = descent(detached, u, method, box)
+    else:
+        chosen = Newton() if method is None else Newton(method) if isinstance(method, Direct | CG) else method
+        linear = chosen.linear or default_linear(space, symmetric)
+        name = f"Newton with {linear}"
+        with torch.no_grad():
+            report = newton(detached, u, replace(chosen, linear=linear), symmetric, minimum, box)
+
+    if report.active is not None:
+        lowered = hold(lowered, report, limits)
+        detached = lowered.detach()
+    prepared = report.prepared
+    if prepared is not None and report.active is not None:
+        prepared = None  # made for another set of free dofs, perhaps
+    equation = Stationary(detached, report.u, linear, symmetric, prepared)
+    value = attach(equation, report.u, lowered.tensors())
+    value = lowered.constraint.insert(value, lowered.data)
+    value = value.expand(*batch, *space.shape)
+    nan = torch.full(batch, float("nan"), dtype=space.dtype, device=space.device)
+    statuses = [STATUSES[code] for code in report.codes.flatten().tolist()]
+    energy = lowered.value(value) if symmetric else nan
+    solution = Solution(value, nest(statuses, batch), report.iterations, report.residual.detach(), energy, name)
+    if throw and not solution.converged:
+        raise ConvergenceError(message(solution, report, batch), solution)
+    return solution
+
+
+def message(solution: Solution, report: Report, batch: tuple[int, ...]) -> str:
+    """What went wrong, where, and what to do about it."""
+    statuses = flatten(solution.status)
+    failed = [i for i, s in enumerate(statuses) if s is not Status.CONVERGED]
+    where = f"{len(failed)} of {len(statuses)} batch items (the first is {failed[0]}): " if batch else ""
+    i = failed[0]
+    return (
+        f"{where}{statuses[i]}{report.detail}. Relative residual {float(report.residual.flatten()[i]):.2e} after "
+        f"{int(report.iterations.flatten()[i])} iterations of {solution.method}; "
+        "`throw=False` returns the solution as it is."
+    )
+
+
+def check_tensors(lowered: Lowered) -> None:
+    """Raise where geometry, parameters or prescribed values are not finite.
+
+    Raises:
+        ValueError: the parameter is named by its position.
+    """
+    for term in lowered.terms:
+        for i, p in enumerate(term.params):
+            value = p.value if isinstance(p.value, Tensor) else torch.tensor(p.value)
+            if not bool(torch.isfinite(value).all()):
+                bad = torch.nonzero(~torch.isfinite(value))[0].tolist()
+                raise ValueError(
+                    f"parameter {i} is {float(value[tuple(bad)])} at a quadrature point of the {term.term.name} (index "
+                    f"{bad}); every parameter must be finite wherever it is integrated."
+                )
+
+
+def check_capture(lowered: Lowered, u: Tensor) -> None:
+    """Raise where a density holds on to a tensor that needs a gradient: the adjoint would not see it.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    for term in lowered.terms:
+        slots = [s.detach() for s in lowered.slots(term, lowered.constraint.insert(u, lowered.data))]
+        test = slots if term.term.linear_in_test else None
+        with torch.enable_grad():
+            value = lowered.integrand(term, slots, test, lowered.full_batch(u))
+        if value.requires_grad:
+            raise ValueError(
+                f"the {term.term.name} captures a tensor that requires a gradient, which the adjoint cannot reach. "
+                "Pass it in `params` and take it as an argument, or detach it."
+            )
+
+
+def bound_dofs(space: AnySpace, bound: Any, name: str) -> Tensor | None:
+    """A bound as dofs "*b *shape"."""
+    if bound is None:
+        return None
+    if isinstance(bound, Function):
+        bound = bound.values
+    if isinstance(bound, Tensor) and bound.ndim:
+        return space.check(bound, name)
+    if callable(bound):
+        if not isinstance(space, FunctionSpace):
+            raise ValueError(f"`{name}` on a mixed space must be a number or a dof tensor.")
+        return space.interpolate(bound)
+    return torch.as_tensor(bound, dtype=space.dtype, device=space.device).expand(space.shape)
+
+
+@dataclass(frozen=True)
+class Held:
+    """Prescribed dofs together with those held at a bound, `mask` "*b *shape"."""
+
+    space: AnySpace
+    mask: Tensor
+
+    def data(self) -> Tensor | None:
+        return None
+
+    def insert(self, u: Tensor, data: Tensor | None) -> Tensor:
+        assert data is not None
+        return torch.where(self.mask, data, u)
+
+    def project(self, residual: Tensor, data: Tensor | None) -> Tensor:
+        return residual.masked_fill(self.mask, 0)
+
+
+def hold(lowered: Lowered, report: Report, limits: list[Tensor | None]) -> Lowered:
+    """The functional with the dofs at active bounds prescribed, so that gradients reach the bounds they sit on."""
+    active, u = report.active, report.u
+    assert active is not None
+    data = lowered.data if lowered.constraint.mask is not None else None
+    data = torch.zeros_like(u) if data is None else data.expand(u.shape)
+    for bound, side in zip(limits, (torch.le, torch.ge), strict=True):
+        if bound is not None:
+            data = torch.where(active & side(u, bound.detach()), bound, data)
+    mask = active if lowered.constraint.mask is None else active | lowered.constraint.mask
+    return replace(lowered, constraint=Held(lowered.space, mask), data=data)

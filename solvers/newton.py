@@ -1,0 +1,218 @@
+"""Newton's method with a line search, for a whole batch at once: minima of energies and zeros of weak forms.
+
+One step solves a quadratic energy exactly. Otherwise the step is halved until the energy (for weak forms the residual)
+falls enough; where the curvature along it is negative the search goes downhill and outward instead, and an energy that
+never stops falling is reported. Bounds are handled by projection: dofs at a bound that the energy presses against it
+are held there, the others take a Newton step (Bertsekas, Projected Newton methods, 1982).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from fem.energy import Lowered
+from solvers.linear import LinearMethod, Prepared, System, default_linear
+from solvers.solution import Status, default_rtol, dot, norm, per_item
+
+
+@dataclass(frozen=True)
+class Newton:
+    """Newton's method.
+
+    Args:
+        linear: `Direct()` or `CG()`; by default direct on the CPU, and conjugate gradients on a GPU and for large
+            three-dimensional problems.
+        rtol: stop at this relative residual (see `Solution.residual`); 1e-12 in float64, 1e-5 in float32.
+        max_iterations: at most this many steps.
+    """
+
+    linear: LinearMethod | None = None
+    rtol: float | None = None
+    max_iterations: int = 50
+
+
+@dataclass
+class Report:
+    """What an iteration ended with, per batch item, and the last factorisation for the adjoint to use."""
+
+    u: Tensor
+    codes: Tensor  # index into STATUSES
+    iterations: Tensor
+    residual: Tensor
+    active: Tensor | None = None
+    prepared: Prepared | None = None
+    detail: str = ""
+
+
+STATUSES = list(Status)
+RUNNING = -1
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """lower ≤ u ≤ upper, dof by dof; either may be missing."""
+
+    lower: Tensor | None
+    upper: Tensor | None
+
+    def clamp(self, u: Tensor) -> Tensor:
+        if self.lower is not None:
+            u = torch.maximum(u, self.lower)
+        return u if self.upper is None else torch.minimum(u, self.upper)
+
+    def active(self, u: Tensor, r: Tensor) -> Bool[Tensor, "..."]:
+        """Dofs at a bound whose residual presses them against it."""
+        held = torch.zeros_like(u, dtype=torch.bool)
+        if self.lower is not None:
+            held |= (u <= self.lower) & (r > 0)
+        if self.upper is not None:
+            held |= (u >= self.upper) & (r < 0)
+        return held
+
+
+def newton(
+    lowered: Lowered,
+    u: Tensor,
+    method: Newton,
+    symmetric: bool = True,
+    minimum: bool = True,
+    bounds: Bounds | None = None,
+) -> Report:
+    """Iterate from u "*b *shape" (of the full batch) to a stationary point; `minimum` asks for a minimum."""
+    lead = u.ndim - len(lowered.space.shape)
+    rtol = default_rtol(u.dtype) if method.rtol is None else method.rtol
+    linear = default_linear(lowered.space, symmetric) if method.linear is None else method.linear
+    u = lowered.constraint.insert(u, lowered.data)
+    if bounds is not None:
+        u = bounds.clamp(u)
+    codes = torch.full(u.shape[:lead], RUNNING, device=u.device)
+    report = Report(u, codes, torch.zeros_like(codes), torch.ones(u.shape[:lead], dtype=u.dtype, device=u.device))
+    prepared: Prepared | None = None
+    energy = lowered.value(u) if minimum else None
+    for step in range(method.max_iterations + 1):
+        r, size = lowered.residual(u), lowered.residual(u, magnitude=True)
+        mask, report.active = lowered.constraint.mask, None
+        if bounds is not None:
+            report.active = bounds.active(u, r)
+            r = r.masked_fill(report.active, 0)
+            mask = report.active if mask is None else report.active | mask
+        scale = norm(size, lead)
+        report.residual = torch.where(scale > 0, norm(r, lead) / scale, norm(r, lead))
+        finish(codes, ~torch.isfinite(report.residual), Status.NOT_FINITE)
+        finish(codes, report.residual <= rtol, Status.CONVERGED)
+        if step and bool((codes == RUNNING).any()):
+            finish(codes, norm(r, lead) <= 2 * round_off(lowered, u, r, mask), Status.CONVERGED)
+        if not bool((codes == RUNNING).any()):
+            break
+        if step == method.max_iterations:
+            finish(codes, codes == RUNNING, Status.MAX_ITERATIONS)
+            break
+        system = System(lowered, u, mask, symmetric)
+        if prepared is None or not system.same_matrix(prepared.system):
+            free_direction = system.unconstrained_direction() if step == 0 else None
+            prepared = None if free_direction else linear.prepare(system)
+            if prepared is None or bool(prepared.singular.any()):
+                report.detail = f" (nothing determines the {free_direction})" if free_direction else ""
+                finish(codes, torch.ones_like(codes) if prepared is None else prepared.singular, Status.SINGULAR)
+                if not bool((codes == RUNNING).any()) or prepared is None:
+                    break
+        running = codes == RUNNING
+        s = prepared.solve(-r, 0.3 * rtol * scale)
+        s = torch.where(per_item(running, s), s, 0)
+        finish(codes, ~torch.isfinite(norm(s, lead)), Status.NOT_FINITE)
+        if minimum:
+            assert energy is not None
+            u, energy = descend(lowered, u, s, r, energy, codes, bounds, prepared.indefinite)
+        else:
+            u = reduce_residual(lowered, u, s, r, codes)
+        report.iterations += running
+    if minimum and prepared is not None and bool(prepared.indefinite.any()):
+        codes[(codes == STATUSES.index(Status.CONVERGED)) & prepared.indefinite] = STATUSES.index(Status.SADDLE)
+    report.u, report.prepared = u, prepared
+    return report
+
+
+def finish(codes: Tensor, items: Tensor, status: Status) -> None:
+    """Record the status of items that are still running."""
+    codes[(codes == RUNNING) & items.bool()] = STATUSES.index(status)
+
+
+def round_off(lowered: Lowered, u: Tensor, r: Tensor, mask: Tensor | None) -> Float[Tensor, "*b"]:
+    """How far the residual moves when u does in its last digit: below this no u is better than another."""
+    generator = torch.Generator(u.device).manual_seed(0)
+    sign = torch.randint(0, 2, u.shape, generator=generator, device=u.device) * 2 - 1
+    moved = lowered.residual(u * (1 + torch.finfo(u.dtype).eps * sign))
+    difference = moved - r
+    if mask is not None:
+        difference = difference.masked_fill(mask, 0)
+    return norm(difference, u.ndim - len(lowered.space.shape))
+
+
+def descend(
+    lowered: Lowered,
+    u: Tensor,
+    s: Tensor,
+    r: Tensor,
+    energy: Tensor,
+    codes: Tensor,
+    bounds: Bounds | None,
+    indefinite: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """A step along s that lowers the energy enough (Armijo), outward where the curvature is negative."""
+    lead = u.ndim - len(lowered.space.shape)
+    slope = dot(r, s, lead)
+    # sᵀHs = −sᵀr for a Newton step: uphill means negative curvature, and its opposite leads down.
+    negative = (slope > 0) | (indefinite & (slope != 0))
+    s = torch.where(per_item(slope > 0, s), -s, s)
+    slope = -slope.abs()
+    eps = torch.finfo(u.dtype).eps
+    t = torch.where(codes == RUNNING, 1.0, 0.0).to(u.dtype)
+    accepted, best, value = codes != RUNNING, u, energy
+    for _ in range(40):
+        trial = u + per_item(t, u) * s
+        if bounds is not None:
+            trial = bounds.clamp(trial)
+        found = lowered.value(trial)
+        # Near the minimum the decrease drowns in the round-off of J.
+        enough = (found - energy <= 1e-4 * t * slope + 10 * eps * energy.abs()) & torch.isfinite(found)
+        new = enough & ~accepted
+        best, value = torch.where(per_item(new, u), trial, best), torch.where(new, found, value)
+        accepted = accepted | enough
+        if bool(accepted.all()):
+            break
+        t = torch.where(accepted, t, t / 2)
+    finish(codes, ~accepted, Status.STALLED)
+    outward = negative & accepted & (codes == RUNNING)
+    for _ in range(60):
+        if not bool(outward.any()):
+            break
+        t = torch.where(outward, 4 * t, t)
+        trial = u + per_item(t, u) * s
+        if bounds is not None:
+            trial = bounds.clamp(trial)
+        found = lowered.value(trial)
+        outward = outward & (found < value)
+        best, value = torch.where(per_item(outward, u), trial, best), torch.where(outward, found, value)
+    finish(codes, outward, Status.UNBOUNDED)
+    return best, value
+
+
+def reduce_residual(lowered: Lowered, u: Tensor, s: Tensor, r: Tensor, codes: Tensor) -> Tensor:
+    """A step along s that lowers ‖r‖, for equations without an energy."""
+    lead = u.ndim - len(lowered.space.shape)
+    before, t = norm(r, lead), torch.where(codes == RUNNING, 1.0, 0.0).to(u.dtype)
+    accepted, best = codes != RUNNING, u
+    for _ in range(40):
+        trial = u + per_item(t, u) * s
+        after = norm(lowered.residual(trial), lead)
+        # At round-off level the residual cannot fall; one such step is harmless and lets the caller see it.
+        enough = (after <= (1 - 1e-4 * t) * before) | (t * norm(s, lead) <= 1e-10 * norm(u, lead))
+        new = enough & ~accepted & torch.isfinite(after)
+        best, accepted = torch.where(per_item(new, u), trial, best), accepted | new
+        if bool(accepted.all()):
+            break
+        t = torch.where(accepted, t, t / 2)
+    finish(codes, ~accepted, Status.STALLED)
+    return best
