@@ -59,7 +59,7 @@ def scatter_fluxes(
 
     Args:
         fluxes: by order of derivative, "*b e q (c)", "*b e q (c) d", …; a missing order is zero.
-        magnitude: add the cells' contributions by absolute value, the scale against which a residual is small.
+        magnitude: add contributions by absolute value, the scale against which a residual is small.
     """
     derivatives = max(fluxes, default=0)
     table, dofs = space.table(domain, derivatives), space.domain_dofs(domain)
@@ -74,12 +74,12 @@ def scatter_fluxes(
         before, after = slots.start, table.shape[2] - slots.stop
         stacked = stacked + torch.nn.functional.pad(flux, (before, after))
     stacked = stacked.transpose(-3, -2)  # "*b e c q s"
+    if magnitude:
+        stacked, table = stacked.abs(), table.abs()
     if len(table) == 1:
         local = stacked.flatten(-2) @ table[0].flatten(0, 1)
     else:
         local = torch.einsum("...ecqs,eqsa->...eca", stacked, table)
-    if magnitude:
-        local = local.abs()
     index = dofs.reshape(-1, 1).expand(*batch, dofs.numel(), c)
     total = local.new_zeros(*batch, space.num_nodes, c)
     total = total.scatter_add(-2, index, local.mT.flatten(-3, -2))

@@ -5,7 +5,7 @@ A constraint is an affine map u ↦ A u + g: `apply` is that map, `project` the 
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,6 +16,7 @@ from fem.parameters import Function, check_like
 from fem.space import AnySpace, FunctionSpace, MixedSpace
 
 
+@runtime_checkable
 class Constraint(Protocol):
     """What an energy and its solvers ask of a constraint."""
 

@@ -267,7 +267,7 @@ class Lowered:
         return sum_of(parts)
 
     def residual(self, u: Tensor, magnitude: bool = False) -> Tensor:
-        """∂J/∂u "*b *shape", or with `magnitude` the sum of the cells' contributions by absolute value.
+        """∂J/∂u "*b *shape", or with `magnitude` the sum of its contributions by absolute value.
 
         Differentiable in u and in every tensor of the functional.
         """

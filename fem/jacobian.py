@@ -40,8 +40,8 @@ def inverse(matrix: Float[Tensor, "*s d r"], scale: Float[Tensor, "*s"]) -> Floa
 
 
 def measure(
-    jacobian: Float[Tensor, "e q d r"], kind: str = "cell", start: int = 0, cells: Int[Tensor, "e"] | None = None
-) -> Float[Tensor, "e q"]:
+    jacobian: Float[Tensor, "#e #q d r"], kind: str = "cell", start: int = 0, cells: Int[Tensor, "e"] | None = None
+) -> Float[Tensor, "#e #q"]:
     """det J, or √det JᵀJ on curves and surfaces in space; raises where a cell is folded or flat.
 
     Raises:

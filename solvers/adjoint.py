@@ -11,7 +11,7 @@ lowered functional (geometry, parameters and prescribed values at points); ordin
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from fem.energy import Lowered
 from solvers.linear import LinearMethod, Prepared, System
 
 
+@runtime_checkable
 class Problem(Protocol):
     """An equation F(y, θ) = 0 with the products and solves of its linearisation in y."""
 

@@ -7,7 +7,7 @@ value whose `prepare(system)` gives something that solves for right-hand sides, 
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -36,9 +36,8 @@ class System:
         """Whether both have the same matrix: true between any two states of a quadratic energy."""
         if (self.fixed is None) != (other.fixed is None):
             return False
-        if self.fixed is not None and other.fixed is not None and self.fixed is not other.fixed:
-            if not torch.equal(self.fixed.expand_as(other.fixed), other.fixed):
-                return False
+        if self.fixed is not other.fixed and not torch.equal(self.fixed, other.fixed):  # type: ignore[arg-type]
+            return False
         for (_, mine), (_, theirs) in zip(self.coefficients, other.coefficients, strict=True):
             if len(mine) != len(theirs):
                 return False
@@ -115,6 +114,7 @@ def contract(value: Tensor, slot: Tensor, lead: int) -> Tensor:
     return (matrix * flat).sum(-1).reshape(*value.shape[: value.ndim - (slot.ndim - lead)])
 
 
+@runtime_checkable
 class Prepared(Protocol):
     """A system made ready: `solve` gives x "*b *shape", zero at fixed dofs, and the items that failed "*b"."""
 
@@ -124,11 +124,12 @@ class Prepared(Protocol):
     def solve(self, rhs: Tensor, atol: Tensor | None = None, transpose: bool = False) -> Tensor: ...
 
 
+@runtime_checkable
 class LinearMethod(Protocol):
     def prepare(self, system: System) -> Prepared: ...
 
 
-# -- sparse direct --------------------------------------------------------------------------------------------------------
+# -- sparse direct -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -318,7 +319,7 @@ def is_singular(diagonal: np.ndarray, solve: Any, n: int) -> bool:
     return not grown < 1e13
 
 
-# -- conjugate gradients --------------------------------------------------------------------------------------------------
+# -- conjugate gradients -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,9 @@ class Solution:
         value: dofs "*b n", "*b n c" or "*b N", differentiable in whatever the problem was made of.
         status: a `Status`; for a batch, nested tuples of them.
         iterations: Newton steps, or steps of the method asked for.
-        residual: relative: ‖Σ_e r_e‖ / ‖Σ_e |r_e|‖ over the cells' contributions r_e, so that 1 means forces that do not
-            balance at all and round-off means equilibrium, whatever the scale of the problem or the initial guess.
+        residual: relative: ‖Σ_q r_q‖ / ‖Σ_q |r_q|‖ over the contributions r_q of the quadrature points and of each
+            derivative in the density: 1 means forces that do not balance at all and round-off means equilibrium,
+            whatever the scale of the problem or the initial guess.
         energy: J at the value; NaN for weak forms.
         method: what ran, in words.
     """
