@@ -169,6 +169,8 @@ class FunctionSpace:
         block, cell, local = facets.block[chosen], facets.cell[chosen], facets.local[chosen]
         marked = torch.zeros(self.num_nodes, dtype=torch.bool, device=self.device)
         for i, (element, dofs) in enumerate(zip(self.elements, self.cell_dofs, strict=True)):
+            if not isinstance(element, LagrangeElement):
+                raise ValueError("only Lagrange spaces have dofs on facets; impose values on splines weakly.")
             for f, nodes in enumerate(element.facet_nodes):
                 rows = cell[(block == i) & (local == f)]
                 marked[dofs[rows][:, list(nodes)]] = True

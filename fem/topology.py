@@ -130,7 +130,8 @@ class Topology:
         number, owner = torch.cat(numbers), torch.cat(owners, 1)
         position = torch.arange(len(number), device=self.device)
         first = torch.full((start,), len(number), device=self.device).scatter_reduce(0, number, position, "amin")
-        return Facets(torch.cat(padded), *owner[:, first], torch.bincount(number, minlength=start))
+        block, cell, local = owner[:, first]
+        return Facets(torch.cat(padded), block, cell, local, torch.bincount(number, minlength=start))
 
     @cached_property
     def boundary(self) -> Int[Tensor, "f"]:
