@@ -19,7 +19,7 @@ def found_pairs(lower, upper, points):
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
 @pytest.mark.parametrize("decades", [0, 3, 12])
-@pytest.mark.parametrize("chunk", [1, 200, 2**21])
+@pytest.mark.parametrize("chunk", [500, 2**21])
 def test_pairs_are_those_of_brute_force(dim, decades, chunk, monkeypatch):
     monkeypatch.setattr(boxes, "CHUNK", chunk)
     generator = torch.Generator().manual_seed(dim)
