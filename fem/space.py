@@ -282,6 +282,12 @@ class MixedSpace:
         """The inverse of `split`."""
         return torch.cat([p.flatten(-len(s.shape)) for p, s in zip(parts, self.fields, strict=True)], -1)
 
+    def evaluate(self, u: Tensor, points: Float[Tensor, "m d"], outside: float | None = None) -> tuple[Tensor, ...]:
+        """Values of each field, "*b m" or "*b m c", at arbitrary points; see `FunctionSpace.evaluate`."""
+        from fem.locate import evaluate_fields
+
+        return evaluate_fields(self, self.check(u), points, outside)
+
     def domains(self, tag: str | None = None, degree: int | None = None) -> tuple[Domain, ...]:
         return self.fields[0].domains(tag, self.quadrature_degree if degree is None else degree)
 
