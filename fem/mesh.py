@@ -91,7 +91,7 @@ class Mesh:
     @property
     def cells(self) -> Int[Tensor, "e v"]:
         """Connectivity of the only block; mixed meshes have `blocks`."""
-        if len(self.blocks) > 1:
+        if len(self.blocks) != 1:
             raise ValueError("this mesh mixes kinds of cells; use `mesh.blocks`, each with its `connectivity`.")
         return self.blocks[0].connectivity
 
