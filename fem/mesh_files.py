@@ -115,6 +115,8 @@ def read_contents(path: Path) -> tuple[Any, tuple[int, int] | None]:
 
     if not path.is_file():
         raise MeshError(f"cannot read {path}: {'it is a directory' if path.is_dir() else 'no such file'}.")
+    if path.stat().st_size == 0:
+        raise MeshError(f"cannot read {path}: it is empty.")
     printed = io.StringIO()
     try:
         with (
@@ -138,7 +140,8 @@ def read_contents(path: Path) -> tuple[Any, tuple[int, int] | None]:
             f"cannot read {path}: this needs the package {error.name}; `pip install {error.name}`."
         ) from error
     except (Exception, SystemExit) as error:
-        said = "" if isinstance(error, SystemExit) else str(error)
+        plain = isinstance(error, ValueError | OSError | meshio.ReadError)
+        said = "" if isinstance(error, SystemExit) else str(error) if plain else repr(error)
         cause = " ".join((said or printed.getvalue().split("Error:")[0]).split()).rstrip(".")
         hint = " Gmsh's MSH 4.1 and 2.2 are read best." if path.suffix == ".msh" else ""
         raise MeshError(f"cannot read {path}: {cause or 'it is damaged or of another format'}.{hint}") from error
