@@ -83,7 +83,7 @@ def read_mesh(
     tops = [i for i, kind in enumerate(kinds) if kind.dim == dim]
     nodes, blocks = used_nodes(path, np.asarray(contents.points, dtype=np.float64), blocks, tops, dim)
     coordinates = torch.tensor(nodes, dtype=dtype, device=device)
-    old_hexahedra = version is not None and version < ((2, 1) if path.suffix == ".vtu" else (5, 1))
+    old_hexahedra = version is not None and version < (2, 1)
     try:
         parts: dict[str, list[Tensor]] = {}
         for i in tops:
@@ -107,7 +107,7 @@ def read_mesh(
 
 
 def read_contents(path: Path) -> tuple[Any, tuple[int, int] | None]:
-    """What meshio makes of the file, and the version of the format where it is one of VTK's.
+    """What meshio makes of the file, and the version of the format of `.vtu` files.
 
     meshio prints what it dislikes, warns, and may call `sys.exit`: all this ends in one `MeshError`.
     """
@@ -128,8 +128,8 @@ def read_contents(path: Path) -> tuple[Any, tuple[int, int] | None]:
             warnings.simplefilter("ignore")
             # NumPy's way to say that numbers were expected and something else was found.
             warnings.filterwarnings("error", "string or file could not be read")
-            source, version = path, vtk_version(path)
-            if path.suffix == ".vtu" and version is not None and version >= (2, 0):
+            source, version = path, vtu_version(path)
+            if version is not None and version >= (2, 0):
                 # meshio refuses these versions, which differ only in the order of the nodes of hexahedra.
                 source = Path(scratch) / path.name
                 renamed = re.sub(rb'(<VTKFile[^>]*\bversion=")[\d.]+', rb"\g<1>1.0", path.read_bytes(), count=1)
@@ -150,10 +150,10 @@ def read_contents(path: Path) -> tuple[Any, tuple[int, int] | None]:
     return contents, version
 
 
-def vtk_version(path: Path) -> tuple[int, int] | None:
-    """The version in the header of VTK's own formats."""
+def vtu_version(path: Path) -> tuple[int, int] | None:
+    """The version in the header of a `.vtu` file."""
     with path.open("rb") as file:
-        found = re.search(rb'(?:<VTKFile[^>]*\bversion="|^# vtk DataFile Version )(\d+)\.(\d+)', file.read(2000))
+        found = re.search(rb'<VTKFile[^>]*\bversion="(\d+)\.(\d+)"', file.read(2000))
     return None if found is None else (int(found[1]), int(found[2]))
 
 
@@ -194,7 +194,7 @@ def vtk_order(name: str, cell: Cell, size: int, old_hexahedra: bool) -> list[int
     """Where each node of our order stands in the file's.
 
     meshio keeps Gmsh's own order for cubic cells. VTK exchanged the last two vertical edges of Lagrange hexahedra in
-    version 9; files of older formats have them the other way round.
+    version 9; files older than format 2.1 have them the other way round.
     """
     natural = list(range(size))
     if name == "VTK_LAGRANGE_HEXAHEDRON":

@@ -235,8 +235,9 @@ def test_crossed_nodes_are_not_hidden_by_turning():
         oriented(nodes, {"triangle": mesh.cells})
 
 
-@pytest.mark.parametrize("old", [False, True])
-@pytest.mark.parametrize("kind", ["vtu", "appended vtu", "vtk"])
+@pytest.mark.parametrize(
+    ("kind", "old"), [("vtu", False), ("vtu", True), ("appended vtu", False), ("appended vtu", True), ("vtk", False)]
+)
 def test_lagrange_hexahedra_of_vtk(kind: str, old: bool, tmp_path: Path):
     """VTK 9 exchanged two edges of Lagrange hexahedra and raised the version of its files."""
     vtk = pytest.importorskip("vtk")
@@ -255,10 +256,8 @@ def test_lagrange_hexahedra_of_vtk(kind: str, old: bool, tmp_path: Path):
     writer.SetFileName(str(path))
     if kind == "vtu":
         writer.SetDataModeToBinary()
-    if old and kind == "vtk":
-        writer.SetFileVersion(42)
     writer.Write()
-    if old and kind != "vtk":
+    if old:
         text = path.read_bytes()
         assert b' version="2.' in text
         path.write_bytes(re.sub(rb' version="2[^"]*"', b' version="0.1"', text, count=1))
