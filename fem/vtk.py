@@ -176,7 +176,7 @@ def checked_field(name: str, field: Tensor | Function, V: AnySpace) -> tuple[Fun
         raise TypeError(f"field {name!r} must be a tensor of dofs or `V.function(values)`; got {type(field).__name__}.")
     if isinstance(space, MixedSpace):
         raise ValueError(
-            f"field {name!r} lives in a mixed space; write its parts as fields, "
+            f"field {name!r} lives in a mixed space; pass its parts as fields, "
             "`[W.function(part) for W, part in zip(V.fields, V.split(u))]`."
         )
     if space.mesh.topology is not V.mesh.topology:
@@ -188,7 +188,7 @@ def checked_field(name: str, field: Tensor | Function, V: AnySpace) -> tuple[Fun
                 "`u[0]`, or write a time series with `write_pvd`."
             )
         raise ValueError(f"field {name!r} must have the shape {space.shape} of its space; got {tuple(values.shape)}.")
-    return space, values.detach()
+    return space, values.detach().to(space.device)
 
 
 def values_at(space: FunctionSpace, values: Tensor, points: Callable[[Cell], Tensor]) -> list[Tensor]:

@@ -151,7 +151,7 @@ def test_mixed_meshes_and_mixed_spaces(tmp_path: Path):
     np.testing.assert_array_equal(grid.point_data["u"][:, :2], V.split(up)[0].detach())
     np.testing.assert_array_equal(grid.cell_data["p0"], [[1.0], [2.0]])
     assert grid.cell_data["flux"][1].shape == (1, 3)
-    with pytest.raises(ValueError, match=r"'up' lives in a mixed space; write its parts"):
+    with pytest.raises(ValueError, match=r"'up' lives in a mixed space; pass its parts"):
         write_vtk(path, V, {"up": up})
 
 
@@ -186,6 +186,22 @@ def test_types_and_special_values_survive(tmp_path: Path):
     assert grid.points.dtype == np.float32
     np.testing.assert_array_equal(grid.point_data["single"], u)
     assert b"vtkZLibDataCompressor" in (tmp_path / "u.vtu").read_bytes()
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_gpu_writes_the_same_file(tmp_path: Path):
+    V = FunctionSpace(a_mesh("hexahedron", 2, curved=True), Lagrange(3))
+    u = V.interpolate(lambda x: polynomial(x, 2))
+    low, material = FunctionSpace(V.mesh, Lagrange(1)).function(V.mesh.nodes[:27, 0]), torch.arange(8)
+    expected = write_vtk(tmp_path / "cpu.vtu", V, {"u": u, "low": low}, {"m": material})
+    G = V.to("cuda")
+    fields = {"u": u.cuda(), "low": FunctionSpace(G.mesh, Lagrange(1)).function(low.values.cuda())}
+    found = write_vtk(tmp_path / "gpu.vtu", G, fields, {"m": material.cuda()})
+    one, other = meshio.read(expected), meshio.read(found)
+    np.testing.assert_allclose(one.points, other.points, atol=1e-14)
+    for name in fields:
+        np.testing.assert_allclose(one.point_data[name], other.point_data[name], atol=1e-12)
 
 
 def test_what_does_not_fit_is_named(tmp_path: Path):
