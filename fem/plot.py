@@ -18,6 +18,9 @@ from fem.space import AnySpace, FunctionSpace
 from fem.vtk import checked_field
 
 INK, FILL = "#1f2933", "#dfe7ef"
+Piece = tuple[
+    int, Tensor | None, Cell, Tensor, Tensor
+]  # block, cells, shape, origin "r" and tangents "k r" in the cell
 SAMPLES = {1: 2000, 2: 20000, 3: 6000}  # sub-cells of a picture, by the dimension of the space it is drawn in
 
 
@@ -188,8 +191,8 @@ def lattice(cell: Cell, n: int) -> tuple[Tensor, np.ndarray]:
     return torch.tensor(np.stack([i, j], 1) / n), triangles
 
 
-def pieces(view: View) -> list[tuple[int, Tensor | None, Cell, Tensor, Tensor]]:
-    """What is painted, as (block, cells, shape, origin, tangents): the cells, or the boundary faces of a solid."""
+def pieces(view: View) -> list[Piece]:
+    """What is painted: the cells, or the boundary faces of a solid."""
     mesh = view.mesh
     if mesh.dim < 3:
         every = [(block.cell, *block.cell.frame(sub_entities(block.cell, mesh.dim)[0])) for block in mesh.blocks]
@@ -197,7 +200,7 @@ def pieces(view: View) -> list[tuple[int, Tensor | None, Cell, Tensor, Tensor]]:
     return facets(mesh, mesh.topology.boundary)
 
 
-def facets(mesh: Mesh, chosen: Tensor) -> list[tuple[int, Tensor | None, Cell, Tensor, Tensor]]:
+def facets(mesh: Mesh, chosen: Tensor) -> list[Piece]:
     """The facets chosen, each seen from the first cell that owns it, grouped by block and local facet."""
     table, found = mesh.topology.facets, []
     for i, block in enumerate(mesh.blocks):
@@ -320,12 +323,13 @@ def draw_lines(ax: Any, view: View, norm: Any, cmap: str, mesh: bool) -> None:
 def draw_plane(ax: Any, view: View, norm: Any, cmap: str, mesh: bool) -> None:
     """Cells in the plane: smooth colours, the outline, and the edges where asked."""
     from matplotlib.collections import LineCollection
+    from matplotlib.colors import ListedColormap
     from matplotlib.tri import Triangulation
 
     x, triangles, values = mosaic(view)
     tiles = Triangulation(x[:, 0], x[:, 1], triangles)
     if values is None:
-        ax.tripcolor(tiles, np.zeros(len(x)), cmap=uniform_map(FILL), shading="gouraud", rasterized=True)
+        ax.tripcolor(tiles, np.zeros(len(x)), cmap=ListedColormap([FILL]), shading="gouraud", rasterized=True)
     else:
         tiles.set_mask(~np.isfinite(values[triangles]).all(1))
         shown = np.where(np.isfinite(values), values, norm.vmin)
@@ -390,12 +394,6 @@ def line_width(view: View) -> float:
     return float(np.clip(10 / view.mesh.num_cells ** (1 / view.mesh.dim), 0.2, 0.8))
 
 
-def uniform_map(color: str) -> Any:
-    from matplotlib.colors import ListedColormap
-
-    return ListedColormap([color])
-
-
 def frame_plane(ax: Any) -> None:
     ax.set_aspect("equal")
     ax.margins(0.02)
@@ -405,22 +403,19 @@ def frame_plane(ax: Any) -> None:
 
 
 def frame_space(ax: Any, x: np.ndarray) -> None:
-    """Equal scales on all axes, few ticks, no grey panes."""
+    """Equal scales on all axes, few ticks and none where they would not fit, no grey panes."""
+    from matplotlib.ticker import MaxNLocator, NullLocator
+
     low, high = x.min(0), x.max(0)
     extent = np.maximum(high - low, 0.02 * (high - low).max())
     for axis, name, a, b in zip((ax.xaxis, ax.yaxis, ax.zaxis), "xyz", low, low + extent, strict=True):
         getattr(ax, f"set_{name}lim")(a, b)
         getattr(ax, f"set_{name}label")(name)
-        axis.set_major_locator(ticker((b - a) / extent.max()))
+        share = (b - a) / extent.max()
+        locator = MaxNLocator(max(1, round(4 * share)), steps=[1, 2, 5, 10]) if share > 0.12 else NullLocator()
+        axis.set_major_locator(locator)
         axis.set_pane_color((1, 1, 1, 0))
         axis.line.set_color("#9aa5b1")
     ax.grid(False)
     ax.set_box_aspect(extent / extent.max())
     ax.tick_params(labelsize="small", color="#9aa5b1")
-
-
-def ticker(share: float) -> Any:
-    """Ticks for an axis whose length is `share` of the longest; none where they would not fit."""
-    from matplotlib.ticker import MaxNLocator, NullLocator
-
-    return MaxNLocator(max(1, round(4 * share)), steps=[1, 2, 5, 10]) if share > 0.12 else NullLocator()

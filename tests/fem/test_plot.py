@@ -168,7 +168,7 @@ def test_colours_span_the_values():
     V = FunctionSpace(unit_square(4), Lagrange(1))
     u = V.interpolate(lambda x: x[:, 0])
     assert plot(V, u, ax=axes()).collections[0].get_clim() == (0, 1)
-    assert plot(V, u, ax=axes(), limits=(-1, 2)).collections[0].get_clim() == (-1, 2)
+    assert plot(V, u, ax=axes(), limits=(-1.0, 2.0)).collections[0].get_clim() == (-1, 2)
     low, high = plot(V, V.interpolate(2.0), ax=axes()).collections[0].get_clim()
     assert low < 2 < high
     u[u == 1] = torch.nan
