@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MeanZero, WeakForm, l2_error, unit_cube, unit_square
+from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MeanZero, WeakForm, box, l2_error, unit_cube, unit_square
 from solvers import CG, minimize
 
 DEVICES = [
@@ -59,3 +59,8 @@ def test_moving_a_space_moves_everything_it_holds(device: str) -> None:
     r = form.residual(u)
     assert (r.dtype, r.device.type, r.shape) == (torch.float32, device, u.shape)
     assert (V.mesh.nodes.dtype, V.mesh.nodes.device.type) == (torch.float32, device)
+
+
+def test_tags_survive_rounding_to_another_type() -> None:
+    mesh = box((0.1, 0.2), (0.3, 0.7), (2, 3)).to(dtype=torch.float32)
+    assert [len(mesh.facets_tagged(side)) for side in ("left", "right", "bottom", "top")] == [3, 3, 2, 2]

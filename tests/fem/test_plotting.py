@@ -17,7 +17,7 @@ from fem.bspline import BSpline
 from fem.grids import box, unit_cube, unit_interval, unit_square
 from fem.lagrange import Lagrange
 from fem.mesh import Mesh
-from fem.plot import View, edges, mosaic, plot
+from fem.plotting import View, edges, mosaic, plot
 from fem.space import FunctionSpace, MixedSpace
 
 DTYPE = torch.float64
