@@ -20,7 +20,7 @@ def test_every_python_block_of_the_readme_runs(tmp_path: Path, monkeypatch: pyte
         exec(compile(block, "README.md", "exec"), names)
     assert (tmp_path / "poisson.vtu").stat().st_size > 0
     kappa, u = names["kappa"], names["u"]
-    assert float((kappa.grad + u.sum() / kappa).abs() / u.sum()) < 1e-10
+    assert ((kappa.grad + u.sum() / kappa).abs() / u.sum()).item() < 1e-10
 
 
 @pytest.mark.parametrize(
