@@ -39,7 +39,7 @@ class Entities:
     """All entities of one kind: their vertices "n v" and, block by block, the numbers "e k" of each cell's own."""
 
     vertices: Int[Tensor, "n v"]
-    of_cells: tuple[Int[Tensor, "e k"], ...]
+    of_cells: tuple[Int[Tensor, "_ _"], ...]  # "e k" of each block
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +81,8 @@ class Topology:
         return torch.nonzero(used).flatten()
 
     @cached_property
-    def cell_vertices(self) -> tuple[Int[Tensor, "e v"], ...]:
-        """Vertex numbers of each cell, block by block."""
+    def cell_vertices(self) -> tuple[Int[Tensor, "_ _"], ...]:
+        """Vertex numbers "e v" of each cell, block by block."""
         number = torch.full((self.num_nodes,), -1, dtype=torch.int64, device=self.device)
         number[self.vertex_nodes] = torch.arange(len(self.vertex_nodes), device=self.device)
         return tuple(number[block.connectivity[:, : block.cell.num_vertices]] for block in self.blocks)
@@ -137,8 +137,8 @@ class Topology:
         """Facets that belong to one cell alone."""
         return torch.nonzero(self.facets.num_cells == 1).flatten()
 
-    def lagrange_numbering(self, degree: int) -> tuple[tuple[Int[Tensor, "e a"], ...], int]:
-        """Global dofs of each cell's local nodes, block by block, and their number.
+    def lagrange_numbering(self, degree: int) -> tuple[tuple[Int[Tensor, "_ _"], ...], int]:
+        """Global dofs "e a" of each cell's local nodes, block by block, and their number.
 
         Grids are numbered lexicographically, x fastest, so that a dof vector *is* the image of the field. Other meshes
         number vertices first, then the interiors of edges, faces and cells; interior nodes of a shared edge or face are
