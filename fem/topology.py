@@ -94,7 +94,7 @@ class Topology:
             for block, vertices in zip(self.blocks, self.cell_vertices, strict=True):
                 own = entity_cell_of(block.cell, kind.dim) is kind
                 local = sub_entities(block.cell, kind.dim) if own else ()
-                index = torch.tensor(local, dtype=torch.int64, device=self.device).reshape(len(local), -1)
+                index = torch.tensor(local, dtype=torch.int64, device=self.device).reshape(-1, kind.num_vertices)
                 rows.append(vertices[:, index].reshape(block.num_cells * len(local), kind.num_vertices))
                 shapes.append((block.num_cells, len(local)))
             stacked = torch.cat(rows)
