@@ -326,7 +326,7 @@ def mirrored_nodes(cell: Cell, degree: int) -> list[int]:
     """The node at the mirror image of each node: an interval is reversed, other cells swap their first two axes."""
     nodes = lagrange_element(cell, degree).nodes
     mirrored = 1 - nodes if cell.dim == 1 else torch.cat([nodes[:, [1, 0]], nodes[:, 2:]], 1)
-    return (torch.cdist(mirrored, nodes) < 1e-9).long().argmax(1).tolist()
+    return torch.cdist(mirrored, nodes).argmin(1).tolist()
 
 
 def check_jacobians(mesh: Mesh) -> None:

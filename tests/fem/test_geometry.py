@@ -159,7 +159,7 @@ def test_uniform_grids_share_one_jacobian() -> None:
     assert g.points.shape[0] == 12
 
 
-# -- derivatives with respect to nodes ----------------------------------------------------------------------------------
+# -- derivatives with respect to nodes ---------------------------------------------------------------------------------
 
 
 @cells

@@ -306,7 +306,7 @@ def test_unusable_nodes() -> None:
     broken[2, 1] = torch.nan
     with pytest.raises(MeshError, match=r"node 2 has the coordinates \[1\.0, nan\]"):
         Mesh(broken, cells)
-    with pytest.raises(TypeError, match=r"floating point.*int64"):
+    with pytest.raises(TypeError, match=r"floating-point tensor; got torch\.int64"):
         Mesh(nodes.long(), cells)
     with pytest.raises((MeshError, TypeError), match=r"shape"):
         Mesh(nodes[0], cells)
