@@ -20,7 +20,7 @@ from fem.lagrange import Lagrange, lagrange_element
 from fem.quadrature import quadrature
 from fem.topology import Block, Topology, unique_rows
 
-FacetSelector = Tensor | Callable[[Tensor], Tensor] | Any
+Selector = Tensor | Callable[[Tensor], Tensor] | Any
 Cells = Tensor | Mapping[str, Tensor] | Any
 
 
@@ -48,8 +48,8 @@ class Mesh:
         nodes: Tensor,
         cells: Cells,
         cell: str = "triangle",
-        facet_tags: Mapping[str, FacetSelector] | None = None,
-        cell_tags: Mapping[str, FacetSelector] | None = None,
+        facet_tags: Mapping[str, Selector] | None = None,
+        cell_tags: Mapping[str, Selector] | None = None,
     ):
         self.nodes = check_nodes(nodes)
         given = cells if isinstance(cells, Mapping) else {cell: cells}
@@ -65,10 +65,10 @@ class Mesh:
 
     def _set(self, topology: Topology, facet_tags: dict, cell_tags: dict, uniform: bool = False) -> None:
         self.topology, self.cell_tags = topology, cell_tags
-        self.facet_tags: dict[str, FacetSelector] = facet_tags  # sides of grids wait as callables of the topology
+        self.facet_tags: dict[str, Selector] = facet_tags  # sides of grids wait as callables of the topology
         self._uniform_version = self.nodes._version if uniform else None
 
-    def _tag(self, facet_tags: Mapping[str, FacetSelector], cell_tags: Mapping[str, FacetSelector]) -> None:
+    def _tag(self, facet_tags: Mapping[str, Selector], cell_tags: Mapping[str, Selector]) -> None:
         self.facet_tags = self.facet_tags | {name: self._select_facets(name, s) for name, s in facet_tags.items()}
         self.cell_tags = self.cell_tags | {name: self._select_cells(name, s) for name, s in cell_tags.items()}
 
@@ -91,7 +91,7 @@ class Mesh:
     @property
     def cells(self) -> Int[Tensor, "e v"]:
         """Connectivity of the only block; mixed meshes have `blocks`."""
-        if len(self.blocks) > 1:
+        if len(self.blocks) != 1:
             raise ValueError("this mesh mixes kinds of cells; use `mesh.blocks`, each with its `connectivity`.")
         return self.blocks[0].connectivity
 
@@ -149,7 +149,9 @@ class Mesh:
             raise ValueError(f"unknown facet tag {tag!r}; this mesh has {known}.")
         if callable(self.facet_tags[tag]):
             self.facet_tags[tag] = self.facet_tags[tag](self.topology)
-        return self.facet_tags[tag]
+        chosen = self.facet_tags[tag]
+        assert isinstance(chosen, Tensor)
+        return chosen
 
     # -- other meshes from this one ------------------------------------------------------------------------------------
 
@@ -163,8 +165,8 @@ class Mesh:
 
     def with_tags(
         self,
-        facet_tags: Mapping[str, FacetSelector] | None = None,
-        cell_tags: Mapping[str, FacetSelector] | None = None,
+        facet_tags: Mapping[str, Selector] | None = None,
+        cell_tags: Mapping[str, Selector] | None = None,
     ) -> "Mesh":
         """The same mesh with more names, given as to the constructor."""
         mesh = Mesh.from_topology(self.nodes, self.topology, self.facet_tags, self.cell_tags, self.is_uniform)
@@ -231,10 +233,11 @@ class Mesh:
 
     # -- tags ----------------------------------------------------------------------------------------------------------
 
-    def _select_facets(self, name: str, selector: FacetSelector) -> Int[Tensor, "f"]:
+    def _select_facets(self, name: str, selector: Selector) -> Int[Tensor, "f"]:
         if callable(selector) and not isinstance(selector, Tensor):
             facets = self.facets[self.topology.boundary]
-            inside = selector(self.nodes.detach()[facets.clamp(min=0)]).reshape(facets.shape) | (facets < 0)
+            on_vertices = torch.as_tensor(selector(self.nodes.detach()[facets.clamp(min=0)]), device=self.device)
+            inside = on_vertices.reshape(facets.shape) | (facets < 0)
             if not bool(inside.all(1).any()):
                 raise MeshError(f"facet tag {name!r}: its callable is true on no boundary facet.")
             return self.topology.boundary[inside.all(1)]
@@ -260,7 +263,7 @@ class Mesh:
             raise MeshError(f"facet tag {name!r}: no facet of this mesh has the vertices {wrong}.")
         return found
 
-    def _select_cells(self, name: str, selector: FacetSelector) -> Int[Tensor, "e"]:
+    def _select_cells(self, name: str, selector: Selector) -> Int[Tensor, "e"]:
         if callable(selector) and not isinstance(selector, Tensor):
             centres = torch.cat([self.nodes.detach()[b.connectivity].mean(1) for b in self.blocks])
             selector = selector(centres)

@@ -171,6 +171,8 @@ class FunctionSpace:
         block, cell, local = facets.block[chosen], facets.cell[chosen], facets.local[chosen]
         marked = torch.zeros(self.num_nodes, dtype=torch.bool, device=self.device)
         for i, (element, dofs) in enumerate(zip(self.elements, self.cell_dofs, strict=True)):
+            if not isinstance(element, LagrangeElement):
+                raise ValueError("only Lagrange spaces have dofs on facets; impose values on splines weakly.")
             for f, nodes in enumerate(element.facet_nodes):
                 rows = cell[(block == i) & (local == f)]
                 marked[dofs[rows][:, list(nodes)]] = True
@@ -281,6 +283,12 @@ class MixedSpace:
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         """The inverse of `split`."""
         return torch.cat([p.flatten(-len(s.shape)) for p, s in zip(parts, self.fields, strict=True)], -1)
+
+    def evaluate(self, u: Tensor, points: Float[Tensor, "m d"], outside: float | None = None) -> tuple[Tensor, ...]:
+        """Values of each field, "*b m" or "*b m c", at arbitrary points; see `FunctionSpace.evaluate`."""
+        from fem.locate import evaluate_fields
+
+        return evaluate_fields(self, self.check(u), points, outside)
 
     def domains(self, tag: str | None = None, degree: int | None = None) -> tuple[Domain, ...]:
         return self.fields[0].domains(tag, self.quadrature_degree if degree is None else degree)

@@ -36,10 +36,10 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class Entities:
-    """All entities of one kind: their vertices "n v" and, block by block, the numbers "e k" of each cell's own."""
+    """All entities of one kind: their vertices "n v" and, block by block, each cell's own numbers "e k"."""
 
     vertices: Int[Tensor, "n v"]
-    of_cells: tuple[Int[Tensor, "_ _"], ...]  # "e k" of each block
+    of_cells: tuple[Int[Tensor, "_ _"], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,8 @@ class Topology:
             for block, vertices in zip(self.blocks, self.cell_vertices, strict=True):
                 own = entity_cell_of(block.cell, kind.dim) is kind
                 local = sub_entities(block.cell, kind.dim) if own else ()
-                index = torch.tensor(local, dtype=torch.int64, device=self.device).reshape(-1, kind.num_vertices)
+                index = torch.tensor(local, dtype=torch.int64, device=self.device)
+                index = index.reshape(len(local), kind.num_vertices)  # kept where this kind of cell has none
                 rows.append(vertices[:, index].reshape(block.num_cells * len(local), kind.num_vertices))
                 shapes.append((block.num_cells, len(local)))
             stacked = torch.cat(rows)
@@ -130,7 +131,8 @@ class Topology:
         number, owner = torch.cat(numbers), torch.cat(owners, 1)
         position = torch.arange(len(number), device=self.device)
         first = torch.full((start,), len(number), device=self.device).scatter_reduce(0, number, position, "amin")
-        return Facets(torch.cat(padded), *owner[:, first], torch.bincount(number, minlength=start))
+        block, cell, local = owner[:, first]
+        return Facets(torch.cat(padded), block, cell, local, torch.bincount(number, minlength=start))
 
     @cached_property
     def boundary(self) -> Int[Tensor, "f"]:
