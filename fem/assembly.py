@@ -167,7 +167,7 @@ class Pattern:
     crow: Int[Tensor, "n1"]
     column: Int[Tensor, "z"]
     row: Int[Tensor, "z"]
-    positions: tuple[Int[Tensor, "e A A"], ...]
+    positions: tuple[Int[Tensor, "_ _ _"], ...]  # "e A A" of each block
     diagonal: Int[Tensor, "n"]
 
     def csr(self, values: Float[Tensor, "*b z"]) -> Tensor:

@@ -272,6 +272,12 @@ class BSpline:
         return min(self.degrees)
 
     @property
+    def continuity(self) -> int:
+        """How many derivatives are continuous across all spans: p − k at a knot of multiplicity k, p where none is."""
+        inner = (p - spans.diff() for p, spans in zip(self.degrees, self.spans, strict=True))
+        return min((*self.degrees, *(int(orders.min()) for orders in inner if len(orders))))
+
+    @property
     def num_basis(self) -> int:
         return prod(p + 1 for p in self.degrees)
 

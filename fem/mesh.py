@@ -65,7 +65,7 @@ class Mesh:
 
     def _set(self, topology: Topology, facet_tags: dict, cell_tags: dict, uniform: bool = False) -> None:
         self.topology, self.cell_tags = topology, cell_tags
-        self.facet_tags: dict[str, Selector] = facet_tags  # those of grids wait as callables until asked for
+        self.facet_tags: dict[str, Selector] = facet_tags  # sides of grids wait as callables of the topology
         self._uniform_version = self.nodes._version if uniform else None
 
     def _tag(self, facet_tags: Mapping[str, Selector], cell_tags: Mapping[str, Selector]) -> None:
@@ -148,7 +148,7 @@ class Mesh:
             known = ", ".join(repr(name) for name in ("boundary", *self.facet_tags))
             raise ValueError(f"unknown facet tag {tag!r}; this mesh has {known}.")
         if callable(self.facet_tags[tag]):
-            self.facet_tags[tag] = self._select_facets(tag, self.facet_tags[tag])
+            self.facet_tags[tag] = self.facet_tags[tag](self.topology)
         chosen = self.facet_tags[tag]
         assert isinstance(chosen, Tensor)
         return chosen

@@ -122,8 +122,10 @@ class FunctionSpace:
         if result.dtype != self.dtype:
             raise TypeError(f"`interpolate` got {result.dtype} values; the space is {self.dtype}.")
         try:
-            return result.expand(self.shape).clone() if result.ndim <= len(self.shape) else result
-        except RuntimeError:
+            if result.ndim > len(self.shape):
+                return self.check(result)
+            return result.expand(self.shape).clone()
+        except (RuntimeError, ValueError):
             raise ValueError(f"`interpolate` needs values of shape {self.shape}; got {tuple(result.shape)}.") from None
 
     def evaluate(self, u: Tensor, points: Float[Tensor, "m d"], outside: float | None = None) -> Tensor:
