@@ -198,8 +198,7 @@ class Mesh:
         return Mesh.from_topology(
             nodes,
             Topology(blocks, self.topology.num_nodes, self.grid) if moved else self.topology,
-            # Tags of grids are found by coordinates, so before these are rounded.
-            {name: self.facets_tagged(name).to(nodes.device) for name in self.facet_tags},
+            {k: v.to(nodes.device) if isinstance(v, Tensor) else v for k, v in self.facet_tags.items()},
             {k: v.to(nodes.device) for k, v in self.cell_tags.items()},
             self.is_uniform,
         )
