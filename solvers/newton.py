@@ -142,7 +142,7 @@ def finish(codes: Tensor, items: Tensor, status: Status) -> None:
 def round_off(lowered: Lowered, u: Tensor, r: Tensor, mask: Tensor | None) -> Float[Tensor, "*b"]:
     """How far the residual moves when u does in its last digit: below this no u is better than another."""
     generator = torch.Generator(u.device).manual_seed(0)
-    sign = torch.randint(0, 2, u.shape, generator=generator, device=u.device) * 2 - 1
+    sign = torch.randint(0, 2, u.shape, generator=generator, device=u.device).to(u.dtype) * 2 - 1
     moved = lowered.residual(u * (1 + torch.finfo(u.dtype).eps * sign))
     difference = moved - r
     if mask is not None:
