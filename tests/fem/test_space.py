@@ -47,6 +47,14 @@ def test_dof_coordinates_agree_between_the_cells_that_share_them(cell: str, degr
     torch.testing.assert_close(space.dof_coordinates[space.cell_dofs[0]], positions, rtol=0, atol=1e-14)
 
 
+@degrees
+def test_dof_coordinates_differentiate_in_the_nodes(degree: int) -> None:
+    """Nodes that many cells share count once."""
+    mesh = scrambled(mixed_mesh())
+    nodes = mesh.nodes.clone().requires_grad_()
+    assert gradcheck(lambda x: FunctionSpace(mesh.with_nodes(x), Lagrange(degree)).dof_coordinates, nodes)
+
+
 def test_dof_coordinates_of_a_grid_are_its_finer_grid() -> None:
     x = FunctionSpace(unit_square(2, 1), Lagrange(3)).dof_coordinates
     wanted = torch.cartesian_prod(torch.arange(4) / 3.0, torch.arange(7) / 6.0).flip(1)
