@@ -30,19 +30,16 @@ class LBFGS:
     history: int = 50
 
     def steps(self, u: Tensor, closure) -> Iterator[int]:
-        """Take steps for ever; yields how many each one stands for."""
-        chunk = 20
+        """Take steps for ever, some at a time; yields how many have been taken."""
         optimiser = torch.optim.LBFGS(
-            [u],
-            max_iter=chunk,
-            history_size=self.history,
-            tolerance_grad=0,
-            tolerance_change=0,
-            line_search_fn="strong_wolfe",
+            [u], history_size=self.history, tolerance_grad=0, tolerance_change=0, line_search_fn="strong_wolfe"
         )
+        taken = 0
         while True:
+            optimiser.param_groups[0].update(max_iter=min(20, self.max_iterations - taken), max_eval=10**6)
             optimiser.step(closure)
-            yield chunk
+            taken = optimiser.state[u]["n_iter"]
+            yield taken
 
 
 @dataclass(frozen=True)
@@ -60,17 +57,17 @@ class Adam:
     max_iterations: int = 20_000
 
     def steps(self, u: Tensor, closure) -> Iterator[int]:
-        """Take steps for ever; yields how many each one stands for."""
-        chunk, optimiser, lowest = 50, torch.optim.Adam([u], lr=self.lr), float("inf")
+        """Take steps for ever, some at a time; yields how many have been taken."""
+        taken, optimiser, lowest = 0, torch.optim.Adam([u], lr=self.lr), float("inf")
         while True:
-            mean = 0.0
-            for _ in range(chunk):
-                mean += float(optimiser.step(closure)) / chunk
+            some, mean = min(50, self.max_iterations - taken), 0.0
+            for _ in range(some):
+                mean += float(torch.as_tensor(optimiser.step(closure))) / some
             if not mean < lowest:
                 for group in optimiser.param_groups:
                     group["lr"] /= 2
-            lowest = min(lowest, mean)
-            yield chunk
+            lowest, taken = min(lowest, mean), taken + some
+            yield taken
 
 
 def descent(lowered: Lowered, u: Tensor, method: LBFGS | Adam, bounds: Bounds | None = None) -> Report:
@@ -106,7 +103,7 @@ def descent(lowered: Lowered, u: Tensor, method: LBFGS | Adam, bounds: Bounds | 
         if taken >= method.max_iterations:
             finish(codes, codes == RUNNING, Status.MAX_ITERATIONS)
             break
-        taken += next(steps)
+        taken = next(steps)
         report.iterations += codes.eq(RUNNING) * (taken - report.iterations)
     report.u = lowered.constraint.insert(leaf.detach(), lowered.data)
     return report

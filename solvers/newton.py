@@ -111,13 +111,9 @@ def newton(
             break
         system = System(lowered, u, mask, symmetric)
         if prepared is None or not system.same_matrix(prepared.system):
-            free_direction = system.unconstrained_direction() if step == 0 else None
-            prepared = None if free_direction else linear.prepare(system)
-            if prepared is None or bool(prepared.singular.any()):
-                report.detail = f" (nothing determines the {free_direction})" if free_direction else ""
-                finish(codes, torch.ones_like(codes) if prepared is None else prepared.singular, Status.SINGULAR)
-                if not bool((codes == RUNNING).any()) or prepared is None:
-                    break
+            prepared = prepare(system, linear, codes, report)
+            if prepared is None:
+                break
         running = codes == RUNNING
         s = prepared.solve(-r, 0.3 * rtol * scale)
         s = torch.where(per_item(running, s), s, 0)
@@ -128,15 +124,55 @@ def newton(
         else:
             u = reduce_residual(lowered, u, s, r, codes)
         report.iterations += running
-    if minimum and prepared is not None and bool(prepared.indefinite.any()):
-        codes[(codes == STATUSES.index(Status.CONVERGED)) & prepared.indefinite] = STATUSES.index(Status.SADDLE)
+    if minimum and bool((codes == STATUSES.index(Status.CONVERGED)).any()):
+        prepared = check_minimum(System(lowered, u, mask), linear, codes, report, prepared, bounds)
     report.u, report.prepared = u, prepared
     return report
 
 
-def finish(codes: Tensor, items: Tensor, status: Status) -> None:
-    """Record the status of items that are still running."""
-    codes[(codes == RUNNING) & items.bool()] = STATUSES.index(status)
+def prepare(
+    system: System, linear: LinearMethod, codes: Tensor, report: Report, kind: int = RUNNING
+) -> Prepared | None:
+    """The system made ready, or None if no item of that kind is left: some fail before, or in the factorisation."""
+    finish(codes, ~system.finite, Status.NOT_FINITE, kind)
+    for name, undetermined in system.unconstrained_directions():
+        if bool((undetermined & (codes == kind)).any()):
+            report.detail = f" (nothing determines the {name})"
+        finish(codes, undetermined, Status.SINGULAR, kind)
+    if not bool((codes == kind).any()):
+        return None
+    prepared = linear.prepare(system)
+    finish(codes, prepared.singular, Status.SINGULAR, kind)
+    return prepared if bool((codes == kind).any()) else None
+
+
+def check_minimum(
+    system: System,
+    linear: LinearMethod,
+    codes: Tensor,
+    report: Report,
+    prepared: Prepared | None,
+    bounds: Bounds | None,
+) -> Prepared | None:
+    """Tell minima from other stationary points by the signs of the Hessian's eigenvalues there, where they are known.
+
+    An energy with a negative one whose Hessian is the same elsewhere too is quadratic, and falls without end.
+    """
+    converged = STATUSES.index(Status.CONVERGED)
+    stale = prepared is not None and bool(prepared.indefinite.any()) and not system.same_matrix(prepared.system)
+    if prepared is None or stale:
+        prepared = prepare(system, linear, codes, report, converged)
+    if prepared is None or not bool(prepared.indefinite.any()):
+        return prepared
+    elsewhere = System(system.lowered, 2 * system.u + 1, system.fixed)
+    quadratic = bounds is None and elsewhere.same_matrix(system)
+    finish(codes, prepared.indefinite, Status.UNBOUNDED if quadratic else Status.SADDLE, converged)
+    return prepared
+
+
+def finish(codes: Tensor, items: Tensor, status: Status, kind: int = RUNNING) -> None:
+    """Record the status of items that are still running (or of another kind)."""
+    codes[(codes == kind) & items.bool()] = STATUSES.index(status)
 
 
 def round_off(lowered: Lowered, u: Tensor, r: Tensor, mask: Tensor | None) -> Float[Tensor, "*b"]:
