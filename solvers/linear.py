@@ -6,8 +6,9 @@ value whose `prepare(system)` gives something that solves for right-hand sides, 
 
 import warnings
 import weakref
+from copy import copy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -327,7 +328,7 @@ class PardisoFactor:
 
     def __init__(self, matrix: Any, border: np.ndarray | None, symmetric: bool):
         import scipy.sparse
-        from pypardiso.pardiso_wrapper import PyPardisoError, PyPardisoSolver
+        from pypardiso.pardiso_wrapper import PyPardisoError
 
         self.size, self.negative, self.failed = matrix.shape[0], 0, False
         matrix = bordered(matrix, border)
@@ -337,7 +338,8 @@ class PardisoFactor:
         # The same arrays read by columns are the transpose: that is how pypardiso is asked to solve with it.
         arrays = (self.matrix.data, self.matrix.indices, self.matrix.indptr)
         self.transposed = self.matrix if symmetric else scipy.sparse.csc_matrix(arrays, shape=self.matrix.shape)
-        self.solver = PyPardisoSolver(mtype=-2 if symmetric else 11)
+        self.solver = pardiso_solver()
+        self.solver.set_matrix_type(-2 if symmetric else 11)
         # All parameters given (1), ordering by METIS (2), no pivot replaced by a larger one that would hide a singular
         # matrix (10), scaling and matching (11, 13), Bunch–Kaufman pivots (21).
         for index, value in {1: 1, 2: 2, 10: 20, 11: matching, 13: matching, 21: 1}.items():
@@ -357,6 +359,21 @@ class PardisoFactor:
             return np.full_like(b, np.nan)
         padded = np.pad(b, (0, self.matrix.shape[0] - self.size))
         return self.solver.solve(self.transposed if transpose else self.matrix, padded)[: self.size]
+
+
+@cache
+def pardiso_library() -> Any:
+    """pypardiso with the MKL found: it looks through the file system for it each time it is asked."""
+    from pypardiso.pardiso_wrapper import PyPardisoSolver
+
+    return PyPardisoSolver()
+
+
+def pardiso_solver() -> Any:
+    """A solver without any factorisation yet."""
+    solver = copy(pardiso_library())
+    solver.pt, solver.iparm = np.zeros_like(solver.pt), np.zeros_like(solver.iparm)
+    return solver
 
 
 def with_diagonal(matrix: Any) -> Any:
