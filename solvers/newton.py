@@ -1,9 +1,10 @@
 """Newton's method with a line search, for a whole batch at once: minima of energies and zeros of weak forms.
 
 One step solves a quadratic energy exactly. Otherwise the step is halved until the energy (for weak forms the residual)
-falls enough; where the curvature along it is negative the search goes downhill and outward instead, and an energy that
-never stops falling is reported. Bounds are handled by projection: dofs at a bound that the energy presses against it
-are held there, the others take a Newton step (Bertsekas, Projected Newton methods, 1982).
+falls enough; where the Hessian is indefinite the step is one of conjugate gradients, along a direction of negative
+curvature if they meet one, which is then searched outward, and an energy that never stops falling is reported. Bounds
+are handled by projection: dofs at a bound that the energy presses against it are held there, the others take a Newton
+step (Bertsekas, Projected Newton methods, 1982).
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fem.energy import Lowered
-from solvers.linear import LinearMethod, Prepared, System, default_linear
+from solvers.linear import CG, LinearMethod, Prepared, System, default_linear
 from solvers.solution import Status, default_rtol, dot, norm, per_item
 
 
@@ -48,6 +49,7 @@ class Report:
 
 STATUSES = list(Status)
 RUNNING = -1
+ROUND_OFF = 2  # residuals up to so many times their round-off count as zero
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,12 @@ def newton(
             r = r.masked_fill(report.active, 0)
             mask = report.active if mask is None else report.active | mask
         scale = norm(size, lead)
-        report.residual = torch.where(scale > 0, norm(r, lead) / scale, norm(r, lead))
+        found = torch.where(scale > 0, norm(r, lead) / scale, norm(r, lead))
+        report.residual = torch.where(codes == RUNNING, found, report.residual)
         finish(codes, ~torch.isfinite(report.residual), Status.NOT_FINITE)
         finish(codes, report.residual <= rtol, Status.CONVERGED)
         if step and bool((codes == RUNNING).any()):
-            finish(codes, norm(r, lead) <= 2 * round_off(lowered, u, r, mask), Status.CONVERGED)
+            settle(codes, report, norm(r, lead) <= ROUND_OFF * round_off(lowered, u, r, mask))
         if not bool((codes == RUNNING).any()):
             break
         if step == method.max_iterations:
@@ -116,6 +119,9 @@ def newton(
                 break
         running = codes == RUNNING
         s = prepared.solve(-r, 0.3 * rtol * scale)
+        if minimum and bool((running & prepared.indefinite).any()) and not isinstance(linear, CG):
+            # H⁻¹ may point anywhere; conjugate gradients go downhill and find a direction of negative curvature.
+            s = torch.where(per_item(prepared.indefinite, s), CG(rtol=1e-2).prepare(system).solve(-r), s)
         s = torch.where(per_item(running, s), s, 0)
         finish(codes, ~torch.isfinite(norm(s, lead)), Status.NOT_FINITE)
         if minimum:
@@ -175,10 +181,17 @@ def finish(codes: Tensor, items: Tensor, status: Status, kind: int = RUNNING) ->
     codes[(codes == kind) & items.bool()] = STATUSES.index(status)
 
 
+def settle(codes: Tensor, report: Report, items: Tensor) -> None:
+    """Record convergence of items whose residual is nothing but round-off, though all that is left of its scale too."""
+    items = items & (codes == RUNNING)
+    report.residual = torch.where(items, torch.finfo(report.residual.dtype).eps, report.residual)
+    finish(codes, items, Status.CONVERGED)
+
+
 def round_off(lowered: Lowered, u: Tensor, r: Tensor, mask: Tensor | None) -> Float[Tensor, "*b"]:
     """How far the residual moves when u does in its last digit: below this no u is better than another."""
     generator = torch.Generator(u.device).manual_seed(0)
-    sign = torch.randint(0, 2, u.shape, generator=generator, device=u.device) * 2 - 1
+    sign = torch.randint(0, 2, u.shape, generator=generator, device=u.device).to(u.dtype) * 2 - 1
     moved = lowered.residual(u * (1 + torch.finfo(u.dtype).eps * sign))
     difference = moved - r
     if mask is not None:
