@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fem.boundary import MeanZero
 from fem.energy import Energy, Functional, Lowered, WeakForm
 from fem.parameters import Function, Parameter
 from fem.space import AnySpace, FunctionSpace
@@ -98,6 +99,8 @@ def run(
 
     box = None
     if any(b is not None for b in limits):
+        if isinstance(problem.constraint, MeanZero):
+            raise ValueError("`lower` and `upper` do not go with `MeanZero`: shifting the mean would cross them.")
         box = Bounds(*[None if b is None else b.detach().expand(*batch, *space.shape) for b in limits])
         if box.lower is not None and box.upper is not None and bool((box.lower > box.upper).any()):
             raise ValueError("`lower` exceeds `upper` at some dofs, so no u is allowed.")
@@ -187,11 +190,11 @@ def bound_dofs(space: AnySpace, bound: Any, name: str) -> Tensor | None:
         bound = bound.values
     if isinstance(bound, Tensor) and bound.ndim:
         return space.check(bound, name)
-    if callable(bound):
-        if not isinstance(space, FunctionSpace):
-            raise ValueError(f"`{name}` on a mixed space must be a number or a dof tensor.")
-        return space.interpolate(bound)
-    return torch.as_tensor(bound, dtype=space.dtype, device=space.device).expand(space.shape)
+    if isinstance(bound, int | float | Tensor):
+        return torch.as_tensor(bound, dtype=space.dtype, device=space.device).expand(space.shape)
+    if not isinstance(space, FunctionSpace):
+        raise ValueError(f"`{name}` on a mixed space must be a number or a dof tensor.")
+    return space.interpolate(bound)
 
 
 @dataclass(frozen=True)
