@@ -159,8 +159,7 @@ class Mesh:
         """The same cells over other coordinates; numberings and tags are shared, gradients reach `nodes`."""
         if nodes.shape != self.nodes.shape:
             raise ValueError(f"`with_nodes` needs nodes of shape {tuple(self.nodes.shape)}; got {tuple(nodes.shape)}.")
-        tags = {name: self.facets_tagged(name) for name in self.facet_tags}  # of these nodes, not of the new ones
-        mesh = Mesh.from_topology(nodes, self.topology, tags, self.cell_tags)
+        mesh = Mesh.from_topology(nodes, self.topology, self.facet_tags, self.cell_tags)
         check_jacobians(mesh)
         return mesh
 
