@@ -95,7 +95,8 @@ def run(
     batches = [b.shape[: b.ndim - len(space.shape)] for b in limits if b is not None]
     batch = tuple(torch.broadcast_shapes(detached.full_batch(u), *batches))
     u = u.expand(*batch, *space.shape)
-    check_capture(detached, u)
+    if torch.is_grad_enabled():
+        check_capture(detached, u)
 
     box = None
     if any(b is not None for b in limits):
@@ -110,7 +111,7 @@ def run(
         report = descent(detached, u, method, box)
     else:
         chosen = Newton() if method is None else Newton(method) if isinstance(method, Direct | CG) else method
-        linear = chosen.linear or default_linear(space, symmetric)
+        linear = chosen.linear or default_linear(space, symmetric and minimum)
         name = f"Newton with {linear}"
         with torch.no_grad():
             report = newton(detached, u, replace(chosen, linear=linear), symmetric, minimum, box)

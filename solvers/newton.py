@@ -124,6 +124,9 @@ def newton(
             s = torch.where(per_item(prepared.indefinite, s), CG(rtol=1e-2).prepare(system).solve(-r), s)
         s = torch.where(per_item(running, s), s, 0)
         finish(codes, ~torch.isfinite(norm(s, lead)), Status.NOT_FINITE)
+        if not minimum and isinstance(linear, CG) and bool((running & prepared.indefinite).any()):
+            report.detail = " (conjugate gradients met negative curvature; use `Direct()`)"
+            finish(codes, prepared.indefinite, Status.STALLED)
         if minimum:
             assert energy is not None
             u, energy = descend(lowered, u, s, r, energy, codes, bounds, prepared.indefinite)
