@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fem.assembly import Coefficient, Pattern, element_matrices, make_pattern, scatter_fluxes
+from fem.assembly import Coefficient, Pattern, chunks, element_matrices, make_pattern, scatter_fluxes
 from fem.boundary import Constraint
 from fem.geometry import Domain, Geometry
 from fem.parameters import PointValues
@@ -203,11 +203,12 @@ class Lowered:
         """CSR values "*b z" of the Hessian; prescribed rows and columns become the identity's unless `raw`."""
         batch, pattern = self.full_batch(u), self.pattern
         with torch.no_grad():
-            parts = [
-                (t.domain, element_matrices(self.space, entries, t.domain, t.geometry, batch))
+            parts = (
+                (t.domain, cells, element_matrices(self.space, entries, t.domain, t.geometry, batch, False, cells))
                 for t, entries in (self.coefficients(u) if coefficients is None else coefficients)
-            ]
-            values = pattern.scatter(parts, batch)
+                for cells in chunks(self.space, t.domain, batch)
+            )
+            values = pattern.scatter(parts, u.new_empty(batch))
             mask = self.constraint.mask
             if mask is None or raw:
                 return values
