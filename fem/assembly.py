@@ -167,7 +167,7 @@ class Pattern:
     crow: Int[Tensor, "n1"]
     column: Int[Tensor, "z"]
     row: Int[Tensor, "z"]
-    positions: tuple[Int[Tensor, "e A A"], ...]
+    positions: tuple[Int[Tensor, "_ _ _"], ...]  # "e A A" of each block
     diagonal: Int[Tensor, "n"]
 
     def csr(self, values: Float[Tensor, "*b z"]) -> Tensor:
@@ -226,7 +226,7 @@ def make_pattern(space: AnySpace) -> Pattern:
     new = np.ones(len(entries), dtype=bool)
     new[1:] = (np.diff(unsummed.indices) != 0) | (np.diff(row_of) != 0)
     position = np.empty(len(entries), dtype=np.int64)
-    position[unsummed.data] = np.cumsum(new) - 1
+    position[unsummed.data.astype(np.int64)] = np.cumsum(new) - 1
     column, row = unsummed.indices[new].astype(np.int64), row_of[new]
     crow = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=n))])
     split = np.split(position, np.cumsum([b.size * b.shape[1] for b in blocks])[:-1])

@@ -69,6 +69,7 @@ class Dirichlet:
 
     def __init__(self, space: AnySpace, values: Mapping[Any, Any]):
         self.space, self.values = space, dict(values)
+        self._fixed: Tensor | None = None  # prescribed values that can never change
         masks = [torch.zeros(f.shape, dtype=torch.bool, device=space.device) for f in space.fields]
         self._entries = []
         for key, value in self.values.items():
@@ -80,7 +81,8 @@ class Dirichlet:
         self._mask = space.join(masks) if isinstance(space, MixedSpace) else masks[0]
         with torch.no_grad():
             data = self.data()
-        self._fixed = data if all(isinstance(v, int | float) for v in self.values.values()) else None
+        if all(isinstance(v, int | float) for v in self.values.values()):
+            self._fixed = data
 
     @property
     def mask(self) -> Bool[Tensor, "..."]:
@@ -93,7 +95,7 @@ class Dirichlet:
 
     def data(self) -> Tensor:
         """The prescribed values "*b *shape", zero elsewhere."""
-        if getattr(self, "_fixed", None) is not None:
+        if self._fixed is not None:
             return self._fixed
         fields = [torch.zeros(f.shape, dtype=f.dtype, device=f.device) for f in self.space.fields]
         coordinates = {}
@@ -197,7 +199,7 @@ def prescribed(
     if not isinstance(value, Tensor):
         value = torch.tensor(float(value), dtype=space.dtype, device=space.device)
     check_like(space, value, name)
-    inner = (space.components,) if rank else ()
+    inner = (space.components or 1,) if rank else ()
     targets = (len(dofs), *inner)
     if value.ndim == 0 or (rank and value.shape == inner):
         value = value.expand(targets)

@@ -272,6 +272,12 @@ class BSpline:
         return min(self.degrees)
 
     @property
+    def continuity(self) -> int:
+        """How many derivatives are continuous across all spans: p − k at a knot of multiplicity k, p where none is."""
+        inner = (p - spans.diff() for p, spans in zip(self.degrees, self.spans, strict=True))
+        return min((*self.degrees, *(int(orders.min()) for orders in inner if len(orders))))
+
+    @property
     def num_basis(self) -> int:
         return prod(p + 1 for p in self.degrees)
 
@@ -382,6 +388,22 @@ class BSpline:
             local = self.weights[self.cell_dofs][:, None]
             jet = _normalize([part * local.reshape(*local.shape, *[1] * k) for k, part in enumerate(jet)])
         return Tabulation(*jet)
+
+    def tabulate_at(self, cells: Int[Tensor, "q"], points: Float[Tensor, "q r"]) -> Float[Tensor, "q a"]:
+        """The values on the q-th cell at the q-th reference point: `tabulate` for scattered points.
+
+        Raises:
+            TypeError: points and knots differ in dtype.
+        """
+        _check_dtype("points", points, self.knots[0])
+        value, rest = points.new_ones(len(points), 1), cells
+        directions = zip(self.knots, self.degrees, self.spans, self.breakpoints, points.unbind(-1), strict=True)
+        for t, p, spans, corners, x in directions:
+            span, rest = rest % len(spans), rest // len(spans)
+            u = torch.lerp(corners[span], corners[span + 1], x)
+            line = basis_functions(t, p, u, 0, spans[span])[0]
+            value = (line[:, :, None] * value[:, None, :]).flatten(1)
+        return value if self.weights is None else _normalize([value * self.weights[self.cell_dofs[cells]]])[0]
 
     def _lines(self, points: Tensor) -> list[Tensor]:
         """The parameters of the points on the spans of each direction, "e q" with the spans of that direction."""

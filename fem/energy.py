@@ -17,7 +17,7 @@ from torch import Tensor
 from fem.assembly import Coefficient, Pattern, element_matrices, make_pattern, scatter_fluxes
 from fem.boundary import Constraint, Free
 from fem.geometry import Domain, Geometry
-from fem.parameters import Parameter, PointValues, at_points
+from fem.parameters import Constant, Function, Gradient, Parameter, PointValues, at_points
 from fem.space import AnySpace, MixedSpace, Slots, sum_of
 
 Density = Callable[..., Tensor]
@@ -52,7 +52,7 @@ class Functional:
         derivatives: int | tuple[int, int] = 1,
     ):
         kind = type(self).__name__
-        inner, outer = derivatives if isinstance(derivatives, tuple) else (derivatives, derivatives - 1)
+        inner, outer = derivatives if isinstance(derivatives, tuple) else (derivatives, max(derivatives - 1, 0))
         if inner not in (0, 1, 2) or outer not in (0, 1, 2):
             raise ValueError(f"`{kind}(derivatives=...)` must be 0, 1 or 2, or a pair of them; got {derivatives!r}.")
         if not callable(density):
@@ -134,8 +134,9 @@ class Energy(Functional):
     """
 
     def __call__(self, u: Tensor, *params: Parameter) -> Tensor:
-        value = self.lower(params).value(self.space.check(u))
-        check_finite(value, u, params)
+        lowered = self.lower(params)
+        value = lowered.value(self.space.check(u))
+        check_finite(value, u, params, lowered)
         return value
 
 
@@ -432,7 +433,7 @@ def check_integrand(value: Any, term: Term, shape: tuple[int, ...]) -> Tensor:
     return value
 
 
-def check_finite(value: Tensor, u: Tensor, params: Sequence[Any]) -> None:
+def check_finite(value: Tensor, u: Tensor, params: Sequence[Any], lowered: Lowered) -> None:
     """Raise where an energy is not finite, naming the argument to blame. Skipped on a GPU, where it would wait."""
     if value.is_cuda or torch.compiler.is_compiling():
         return
@@ -441,14 +442,27 @@ def check_finite(value: Tensor, u: Tensor, params: Sequence[Any]) -> None:
             return
     except RuntimeError:  # under `torch.vmap` values cannot be looked at
         return
-    suspects = [("u", u)] + [
-        (f"parameter {i}", getattr(p, "values", getattr(p, "value", p))) for i, p in enumerate(params)
-    ]
-    for name, tensor in suspects:
+    for name, tensor in [("u", u)] + [(f"parameter {i}", made_of(p)) for i, p in enumerate(params)]:
         if isinstance(tensor, Tensor) and not bool(torch.isfinite(tensor).all()):
             bad = torch.nonzero(~torch.isfinite(tensor))[0].tolist()
-            raise ValueError(f"{name} holds {float(tensor[tuple(bad)])} at index {bad}.")
+            raise ValueError(f"{name} holds {float(tensor[tuple(bad)])}" + (f" at index {bad}." if bad else "."))
+    for term in lowered.terms:
+        for i, parameter in enumerate(term.params):
+            bad = ~torch.isfinite(torch.atleast_2d(torch.as_tensor(parameter.value)))
+            if bool(bad.any()):
+                cell, q = torch.nonzero(bad)[0][len(parameter.batch) :][:2].tolist()
+                raise ValueError(f"parameter {i} is not finite at x = {term.geometry.points[cell, q].tolist()}.")
     raise ValueError(
         f"the energy is {float(value[~torch.isfinite(value)].flatten()[0])}: the density is not finite for finite "
         "arguments. Look for logarithms, roots or divisions outside their domain."
     )
+
+
+def made_of(parameter: Any) -> Any:
+    """The tensor that a number, tensor, constant, field or gradient is made of; anything else as it is."""
+    if isinstance(parameter, int | float):
+        return torch.tensor(float(parameter))
+    if isinstance(parameter, Constant):
+        return parameter.value
+    function = parameter.function if isinstance(parameter, Gradient) else parameter
+    return function.values if isinstance(function, Function) else parameter

@@ -6,8 +6,10 @@ Vertices are numbered with x fastest, and so are cells; a grid remembers its sha
 from collections.abc import Sequence
 from functools import partial
 from itertools import permutations
+from math import prod
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from fem.cells import Cell, get_cell
@@ -100,16 +102,19 @@ def box(
     connectivity = (corner.reshape(-1, 1, 1) + offsets).reshape(-1, offsets.shape[1])
     tags = {}
     for axis, names in enumerate(SIDES[:dim]):
-        for name, end in zip(names, (nodes[0, axis], nodes[-1, axis]), strict=True):
-            tags[name] = partial(lies_on, axis=axis, end=float(end))
+        for name, end in zip(names, (0, shape[axis]), strict=True):
+            tags[name] = partial(facets_on_side, axis=axis, end=end)
     return Mesh.from_topology(
         nodes, Topology([Block(kind, 1, connectivity)], len(nodes), shape), tags, {}, uniform=kind.factors == (1,) * dim
     )
 
 
-def lies_on(x: Tensor, axis: int, end: float) -> Tensor:
-    """Whether points lie on one side of a box."""
-    return x[..., axis] == end
+def facets_on_side(topology: Topology, axis: int, end: int) -> Int[Tensor, "f"]:
+    """Boundary facets whose vertices all stand at one end of a grid, wherever its nodes have moved since."""
+    assert topology.grid is not None
+    vertices, stride = topology.facets.vertices[topology.boundary], prod(n + 1 for n in topology.grid[:axis])
+    position = vertices // stride % (topology.grid[axis] + 1)
+    return topology.boundary[(position == end).all(1)]
 
 
 def cell_offsets(kind: Cell, strides: Sequence[int]) -> list[list[int]]:

@@ -100,21 +100,22 @@ class LagrangeElement:
         lattice = self._lattice.to(points.device)
         index = torch.arange(lattice.shape[1], device=points.device)
         picked = [f[:, index, lattice] for f in factors]  # each "q a i": the factor of barycentric i in node a
-
-        def product_with(orders: dict[int, int]) -> Tensor:
-            return torch.stack([picked[orders.get(int(i), 0)][..., i] for i in index]).prod(0)
-
-        value = product_with({})[None]
+        value = product_of(picked, [])[None]
         if derivatives == 0:
             return Tabulation(value)
-        grad = torch.stack([product_with({int(i): 1}) for i in index], -1) @ matrix
+        axes = range(len(index))
+        grad = torch.stack([product_of(picked, [i]) for i in axes], -1) @ matrix
         if derivatives == 1:
             return Tabulation(value, grad[None])
-        rows = []
-        for i in index.tolist():
-            rows.append(torch.stack([product_with({i: 2} if i == j else {i: 1, j: 1}) for j in index.tolist()], -1))
+        rows = [torch.stack([product_of(picked, [i, j]) for j in axes], -1) for i in axes]
         hess = torch.einsum("qaij,ir,js->qars", torch.stack(rows, -2), matrix, matrix)
         return Tabulation(value, grad[None], hess[None])
+
+
+def product_of(picked: list[Tensor], derived: list[int]) -> Float[Tensor, "q a"]:
+    """Π_i of the factors "q a i", each differentiated as often as its axis stands in `derived`."""
+    axes = range(picked[0].shape[-1])
+    return torch.stack([picked[derived.count(i)][..., i] for i in axes]).prod(0)
 
 
 @cache

@@ -18,9 +18,9 @@ from fem.errors import MeshError
 from fem.jacobian import determinant, measure
 from fem.lagrange import Lagrange, lagrange_element
 from fem.quadrature import quadrature
-from fem.topology import Block, Topology, unique_rows
+from fem.topology import Block, Topology, first_positions, unique_rows
 
-FacetSelector = Tensor | Callable[[Tensor], Tensor] | Any
+Selector = Tensor | Callable[[Tensor], Tensor] | Any
 Cells = Tensor | Mapping[str, Tensor] | Any
 
 
@@ -48,8 +48,8 @@ class Mesh:
         nodes: Tensor,
         cells: Cells,
         cell: str = "triangle",
-        facet_tags: Mapping[str, FacetSelector] | None = None,
-        cell_tags: Mapping[str, FacetSelector] | None = None,
+        facet_tags: Mapping[str, Selector] | None = None,
+        cell_tags: Mapping[str, Selector] | None = None,
     ):
         self.nodes = check_nodes(nodes)
         given = cells if isinstance(cells, Mapping) else {cell: cells}
@@ -65,10 +65,10 @@ class Mesh:
 
     def _set(self, topology: Topology, facet_tags: dict, cell_tags: dict, uniform: bool = False) -> None:
         self.topology, self.cell_tags = topology, cell_tags
-        self.facet_tags: dict[str, FacetSelector] = facet_tags  # those of grids wait as callables until asked for
+        self.facet_tags: dict[str, Selector] = facet_tags  # sides of grids wait as callables of the topology
         self._uniform_version = self.nodes._version if uniform else None
 
-    def _tag(self, facet_tags: Mapping[str, FacetSelector], cell_tags: Mapping[str, FacetSelector]) -> None:
+    def _tag(self, facet_tags: Mapping[str, Selector], cell_tags: Mapping[str, Selector]) -> None:
         self.facet_tags = self.facet_tags | {name: self._select_facets(name, s) for name, s in facet_tags.items()}
         self.cell_tags = self.cell_tags | {name: self._select_cells(name, s) for name, s in cell_tags.items()}
 
@@ -91,7 +91,7 @@ class Mesh:
     @property
     def cells(self) -> Int[Tensor, "e v"]:
         """Connectivity of the only block; mixed meshes have `blocks`."""
-        if len(self.blocks) > 1:
+        if len(self.blocks) != 1:
             raise ValueError("this mesh mixes kinds of cells; use `mesh.blocks`, each with its `connectivity`.")
         return self.blocks[0].connectivity
 
@@ -148,8 +148,10 @@ class Mesh:
             known = ", ".join(repr(name) for name in ("boundary", *self.facet_tags))
             raise ValueError(f"unknown facet tag {tag!r}; this mesh has {known}.")
         if callable(self.facet_tags[tag]):
-            self.facet_tags[tag] = self._select_facets(tag, self.facet_tags[tag])
-        return self.facet_tags[tag]
+            self.facet_tags[tag] = self.facet_tags[tag](self.topology)
+        chosen = self.facet_tags[tag]
+        assert isinstance(chosen, Tensor)
+        return chosen
 
     # -- other meshes from this one ------------------------------------------------------------------------------------
 
@@ -157,15 +159,14 @@ class Mesh:
         """The same cells over other coordinates; numberings and tags are shared, gradients reach `nodes`."""
         if nodes.shape != self.nodes.shape:
             raise ValueError(f"`with_nodes` needs nodes of shape {tuple(self.nodes.shape)}; got {tuple(nodes.shape)}.")
-        tags = {name: self.facets_tagged(name) for name in self.facet_tags}  # of these nodes, not of the new ones
-        mesh = Mesh.from_topology(nodes, self.topology, tags, self.cell_tags)
+        mesh = Mesh.from_topology(nodes, self.topology, self.facet_tags, self.cell_tags)
         check_jacobians(mesh)
         return mesh
 
     def with_tags(
         self,
-        facet_tags: Mapping[str, FacetSelector] | None = None,
-        cell_tags: Mapping[str, FacetSelector] | None = None,
+        facet_tags: Mapping[str, Selector] | None = None,
+        cell_tags: Mapping[str, Selector] | None = None,
     ) -> "Mesh":
         """The same mesh with more names, given as to the constructor."""
         mesh = Mesh.from_topology(self.nodes, self.topology, self.facet_tags, self.cell_tags, self.is_uniform)
@@ -176,12 +177,14 @@ class Mesh:
         """The same cells with geometry of the given degree, its equispaced nodes moved by `mapping` "n d" → "n d"."""
         family = Lagrange(degree)
         dofs, count = self.topology.lagrange_numbering(degree)
-        nodes = self.nodes.new_zeros(count, self.nodes.shape[1])
-        blocks = []
+        positions, blocks = [], []
         for block, numbers in zip(self.blocks, dofs, strict=True):
             weights = block.element.tabulate(family.on(block.cell).nodes.to(self.nodes), 0).value[0]
-            nodes = nodes.index_put((numbers,), weights @ self.nodes[block.connectivity])
+            positions.append((weights @ self.nodes[block.connectivity]).flatten(0, 1))
             blocks.append(Block(block.cell, degree, numbers))
+        # One of the cells that share a node speaks for it: written by all of them, its gradient would count each.
+        numbers = torch.cat([block.connectivity.flatten() for block in blocks])
+        nodes = torch.cat(positions)[first_positions(numbers, count)]
         if mapping is not None:
             nodes = mapping(nodes)
         tags = {name: self.facets_tagged(name) for name in self.facet_tags}
@@ -232,10 +235,11 @@ class Mesh:
 
     # -- tags ----------------------------------------------------------------------------------------------------------
 
-    def _select_facets(self, name: str, selector: FacetSelector) -> Int[Tensor, "f"]:
+    def _select_facets(self, name: str, selector: Selector) -> Int[Tensor, "f"]:
         if callable(selector) and not isinstance(selector, Tensor):
             facets = self.facets[self.topology.boundary]
-            inside = selector(self.nodes.detach()[facets.clamp(min=0)]).reshape(facets.shape) | (facets < 0)
+            on_vertices = torch.as_tensor(selector(self.nodes.detach()[facets.clamp(min=0)]), device=self.device)
+            inside = on_vertices.reshape(facets.shape) | (facets < 0)
             if not bool(inside.all(1).any()):
                 raise MeshError(f"facet tag {name!r}: its callable is true on no boundary facet.")
             return self.topology.boundary[inside.all(1)]
@@ -261,7 +265,7 @@ class Mesh:
             raise MeshError(f"facet tag {name!r}: no facet of this mesh has the vertices {wrong}.")
         return found
 
-    def _select_cells(self, name: str, selector: FacetSelector) -> Int[Tensor, "e"]:
+    def _select_cells(self, name: str, selector: Selector) -> Int[Tensor, "e"]:
         if callable(selector) and not isinstance(selector, Tensor):
             centres = torch.cat([self.nodes.detach()[b.connectivity].mean(1) for b in self.blocks])
             selector = selector(centres)
@@ -327,7 +331,7 @@ def mirrored_nodes(cell: Cell, degree: int) -> list[int]:
     """The node at the mirror image of each node: an interval is reversed, other cells swap their first two axes."""
     nodes = lagrange_element(cell, degree).nodes
     mirrored = 1 - nodes if cell.dim == 1 else torch.cat([nodes[:, [1, 0]], nodes[:, 2:]], 1)
-    return (torch.cdist(mirrored, nodes) < 1e-9).long().argmax(1).tolist()
+    return torch.cdist(mirrored, nodes).argmin(1).tolist()
 
 
 def check_jacobians(mesh: Mesh) -> None:

@@ -18,6 +18,7 @@ from fem.lagrange import LagrangeElement
 from fem.mesh import Mesh
 from fem.parameters import Function
 from fem.tabulation import Element, ElementFamily
+from fem.topology import first_positions
 
 Slots = list[Tensor]
 
@@ -108,12 +109,13 @@ class FunctionSpace:
         """Where each node's dofs sit, differentiable with respect to `mesh.nodes`."""
         if not all(isinstance(e, LagrangeElement) for e in self.elements):
             raise ValueError("only Lagrange spaces have nodes; project onto a spline space instead.")
-        x = self.mesh.nodes.new_zeros(self.num_nodes, self.mesh.nodes.shape[1])
-        for i, (element, dofs) in enumerate(zip(self.elements, self.cell_dofs, strict=True)):
+        positions = []
+        for i, element in enumerate(self.elements):
             assert isinstance(element, LagrangeElement)
-            position, _, _ = self.mesh.map(i, None, element.nodes.to(self.mesh.nodes))
-            x = x.index_put((dofs,), position)
-        return x
+            positions.append(self.mesh.map(i, None, element.nodes.to(self.mesh.nodes))[0].flatten(0, 1))
+        # One of the cells that share a node speaks for it: written by all of them, its gradient would count each.
+        numbers = torch.cat([dofs.flatten() for dofs in self.cell_dofs])
+        return torch.cat(positions)[first_positions(numbers, self.num_nodes)]
 
     def interpolate(self, value: Callable[[Tensor], Tensor] | float) -> Tensor:
         """Dofs of the function that equals `value`, a number or a callable of x "n d", at every node."""
@@ -122,8 +124,10 @@ class FunctionSpace:
         if result.dtype != self.dtype:
             raise TypeError(f"`interpolate` got {result.dtype} values; the space is {self.dtype}.")
         try:
-            return result.expand(self.shape).clone() if result.ndim <= len(self.shape) else result
-        except RuntimeError:
+            if result.ndim > len(self.shape):
+                return self.check(result)
+            return result.expand(self.shape).clone()
+        except (RuntimeError, ValueError):
             raise ValueError(f"`interpolate` needs values of shape {self.shape}; got {tuple(result.shape)}.") from None
 
     def evaluate(self, u: Tensor, points: Float[Tensor, "m d"], outside: float | None = None) -> Tensor:
@@ -169,6 +173,8 @@ class FunctionSpace:
         block, cell, local = facets.block[chosen], facets.cell[chosen], facets.local[chosen]
         marked = torch.zeros(self.num_nodes, dtype=torch.bool, device=self.device)
         for i, (element, dofs) in enumerate(zip(self.elements, self.cell_dofs, strict=True)):
+            if not isinstance(element, LagrangeElement):
+                raise ValueError("only Lagrange spaces have dofs on facets; impose values on splines weakly.")
             for f, nodes in enumerate(element.facet_nodes):
                 rows = cell[(block == i) & (local == f)]
                 marked[dofs[rows][:, list(nodes)]] = True
@@ -279,6 +285,12 @@ class MixedSpace:
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         """The inverse of `split`."""
         return torch.cat([p.flatten(-len(s.shape)) for p, s in zip(parts, self.fields, strict=True)], -1)
+
+    def evaluate(self, u: Tensor, points: Float[Tensor, "m d"], outside: float | None = None) -> tuple[Tensor, ...]:
+        """Values of each field, "*b m" or "*b m c", at arbitrary points; see `FunctionSpace.evaluate`."""
+        from fem.locate import evaluate_fields
+
+        return evaluate_fields(self, self.check(u), points, outside)
 
     def domains(self, tag: str | None = None, degree: int | None = None) -> tuple[Domain, ...]:
         return self.fields[0].domains(tag, self.quadrature_degree if degree is None else degree)

@@ -36,10 +36,10 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class Entities:
-    """All entities of one kind: their vertices "n v" and, block by block, the numbers "e k" of each cell's own."""
+    """All entities of one kind: their vertices "n v" and, block by block, each cell's own numbers "e k"."""
 
     vertices: Int[Tensor, "n v"]
-    of_cells: tuple[Int[Tensor, "e k"], ...]
+    of_cells: tuple[Int[Tensor, "_ _"], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +81,8 @@ class Topology:
         return torch.nonzero(used).flatten()
 
     @cached_property
-    def cell_vertices(self) -> tuple[Int[Tensor, "e v"], ...]:
-        """Vertex numbers of each cell, block by block."""
+    def cell_vertices(self) -> tuple[Int[Tensor, "_ _"], ...]:
+        """Vertex numbers "e v" of each cell, block by block."""
         number = torch.full((self.num_nodes,), -1, dtype=torch.int64, device=self.device)
         number[self.vertex_nodes] = torch.arange(len(self.vertex_nodes), device=self.device)
         return tuple(number[block.connectivity[:, : block.cell.num_vertices]] for block in self.blocks)
@@ -94,7 +94,8 @@ class Topology:
             for block, vertices in zip(self.blocks, self.cell_vertices, strict=True):
                 own = entity_cell_of(block.cell, kind.dim) is kind
                 local = sub_entities(block.cell, kind.dim) if own else ()
-                index = torch.tensor(local, dtype=torch.int64, device=self.device).reshape(len(local), -1)
+                index = torch.tensor(local, dtype=torch.int64, device=self.device)
+                index = index.reshape(len(local), kind.num_vertices)  # kept where this kind of cell has none
                 rows.append(vertices[:, index].reshape(block.num_cells * len(local), kind.num_vertices))
                 shapes.append((block.num_cells, len(local)))
             stacked = torch.cat(rows)
@@ -128,17 +129,16 @@ class Topology:
             padded.append(torch.nn.functional.pad(entities.vertices, (0, width - kind.num_vertices), value=-1))
             start += len(entities.vertices)
         number, owner = torch.cat(numbers), torch.cat(owners, 1)
-        position = torch.arange(len(number), device=self.device)
-        first = torch.full((start,), len(number), device=self.device).scatter_reduce(0, number, position, "amin")
-        return Facets(torch.cat(padded), *owner[:, first], torch.bincount(number, minlength=start))
+        block, cell, local = owner[:, first_positions(number, start)]
+        return Facets(torch.cat(padded), block, cell, local, torch.bincount(number, minlength=start))
 
     @cached_property
     def boundary(self) -> Int[Tensor, "f"]:
         """Facets that belong to one cell alone."""
         return torch.nonzero(self.facets.num_cells == 1).flatten()
 
-    def lagrange_numbering(self, degree: int) -> tuple[tuple[Int[Tensor, "e a"], ...], int]:
-        """Global dofs of each cell's local nodes, block by block, and their number.
+    def lagrange_numbering(self, degree: int) -> tuple[tuple[Int[Tensor, "_ _"], ...], int]:
+        """Global dofs "e a" of each cell's local nodes, block by block, and their number.
 
         Grids are numbered lexicographically, x fastest, so that a dof vector *is* the image of the field. Other meshes
         number vertices first, then the interiors of edges, faces and cells; interior nodes of a shared edge or face are
@@ -193,9 +193,13 @@ def unique_rows(rows: Int[Tensor, "m k"]) -> tuple[Int[Tensor, "m"], Int[Tensor,
             key = torch.unique(key, return_inverse=True)[1]
         key = key * base + column
     values, number = torch.unique(key, return_inverse=True)
-    position = torch.arange(len(rows), device=rows.device)
-    first = torch.full((len(values),), len(rows), device=rows.device).scatter_reduce(0, number, position, "amin")
-    return number, first
+    return number, first_positions(number, len(values))
+
+
+def first_positions(numbers: Int[Tensor, "m"], count: int) -> Int[Tensor, "n"]:
+    """Where each of 0, …, count − 1 stands first among the numbers; all of them occur."""
+    position = torch.arange(len(numbers), device=numbers.device)
+    return torch.full((count,), len(numbers), device=numbers.device).scatter_reduce(0, numbers, position, "amin")
 
 
 def interior_order(kind: Cell, count: int, vertices: Int[Tensor, "e k v"]) -> Int[Tensor, "e k m"]:

@@ -2,4 +2,6 @@
 
 from jaxtyping import install_import_hook
 
-install_import_hook(["fem", "solvers"], "beartype.beartype")
+import tests.typechecker
+
+install_import_hook(["fem", "solvers"], f"{tests.typechecker.__name__}.check")

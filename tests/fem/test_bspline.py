@@ -477,3 +477,20 @@ def test_bad_elements_are_named():
         spline.tabulate(points_in(2), derivatives=3)
     with pytest.raises(TypeError, match=r"`points` must be torch.float64"):
         spline.tabulate(points_in(2).float())
+
+
+@pytest.mark.parametrize(
+    ("interior", "degree", "continuity"),
+    [
+        ([], 3, 3),
+        ([0.4], 3, 2),
+        ([0.2, 0.4, 0.4], 3, 1),
+        ([0.4, 0.4], 2, 0),
+        ([0.5, 0.5, 0.5], 2, -1),
+        ([0.3, 0.6], 1, 0),
+    ],
+)
+def test_continuity_is_the_degree_less_the_multiplicity(interior, degree, continuity):
+    knots = torch.tensor([0.0] * (degree + 1) + interior + [1.0] * (degree + 1), dtype=torch.float64)
+    assert BSpline(knots, degree).continuity == continuity
+    assert BSpline([uniform_knots(8, 4), knots], (4, degree)).continuity == min(continuity, 3)

@@ -69,7 +69,6 @@ def test_rules_stand_in_order_of_degree_and_none_is_superseded(by_degree: dict[i
         ("S3", 0, 1),
         ("S21", 1, 3),
         ("S111", 2, 6),
-        ("C111", 2, 3),
         ("S4", 0, 1),
         ("S31", 1, 4),
         ("S22", 1, 6),

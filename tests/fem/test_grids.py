@@ -1,0 +1,125 @@
+"""Grids: shapes, numbering, volumes, sides, and what they refuse."""
+
+import pytest
+import torch
+
+from fem import FunctionSpace, Lagrange, box, integrate, unit_cube, unit_interval, unit_square
+from fem.cells import CELLS
+from tests.problems import bend
+
+SHAPES = {
+    "interval": (5,),
+    "triangle": (3, 2),
+    "quadrilateral": (3, 2),
+    "tetrahedron": (3, 2, 1),
+    "hexahedron": (3, 2, 1),
+}
+PER_GRID_CELL = {"interval": 1, "triangle": 2, "quadrilateral": 1, "tetrahedron": 6, "hexahedron": 1}
+LOWER, UPPER = (-1.0, 2.0, 0.5), (1.5, 2.5, 4.0)
+SIDES = ("left", "right", "bottom", "top", "back", "front")
+cells = pytest.mark.parametrize("cell", CELLS)
+
+
+def make(cell: str, **kwargs):
+    dim = CELLS[cell].dim
+    return box(LOWER[:dim], UPPER[:dim], SHAPES[cell], cell=cell, **kwargs)
+
+
+@cells
+def test_counts_and_numbering_with_x_fastest(cell: str) -> None:
+    mesh, shape = make(cell), SHAPES[cell]
+    assert mesh.grid == shape
+    assert mesh.num_cells == PER_GRID_CELL[cell] * torch.tensor(shape).prod()
+    axes = [torch.linspace(a, b, n + 1, dtype=torch.float64) for a, b, n in zip(LOWER, UPPER, shape, strict=False)]
+    for k, axis in enumerate(axes):
+        stride = int(torch.tensor([n + 1 for n in shape[:k]]).prod())
+        assert torch.equal(mesh.nodes[:, k], axis[(torch.arange(len(mesh.nodes)) // stride) % (shape[k] + 1)])
+    first = mesh.nodes[mesh.cells].mean(1).reshape(-1, PER_GRID_CELL[cell], len(shape)).mean(1)
+    middles = torch.meshgrid(*[(a[1:] + a[:-1]) / 2 for a in reversed(axes)], indexing="ij")
+    torch.testing.assert_close(first, torch.stack(middles[::-1], -1).reshape(-1, len(shape)))
+
+
+@cells
+def test_cells_fill_the_box_with_equal_volumes(cell: str) -> None:
+    mesh = make(cell)
+    _, jacobian, _ = mesh.map(0, None, torch.full((1, mesh.dim), 0.25, dtype=torch.float64))
+    volumes = torch.linalg.det(jacobian).flatten() * CELLS[cell].volume
+    total = (torch.tensor(UPPER) - torch.tensor(LOWER))[: mesh.dim].double().prod()
+    torch.testing.assert_close(volumes, (total / mesh.num_cells).expand(volumes.shape))
+    assert integrate(FunctionSpace(mesh, Lagrange(1)), 1.0).item() == pytest.approx(total.item(), rel=1e-13)
+
+
+@cells
+def test_sides_have_their_names_and_together_are_the_boundary(cell: str) -> None:
+    mesh = make(cell)
+    dim, names = mesh.dim, SIDES[: 2 * mesh.dim]
+    for k, name in enumerate(names):
+        axis, end = k // 2, (LOWER, UPPER)[k % 2][k // 2]
+        facets = mesh.facets_tagged(name)
+        assert (mesh.nodes[mesh.facets[facets]][..., axis] == end).all()
+        area = torch.tensor([UPPER[d] - LOWER[d] for d in range(dim) if d != axis]).prod()
+        assert integrate(FunctionSpace(mesh, Lagrange(1)), 1.0, tag=name).item() == pytest.approx(
+            area.item(), rel=1e-13
+        )
+    together = torch.cat([mesh.facets_tagged(name) for name in names])
+    assert torch.equal(together.sort().values, mesh.topology.boundary)
+
+
+def test_makers_are_boxes() -> None:
+    assert unit_interval(3).grid == (3,)
+    assert unit_square(3).grid == (3, 3)
+    assert unit_square(3, 2).grid == (3, 2)
+    assert unit_cube(3).grid == (3, 3, 3)
+    assert unit_cube(3, 2, 1).grid == (3, 2, 1)
+    assert unit_square(2, 2, "triangle").blocks[0].cell.name == "triangle"
+    assert unit_cube(1, cell="tetrahedron").num_cells == 6
+    for mesh in (unit_interval(3), unit_square(2), unit_cube(1)):
+        assert torch.equal(
+            torch.stack([mesh.nodes.amin(0), mesh.nodes.amax(0)]),
+            torch.tensor([[0.0], [1.0]]).expand(2, mesh.dim).double(),
+        )
+
+
+@cells
+def test_dtype(cell: str) -> None:
+    mesh = make(cell, dtype=torch.float32)
+    assert mesh.dtype == torch.float32
+    assert len(mesh.facets_tagged("left")) == len(make(cell).facets_tagged("left"))
+    assert len(make(cell, dtype=torch.float32).facets_tagged("right")) == len(make(cell).facets_tagged("right"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_far_ends_are_met_exactly(dtype: torch.dtype) -> None:
+    """Sides are told by equality, whatever the spacing rounds to."""
+    for n in range(1, 50):
+        mesh = box((0.1, -0.3), (0.7, 1 / 3), (n, 3), dtype=dtype)
+        assert len(mesh.facets_tagged("right")) == 3
+        assert len(mesh.facets_tagged("top")) == n
+
+
+def test_uniform_grids_know_until_somebody_moves_them() -> None:
+    mesh = unit_square(2)
+    assert mesh.is_uniform
+    assert not unit_square(2, cell="triangle").is_uniform
+    assert not mesh.with_nodes(bend(mesh.nodes)).is_uniform
+    mesh.nodes[4] += 0.1
+    assert not mesh.is_uniform
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (((0.0,), (1.0, 1.0), (2, 2)), "one length, 1 to 3"),
+        (((0.0,) * 4, (1.0,) * 4, (1,) * 4), "one length, 1 to 3"),
+        (((), (), ()), "one length, 1 to 3"),
+        (((0.0, 0.0), (1.0, 1.0), (2, 0)), r"positive whole numbers of cells; got \(2, 0\)"),
+        (((0.0, 0.0), (1.0, 1.0), (2, True)), "positive whole numbers"),
+        (((0.0, 1.0), (1.0, 1.0), (2, 2)), "lower < upper"),
+        (((0.0, float("nan")), (1.0, 1.0), (2, 2)), "lower < upper"),
+        (((0.0, 0.0), (1.0, 1.0), (2, 2), "hexahedron"), "a hexahedron cannot fill a 2-dimensional box"),
+        (((0.0, 0.0), (1.0, 1.0), (2, 2), "pentagon"), "`cell` must be one of"),
+    ],
+)
+def test_what_a_box_refuses(arguments, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        box(*arguments)
