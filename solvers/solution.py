@@ -53,7 +53,7 @@ class Solution:
         residual: relative: ‖Σ_q r_q‖ / ‖Σ_q |r_q|‖ over the contributions r_q of the quadrature points and of each
             derivative in the density: 1 means forces that do not balance at all and round-off means equilibrium,
             whatever the scale of the problem or the initial guess. Where every contribution vanishes at the solution,
-            so that both sums are round-off, it is ε.
+            so that both sums are round-off, it is relative to ‖|H||u|‖.
         energy: J at the value; NaN for weak forms.
         method: what ran, in words.
     """
