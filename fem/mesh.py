@@ -147,10 +147,9 @@ class Mesh:
         if tag not in self.facet_tags:
             known = ", ".join(repr(name) for name in ("boundary", *self.facet_tags))
             raise ValueError(f"unknown facet tag {tag!r}; this mesh has {known}.")
-        if callable(self.facet_tags[tag]):
-            self.facet_tags[tag] = self.facet_tags[tag](self.topology)
         chosen = self.facet_tags[tag]
-        assert isinstance(chosen, Tensor)
+        if not isinstance(chosen, Tensor):
+            chosen = self.facet_tags[tag] = chosen(self.topology)
         return chosen
 
     # -- other meshes from this one ------------------------------------------------------------------------------------
