@@ -20,7 +20,7 @@ from fem.lagrange import Lagrange, lagrange_element
 from fem.quadrature import quadrature
 from fem.topology import Block, Topology, first_positions, unique_rows
 
-Selector = Tensor | Callable[[Tensor], Tensor] | Any
+Selector = Tensor | Callable[..., Any] | Any
 Cells = Tensor | Mapping[str, Tensor] | Any
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fem.energy import Lowered
-from solvers.newton import ROUND_OFF, RUNNING, Bounds, Report, finish, round_off, settle
+from fem.lowered import Lowered
+from solvers.newton import RUNNING, Bounds, Report, finish, round_off, settle
 from solvers.solution import Status, norm, per_item
 
 
@@ -102,7 +102,7 @@ def descent(lowered: Lowered, u: Tensor, method: LBFGS | Adam, bounds: Bounds | 
         finish(codes, ~torch.isfinite(found), Status.NOT_FINITE)
         finish(codes, found <= rtol, Status.CONVERGED)
         if taken:
-            settle(codes, report, norm(r, lead) <= ROUND_OFF * moved)
+            settle(codes, report, norm(r, lead), moved)
         running = codes == RUNNING
         if not bool(running.any()):
             break

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fem.assembly import Coefficient, element_matrices, flat_dofs
 from fem.boundary import MeanZero
-from fem.energy import Lowered, LoweredTerm
+from fem.lowered import Lowered, LoweredTerm
 from solvers.solution import dot, norm, per_item
 
 

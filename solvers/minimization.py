@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from fem.boundary import MeanZero
-from fem.energy import Energy, Functional, Lowered, WeakForm
+from fem.energy import Energy, Functional, WeakForm
+from fem.lowered import Lowered
 from fem.parameters import Function, Parameter
 from fem.space import AnySpace, FunctionSpace
 from solvers.adjoint import Stationary, attach

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fem.energy import Lowered
+from fem.lowered import Lowered
 from solvers.linear import CG, DirectFactors, LinearMethod, Prepared, System, default_linear
 from solvers.solution import Status, default_rtol, dot, norm, per_item
 

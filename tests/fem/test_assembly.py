@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MixedSpace, integrate, unit_interval, unit_square
 from fem.assembly import element_matrices, flat_dofs, make_pattern, ranges, scatter_fluxes
-from fem.bspline import BSpline
+from fem.bspline_element import BSpline
 from fem.cells import CELLS
 from fem.geometry import cell_domains
 from tests.problems import bend, disk, hard_mesh, mixed_mesh, polynomial, scrambled, small_mesh

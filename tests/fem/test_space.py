@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from fem import FunctionSpace, Lagrange, MixedSpace, unit_cube, unit_interval, unit_square
-from fem.bspline import BSpline
+from fem.bspline_element import BSpline
 from fem.cells import CELLS
 from tests.problems import bend, disk, hard_mesh, mixed_mesh, polynomial, scrambled, small_mesh
 
