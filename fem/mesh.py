@@ -18,9 +18,9 @@ from fem.errors import MeshError
 from fem.jacobian import determinant, measure
 from fem.lagrange import Lagrange, lagrange_element
 from fem.quadrature import quadrature
-from fem.topology import Block, Topology, unique_rows
+from fem.topology import Block, Topology, first_positions, unique_rows
 
-Selector = Tensor | Callable[[Tensor], Tensor] | Any
+Selector = Tensor | Callable[..., Any] | Any
 Cells = Tensor | Mapping[str, Tensor] | Any
 
 
@@ -147,10 +147,9 @@ class Mesh:
         if tag not in self.facet_tags:
             known = ", ".join(repr(name) for name in ("boundary", *self.facet_tags))
             raise ValueError(f"unknown facet tag {tag!r}; this mesh has {known}.")
-        if callable(self.facet_tags[tag]):
-            self.facet_tags[tag] = self.facet_tags[tag](self.topology)
         chosen = self.facet_tags[tag]
-        assert isinstance(chosen, Tensor)
+        if not isinstance(chosen, Tensor):
+            chosen = self.facet_tags[tag] = chosen(self.topology)
         return chosen
 
     # -- other meshes from this one ------------------------------------------------------------------------------------
@@ -177,12 +176,14 @@ class Mesh:
         """The same cells with geometry of the given degree, its equispaced nodes moved by `mapping` "n d" → "n d"."""
         family = Lagrange(degree)
         dofs, count = self.topology.lagrange_numbering(degree)
-        nodes = self.nodes.new_zeros(count, self.nodes.shape[1])
-        blocks = []
+        positions, blocks = [], []
         for block, numbers in zip(self.blocks, dofs, strict=True):
             weights = block.element.tabulate(family.on(block.cell).nodes.to(self.nodes), 0).value[0]
-            nodes = nodes.index_put((numbers,), weights @ self.nodes[block.connectivity])
+            positions.append((weights @ self.nodes[block.connectivity]).flatten(0, 1))
             blocks.append(Block(block.cell, degree, numbers))
+        # One of the cells that share a node speaks for it: written by all of them, its gradient would count each.
+        numbers = torch.cat([block.connectivity.flatten() for block in blocks])
+        nodes = torch.cat(positions)[first_positions(numbers, count)]
         if mapping is not None:
             nodes = mapping(nodes)
         tags = {name: self.facets_tagged(name) for name in self.facet_tags}

@@ -18,6 +18,7 @@ from fem.lagrange import LagrangeElement
 from fem.mesh import Mesh
 from fem.parameters import Function
 from fem.tabulation import Element, ElementFamily
+from fem.topology import first_positions
 
 Slots = list[Tensor]
 
@@ -108,12 +109,13 @@ class FunctionSpace:
         """Where each node's dofs sit, differentiable with respect to `mesh.nodes`."""
         if not all(isinstance(e, LagrangeElement) for e in self.elements):
             raise ValueError("only Lagrange spaces have nodes; project onto a spline space instead.")
-        x = self.mesh.nodes.new_zeros(self.num_nodes, self.mesh.nodes.shape[1])
-        for i, (element, dofs) in enumerate(zip(self.elements, self.cell_dofs, strict=True)):
+        positions = []
+        for i, element in enumerate(self.elements):
             assert isinstance(element, LagrangeElement)
-            position, _, _ = self.mesh.map(i, None, element.nodes.to(self.mesh.nodes))
-            x = x.index_put((dofs,), position)
-        return x
+            positions.append(self.mesh.map(i, None, element.nodes.to(self.mesh.nodes))[0].flatten(0, 1))
+        # One of the cells that share a node speaks for it: written by all of them, its gradient would count each.
+        numbers = torch.cat([dofs.flatten() for dofs in self.cell_dofs])
+        return torch.cat(positions)[first_positions(numbers, self.num_nodes)]
 
     def interpolate(self, value: Callable[[Tensor], Tensor] | float) -> Tensor:
         """Dofs of the function that equals `value`, a number or a callable of x "n d", at every node."""

@@ -129,9 +129,7 @@ class Topology:
             padded.append(torch.nn.functional.pad(entities.vertices, (0, width - kind.num_vertices), value=-1))
             start += len(entities.vertices)
         number, owner = torch.cat(numbers), torch.cat(owners, 1)
-        position = torch.arange(len(number), device=self.device)
-        first = torch.full((start,), len(number), device=self.device).scatter_reduce(0, number, position, "amin")
-        block, cell, local = owner[:, first]
+        block, cell, local = owner[:, first_positions(number, start)]
         return Facets(torch.cat(padded), block, cell, local, torch.bincount(number, minlength=start))
 
     @cached_property
@@ -195,9 +193,13 @@ def unique_rows(rows: Int[Tensor, "m k"]) -> tuple[Int[Tensor, "m"], Int[Tensor,
             key = torch.unique(key, return_inverse=True)[1]
         key = key * base + column
     values, number = torch.unique(key, return_inverse=True)
-    position = torch.arange(len(rows), device=rows.device)
-    first = torch.full((len(values),), len(rows), device=rows.device).scatter_reduce(0, number, position, "amin")
-    return number, first
+    return number, first_positions(number, len(values))
+
+
+def first_positions(numbers: Int[Tensor, "m"], count: int) -> Int[Tensor, "n"]:
+    """Where each of 0, …, count − 1 stands first among the numbers; all of them occur."""
+    position = torch.arange(len(numbers), device=numbers.device)
+    return torch.full((count,), len(numbers), device=numbers.device).scatter_reduce(0, numbers, position, "amin")
 
 
 def interior_order(kind: Cell, count: int, vertices: Int[Tensor, "e k v"]) -> Int[Tensor, "e k m"]:

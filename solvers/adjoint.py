@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from fem.energy import Lowered
+from fem.lowered import Lowered
 from solvers.linear import LinearMethod, Prepared, System
 
 

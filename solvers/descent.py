@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fem.energy import Lowered
-from solvers.newton import RUNNING, STATUSES, Bounds, Report, finish
-from solvers.solution import Status, norm
+from fem.lowered import Lowered
+from solvers.newton import RUNNING, Bounds, Report, finish, round_off, settle
+from solvers.solution import Status, norm, per_item
 
 
 @dataclass(frozen=True)
@@ -20,29 +20,28 @@ class LBFGS:
     """Limited-memory BFGS with strong Wolfe line search (`torch.optim.LBFGS`) on the sum of the batch's energies.
 
     Args:
-        rtol: stop at this relative residual.
+        rtol: stop at this relative residual; 1e-6 in float64, 1e-3 in float32: near the minimum the line search sees
+            the energy change in its last digits only, when the residual still has half of its own.
         max_iterations: at most this many steps.
         history: pairs kept.
     """
 
-    rtol: float = 1e-8
+    rtol: float | None = None
     max_iterations: int = 10_000
     history: int = 50
 
     def steps(self, u: Tensor, closure) -> Iterator[int]:
-        """Take steps for ever; yields how many each one stands for."""
-        chunk = 20
+        """Take steps for ever, some at a time; yields how many have been taken."""
         optimiser = torch.optim.LBFGS(
-            [u],
-            max_iter=chunk,
-            history_size=self.history,
-            tolerance_grad=0,
-            tolerance_change=0,
-            line_search_fn="strong_wolfe",
+            [u], history_size=self.history, tolerance_grad=0, tolerance_change=0, line_search_fn="strong_wolfe"
         )
+        taken = 0
         while True:
+            some = min(20, self.max_iterations - taken)
+            optimiser.param_groups[0].update(max_iter=some, max_eval=some + 25)
             optimiser.step(closure)
-            yield chunk
+            taken = optimiser.state[u]["n_iter"]
+            yield taken
 
 
 @dataclass(frozen=True)
@@ -60,17 +59,17 @@ class Adam:
     max_iterations: int = 20_000
 
     def steps(self, u: Tensor, closure) -> Iterator[int]:
-        """Take steps for ever; yields how many each one stands for."""
-        chunk, optimiser, lowest = 50, torch.optim.Adam([u], lr=self.lr), float("inf")
+        """Take steps for ever, some at a time; yields how many have been taken."""
+        taken, optimiser, lowest = 0, torch.optim.Adam([u], lr=self.lr), float("inf")
         while True:
-            mean = 0.0
-            for _ in range(chunk):
-                mean += float(optimiser.step(closure)) / chunk
+            some, mean = min(50, self.max_iterations - taken), 0.0
+            for _ in range(some):
+                mean += float(torch.as_tensor(optimiser.step(closure))) / some
             if not mean < lowest:
                 for group in optimiser.param_groups:
                     group["lr"] /= 2
-            lowest = min(lowest, mean)
-            yield chunk
+            lowest, taken = min(lowest, mean), taken + some
+            yield taken
 
 
 def descent(lowered: Lowered, u: Tensor, method: LBFGS | Adam, bounds: Bounds | None = None) -> Report:
@@ -78,35 +77,44 @@ def descent(lowered: Lowered, u: Tensor, method: LBFGS | Adam, bounds: Bounds | 
     if bounds is not None:
         raise ValueError(f"`{type(method).__name__}()` has no bounds; use `Newton()`.")
     lead = u.ndim - len(lowered.space.shape)
-    u = u.clone()
-    leaf = u.requires_grad_()
-
-    def closure() -> Tensor:
-        leaf.grad = lowered.residual(leaf.detach()).detach()
-        with torch.no_grad():
-            return lowered.value(leaf).sum()
-
+    leaf = u.clone().requires_grad_()
     codes = torch.full(u.shape[:lead], RUNNING, device=u.device)
     report = Report(u, codes, torch.zeros_like(codes), torch.ones(u.shape[:lead], dtype=u.dtype, device=u.device))
+    rtol = method.rtol if method.rtol is not None else 1e-6 if u.dtype == torch.float64 else 1e-3
+
+    def closure() -> Tensor:
+        running, value = codes == RUNNING, leaf.detach()
+        with torch.no_grad():
+            leaf.grad = torch.where(per_item(running, u), lowered.residual(value), 0)
+            return torch.where(running, lowered.value(value), 0).sum()
+
     best, idle, taken, steps = float("inf"), 0, 0, method.steps(leaf, closure)
     while True:
+        running, value = codes == RUNNING, leaf.detach().clone()
         with torch.no_grad():
-            value = leaf.detach()
             r, size = lowered.residual(value), norm(lowered.residual(value, magnitude=True), lead)
-            report.residual = torch.where(size > 0, norm(r, lead) / size, norm(r, lead))
-        finish(codes, ~torch.isfinite(report.residual), Status.NOT_FINITE)
-        codes[report.residual <= method.rtol] = STATUSES.index(Status.CONVERGED)
-        worst = float(report.residual.max())
+            found = torch.where(size > 0, norm(r, lead) / size, norm(r, lead))
+            moved = round_off(lowered, value, r, lowered.constraint.mask)
+        # An item is what it was when it finished; the others move on.
+        report.u = torch.where(per_item(running, u), value, report.u)
+        report.residual = torch.where(running, found, report.residual)
+        report.iterations = torch.where(running, taken, report.iterations)
+        finish(codes, ~torch.isfinite(found), Status.NOT_FINITE)
+        finish(codes, found <= rtol, Status.CONVERGED)
+        if taken:
+            settle(codes, report, norm(r, lead), moved)
+        running = codes == RUNNING
+        if not bool(running.any()):
+            break
+        worst = float(found[running].max())
         idle = 0 if worst < 0.99 * best else idle + 1
         best = min(best, worst)
         if idle >= 20:
-            finish(codes, codes == RUNNING, Status.STALLED)
-        if not bool((codes == RUNNING).any()):
+            finish(codes, running, Status.STALLED)
             break
         if taken >= method.max_iterations:
-            finish(codes, codes == RUNNING, Status.MAX_ITERATIONS)
+            finish(codes, running, Status.MAX_ITERATIONS)
             break
-        taken += next(steps)
-        report.iterations += codes.eq(RUNNING) * (taken - report.iterations)
-    report.u = lowered.constraint.insert(leaf.detach(), lowered.data)
+        taken = next(steps)
+    report.u = lowered.constraint.insert(report.u, lowered.data)
     return report

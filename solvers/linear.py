@@ -5,8 +5,10 @@ value whose `prepare(system)` gives something that solves for right-hand sides, 
 """
 
 import warnings
+import weakref
+from copy import copy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from fem.assembly import Coefficient, element_matrices, flat_dofs
 from fem.boundary import MeanZero
-from fem.energy import Lowered, LoweredTerm
+from fem.lowered import Lowered, LoweredTerm
 from solvers.solution import dot, norm, per_item
 
 
@@ -51,20 +53,18 @@ class System:
         return v if self.fixed is None else v.masked_fill(self.fixed, 0)
 
     def apply(self, v: Float[Tensor, "..."]) -> Tensor:
-        """H v without a matrix, from the density's second derivatives at quadrature points."""
-        space = self.lowered.space
+        """H v, batch item by batch item: on small matrices a sparse product beats any batched gather and scatter."""
+        shape = self.lowered.space.shape
         v = self.lowered.linear_part(v if self.fixed is None else v.masked_fill(self.fixed, 0))
-        totals: list[list[Tensor]] = [[] for _ in space.fields]
-        for lowered, entries in self.coefficients:
-            per_field, lead = lowered.term.derivatives + 1, len(self.batch) + 2
-            slots = self.lowered.slots(lowered, v)
-            fluxes: list[Tensor | None] = [None] * len(slots)
-            for c in entries:
-                i, j = c.row[0] * per_field + c.row[1], c.column[0] * per_field + c.column[1]
-                part = contract(c.value, slots[j], lead)
-                fluxes[i] = part if fluxes[i] is None else fluxes[i] + part
-            self.lowered.scatter_terms(totals, lowered, fluxes, self.batch)
-        return self.project(self.lowered.join_totals(totals, self.u, self.batch))
+        flat = v.expand(*self.batch, *shape).reshape(len(self.matrices), -1)
+        products = torch.stack([matrix @ x for matrix, x in zip(self.matrices, flat, strict=True)])
+        return self.project(products.reshape(*self.batch, *shape))
+
+    @cached_property
+    def matrices(self) -> list[Tensor]:
+        """The unconstrained matrix of each batch item in CSR."""
+        pattern = self.lowered.pattern
+        return [pattern.csr(values) for values in self.values.reshape(-1, self.values.shape[-1])]
 
     @cached_property
     def diagonal(self) -> Tensor:
@@ -83,41 +83,55 @@ class System:
         """CSR values of the unconstrained matrix."""
         return self.lowered.matrix_values(self.u, raw=True, coefficients=self.coefficients)
 
-    def unconstrained_direction(self) -> str | None:
-        """The field or component whose constants H does not see, in words: the usual cause of a singular problem."""
+    @cached_property
+    def finite(self) -> Bool[Tensor, "*b"]:
+        """Whether all second derivatives of the density are finite."""
+        finite = torch.ones(self.batch, dtype=torch.bool, device=self.u.device)
+        for _, entries in self.coefficients:
+            for c in entries:
+                finite &= torch.isfinite(c.value).flatten(len(self.batch)).all(-1)
+        return finite
+
+    def unconstrained_directions(self) -> list[tuple[str, Bool[Tensor, "*b"]]]:
+        """The constants that no dof holds and H does not see, in words and by item: why most problems are singular.
+
+        As ∇1 = 0, H·1 has no contribution but those of ∂²ψ/∂s∂u for all slots s. Nothing but their cancellation is
+        judged by a tolerance, so a support or a reaction may be as weak as it likes.
+        """
+        space, lead, found = self.lowered.space, len(self.batch), []
         if isinstance(self.lowered.constraint, MeanZero):
-            return None
+            return found
+        held = torch.zeros((), dtype=torch.bool, device=self.u.device) if self.fixed is None else self.fixed
+        held = held.expand(*self.batch, *space.shape)
+        for i, (field, fixed) in enumerate(zip(space.fields, space.split(held), strict=True)):
+            for k in range(field.components or 1):
+                product, size = [norm(self.times_one(i, k, m).masked_fill(held, 0), lead) for m in (False, True)]
+                unseen = product <= 1e3 * torch.finfo(size.dtype).eps * size
+                which = "u" if len(space.fields) == 1 else f"field {i}"
+                name = f"constants of {which}" if field.components is None else f"component {k} of {which}"
+                component = fixed if field.components is None else fixed[..., k]
+                found.append((name, unseen & ~component.any(-1)))
+        return found
+
+    def times_one(self, i: int, k: int, magnitude: bool) -> Tensor:
+        """H·1 for component k of field i, or the sum of its contributions by absolute value."""
         space = self.lowered.space
-        for i, field in enumerate(space.fields):
-            for c in range(field.components or 1):
-                parts = [torch.zeros(f.shape, dtype=f.dtype, device=f.device) for f in space.fields]
-                (parts[i] if field.components is None else parts[i][..., c]).fill_(1)
-                one = space.join(parts).expand(*self.batch, *space.shape)
-                if self.fixed is not None:
-                    if bool((self.fixed & (one != 0)).flatten(len(self.batch)).any(-1).all()):
-                        continue
-                    one = one.masked_fill(self.fixed, 0)
-                scale = norm(self.diagonal * one, len(self.batch)) + torch.finfo(one.dtype).tiny
-                seen = norm(self.apply(one), len(self.batch)) / scale
-                # Round-off in H·1 grows with the entries cancelled, not with their number.
-                if bool((seen < 1e3 * torch.finfo(one.dtype).eps).any()):
-                    which = "u" if len(space.fields) == 1 else f"field {i}"
-                    return f"constants of {which}" if field.components is None else f"component {c} of {which}"
-        return None
-
-
-def contract(value: Tensor, slot: Tensor, lead: int) -> Tensor:
-    """Σ_j D_ij s_j over the trailing axes of a slot."""
-    inner = slot.shape[lead:].numel()
-    matrix = value.reshape(*value.shape[:lead], -1, inner)
-    flat = slot.reshape(*slot.shape[:lead], 1, inner)
-    return (matrix * flat).sum(-1).reshape(*value.shape[: value.ndim - (slot.ndim - lead)])
+        totals: list[list[Tensor]] = [[] for _ in space.fields]
+        for lowered, entries in self.coefficients:
+            per_field = lowered.term.derivatives + 1
+            fluxes: list[Tensor | None] = [None] * (per_field * len(space.fields))
+            for c in (c for c in entries if c.column == (i, 0)):
+                value = c.value if space.fields[i].components is None else c.value[..., k]
+                fluxes[c.row[0] * per_field + c.row[1]] = value
+            self.lowered.scatter_terms(totals, lowered, fluxes, self.batch, magnitude)
+        return self.lowered.join_totals(totals, self.u, self.batch)
 
 
 @runtime_checkable
 class Prepared(Protocol):
     """A system made ready: `solve` gives x "*b *shape", zero at fixed dofs, and the items that failed "*b"."""
 
+    system: System
     singular: Tensor
     indefinite: Tensor
 
@@ -154,18 +168,20 @@ class Direct:
 
 
 class DirectFactors:
-    """One factorisation per batch item of the matrix without its fixed rows and columns."""
+    """One factorisation per batch item of the matrix without its fixed rows and columns, scaled to S⁻¹ A S⁻¹."""
 
     def __init__(self, system: System, factorise: Any):
+        import scipy.sparse
+
         self.system = system
         space, pattern = system.lowered.space, system.lowered.pattern
         n, self.count = space.num_dofs, max(int(np.prod(system.batch)), 1)
         values = system.values.reshape(self.count, -1).double().numpy()
         row, column = pattern.row.numpy(), pattern.column.numpy()
-        border = mean_border(system)
+        border, limit = mean_border(system), 2 / torch.finfo(system.u.dtype).eps
         fixed = None if system.fixed is None else system.fixed.expand(*system.batch, *space.shape).reshape(-1, n)
-        self.free, self.factors = [], []
-        failed, negative = [], []
+        self.free, self.scales, self.factors = [], [], []
+        failed, indefinite = [], []
         free, keep, indices, indptr = np.ones(n, dtype=bool), slice(None), column, pattern.crow.numpy()
         for item in range(self.count):
             if fixed is not None and (item == 0 or not torch.equal(fixed[item], fixed[item - 1])):
@@ -174,22 +190,45 @@ class DirectFactors:
                 keep = free[row] & free[column]
                 indices = number[column[keep]]
                 indptr = np.concatenate([[0], np.cumsum(np.bincount(number[row[keep]], minlength=int(free.sum())))])
-            factor = factorise(values[item][keep], indices, indptr, border, system.symmetric)
+            size, factor = len(indptr) - 1, None
+            structure = (indices.astype(np.intc), indptr.astype(np.intc))
+            matrix = scipy.sparse.csr_array((values[item][keep], *structure), shape=(size, size))
+            scale = equilibration(matrix)
+            if size and np.isfinite(matrix.data).all():
+                matrix = scipy.sparse.csr_array(
+                    (matrix.data / np.repeat(scale, np.diff(indptr)) / scale[indices], *structure), shape=(size, size)
+                )
+                factor = factorise(matrix, None if border is None else border[free] / scale[:, None], system.symmetric)
             self.free.append(free)
+            self.scales.append(scale)
             self.factors.append(factor)
-            failed.append(factor.singular)
-            negative.append(factor.negative > (0 if border is None else border.shape[1]))
+            failed.append(size > 0 and (factor is None or is_singular(factor, size, limit)))
+            indefinite.append(factor is not None and factor.negative > (0 if border is None else border.shape[1]))
         self.singular = torch.tensor(failed).reshape(system.batch)
-        self.indefinite = torch.tensor(negative).reshape(system.batch)
+        self.indefinite = torch.tensor(indefinite).reshape(system.batch)
 
     def solve(self, rhs: Tensor, atol: Tensor | None = None, transpose: bool = False) -> Tensor:
         shape = self.system.lowered.space.shape
         b = self.system.project(rhs).expand(*self.system.batch, *shape).reshape(self.count, -1).double().numpy()
         x = np.zeros(b.shape)
-        for item, (free, factor) in enumerate(zip(self.free, self.factors, strict=True)):
+        for item, (free, scale, factor) in enumerate(zip(self.free, self.scales, self.factors, strict=True)):
             if free.any():
-                x[item, free] = factor.solve(b[item, free], transpose)
+                x[item, free] = np.nan if factor is None else factor.solve(b[item, free] / scale, transpose) / scale
         return torch.from_numpy(x).to(rhs.dtype).reshape(*self.system.batch, *shape)
+
+
+def equilibration(matrix: Any) -> np.ndarray:
+    """s > 0 such that the entries A_ij / (s_i s_j) are of order one, whatever the units of each field.
+
+    The root of the diagonal, and where that is zero (a pressure) the largest entry of the row in the scaled columns.
+    """
+    scale = np.sqrt(np.abs(matrix.diagonal()))
+    empty = scale == 0
+    if empty.any():
+        columns = np.where(empty, 0, 1 / np.where(empty, 1, scale))
+        largest = (abs(matrix[empty]) * columns).max(axis=1).toarray().ravel()
+        scale[empty] = np.where(largest > 0, largest, 1)
+    return scale
 
 
 def mean_border(system: System) -> np.ndarray | None:
@@ -198,9 +237,18 @@ def mean_border(system: System) -> np.ndarray | None:
     if not isinstance(constraint, MeanZero):
         return None
     assert system.lowered.data is not None
-    c = system.lowered.space.components or 1
     weights = system.lowered.data.detach().double().numpy()
-    return np.kron(weights[:, None], np.eye(c)) * (float(system.diagonal.abs().mean()) / weights.mean())
+    return np.kron(weights[:, None], np.eye(system.lowered.space.components or 1))
+
+
+def bordered(matrix: Any, border: np.ndarray | None) -> Any:
+    """[[A, B], [Bᵀ, 0]] with the columns of B scaled to entries of order one."""
+    import scipy.sparse
+
+    if border is None:
+        return matrix
+    sides = scipy.sparse.csr_array(border / np.abs(border).max(axis=0))
+    return scipy.sparse.block_array([[matrix, sides], [sides.T, None]], format="csr")
 
 
 def factoriser(backend: str | None) -> Any:
@@ -217,106 +265,131 @@ def factoriser(backend: str | None) -> Any:
 
 
 class SuperLUFactor:
-    """SciPy's SuperLU. Rows given in CSR order are the columns of the transpose, which is what gets factorised."""
+    """SciPy's SuperLU of a scaled, perhaps bordered matrix.
 
-    def __init__(self, values, indices, indptr, border, symmetric: bool):
+    Rows given in CSR order are the columns of the transpose, which is what gets factorised. `negative` is the number of
+    negative eigenvalues of a symmetric matrix, or 1 where all that is known is that there are some.
+    """
+
+    def __init__(self, matrix: Any, border: np.ndarray | None, symmetric: bool):
         import scipy.sparse
-        import scipy.sparse.linalg
 
-        n = len(indptr) - 1
-        self.size, self.singular, self.negative, self.lu = n, False, 0, None
-        matrix = scipy.sparse.csc_array((values, indices.astype(np.intc), indptr.astype(np.intc)), shape=(n, n))
+        self.size, self.negative = matrix.shape[0], 0
+        matrix = bordered(matrix, border)
+        matrix = scipy.sparse.csc_array((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape)
         matrix.eliminate_zeros()
-        if n == 0:
+        if not symmetric:
+            self.lu = lu(matrix, permc_spec="COLAMD", diag_pivot_thresh=0.1)
             return
-        definite = symmetric and border is None
-        if border is not None:
-            sides = scipy.sparse.csc_array(border)
-            matrix = scipy.sparse.block_array([[matrix, sides], [sides.T, None]], format="csc")
-        # Symmetric positive definite matrices need no pivoting: the ordering alone decides the fill.
-        options = {
-            "permc_spec": "MMD_AT_PLUS_A" if symmetric else "COLAMD",
-            "diag_pivot_thresh": 0.0 if definite else 0.1,
-            "options": {"SymmetricMode": symmetric},
-        }
-        try:
-            self.lu = scipy.sparse.linalg.splu(matrix, **options)
-        except RuntimeError as error:
-            if "singular" not in str(error):
-                raise
-            self.singular = True
+        # A positive definite matrix needs no pivoting: the ordering alone decides the fill, and without row exchanges
+        # the signs of the pivots are those of the eigenvalues. Any other is factorised again, with pivoting.
+        options = {"permc_spec": "MMD_AT_PLUS_A", "options": {"SymmetricMode": True}}
+        self.lu = lu(matrix, diag_pivot_thresh=0.0, **options)
+        if self.lu is None:
             return
-        if definite:
-            # Without row exchanges the signs of the pivots are those of the eigenvalues.
-            pivots = self.lu.U.diagonal()
-            same_order = np.array_equal(self.lu.perm_r, self.lu.perm_c)
-            self.negative = int((pivots < 0).sum()) if same_order else 0
-        self.singular = is_singular(matrix.diagonal(), lambda b: self.solve(b, False), n)
+        if np.array_equal(self.lu.perm_r, self.lu.perm_c):
+            self.negative = int((self.lu.U.diagonal() < 0).sum())
+        else:
+            self.negative = 1  # a zero pivot in a matrix that is not singular (with a border, that tells nothing)
+        if self.negative or border is not None:
+            self.lu = lu(matrix, diag_pivot_thresh=0.1, **options)
 
-    def solve(self, b: np.ndarray, transpose: bool) -> np.ndarray:
+    def solve(self, b: np.ndarray, transpose: bool = False) -> np.ndarray:
         if self.lu is None:
             return np.full_like(b, np.nan)
         padded = np.pad(b, (0, self.lu.shape[0] - self.size))
         return self.lu.solve(padded, "N" if transpose else "T")[: self.size]
 
 
+def lu(matrix: Any, **options) -> Any:
+    """SuperLU, or None of a matrix that is exactly singular."""
+    import scipy.sparse.linalg
+
+    try:
+        return scipy.sparse.linalg.splu(matrix, **options)
+    except RuntimeError as error:
+        if "singular" not in str(error):
+            raise
+        return None
+
+
 class PardisoFactor:
     """MKL PARDISO through pypardiso: real nonsymmetric, or symmetric indefinite with its inertia."""
 
-    def __init__(self, values, indices, indptr, border, symmetric: bool):
-        import pypardiso
+    def __init__(self, matrix: Any, border: np.ndarray | None, symmetric: bool):
         import scipy.sparse
+        from pypardiso.pardiso_wrapper import PyPardisoError
 
-        n = len(indptr) - 1
-        self.size, self.singular, self.negative, self.solver = n, False, 0, None
-        matrix = scipy.sparse.csr_matrix((values, indices, indptr), shape=(n, n))
-        if n == 0:
-            return
-        if border is not None:
-            sides = scipy.sparse.csr_matrix(border)
-            matrix = scipy.sparse.bmat([[matrix, sides], [sides.T, None]], format="csr")
-        diagonal = matrix.diagonal()
-        self.symmetric = symmetric
-        self.matrix = scipy.sparse.csr_matrix(with_diagonal(scipy.sparse.triu(matrix)) if symmetric else matrix)
-        self.matrix.sort_indices()
-        self.solver = pypardiso.PyPardisoSolver(mtype=-2 if symmetric else 11)
-        self.solver.factorize(self.matrix)
+        self.size, self.negative, self.failed = matrix.shape[0], 0, False
+        matrix = bordered(matrix, border)
+        # Zeros on the diagonal are far from any pivot order that is stable: let PARDISO match and scale there.
+        matching = int(not symmetric or bool((matrix.diagonal() == 0).any()))
+        self.matrix = with_diagonal(scipy.sparse.triu(matrix) if symmetric else matrix)
+        # The same arrays read by columns are the transpose: that is how pypardiso is asked to solve with it.
+        arrays = (self.matrix.data, self.matrix.indices, self.matrix.indptr)
+        self.transposed = self.matrix if symmetric else scipy.sparse.csc_matrix(arrays, shape=self.matrix.shape)
+        self.solver = pardiso_solver()
+        self.solver.set_matrix_type(-2 if symmetric else 11)
+        # All parameters given (1), ordering by METIS (2), no pivot replaced by a larger one that would hide a singular
+        # matrix (10), scaling and matching (11, 13), Bunch–Kaufman pivots (21).
+        for index, value in {1: 1, 2: 2, 10: 20, 11: matching, 13: matching, 21: 1}.items():
+            self.solver.set_iparm(index, value)
+        weakref.finalize(self, self.solver.free_memory, everything=True)
+        try:
+            self.solver.factorize(self.matrix)
+        except PyPardisoError as error:
+            if error.value not in (-4, -7):  # a zero pivot, a singular diagonal matrix
+                raise
+            self.failed = True
         if symmetric:
             self.negative = int(self.solver.get_iparm(23))
-        self.singular = is_singular(diagonal, lambda b: self.solve(b, False), n)
 
-    def solve(self, b: np.ndarray, transpose: bool) -> np.ndarray:
-        assert self.solver is not None
-        self.solver.set_iparm(12, 2 if transpose and not self.symmetric else 0)
-        self.solver.set_phase(33)
+    def solve(self, b: np.ndarray, transpose: bool = False) -> np.ndarray:
+        if self.failed:
+            return np.full_like(b, np.nan)
         padded = np.pad(b, (0, self.matrix.shape[0] - self.size))
-        return self.solver._call_pardiso(self.matrix, padded)[: self.size]
-
-    def __del__(self):
-        if getattr(self, "solver", None) is not None:
-            self.solver.free_memory(everything=True)
+        return self.solver.solve(self.transposed if transpose else self.matrix, padded)[: self.size]
 
 
-def with_diagonal(upper: Any) -> Any:
-    """The upper triangle with every diagonal entry stored, zero or not, as PARDISO wants it."""
+@cache
+def pardiso_library() -> Any:
+    """pypardiso with the MKL found: it looks through the file system for it each time it is asked."""
+    from pypardiso.pardiso_wrapper import PyPardisoSolver
+
+    return PyPardisoSolver()
+
+
+def pardiso_solver() -> Any:
+    """A solver without any factorisation yet."""
+    solver = copy(pardiso_library())
+    solver.pt, solver.iparm = np.zeros_like(solver.pt), np.zeros_like(solver.iparm)
+    return solver
+
+
+def with_diagonal(matrix: Any) -> Any:
+    """The matrix with every diagonal entry stored, zero or not, as PARDISO wants it."""
     import scipy.sparse
 
-    n = upper.shape[0]
-    coo = upper.tocoo()
-    index = np.arange(n)
+    n = matrix.shape[0]
+    coo, index = matrix.tocoo(), np.arange(n)
     data = (np.r_[coo.data, np.zeros(n)], (np.r_[coo.row, index], np.r_[coo.col, index]))
-    return scipy.sparse.csr_matrix(data, shape=(n, n))
+    full = scipy.sparse.csr_matrix(data, shape=(n, n))
+    full.sort_indices()
+    return full
 
 
-def is_singular(diagonal: np.ndarray, solve: Any, n: int) -> bool:
-    """Whether ‖D^½ A⁻¹ D^½ z‖ for one random z shows a condition number at the limit of double precision."""
-    scale = np.sqrt(np.abs(diagonal[:n]))
-    scale[scale == 0] = 1
-    z = np.random.default_rng(0).standard_normal(n)
+def is_singular(factor: Any, n: int, limit: float) -> bool:
+    """Whether ‖A⁻¹‖ of a scaled matrix, by two steps of inverse iteration from a random vector, exceeds the limit.
+
+    With a limit of 2/ε: a change of A in its last digits would make it singular, so that nothing can be solved with it.
+    """
+    z, grown = np.random.default_rng(0).standard_normal(n), []
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        grown = np.linalg.norm(scale * solve(scale * z)) / np.linalg.norm(z)
-    return not grown < 1e13
+        for _ in range(2):
+            z = factor.solve(z / np.linalg.norm(z))
+            grown.append(np.linalg.norm(z))
+    return not max(grown) < limit
 
 
 # -- conjugate gradients -----------------------------------------------------------------------------------------------
@@ -324,7 +397,7 @@ def is_singular(diagonal: np.ndarray, solve: Any, n: int) -> bool:
 
 @dataclass(frozen=True)
 class CG:
-    """Conjugate gradients preconditioned by the diagonal, matrix-free, all batch items at once, on any device.
+    """Conjugate gradients preconditioned by the diagonal, all batch items at once, on any device.
 
     Args:
         rtol: stop at ‖r‖ ≤ rtol ‖b‖; by default at the tolerance of the solver that calls.
@@ -361,17 +434,18 @@ class PreparedCG:
         x, r = torch.zeros_like(b), b
         z = self.inverse_diagonal * r
         p, rz = z, dot(r, z, lead)
+        stopped = torch.zeros_like(self.indefinite)
         self.iterations = torch.zeros_like(self.iterations)
         # A look at the residual waits for a GPU; on the CPU it costs nothing.
         every = 1 if b.device.type == "cpu" else 10
         for k in range(self.method.max_iterations):
-            running = (norm(r, lead) > target) & ~self.indefinite
+            running = (norm(r, lead) > target) & ~stopped
             if k % every == 0 and not bool(running.any()):
                 break
             Ap = system.apply(p)
             curvature = dot(p, Ap, lead)
             turned = running & (curvature <= 0)
-            self.indefinite = self.indefinite | turned
+            stopped, self.indefinite = stopped | turned, self.indefinite | turned
             # Negative curvature: hand back that direction, downhill, for a search along it.
             x = torch.where(per_item(turned, x), p, x)
             running = running & ~turned
@@ -390,9 +464,3 @@ def default_linear(system_space: Any, symmetric: bool) -> LinearMethod:
     if system_space.device.type == "cpu" and (small or not symmetric):
         return Direct()
     return CG()
-
-
-def fixed_mask(lowered: Lowered, active: Bool[Tensor, "..."] | None) -> Tensor | None:
-    """Dofs held fixed: prescribed, or at a bound."""
-    mask = lowered.constraint.mask
-    return mask if active is None else active if mask is None else active | mask

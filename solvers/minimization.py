@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fem.energy import Energy, Functional, Lowered, WeakForm
+from fem.boundary import MeanZero
+from fem.energy import Energy, Functional, WeakForm
+from fem.lowered import Lowered
 from fem.parameters import Function, Parameter
 from fem.space import AnySpace, FunctionSpace
 from solvers.adjoint import Stationary, attach
@@ -94,10 +96,13 @@ def run(
     batches = [b.shape[: b.ndim - len(space.shape)] for b in limits if b is not None]
     batch = tuple(torch.broadcast_shapes(detached.full_batch(u), *batches))
     u = u.expand(*batch, *space.shape)
-    check_capture(detached, u)
+    if torch.is_grad_enabled():
+        check_capture(detached, u)
 
     box = None
     if any(b is not None for b in limits):
+        if isinstance(problem.constraint, MeanZero):
+            raise ValueError("`lower` and `upper` do not go with `MeanZero`: shifting the mean would cross them.")
         box = Bounds(*[None if b is None else b.detach().expand(*batch, *space.shape) for b in limits])
         if box.lower is not None and box.upper is not None and bool((box.lower > box.upper).any()):
             raise ValueError("`lower` exceeds `upper` at some dofs, so no u is allowed.")
@@ -107,7 +112,7 @@ def run(
         report = descent(detached, u, method, box)
     else:
         chosen = Newton() if method is None else Newton(method) if isinstance(method, Direct | CG) else method
-        linear = chosen.linear or default_linear(space, symmetric)
+        linear = chosen.linear or default_linear(space, symmetric and minimum)
         name = f"Newton with {linear}"
         with torch.no_grad():
             report = newton(detached, u, replace(chosen, linear=linear), symmetric, minimum, box)
@@ -187,11 +192,11 @@ def bound_dofs(space: AnySpace, bound: Any, name: str) -> Tensor | None:
         bound = bound.values
     if isinstance(bound, Tensor) and bound.ndim:
         return space.check(bound, name)
-    if callable(bound):
-        if not isinstance(space, FunctionSpace):
-            raise ValueError(f"`{name}` on a mixed space must be a number or a dof tensor.")
-        return space.interpolate(bound)
-    return torch.as_tensor(bound, dtype=space.dtype, device=space.device).expand(space.shape)
+    if isinstance(bound, int | float | Tensor):
+        return torch.as_tensor(bound, dtype=space.dtype, device=space.device).expand(space.shape)
+    if not isinstance(space, FunctionSpace):
+        raise ValueError(f"`{name}` on a mixed space must be a number or a dof tensor.")
+    return space.interpolate(bound)
 
 
 @dataclass(frozen=True)

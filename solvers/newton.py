@@ -1,9 +1,10 @@
 """Newton's method with a line search, for a whole batch at once: minima of energies and zeros of weak forms.
 
 One step solves a quadratic energy exactly. Otherwise the step is halved until the energy (for weak forms the residual)
-falls enough; where the curvature along it is negative the search goes downhill and outward instead, and an energy that
-never stops falling is reported. Bounds are handled by projection: dofs at a bound that the energy presses against it
-are held there, the others take a Newton step (Bertsekas, Projected Newton methods, 1982).
+falls enough; where the Hessian is indefinite the step is one of conjugate gradients, along a direction of negative
+curvature if they meet one, which is then searched outward, and an energy that never stops falling is reported. Bounds
+are handled by projection: dofs at a bound that the energy presses against it are held there, the others take a Newton
+step (Bertsekas, Projected Newton methods, 1982).
 """
 
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fem.energy import Lowered
-from solvers.linear import LinearMethod, Prepared, System, default_linear
+from fem.lowered import Lowered
+from solvers.linear import CG, DirectFactors, LinearMethod, Prepared, System, default_linear
 from solvers.solution import Status, default_rtol, dot, norm, per_item
 
 
@@ -48,6 +49,7 @@ class Report:
 
 STATUSES = list(Status)
 RUNNING = -1
+ROUND_OFF = 2  # residuals up to so many times their round-off count as zero
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,12 @@ def newton(
             r = r.masked_fill(report.active, 0)
             mask = report.active if mask is None else report.active | mask
         scale = norm(size, lead)
-        report.residual = torch.where(scale > 0, norm(r, lead) / scale, norm(r, lead))
+        found = torch.where(scale > 0, norm(r, lead) / scale, norm(r, lead))
+        report.residual = torch.where(codes == RUNNING, found, report.residual)
         finish(codes, ~torch.isfinite(report.residual), Status.NOT_FINITE)
         finish(codes, report.residual <= rtol, Status.CONVERGED)
         if step and bool((codes == RUNNING).any()):
-            finish(codes, norm(r, lead) <= 2 * round_off(lowered, u, r, mask), Status.CONVERGED)
+            settle(codes, report, norm(r, lead), round_off(lowered, u, r, mask))
         if not bool((codes == RUNNING).any()):
             break
         if step == method.max_iterations:
@@ -111,32 +114,99 @@ def newton(
             break
         system = System(lowered, u, mask, symmetric)
         if prepared is None or not system.same_matrix(prepared.system):
-            free_direction = system.unconstrained_direction() if step == 0 else None
-            prepared = None if free_direction else linear.prepare(system)
-            if prepared is None or bool(prepared.singular.any()):
-                report.detail = f" (nothing determines the {free_direction})" if free_direction else ""
-                finish(codes, torch.ones_like(codes) if prepared is None else prepared.singular, Status.SINGULAR)
-                if not bool((codes == RUNNING).any()) or prepared is None:
-                    break
+            prepared = prepare(system, linear, codes, report)
+            if prepared is None:
+                break
         running = codes == RUNNING
         s = prepared.solve(-r, 0.3 * rtol * scale)
+        if minimum and bool((running & prepared.indefinite).any()) and not isinstance(linear, CG):
+            # H⁻¹ may point anywhere; conjugate gradients go downhill and find a direction of negative curvature.
+            s = torch.where(per_item(prepared.indefinite, s), CG(rtol=1e-2).prepare(system).solve(-r), s)
         s = torch.where(per_item(running, s), s, 0)
         finish(codes, ~torch.isfinite(norm(s, lead)), Status.NOT_FINITE)
+        if not minimum and isinstance(linear, CG) and bool((running & prepared.indefinite).any()):
+            report.detail = " (conjugate gradients met negative curvature; use `Direct()`)"
+            finish(codes, prepared.indefinite, Status.STALLED)
         if minimum:
             assert energy is not None
             u, energy = descend(lowered, u, s, r, energy, codes, bounds, prepared.indefinite)
         else:
             u = reduce_residual(lowered, u, s, r, codes)
         report.iterations += running
-    if minimum and prepared is not None and bool(prepared.indefinite.any()):
-        codes[(codes == STATUSES.index(Status.CONVERGED)) & prepared.indefinite] = STATUSES.index(Status.SADDLE)
+    if bounds is None and isinstance(prepared, DirectFactors):
+        u = refine(lowered, u, prepared, codes)
+    if minimum and bool((codes == STATUSES.index(Status.CONVERGED)).any()):
+        prepared = check_minimum(System(lowered, u, mask), linear, codes, report, prepared, bounds)
     report.u, report.prepared = u, prepared
     return report
 
 
-def finish(codes: Tensor, items: Tensor, status: Status) -> None:
-    """Record the status of items that are still running."""
-    codes[(codes == RUNNING) & items.bool()] = STATUSES.index(status)
+def refine(lowered: Lowered, u: Tensor, prepared: DirectFactors, codes: Tensor) -> Tensor:
+    """One step of iterative refinement, kept where the residual falls: it costs one more solve with the factors.
+
+    The assembled matrix carries round-off that a solution on a fine mesh amplifies by 1/h²; the residual does not.
+    """
+    lead = u.ndim - len(lowered.space.shape)
+    r = lowered.residual(u)
+    trial = u + prepared.solve(-r)
+    better = (norm(lowered.residual(trial), lead) < norm(r, lead)) & (codes == STATUSES.index(Status.CONVERGED))
+    return torch.where(per_item(better, u), trial, u)
+
+
+def prepare(
+    system: System, linear: LinearMethod, codes: Tensor, report: Report, kind: int = RUNNING
+) -> Prepared | None:
+    """The system made ready, or None if no item of that kind is left: some fail before, or in the factorisation."""
+    finish(codes, ~system.finite, Status.NOT_FINITE, kind)
+    for name, undetermined in system.unconstrained_directions():
+        if bool((undetermined & (codes == kind)).any()):
+            report.detail = f" (nothing determines the {name})"
+        finish(codes, undetermined, Status.SINGULAR, kind)
+    if not bool((codes == kind).any()):
+        return None
+    prepared = linear.prepare(system)
+    finish(codes, prepared.singular, Status.SINGULAR, kind)
+    return prepared if bool((codes == kind).any()) else None
+
+
+def check_minimum(
+    system: System,
+    linear: LinearMethod,
+    codes: Tensor,
+    report: Report,
+    prepared: Prepared | None,
+    bounds: Bounds | None,
+) -> Prepared | None:
+    """Tell minima from other stationary points by the signs of the Hessian's eigenvalues there, where they are known.
+
+    An energy with a negative one whose Hessian is the same elsewhere too is quadratic, and falls without end.
+    """
+    converged = STATUSES.index(Status.CONVERGED)
+    stale = prepared is not None and bool(prepared.indefinite.any()) and not system.same_matrix(prepared.system)
+    if prepared is None or stale:
+        prepared = prepare(system, linear, codes, report, converged)
+    if prepared is None or not bool(prepared.indefinite.any()):
+        return prepared
+    elsewhere = System(system.lowered, 2 * system.u + 1, system.fixed)
+    quadratic = bounds is None and elsewhere.same_matrix(system)
+    finish(codes, prepared.indefinite, Status.UNBOUNDED if quadratic else Status.SADDLE, converged)
+    return prepared
+
+
+def finish(codes: Tensor, items: Tensor, status: Status, kind: int = RUNNING) -> None:
+    """Record the status of items that are still running (or of another kind)."""
+    codes[(codes == kind) & items.bool()] = STATUSES.index(status)
+
+
+def settle(codes: Tensor, report: Report, size: Tensor, floor: Tensor) -> None:
+    """Record convergence of items whose residual is nothing but round-off, and its size relative to ‖|H||u|‖ ≈ floor/ε.
+
+    All contributions may be round-off too (a constant u), and then say nothing about its size.
+    """
+    items = (size <= ROUND_OFF * floor) & (codes == RUNNING)
+    eps = torch.finfo(size.dtype).eps
+    report.residual = torch.where(items & (floor > 0), eps * size / floor, report.residual)
+    finish(codes, items, Status.CONVERGED)
 
 
 def round_off(lowered: Lowered, u: Tensor, r: Tensor, mask: Tensor | None) -> Float[Tensor, "*b"]:

@@ -22,7 +22,8 @@ class Status(Enum):
     )
     SINGULAR = (
         "the problem is singular: some change of u leaves every equation as it is. Prescribe values with `Dirichlet`, "
-        "fix the mean of a pure Neumann problem with `MeanZero(V)`, or add a term that sees that change"
+        "fix the mean of a pure Neumann problem with `MeanZero(V)`, or add a term that sees that change; if only the "
+        "Hessian at the start is to blame, start elsewhere with `initial=`"
     )
     UNBOUNDED = (
         "the energy has no lower bound: it keeps falling along a direction of negative curvature. Check the signs of "
@@ -51,7 +52,8 @@ class Solution:
         iterations: Newton steps, or steps of the method asked for.
         residual: relative: ‖Σ_q r_q‖ / ‖Σ_q |r_q|‖ over the contributions r_q of the quadrature points and of each
             derivative in the density: 1 means forces that do not balance at all and round-off means equilibrium,
-            whatever the scale of the problem or the initial guess.
+            whatever the scale of the problem or the initial guess. Where nothing is left but the round-off of u
+            itself, ‖r‖ / ‖|H||u|‖.
         energy: J at the value; NaN for weak forms.
         method: what ran, in words.
     """
