@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MixedSpace, integrate, unit_interval, unit_square
-from fem.assembly import chunks, element_matrices, flat_dofs, make_pattern, scatter_fluxes
+from fem.assembly import chunks, element_matrices, flat_dofs, make_pattern, pattern_by_keys, scatter_fluxes
 from fem.bspline_element import BSpline
 from fem.cells import CELLS
 from fem.geometry import cell_domains
@@ -278,3 +278,11 @@ def test_constant_strain_is_in_equilibrium() -> None:
 def test_domains_and_blocks_agree() -> None:
     mesh = scrambled(mixed_mesh())
     assert [d.block for d in cell_domains(mesh, 2)] == [0, 1]
+
+
+@all_spaces
+def test_both_ways_to_make_a_pattern_agree(name: str) -> None:
+    V = spaces(name)
+    rows, keys = make_pattern(V), pattern_by_keys([flat_dofs(V, domain) for domain in V.domains()], V.num_dofs)
+    assert all(torch.equal(getattr(rows, part), getattr(keys, part)) for part in ("crow", "column", "row", "diagonal"))
+    assert all(torch.equal(a.long(), b) for a, b in zip(rows.positions, keys.positions, strict=True))
