@@ -4,9 +4,8 @@
 
 is assembled by both from the same cells with the same quadrature: ritz differentiates the density ½|∇u|² twice,
 scikit-fem evaluates the bilinear form. Cold times include mesh, basis and sparsity pattern, repeated ones only the
-matrix. Runs are interleaved, and medians compared. Both matrices are checked to agree entry by entry after matching dofs by coordinates.
-
-Source of the peer: Gustafsson and McBain, scikit-fem, Journal of Open Source Software 5, 2020.
+matrix. Runs are interleaved, and medians compared. Both matrices are checked to agree entry by entry after matching
+dofs by coordinates.
 """
 
 import statistics
