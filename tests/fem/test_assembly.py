@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MixedSpace, integrate, unit_interval, unit_square
-from fem.assembly import element_matrices, flat_dofs, make_pattern, ranges, scatter_fluxes
+from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MixedSpace, assembly, integrate, unit_interval, unit_square
+from fem.assembly import element_matrices, flat_dofs, make_pattern, scatter_fluxes
 from fem.bspline_element import BSpline
 from fem.cells import CELLS
 from fem.geometry import cell_domains
@@ -185,8 +185,26 @@ def test_patterns_are_made_once() -> None:
     assert V.pattern is first
 
 
-def test_ranges() -> None:
-    assert ranges(torch.tensor([5, 0, 9]).numpy(), torch.tensor([2, 0, 3]).numpy()).tolist() == [5, 6, 9, 10, 11]
+@all_spaces
+def test_portions_of_cells_do_not_matter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matrices assembled a few cells at a time are those assembled at once, for a batch on cells and facets too."""
+    V = spaces(name)
+
+    def squares(u, rank: int) -> Tensor:
+        ranks = [rank + (field.components is not None) for field in V.fields]
+        parts = zip(u if isinstance(u, tuple) else (u,), ranks, strict=True)
+        return torch.stack([s.square().flatten(s.ndim - r).sum(-1) if r else s.square() for s, r in parts]).sum(0)
+
+    def density(x: Tensor, u, grad_u) -> Tensor:
+        return (1 + squares(u, 0)) * (1 + squares(grad_u, 1)) ** 0.75
+
+    def side(x: Tensor, u, normal: Tensor) -> Tensor:
+        return (1 + squares(u, 0)) ** 1.5 * (1 + normal[..., 0])
+
+    lowered = Energy(V, density, boundary={"boundary": side}).lower()
+    whole = lowered.matrix_values(random(V, 2))
+    monkeypatch.setattr(assembly, "CHUNK", 1)
+    torch.testing.assert_close(lowered.matrix_values(random(V, 2)), whole)
 
 
 # -- element matrices --------------------------------------------------------------------------------------------------
