@@ -65,7 +65,8 @@ class Mesh:
 
     def _set(self, topology: Topology, facet_tags: dict, cell_tags: dict, uniform: bool = False) -> None:
         self.topology, self.cell_tags = topology, cell_tags
-        self.facet_tags: dict[str, Selector] = facet_tags  # sides of grids wait as callables of the topology
+        # Sides of grids wait as callables until they are asked for.
+        self.facet_tags: dict[str, Tensor | Callable[[Topology], Tensor]] = facet_tags
         self._uniform_version = self.nodes._version if uniform else None
 
     def _tag(self, facet_tags: Mapping[str, Selector], cell_tags: Mapping[str, Selector]) -> None:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MixedSpace, assembly, integrate, unit_interval, unit_square
-from fem.assembly import element_matrices, flat_dofs, make_pattern, scatter_fluxes
+from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MixedSpace, integrate, unit_interval, unit_square
+from fem.assembly import chunks, element_matrices, flat_dofs, make_pattern, scatter_fluxes
 from fem.bspline_element import BSpline
 from fem.cells import CELLS
 from fem.geometry import cell_domains
@@ -185,28 +185,6 @@ def test_patterns_are_made_once() -> None:
     assert V.pattern is first
 
 
-@all_spaces
-def test_portions_of_cells_do_not_matter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Matrices assembled a few cells at a time are those assembled at once, for a batch on cells and facets too."""
-    V = spaces(name)
-
-    def squares(u, rank: int) -> Tensor:
-        ranks = [rank + (field.components is not None) for field in V.fields]
-        parts = zip(u if isinstance(u, tuple) else (u,), ranks, strict=True)
-        return torch.stack([s.square().flatten(s.ndim - r).sum(-1) if r else s.square() for s, r in parts]).sum(0)
-
-    def density(x: Tensor, u, grad_u) -> Tensor:
-        return (1 + squares(u, 0)) * (1 + squares(grad_u, 1)) ** 0.75
-
-    def side(x: Tensor, u, normal: Tensor) -> Tensor:
-        return (1 + squares(u, 0)) ** 1.5 * (1 + normal[..., 0])
-
-    lowered = Energy(V, density, boundary={"boundary": side}).lower()
-    whole = lowered.matrix_values(random(V, 2))
-    monkeypatch.setattr(assembly, "CHUNK", 1)
-    torch.testing.assert_close(lowered.matrix_values(random(V, 2)), whole)
-
-
 # -- element matrices --------------------------------------------------------------------------------------------------
 
 
@@ -232,6 +210,23 @@ def test_diagonals_of_element_matrices(name: str, batch: tuple) -> None:
         assert whole.shape == (*batch, e, size, size)
         torch.testing.assert_close(diagonal, whole.diagonal(dim1=-2, dim2=-1), rtol=1e-11, atol=1e-13)
         torch.testing.assert_close(whole, whole.mT, rtol=1e-11, atol=1e-13)
+
+
+@all_spaces
+def test_matrices_made_in_portions(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cell by cell or all at once: the same matrix, and every cell in exactly one portion."""
+    V = spaces(name)
+    flat = (lambda x, u, g: u[1] ** 3 + g[0].sum((-2, -1)) ** 2) if name == "mixed" else None
+    rank = -1 if name != "vector" else (-2, -1)
+    energy = Energy(V, flat or (lambda x, u, g: (1 + x[..., 0]) * g.sum(rank) ** 4))
+    u = random(V, 2)
+    whole = energy.hessian(u).values()
+    monkeypatch.setattr("fem.assembly.CHUNK", 1)
+    for domain in V.domains():
+        portions = chunks(V, domain, (2,))
+        assert [p.start for p in portions] == list(range(len(flat_dofs(V, domain))))
+        assert all(p.stop - p.start == 1 for p in portions)
+    torch.testing.assert_close(energy.hessian(u).values(), whole, rtol=1e-12, atol=1e-13)
 
 
 def test_uniform_grids_and_moved_ones_give_the_same_matrix() -> None:
