@@ -259,7 +259,7 @@ def pattern_by_rows(blocks: list[np.ndarray], n: int) -> Pattern:
     # Incidence of element rows and dofs: its transpose lists, dof by dof, the element rows that feed a matrix row.
     local = np.arange(dofs.size + 1, dtype=index)
     incidence = scipy.sparse.csr_array((local[:-1], dofs.reshape(-1), local), shape=(dofs.size, n + 1)).tocsc()
-    rows, starts_of_rows = incidence.indices, incidence.indptr * index(width)
+    rows, starts_of_rows = incidence.indices, np.asarray(incidence.indptr * index(width), dtype=index)
     entries = rows[:, None] * index(width) + np.arange(width, dtype=index)
     columns = dofs[rows // index(width)]
     unsummed = scipy.sparse.csr_array((entries.reshape(-1), columns.reshape(-1), starts_of_rows), shape=(n + 1, n + 1))
