@@ -14,7 +14,7 @@ slow: .venv/.installed
 	$(BIN)/python -m pytest -m slow
 
 benchmarks: .venv/.installed
-	$(BIN)/python -m examples.benchmarks.assembly
+	OMP_NUM_THREADS=1 $(BIN)/python -m examples.benchmarks.assembly
 
 lint: .venv/.installed
 	$(BIN)/ruff format --check .
