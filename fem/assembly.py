@@ -144,9 +144,9 @@ def local_matrices(
 ) -> Tensor:
     """One coefficient's share of some cells' matrices, "*b e (a c) (a c)" or its diagonal "*b e (a c)"."""
     rows, columns, nb = coefficient.row[1], coefficient.column[1], len(batch)
-    factors = {"inverse": geometry.inverse, "weights": geometry.weights, "second": geometry.second}
-    factors = {name: cells_inmost(of_cells(t, cells), 0) for name, t in factors.items() if t is not None}
-    geometry, d = replace(geometry, **factors), geometry.points.shape[-1]
+    sliced = {name: of_cells(t, cells) for name, t in vars(geometry).items() if t is not None}
+    factors = {name: cells_inmost(sliced[name], 0) for name in ("inverse", "weights", "second") if name in sliced}
+    geometry, d = replace(geometry, **sliced | factors), geometry.points.shape[-1]
     value = cells_inmost(coefficient.value.movedim(nb, 0)[cells].movedim(0, nb), nb)
     ci, cj = test.components or 1, trial.components or 1
     value = value.reshape(*value.shape[: nb + 2], ci, d**rows, cj, d**columns)
