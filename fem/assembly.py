@@ -144,9 +144,9 @@ def local_matrices(
 ) -> Tensor:
     """One coefficient's share of some cells' matrices, "*b e (a c) (a c)" or its diagonal "*b e (a c)"."""
     rows, columns, nb = coefficient.row[1], coefficient.column[1], len(batch)
-    sliced = {name: of_cells(t, cells) for name, t in vars(geometry).items() if t is not None}
-    factors = {name: cells_inmost(sliced[name], 0) for name in ("inverse", "weights", "second") if name in sliced}
-    geometry, d = replace(geometry, **sliced | factors), geometry.points.shape[-1]
+    chosen = {name: of_cells(t, cells) for name, t in vars(geometry).items() if t is not None}
+    chosen |= {name: cells_inmost(chosen[name], 0) for name in ("inverse", "weights", "second") if name in chosen}
+    geometry, d = replace(geometry, **chosen), geometry.points.shape[-1]
     value = cells_inmost(coefficient.value.movedim(nb, 0)[cells].movedim(0, nb), nb)
     ci, cj = test.components or 1, trial.components or 1
     value = value.reshape(*value.shape[: nb + 2], ci, d**rows, cj, d**columns)
@@ -228,10 +228,28 @@ def flat_dofs(space: AnySpace, domain: Domain) -> Int[Tensor, "e A"]:
 
 
 def make_pattern(space: AnySpace) -> Pattern:
-    """The sparsity of matrices over a space, by sorting each row of the cells' couplings once."""
+    """The sparsity of matrices over a space."""
+    blocks = [flat_dofs(space, domain) for domain in space.domains()]
+    if space.device.type == "cpu":
+        return pattern_by_rows([block.numpy() for block in blocks], space.num_dofs)
+    return pattern_by_keys(blocks, space.num_dofs)
+
+
+def pattern_by_keys(blocks: list[Tensor], n: int) -> Pattern:
+    """The pattern on any device, by one sort of all couplings as keys row · n + column."""
+    keys = [(dofs[:, :, None] * n + dofs[:, None, :]).flatten() for dofs in blocks]
+    distinct, position = torch.unique(torch.cat(keys), return_inverse=True)
+    row, column = distinct // n, distinct % n
+    crow = torch.cat([row.new_zeros(1), torch.bincount(row, minlength=n).cumsum(0)])
+    parts = zip(position.split([len(key) for key in keys]), blocks, strict=True)
+    positions = tuple(part.reshape(*dofs.shape, dofs.shape[1]) for part, dofs in parts)
+    return Pattern(crow, column, row, positions, torch.nonzero(row == column).flatten())
+
+
+def pattern_by_rows(blocks: list[np.ndarray], n: int) -> Pattern:
+    """The same on the CPU, two to three times faster: each row of the matrix is sorted by itself."""
     import scipy.sparse
 
-    n, blocks = space.num_dofs, [flat_dofs(space, domain).cpu().numpy() for domain in space.domains()]
     width, starts = max(b.shape[1] for b in blocks), np.cumsum([0] + [len(b) for b in blocks])
     index = np.int32 if starts[-1] * width**2 < 2**31 else np.int64  # SciPy's tools run faster on short integers
     # Dofs "e A" of all cells; where blocks differ in width, a dof n that does not exist fills the gaps.
@@ -256,9 +274,9 @@ def make_pattern(space: AnySpace) -> Pattern:
     column = unsummed.indices[first[:-1]][: crow[-1]].astype(np.int64)
     row = np.repeat(np.arange(n), np.diff(crow))
     position = np.empty(entries.size, dtype=index)
-    position[unsummed.data] = total[1:] - 1
+    position[unsummed.data.astype(index, copy=False)] = total[1:] - 1
     position = position.reshape(-1, width, width)
-    to = lambda a: torch.from_numpy(np.ascontiguousarray(a)).to(space.device)  # noqa: E731
+    to = lambda a: torch.from_numpy(np.ascontiguousarray(a))  # noqa: E731
     positions = tuple(
         to(position[start : start + len(b), : b.shape[1], : b.shape[1]])
         for b, start in zip(blocks, starts, strict=False)

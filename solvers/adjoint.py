@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fem.lowered import Lowered
-from solvers.linear import LinearMethod, Prepared, System
+from solvers.system import LinearMethod, Prepared, System
 
 
 @runtime_checkable

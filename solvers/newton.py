@@ -14,8 +14,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fem.lowered import Lowered
-from solvers.linear import CG, DirectFactors, LinearMethod, Prepared, System, default_linear
+from solvers.direct import DirectFactors
+from solvers.linear import CG, default_linear
 from solvers.solution import Status, default_rtol, dot, norm, per_item
+from solvers.system import LinearMethod, Prepared, System
 
 
 @dataclass(frozen=True)

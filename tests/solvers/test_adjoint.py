@@ -236,8 +236,7 @@ def taylor(j, t, direction, order):
     remainders = []
     for h in (2e-2, 1e-2, 5e-3):
         with torch.no_grad():
-            moved = j(t + h * direction)
-        remainders.append(float((moved - value - h * slope - 0.5 * h * h * curvature).abs()))
+            remainders.append(float((j(t + h * direction) - value - h * slope - 0.5 * h * h * curvature).abs()))
     return [float(torch.log2(torch.tensor(a / b))) for a, b in pairwise(remainders)]
 
 
@@ -245,14 +244,15 @@ def taylor(j, t, direction, order):
 @BOTH
 def test_gradients(case, density):
     value, t = case(density)
-    assert gradcheck(functional(value), t.requires_grad_(), eps=1e-6, atol=1e-7, rtol=1e-5)
+    # Along a random direction where there are many entries; `test_taylor` takes another.
+    assert gradcheck(functional(value), t.requires_grad_(), atol=1e-7, rtol=1e-5, fast_mode=t.numel() > 4)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c not in (nodes, mean_zero_nodes, vector, batch, batch_shared)])
+@EVERY
 @BOTH
 def test_second_derivatives(case, density):
     value, t = case(density)
-    assert gradgradcheck(functional(value), t.requires_grad_(), eps=1e-6, atol=1e-6, rtol=1e-4)
+    assert gradgradcheck(functional(value), t.requires_grad_(), atol=1e-6, rtol=1e-4, fast_mode=t.numel() > 4)
 
 
 @EVERY
@@ -371,8 +371,9 @@ def test_gradients_at_an_obstacle():
     contact = string(load, lower).value == lower
     assert 2 < int(contact.sum()) < 10
     j = functional(lambda pair: string(*pair).value)
-    assert gradcheck(lambda *pair: j(pair), (load.requires_grad_(), lower.requires_grad_()), eps=1e-6, atol=1e-7)
-    assert gradgradcheck(lambda *pair: j(pair), (load, lower), eps=1e-6, atol=1e-6, rtol=1e-4)
+    pair = (load.requires_grad_(), lower.requires_grad_())
+    assert gradcheck(lambda *pair: j(pair), pair, atol=1e-7)
+    assert gradgradcheck(lambda *pair: j(pair), pair, atol=1e-6, rtol=1e-4, fast_mode=True)
     by_load, by_lower = torch.autograd.grad(string(load, lower).value.sum(), (load, lower))
     # Where it rests, the string moves with the obstacle; elsewhere the obstacle is not felt.
     assert float(by_lower[~contact].abs().max()) == 0.0
@@ -387,7 +388,7 @@ def test_gradients_at_an_obstacle_of_one_number():
     u = string(-8 * torch.ones(13, **F64), level).value
     (slope,) = torch.autograd.grad(u.sum(), level)
     h = 1e-6
-    moved = [string(-8 * torch.ones(13, **F64), float(level) + s).value.sum() for s in (h, -h)]
+    moved = [string(-8 * torch.ones(13, **F64), level.detach() + s).value.sum() for s in (h, -h)]
     torch.testing.assert_close(slope, (moved[0] - moved[1]) / (2 * h), rtol=1e-7, atol=0)
 
 
@@ -480,6 +481,6 @@ def test_no_intermediate_grows_with_the_square_of_the_dofs():
             u = minimize(energy, (W.function(k), 2.0)).value
             (first,) = torch.autograd.grad((u**2).sum(), k, create_graph=True)
             first.sum().backward()
-        assert spy.numel < W.num_dofs**2 / 8
         largest.append(spy.numel)
+    assert largest[1] < W.num_dofs**2 / 8
     assert largest[1] < 4.5 * largest[0]
