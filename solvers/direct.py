@@ -125,7 +125,7 @@ def factoriser(backend: str | None) -> Any:
     if backend == "superlu":
         return SuperLUFactor
     try:
-        import pypardiso  # noqa: F401
+        import pypardiso  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError:
         if backend == "pardiso":
             raise ImportError('`Direct("pardiso")` needs pypardiso: pip install "ritz[direct]".') from None
@@ -187,7 +187,7 @@ class PardisoFactor:
 
     def __init__(self, matrix: Any, border: np.ndarray | None, symmetric: bool):
         import scipy.sparse
-        from pypardiso.pardiso_wrapper import PyPardisoError
+        from pypardiso.pardiso_wrapper import PyPardisoError  # pyright: ignore[reportMissingImports]
 
         self.size, self.negative, self.failed = matrix.shape[0], 0, False
         matrix = bordered(matrix, border)
@@ -223,7 +223,7 @@ class PardisoFactor:
 @cache
 def pardiso_library() -> Any:
     """pypardiso with the MKL found: it looks through the file system for it each time it is asked."""
-    from pypardiso.pardiso_wrapper import PyPardisoSolver
+    from pypardiso.pardiso_wrapper import PyPardisoSolver  # pyright: ignore[reportMissingImports]
 
     return PyPardisoSolver()
 
