@@ -2,16 +2,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test slow lint format clean
+.PHONY: demo test slow benchmarks lint format clean
 
 demo: .venv/.installed
 	$(BIN)/python -m examples.poisson --out results
 
 test: .venv/.installed
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow"
 
 slow: .venv/.installed
 	$(BIN)/python -m pytest -m slow
+
+benchmarks: .venv/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m examples.benchmarks.assembly
 
 lint: .venv/.installed
 	$(BIN)/ruff format --check .

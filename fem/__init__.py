@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fem.boundary import Dirichlet, MeanZero
-    from fem.bspline import BSpline
+    from fem.bspline_element import BSpline
     from fem.energy import Energy, WeakForm
     from fem.errors import MeshError
     from fem.grids import box, unit_cube, unit_interval, unit_square
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "fem.boundary": ("Dirichlet", "MeanZero"),
-    "fem.bspline": ("BSpline",),
+    "fem.bspline_element": ("BSpline",),
     "fem.energy": ("Energy", "WeakForm"),
     "fem.errors": ("MeshError",),
     "fem.grids": ("box", "unit_cube", "unit_interval", "unit_square"),

@@ -20,7 +20,7 @@ from fem.lagrange import Lagrange, lagrange_element
 from fem.quadrature import quadrature
 from fem.topology import Block, Topology, first_positions, unique_rows
 
-Selector = Tensor | Callable[[Tensor], Tensor] | Any
+Selector = Tensor | Callable[..., Any] | Any
 Cells = Tensor | Mapping[str, Tensor] | Any
 
 
@@ -65,7 +65,8 @@ class Mesh:
 
     def _set(self, topology: Topology, facet_tags: dict, cell_tags: dict, uniform: bool = False) -> None:
         self.topology, self.cell_tags = topology, cell_tags
-        self.facet_tags: dict[str, Selector] = facet_tags  # sides of grids wait as callables of the topology
+        # Sides of grids wait as callables until they are asked for.
+        self.facet_tags: dict[str, Tensor | Callable[[Topology], Tensor]] = facet_tags
         self._uniform_version = self.nodes._version if uniform else None
 
     def _tag(self, facet_tags: Mapping[str, Selector], cell_tags: Mapping[str, Selector]) -> None:
@@ -147,10 +148,9 @@ class Mesh:
         if tag not in self.facet_tags:
             known = ", ".join(repr(name) for name in ("boundary", *self.facet_tags))
             raise ValueError(f"unknown facet tag {tag!r}; this mesh has {known}.")
-        if callable(self.facet_tags[tag]):
-            self.facet_tags[tag] = self.facet_tags[tag](self.topology)
         chosen = self.facet_tags[tag]
-        assert isinstance(chosen, Tensor)
+        if not isinstance(chosen, Tensor):
+            chosen = self.facet_tags[tag] = chosen(self.topology)
         return chosen
 
     # -- other meshes from this one ------------------------------------------------------------------------------------

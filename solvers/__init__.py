@@ -5,14 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from solvers.descent import LBFGS, Adam
-    from solvers.linear import CG, Direct
+    from solvers.direct import Direct
+    from solvers.linear import CG
     from solvers.minimization import minimize, solve
     from solvers.newton import Newton
     from solvers.solution import ConvergenceError, Solution, Status
 
 _HOME = {
     "solvers.descent": ("LBFGS", "Adam"),
-    "solvers.linear": ("CG", "Direct"),
+    "solvers.direct": ("Direct",),
+    "solvers.linear": ("CG",),
     "solvers.minimization": ("minimize", "solve"),
     "solvers.newton": ("Newton",),
     "solvers.solution": ("ConvergenceError", "Solution", "Status"),

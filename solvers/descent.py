@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fem.energy import Lowered
+from fem.lowered import Lowered
 from solvers.newton import RUNNING, Bounds, Report, finish, round_off, settle
 from solvers.solution import Status, norm, per_item
 

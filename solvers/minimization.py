@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from fem.boundary import MeanZero
-from fem.energy import Energy, Functional, Lowered, WeakForm
+from fem.energy import Energy, Functional, WeakForm
+from fem.lowered import Lowered
 from fem.parameters import Function, Parameter
 from fem.space import AnySpace, FunctionSpace
 from solvers.adjoint import Stationary, attach
 from solvers.descent import LBFGS, Adam, descent
-from solvers.linear import CG, Direct, default_linear
+from solvers.direct import Direct
+from solvers.linear import CG, default_linear
 from solvers.newton import STATUSES, Bounds, Newton, Report, newton
 from solvers.solution import ConvergenceError, Solution, Status, flatten, nest
 

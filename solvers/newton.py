@@ -13,9 +13,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fem.energy import Lowered
-from solvers.linear import CG, DirectFactors, LinearMethod, Prepared, System, default_linear
+from fem.lowered import Lowered
+from solvers.direct import DirectFactors
+from solvers.linear import CG, default_linear
 from solvers.solution import Status, default_rtol, dot, norm, per_item
+from solvers.system import LinearMethod, Prepared, System
 
 
 @dataclass(frozen=True)

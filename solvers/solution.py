@@ -52,8 +52,8 @@ class Solution:
         iterations: Newton steps, or steps of the method asked for.
         residual: relative: ‖Σ_q r_q‖ / ‖Σ_q |r_q|‖ over the contributions r_q of the quadrature points and of each
             derivative in the density: 1 means forces that do not balance at all and round-off means equilibrium,
-            whatever the scale of the problem or the initial guess. Where every contribution vanishes at the solution,
-            so that both sums are round-off, it is relative to ‖|H||u|‖.
+            whatever the scale of the problem or the initial guess. Where nothing is left but the round-off of u
+            itself, ‖r‖ / ‖|H||u|‖.
         energy: J at the value; NaN for weak forms.
         method: what ran, in words.
     """

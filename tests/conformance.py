@@ -14,7 +14,8 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from fem import FunctionSpace
-from fem.bspline import BSpline, uniform_knots
+from fem.bspline import uniform_knots
+from fem.bspline_element import BSpline
 from fem.cells import CELLS, Cell
 from fem.lagrange import lagrange_element
 from fem.quadrature import quadrature

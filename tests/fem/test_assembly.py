@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MixedSpace, integrate, unit_interval, unit_square
-from fem.assembly import element_matrices, flat_dofs, make_pattern, ranges, scatter_fluxes
-from fem.bspline import BSpline
+from fem.assembly import chunks, element_matrices, flat_dofs, make_pattern, pattern_by_keys, scatter_fluxes
+from fem.bspline_element import BSpline
 from fem.cells import CELLS
 from fem.geometry import cell_domains
 from tests.problems import bend, disk, hard_mesh, mixed_mesh, polynomial, scrambled, small_mesh
@@ -185,10 +185,6 @@ def test_patterns_are_made_once() -> None:
     assert V.pattern is first
 
 
-def test_ranges() -> None:
-    assert ranges(torch.tensor([5, 0, 9]).numpy(), torch.tensor([2, 0, 3]).numpy()).tolist() == [5, 6, 9, 10, 11]
-
-
 # -- element matrices --------------------------------------------------------------------------------------------------
 
 
@@ -214,6 +210,26 @@ def test_diagonals_of_element_matrices(name: str, batch: tuple) -> None:
         assert whole.shape == (*batch, e, size, size)
         torch.testing.assert_close(diagonal, whole.diagonal(dim1=-2, dim2=-1), rtol=1e-11, atol=1e-13)
         torch.testing.assert_close(whole, whole.mT, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("step", [1, 3])
+@all_spaces
+def test_matrices_made_in_portions(name: str, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few cells at a time or all at once: the same matrix, and every cell in exactly one portion."""
+    V = spaces(name)
+    flat = (lambda x, u, g: u[1] ** 3 + g[0].sum((-2, -1)) ** 2) if name == "mixed" else None
+    rank = -1 if name != "vector" else (-2, -1)
+    energy = Energy(V, flat or (lambda x, u, g: (1 + x[..., 0]) * g.sum(rank) ** 4))
+    u = random(V, 2)
+    whole = energy.hessian(u).values()
+    widest = max(flat_dofs(V, domain).shape[1] for domain in V.domains())
+    monkeypatch.setattr("fem.assembly.CHUNK", step * 2 * widest**2)
+    for domain in V.domains():
+        e = len(flat_dofs(V, domain))
+        portions = [list(range(e))[p] for p in chunks(V, domain, (2,))]
+        assert [cell for portion in portions for cell in portion] == list(range(e))
+        assert len(portions[0]) == min(step, e) or len(V.domains()) > 1
+    torch.testing.assert_close(energy.hessian(u).values(), whole, rtol=1e-12, atol=1e-13)
 
 
 def test_uniform_grids_and_moved_ones_give_the_same_matrix() -> None:
@@ -265,3 +281,11 @@ def test_constant_strain_is_in_equilibrium() -> None:
 def test_domains_and_blocks_agree() -> None:
     mesh = scrambled(mixed_mesh())
     assert [d.block for d in cell_domains(mesh, 2)] == [0, 1]
+
+
+@all_spaces
+def test_both_ways_to_make_a_pattern_agree(name: str) -> None:
+    V = spaces(name)
+    rows, keys = make_pattern(V), pattern_by_keys([flat_dofs(V, domain) for domain in V.domains()], V.num_dofs)
+    assert all(torch.equal(getattr(rows, part), getattr(keys, part)) for part in ("crow", "column", "row", "diagonal"))
+    assert all(torch.equal(a.long(), b) for a, b in zip(rows.positions, keys.positions, strict=True))

@@ -9,7 +9,7 @@ from torch.autograd import gradcheck
 
 from fem import Dirichlet, FunctionSpace, Lagrange, MeanZero, MixedSpace, integrate, unit_square
 from fem.boundary import Constraint, Free
-from fem.bspline import BSpline
+from fem.bspline_element import BSpline
 from tests.problems import bend, distorted, hard_mesh, polynomial, scrambled
 
 CELLS_2D = pytest.mark.parametrize("cell", ["triangle", "quadrilateral"])

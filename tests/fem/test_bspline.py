@@ -10,7 +10,8 @@ from scipy.interpolate import BSpline as Reference
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from fem.bspline import BSpline, basis_functions, check_knots, find_span, greville, quotient, rational, uniform_knots
+from fem.bspline import basis_functions, check_knots, find_span, greville, quotient, rational, uniform_knots
+from fem.bspline_element import BSpline
 from fem.cells import hexahedron, interval, quadrilateral, triangle
 
 

@@ -21,7 +21,7 @@ from fem import (
     integrate,
     unit_square,
 )
-from fem.bspline import BSpline
+from fem.bspline_element import BSpline
 from fem.cells import CELLS
 from tests.problems import bend, distorted, hard_mesh, mixed_mesh, polynomial, scrambled, taylor_rates
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from fem.bspline import BSpline
+from fem.bspline_element import BSpline
 from fem.cells import CELLS, Cell
 from fem.grids import box, unit_interval, unit_square
 from fem.lagrange import Lagrange, lagrange_element

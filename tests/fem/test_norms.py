@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fem import Constant, FunctionSpace, Lagrange, by_cell_tag, gradient, h1_error, integrate, l2_error, unit_square
-from fem.bspline import BSpline
+from fem.bspline_element import BSpline
 from fem.cells import CELLS
 from tests.problems import disk, hard_mesh, mixed_mesh, polynomial, scrambled, sine
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from fem.bspline import BSpline
+from fem.bspline_element import BSpline
 from fem.grids import box, unit_cube, unit_interval, unit_square
 from fem.lagrange import Lagrange
 from fem.mesh import Mesh

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from fem import FunctionSpace, Lagrange, MixedSpace, unit_cube, unit_interval, unit_square
-from fem.bspline import BSpline
+from fem.bspline_element import BSpline
 from fem.cells import CELLS
 from tests.problems import bend, disk, hard_mesh, mixed_mesh, polynomial, scrambled, small_mesh
 
@@ -275,6 +275,19 @@ def test_spline_spaces_reproduce_the_coordinates_smoothly(dim: int) -> None:
             gradient, torch.eye(dim, dtype=torch.float64)[k].expand(gradient.shape), rtol=0, atol=1e-12
         )
         torch.testing.assert_close(hessian, torch.zeros_like(hessian), rtol=0, atol=1e-10)
+
+
+def test_splines_on_facets_are_the_traces() -> None:
+    """Each facet draws on the functions of its own span."""
+    spline = BSpline.uniform((4, 3), 2)
+    space = FunctionSpace(unit_square(4, 3), spline)
+    u = torch.stack(torch.meshgrid(*spline.greville()[::-1], indexing="ij")[::-1], -1).sum(-1).flatten()
+    for tag in ("left", "right", "bottom", "top"):
+        for domain in space.domains(tag):
+            geometry = space.geometry(domain)
+            value, gradient = space.at_points(u, domain, geometry)
+            torch.testing.assert_close(value, geometry.points.sum(-1))
+            torch.testing.assert_close(gradient, torch.ones_like(gradient))
 
 
 def test_splines_need_one_span_per_cell() -> None:

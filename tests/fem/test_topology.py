@@ -154,6 +154,15 @@ def test_unique_rows_agree_with_a_sort_of_rows(scale: int) -> None:
     )
 
 
+def test_unique_rows_that_would_overflow_are_told_apart() -> None:
+    """With four columns in base 2³² a single 64-bit key would keep the last two alone."""
+    largest = 2**32 - 1
+    rows = torch.tensor([[0, 0, 0, largest], [1, 0, 0, largest], [2, 0, 0, largest], [1, 0, 0, largest]])
+    number, first = unique_rows(rows)
+    assert len(first) == 3
+    assert torch.equal(rows[first][number], rows)
+
+
 @pytest.mark.parametrize("side", [1, 2, 3])
 def test_shared_lattices_of_quadrilaterals_start_at_the_corner_and_run_to_the_neighbour(side: int) -> None:
     """Position of a node = steps from the shared origin along the first axis + side × steps along the second."""

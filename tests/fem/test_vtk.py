@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fem.bspline import BSpline
+from fem.bspline_element import BSpline
 from fem.cells import CELLS
 from fem.grids import box, unit_interval, unit_square
 from fem.lagrange import Lagrange, lagrange_element

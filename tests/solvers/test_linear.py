@@ -17,7 +17,9 @@ from fem import (
     unit_interval,
     unit_square,
 )
-from solvers.linear import CG, Direct, System, default_linear
+from solvers.direct import Direct
+from solvers.linear import CG, default_linear
+from solvers.system import System
 
 BACKENDS = ["superlu", "pardiso"]
 

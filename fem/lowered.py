@@ -1,0 +1,317 @@
+"""Lowered functionals: integrals of a density as functions of dofs and of tensors at quadrature points, nothing else.
+
+Value, residual, Hessian product and the coefficients of the Hessian come from one user expression: fluxes are its first
+derivatives with respect to u and ∇u at a point, coefficients its second. The tensors (geometry, parameters, prescribed
+values) are explicit, so that an adjoint can differentiate with respect to them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fem.assembly import Coefficient, Pattern, chunks, element_matrices, make_pattern, scatter_fluxes
+from fem.boundary import Constraint
+from fem.geometry import Domain, Geometry
+from fem.parameters import PointValues
+from fem.space import AnySpace, MixedSpace, Slots, sum_of
+
+Density = Callable[..., Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """One integrand over all cells (tag None) or over tagged facets; `linear_in_test` marks weak forms."""
+
+    density: Density
+    tag: str | None
+    derivatives: int
+    linear_in_test: bool
+
+    @property
+    def name(self) -> str:
+        kind = "form" if self.linear_in_test else "density"
+        return kind if self.tag is None else f"boundary {kind} on {self.tag!r}"
+
+
+@dataclass(frozen=True)
+class LoweredTerm:
+    """A term on one domain, with its geometry and parameters as tensors."""
+
+    term: Term
+    domain: Domain
+    geometry: Geometry
+    params: tuple[PointValues, ...]
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A functional of the dofs alone, given tensors at quadrature points; `data` is what the constraint is made of."""
+
+    space: AnySpace
+    constraint: Constraint
+    terms: tuple[LoweredTerm, ...]
+    data: Tensor | None
+
+    # -- its explicit inputs -----------------------------------------------------------------------------------------
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors this functional depends on, in a fixed order."""
+        found = [] if self.data is None else [self.data]
+        for lowered in self.terms:
+            found += [t for t in vars(lowered.geometry).values() if t is not None]
+            found += [p.value for p in lowered.params if isinstance(p.value, Tensor)]
+        return found
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> "Lowered":
+        """The same functional of other tensors, in the order of `tensors()`."""
+        rest = iter(tensors)
+        data = None if self.data is None else next(rest)
+        terms = []
+        for lowered in self.terms:
+            names = [f.name for f in fields(Geometry) if getattr(lowered.geometry, f.name) is not None]
+            geometry = replace(lowered.geometry, **{name: next(rest) for name in names})
+            params = tuple(
+                PointValues(next(rest), p.rank) if isinstance(p.value, Tensor) else p for p in lowered.params
+            )
+            terms.append(replace(lowered, geometry=geometry, params=params))
+        return replace(self, terms=tuple(terms), data=data)
+
+    def detach(self) -> "Lowered":
+        return self.with_tensors([t.detach() for t in self.tensors()])
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        """The batch shape of parameters and prescribed values together."""
+        shapes = [p.batch for lowered in self.terms for p in lowered.params]
+        if self.data is not None:
+            shapes.append(tuple(self.data.shape[: self.data.ndim - len(self.space.shape)]))
+        return tuple(torch.broadcast_shapes(*shapes))
+
+    def constrained(self, u: Tensor, batch: tuple[int, ...] | None = None) -> tuple[tuple[int, ...], Tensor]:
+        """The full batch shape, and u with its constraint applied, expanded to it."""
+        batch = self.full_batch(u) if batch is None else batch
+        return batch, self.constraint.insert(u, self.data).expand(*batch, *self.space.shape)
+
+    def full_batch(self, u: Tensor) -> tuple[int, ...]:
+        return tuple(torch.broadcast_shapes(self.batch, u.shape[: u.ndim - len(self.space.shape)]))
+
+    # -- at points ---------------------------------------------------------------------------------------------------
+
+    def slots(self, lowered: LoweredTerm, u: Tensor) -> Slots:
+        """u and its derivatives at the points of one term, field after field."""
+        parts = zip(self.space.fields, self.space.split(u), strict=True)
+        order = lowered.term.derivatives
+        return [s for f, part in parts for s in f.at_points(part, lowered.domain, lowered.geometry, order)]
+
+    def integrand(self, lowered: LoweredTerm, slots: Slots, test: Slots | None, batch: tuple[int, ...]) -> Tensor:
+        """The user's expression at the points of one term, "*b e q" up to broadcasting."""
+        geometry, term = lowered.geometry, lowered.term
+        arguments = [geometry.points, *self._arguments(slots, term.derivatives)]
+        if test is not None:
+            arguments += self._arguments(test, term.derivatives)
+        if geometry.normal is not None:
+            arguments.append(geometry.normal)
+        value = term.density(*arguments, *(p.value for p in lowered.params))
+        return check_integrand(value, term, (*batch, *geometry.points.shape[:2]))
+
+    def _arguments(self, slots: Slots, derivatives: int) -> list[Any]:
+        if not isinstance(self.space, MixedSpace):
+            return list(slots)
+        return [tuple(slots[k :: derivatives + 1]) for k in range(derivatives + 1)]
+
+    def fluxes(
+        self, lowered: LoweredTerm, slots: Slots, batch: tuple[int, ...], create_graph: bool
+    ) -> list[Tensor | None]:
+        """∂ψ/∂s for every slot (weak forms: the factor of every slot of the test function); None where it vanishes."""
+        with torch.enable_grad():
+            if not lowered.term.linear_in_test:
+                target, test = slots, None
+            else:
+                target = test = [torch.zeros_like(s, requires_grad=True) for s in slots]
+            value = self.integrand(lowered, slots, test, batch)
+            if not value.requires_grad:
+                return [None] * len(slots)
+            points = (*batch, *lowered.geometry.points.shape[:2])
+            total = value.expand(points).sum()
+            return list(torch.autograd.grad(total, target, create_graph=create_graph, allow_unused=True))
+
+    # -- the functional and its derivatives ----------------------------------------------------------------------------
+
+    def value(self, u: Tensor) -> Tensor:
+        """J "*b"."""
+        batch, full = self.constrained(u)
+        parts = []
+        for lowered in self.terms:
+            density = self.integrand(lowered, self.slots(lowered, full), None, batch)
+            points = (*batch, *lowered.geometry.points.shape[:2])
+            parts.append((density * lowered.geometry.weights).expand(points).sum((-2, -1)))
+        return sum_of(parts)
+
+    def residual(self, u: Tensor, magnitude: bool = False) -> Tensor:
+        """∂J/∂u "*b *shape", or with `magnitude` the sum of its contributions by absolute value.
+
+        Differentiable in u and in every tensor of the functional.
+        """
+        (batch, full), graph = self.constrained(u), torch.is_grad_enabled()
+        totals: list[list[Tensor]] = [[] for _ in self.space.fields]
+        for lowered in self.terms:
+            fluxes = self.fluxes(lowered, differentiable(self.slots(lowered, full)), batch, graph)
+            self.scatter_terms(totals, lowered, fluxes, batch, magnitude)
+        total = self.join_totals(totals, u, batch)
+        if magnitude:
+            return total if self.constraint.mask is None else total.masked_fill(self.constraint.mask, 0)
+        return self.constraint.project(total, self.data)
+
+    def hessian_product(self, u: Tensor, v: Tensor, transpose: bool = False) -> Tensor:
+        """The residual's derivative times v (or its transpose times v), differentiable like the residual."""
+        batch = tuple(torch.broadcast_shapes(self.full_batch(u), self.full_batch(v)))
+        _, full = self.constrained(u, batch)
+        direction = self.linear_part(v).expand(*batch, *self.space.shape)
+        totals: list[list[Tensor]] = [[] for _ in self.space.fields]
+        graph = torch.is_grad_enabled()
+        for lowered in self.terms:
+            slots = differentiable(self.slots(lowered, full))
+            along = self.slots(lowered, direction)
+            with torch.enable_grad():
+                fluxes = self.fluxes(lowered, slots, batch, True)
+                if transpose or not lowered.term.linear_in_test:
+                    products = derivative_transposed(fluxes, slots, along, graph)
+                else:
+                    products = derivative(fluxes, slots, along, graph)
+            self.scatter_terms(totals, lowered, products, batch, False)
+        return self.constraint.project(self.join_totals(totals, u, batch), self.data)
+
+    def coefficients(self, u: Tensor) -> list[tuple[LoweredTerm, list[Coefficient]]]:
+        """Second derivatives of the density with respect to pairs of slots at all points, detached."""
+        found = []
+        with torch.no_grad():
+            batch, full = self.constrained(u)
+            for lowered in self.terms:
+                per_field, entries = lowered.term.derivatives + 1, []
+                slots = differentiable(self.slots(lowered, full))
+                with torch.enable_grad():
+                    for i, flux in enumerate(self.fluxes(lowered, slots, batch, True)):
+                        for j, value in pointwise_jacobian(flux, slots, len(batch) + 2):
+                            entries.append(Coefficient(divmod(i, per_field), divmod(j, per_field), value.detach()))
+                found.append((lowered, entries))
+        return found
+
+    def matrix_values(self, u: Tensor, raw: bool = False, coefficients: list | None = None) -> Tensor:
+        """CSR values "*b z" of the Hessian; prescribed rows and columns become the identity's unless `raw`."""
+        batch, pattern = self.full_batch(u), self.pattern
+        with torch.no_grad():
+            parts = (
+                (t.domain, cells, element_matrices(self.space, entries, t.domain, t.geometry, batch, False, cells))
+                for t, entries in (self.coefficients(u) if coefficients is None else coefficients)
+                for cells in chunks(self.space, t.domain, batch)
+            )
+            values = pattern.scatter(parts, u.new_empty(batch))
+            mask = self.constraint.mask
+            if mask is None or raw:
+                return values
+            mask = mask.flatten()
+            values.masked_fill_(mask[pattern.row] | mask[pattern.column], 0)
+            values[..., pattern.diagonal[mask]] = 1
+            return values
+
+    @property
+    def pattern(self) -> Pattern:
+        """The sparsity of the space's matrices, made once per space."""
+        if self.space.pattern is None:
+            self.space.pattern = make_pattern(self.space)
+        return self.space.pattern
+
+    def linear_part(self, v: Tensor) -> Tensor:
+        """The constraint's linear part applied to a direction."""
+        if self.constraint.mask is not None:
+            return self.constraint.project(v, self.data)
+        return self.constraint.insert(v, self.data)
+
+    def scatter_terms(
+        self,
+        totals: list[list[Tensor]],
+        lowered: LoweredTerm,
+        fluxes: Sequence[Tensor | None],
+        batch: tuple[int, ...],
+        magnitude: bool = False,
+    ) -> None:
+        """Append each field's share of one term's fluxes to `totals`."""
+        per_field = lowered.term.derivatives + 1
+        for i, field in enumerate(self.space.fields):
+            own = {k: f for k, f in enumerate(fluxes[i * per_field : (i + 1) * per_field]) if f is not None}
+            if own:
+                totals[i].append(scatter_fluxes(field, own, lowered.domain, lowered.geometry, batch, magnitude))
+
+    def join_totals(self, totals: list[list[Tensor]], like: Tensor, batch: tuple[int, ...]) -> Tensor:
+        """The sum over terms, as one dof tensor of the space."""
+        parts = [
+            sum_of(total) if total else like.new_zeros(*batch, *field.shape)
+            for field, total in zip(self.space.fields, totals, strict=True)
+        ]
+        return self.space.join(parts)
+
+
+def differentiable(slots: Slots) -> Slots:
+    """Slots that the density can be differentiated with respect to, part of the graph where there is one."""
+    graph = torch.is_grad_enabled()
+    return [s if graph and s.requires_grad else s.detach().requires_grad_() for s in slots]
+
+
+def derivative_transposed(fluxes, slots: Slots, along: Slots, graph: bool) -> list[Tensor | None]:
+    """Σ_i (∂f_i/∂s_j) along_i by one backward pass; for energies, whose Jacobian is symmetric, the product itself."""
+    terms = [(f * a).sum() for f, a in zip(fluxes, along, strict=True) if f is not None and f.requires_grad]
+    if not terms:
+        return [None] * len(slots)
+    return list(torch.autograd.grad(sum_of(terms), slots, create_graph=graph, allow_unused=True))
+
+
+def derivative(fluxes, slots: Slots, along: Slots, graph: bool) -> list[Tensor | None]:
+    """Σ_j (∂f_i/∂s_j) along_j by differentiating the transposed product with respect to its (dummy) factor."""
+    dummies = [None if f is None else torch.zeros_like(f, requires_grad=True) for f in fluxes]
+    terms = [(f * d).sum() for f, d in zip(fluxes, dummies, strict=True) if f is not None and f.requires_grad]
+    if not terms:
+        return [None] * len(slots)
+    back = torch.autograd.grad(sum_of(terms), slots, create_graph=True, allow_unused=True)
+    pairs = [(b * a).sum() for b, a in zip(back, along, strict=True) if b is not None and b.requires_grad]
+    if not pairs:
+        return [None] * len(slots)
+    live = [d for d in dummies if d is not None]
+    result = iter(torch.autograd.grad(sum_of(pairs), live, create_graph=graph, allow_unused=True))
+    return [None if d is None else next(result) for d in dummies]
+
+
+def pointwise_jacobian(flux: Tensor | None, slots: Slots, lead: int):
+    """(j, ∂flux/∂slot_j "*b e q *i *j") for every slot the flux depends on: one backward pass per entry of the flux."""
+    if flux is None or not flux.requires_grad:
+        return
+    entries = flux.flatten(lead).unbind(-1) if flux.ndim > lead else (flux,)
+    rows = [torch.autograd.grad(e.sum(), slots, retain_graph=True, allow_unused=True) for e in entries]
+    for j, slot in enumerate(slots):
+        column = [row[j] for row in rows]
+        if any(c is not None for c in column):
+            stacked = torch.stack([torch.zeros_like(slot) if c is None else c for c in column], lead)
+            yield j, stacked.reshape(*slot.shape[:lead], *flux.shape[lead:], *slot.shape[lead:])
+
+
+def check_integrand(value: Any, term: Term, shape: tuple[int, ...]) -> Tensor:
+    """The user's value, if it is one number per point.
+
+    Raises:
+        TypeError: not a tensor.
+        ValueError: a shape that is not one number per point.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"the {term.name} must return a tensor with one number per point; got {type(value).__name__}.")
+    try:
+        fits = torch.broadcast_shapes(tuple(value.shape), shape) == shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"the {term.name} must return one number per point, shape {shape}; got {tuple(value.shape)}. "
+            "Sum over components and directions, as in `grad_u.square().sum(-1)`."
+        )
+    return value

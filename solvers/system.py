@@ -1,0 +1,138 @@
+"""The linear system of a Newton step: the Hessian of a lowered functional at one state, some dofs held fixed.
+
+A linear method is a small frozen value whose `prepare(system)` gives something that solves for right-hand sides, with
+the matrix or its transpose.
+"""
+
+from functools import cached_property
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from fem.assembly import Coefficient, element_matrices, flat_dofs
+from fem.boundary import MeanZero
+from fem.lowered import Lowered, LoweredTerm
+from solvers.solution import norm
+
+
+class System:
+    """H(u) restricted to the dofs that are not `fixed` "*b *shape": zero rows and columns elsewhere."""
+
+    def __init__(self, lowered: Lowered, u: Tensor, fixed: Tensor | None = None, symmetric: bool = True):
+        self.lowered, self.u, self.symmetric = lowered, u, symmetric
+        self.batch = lowered.full_batch(u)
+        self.fixed = lowered.constraint.mask if fixed is None else fixed
+
+    @cached_property
+    def coefficients(self) -> list[tuple[LoweredTerm, list[Coefficient]]]:
+        return self.lowered.coefficients(self.u)
+
+    def same_matrix(self, other: "System") -> bool:
+        """Whether both have the same matrix: true between any two states of a quadratic energy."""
+        if (self.fixed is None) != (other.fixed is None):
+            return False
+        if self.fixed is not other.fixed and not torch.equal(self.fixed, other.fixed):  # type: ignore[arg-type]
+            return False
+        for (_, mine), (_, theirs) in zip(self.coefficients, other.coefficients, strict=True):
+            if len(mine) != len(theirs):
+                return False
+            if not all(torch.equal(a.value, b.value) for a, b in zip(mine, theirs, strict=True)):
+                return False
+        return True
+
+    def project(self, v: Tensor) -> Tensor:
+        """Zero at fixed dofs, balanced where the mean is."""
+        v = self.lowered.constraint.project(v, self.lowered.data)
+        return v if self.fixed is None else v.masked_fill(self.fixed, 0)
+
+    def apply(self, v: Float[Tensor, "..."]) -> Tensor:
+        """H v, batch item by batch item: on small matrices a sparse product beats any batched gather and scatter."""
+        shape = self.lowered.space.shape
+        v = self.lowered.linear_part(v if self.fixed is None else v.masked_fill(self.fixed, 0))
+        flat = v.expand(*self.batch, *shape).reshape(len(self.matrices), -1)
+        products = torch.stack([matrix @ x for matrix, x in zip(self.matrices, flat, strict=True)])
+        return self.project(products.reshape(*self.batch, *shape))
+
+    @cached_property
+    def matrices(self) -> list[Tensor]:
+        """The unconstrained matrix of each batch item in CSR."""
+        pattern = self.lowered.pattern
+        return [pattern.csr(values) for values in self.values.reshape(-1, self.values.shape[-1])]
+
+    @cached_property
+    def diagonal(self) -> Tensor:
+        """The diagonal of H, ones at fixed dofs."""
+        space = self.lowered.space
+        total = self.u.new_zeros(*self.batch, space.num_dofs)
+        for t, entries in self.coefficients:
+            local = element_matrices(space, entries, t.domain, t.geometry, self.batch, diagonal=True)
+            index = flat_dofs(space, t.domain).flatten().expand(*self.batch, -1)
+            total.scatter_add_(-1, index, local.flatten(-2))
+        total = total.unflatten(-1, space.shape)
+        return total if self.fixed is None else total.masked_fill(self.fixed, 1)
+
+    @cached_property
+    def values(self) -> Float[Tensor, "*b z"]:
+        """CSR values of the unconstrained matrix."""
+        return self.lowered.matrix_values(self.u, raw=True, coefficients=self.coefficients)
+
+    @cached_property
+    def finite(self) -> Bool[Tensor, "*b"]:
+        """Whether all second derivatives of the density are finite."""
+        finite = torch.ones(self.batch, dtype=torch.bool, device=self.u.device)
+        for _, entries in self.coefficients:
+            for c in entries:
+                finite &= torch.isfinite(c.value).flatten(len(self.batch)).all(-1)
+        return finite
+
+    def unconstrained_directions(self) -> list[tuple[str, Bool[Tensor, "*b"]]]:
+        """The constants that no dof holds and H does not see, in words and by item: why most problems are singular.
+
+        As ∇1 = 0, H·1 has no contribution but those of ∂²ψ/∂s∂u for all slots s. Nothing but their cancellation is
+        judged by a tolerance, so a support or a reaction may be as weak as it likes.
+        """
+        space, lead, found = self.lowered.space, len(self.batch), []
+        if isinstance(self.lowered.constraint, MeanZero):
+            return found
+        held = torch.zeros((), dtype=torch.bool, device=self.u.device) if self.fixed is None else self.fixed
+        held = held.expand(*self.batch, *space.shape)
+        for i, (field, fixed) in enumerate(zip(space.fields, space.split(held), strict=True)):
+            for k in range(field.components or 1):
+                product, size = [norm(self.times_one(i, k, m).masked_fill(held, 0), lead) for m in (False, True)]
+                unseen = product <= 1e3 * torch.finfo(size.dtype).eps * size
+                which = "u" if len(space.fields) == 1 else f"field {i}"
+                name = f"constants of {which}" if field.components is None else f"component {k} of {which}"
+                component = fixed if field.components is None else fixed[..., k]
+                found.append((name, unseen & ~component.any(-1)))
+        return found
+
+    def times_one(self, i: int, k: int, magnitude: bool) -> Tensor:
+        """H·1 for component k of field i, or the sum of its contributions by absolute value."""
+        space = self.lowered.space
+        totals: list[list[Tensor]] = [[] for _ in space.fields]
+        for lowered, entries in self.coefficients:
+            per_field = lowered.term.derivatives + 1
+            fluxes: list[Tensor | None] = [None] * (per_field * len(space.fields))
+            for c in (c for c in entries if c.column == (i, 0)):
+                value = c.value if space.fields[i].components is None else c.value[..., k]
+                fluxes[c.row[0] * per_field + c.row[1]] = value
+            self.lowered.scatter_terms(totals, lowered, fluxes, self.batch, magnitude)
+        return self.lowered.join_totals(totals, self.u, self.batch)
+
+
+@runtime_checkable
+class Prepared(Protocol):
+    """A system made ready: `solve` gives x "*b *shape", zero at fixed dofs, and the items that failed "*b"."""
+
+    system: System
+    singular: Tensor
+    indefinite: Tensor
+
+    def solve(self, rhs: Tensor, atol: Tensor | None = None, transpose: bool = False) -> Tensor: ...
+
+
+@runtime_checkable
+class LinearMethod(Protocol):
+    def prepare(self, system: System) -> Prepared: ...

@@ -1,0 +1,116 @@
+"""Every example runs as users run it, with small settings, and reproduces the numbers it claims."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from examples import (
+    advection_diffusion,
+    command_line,
+    elasticity,
+    inverse,
+    l_shape,
+    network,
+    neumann_robin,
+    p_laplace,
+    poisson,
+    shape,
+)
+
+pytest.importorskip("matplotlib").use("Agg")
+
+
+def test_poisson(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Order d + 1 in L2, errors below the published ones on far coarser grids, and all three files."""
+    figures = poisson.main(cells=(8, 16), degrees=(1, 2, 3), out=str(tmp_path / "results"))
+    for degree in (1, 2, 3):
+        assert figures[f"l2 8 {degree}"] / figures[f"l2 16 {degree}"] == pytest.approx(2 ** (degree + 1), rel=0.05)
+    assert figures["rms 16 3"] < poisson.PUBLISHED[128, 3]
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {"poisson.png", "poisson.vtu", "poisson.md"}
+    assert (tmp_path / "results" / "poisson.md").read_text(encoding="utf-8") in capsys.readouterr().out
+
+
+def test_poisson_beats_the_published_errors_at_degree_one() -> None:
+    assert poisson.main(cells=(128,), degrees=(1,))["rms 128 1"] < poisson.PUBLISHED[128, 1]
+
+
+def test_neumann_robin(tmp_path: Path) -> None:
+    figures = neumann_robin.main(cells=8, out=str(tmp_path))
+    for degree in (1, 2, 3):
+        assert figures[f"l2 rate {degree}"] == pytest.approx(degree + 1, abs=0.1)
+        assert figures[f"h1 rate {degree}"] == pytest.approx(degree, abs=0.1)
+    assert (tmp_path / "neumann_robin.png").exists()
+
+
+def test_l_shape(tmp_path: Path) -> None:
+    figures = l_shape.main(cells=8, out=str(tmp_path))
+    for degree in (1, 2):
+        assert figures[f"uniform rate {degree}"] == pytest.approx(2 / 3, abs=0.05)
+        assert figures[f"graded rate {degree}"] == pytest.approx(degree, abs=0.2)
+    assert (tmp_path / "l_shape.png").exists()
+
+
+def test_elasticity(tmp_path: Path) -> None:
+    assert elasticity.main(cells=(8, 32), out=str(tmp_path))["tip 32"] == pytest.approx(elasticity.REFERENCE, abs=0.01)
+    assert (tmp_path / "elasticity.png").exists()
+
+
+def test_p_laplace(tmp_path: Path) -> None:
+    figures = p_laplace.main(cells=6, out=str(tmp_path))
+    for degree in (1, 2, 3):
+        assert figures[f"l2 rate {degree}"] > degree + 0.9
+        assert figures[f"h1 rate {degree}"] > degree - 0.1
+        assert figures[f"steps {degree}"] <= 6
+    assert (tmp_path / "p_laplace.png").exists()
+
+
+def test_advection_diffusion(tmp_path: Path) -> None:
+    figures = advection_diffusion.main(out=str(tmp_path))
+    assert figures["galerkin"] > 0.1
+    assert figures["stabilised"] < 1e-12
+    assert figures["least squares rate"] == pytest.approx(2, abs=0.1)
+    assert (tmp_path / "advection_diffusion.png").exists()
+
+
+def test_inverse(tmp_path: Path) -> None:
+    figures = inverse.main(cells=16, steps=30, out=str(tmp_path))
+    assert figures["relative error"] < 0.05
+    assert figures["misfit"] < 1.3
+    assert (tmp_path / "inverse.png").exists()
+
+
+def test_shape(tmp_path: Path) -> None:
+    figures = shape.main(cells=8, out=str(tmp_path))
+    assert figures["start"] < 0.13
+    assert figures["end"] == pytest.approx(figures["disc"], rel=1e-3)
+    assert figures["end"] <= figures["disc"] * (1 + 1e-6)  # Saint-Venant's inequality
+    assert (tmp_path / "shape.png").exists()
+
+
+def test_network(tmp_path: Path) -> None:
+    assert network.main(steps=200, out=str(tmp_path))["gap"] < 0.01
+    assert (tmp_path / "network.png").exists()
+
+
+def test_assembly_benchmark_compares_equal_matrices() -> None:
+    pytest.importorskip("skfem")
+    assembly = importlib.import_module("examples.benchmarks.assembly")
+    for degree in (1, 2):
+        assert assembly.main(cells=6, degree=degree, repeats=1)["difference"] < 1e-12
+
+
+def test_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Options and their help come from the signature and the docstring of `main`; unknown ones are refused."""
+    monkeypatch.setattr(sys, "argv", ["poisson", "--cells", "4", "6", "--degrees", "2"])
+    command_line.run(poisson.main)
+    printed = capsys.readouterr().out
+    assert "| 4² |" in printed.replace("  ", " ").replace("  ", " ")
+    assert "6²" in printed
+    examples = (advection_diffusion, elasticity, inverse, l_shape, network, neumann_robin, p_laplace, poisson, shape)
+    for example in examples:
+        monkeypatch.setattr(sys, "argv", ["example", "--help"])
+        with pytest.raises(SystemExit, match="0"):
+            command_line.run(example.main)
+        assert "(default: " in capsys.readouterr().out
