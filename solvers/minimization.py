@@ -121,10 +121,7 @@ def run(
     if report.active is not None:
         lowered = hold(lowered, report, limits)
         detached = lowered.detach()
-    prepared = report.prepared
-    if prepared is not None and report.active is not None:
-        prepared = None  # made for another set of free dofs, perhaps
-    equation = Stationary(detached, report.u, linear, symmetric, prepared)
+    equation = Stationary(detached, report.u, linear, symmetric, report.prepared)
     value = attach(equation, report.u, lowered.tensors())
     value = lowered.constraint.insert(value, lowered.data)
     value = value.expand(*batch, *space.shape)

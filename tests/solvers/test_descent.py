@@ -33,10 +33,16 @@ def test_they_reach_the_minimum_of_newton(energy, method, accuracy):
 
 
 def test_a_batch_descends_together(energy):
-    stiffness = torch.tensor([0.5, 1.0, 4.0], dtype=torch.float64)
+    stiffness = torch.tensor([0.1, 1.0, 100.0], dtype=torch.float64)
     found = minimize(energy, (stiffness,), method=LBFGS())
     assert found.converged
     torch.testing.assert_close(found.value, minimize(energy, (stiffness,)).value, rtol=0, atol=1e-5)
+    # Value and residual of each item are those of the moment when it finished.
+    assert len(set(found.iterations.tolist())) > 1
+    lowered = energy.lower((stiffness,))
+    with torch.no_grad():
+        r, size = lowered.residual(found.value), lowered.residual(found.value, magnitude=True)
+    torch.testing.assert_close(found.residual, r.norm(dim=-1) / size.norm(dim=-1), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("limit", [1, 7, 20, 30])
