@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from solvers.descent import LBFGS, Adam
     from solvers.direct import Direct
-    from solvers.linear import CG
+    from solvers.linear import CG, Jacobi
     from solvers.minimization import minimize, solve
     from solvers.newton import Newton
     from solvers.solution import ConvergenceError, Solution, Status
@@ -14,14 +14,26 @@ if TYPE_CHECKING:
 _HOME = {
     "solvers.descent": ("LBFGS", "Adam"),
     "solvers.direct": ("Direct",),
-    "solvers.linear": ("CG",),
+    "solvers.linear": ("CG", "Jacobi"),
     "solvers.minimization": ("minimize", "solve"),
     "solvers.newton": ("Newton",),
     "solvers.solution": ("ConvergenceError", "Solution", "Status"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = ["CG", "LBFGS", "Adam", "ConvergenceError", "Direct", "Newton", "Solution", "Status", "minimize", "solve"]
+__all__ = [
+    "CG",
+    "LBFGS",
+    "Adam",
+    "ConvergenceError",
+    "Direct",
+    "Jacobi",
+    "Newton",
+    "Solution",
+    "Status",
+    "minimize",
+    "solve",
+]
 
 
 def __getattr__(name: str) -> Any:

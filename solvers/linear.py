@@ -1,5 +1,6 @@
 """Linear methods: conjugate gradients on any device, and which method serves by default."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,20 +9,32 @@ from torch import Tensor
 
 from solvers.direct import Direct
 from solvers.solution import dot, norm, per_item
-from solvers.system import LinearMethod, System
+from solvers.system import LinearMethod, Preconditioner, System
+
+
+@dataclass(frozen=True)
+class Jacobi:
+    """z = D⁻¹ r, with the absolute values of the diagonal."""
+
+    def preconditioner(self, system: System) -> Callable[[Tensor], Tensor]:
+        diagonal = system.diagonal
+        inverse = torch.where(diagonal == 0, 1, 1 / diagonal.abs())
+        return lambda r: inverse * r
 
 
 @dataclass(frozen=True)
 class CG:
-    """Conjugate gradients preconditioned by the diagonal, all batch items at once, on any device.
+    """Preconditioned conjugate gradients, all batch items at once, on any device.
 
     Args:
         rtol: stop at ‖r‖ ≤ rtol ‖b‖; by default at the tolerance of the solver that calls.
         max_iterations: at most this many.
+        preconditioner: what approximates the inverse; by default that of the diagonal (Jacobi).
     """
 
     rtol: float | None = None
     max_iterations: int = 20_000
+    preconditioner: Preconditioner = Jacobi()
 
     def prepare(self, system: System) -> "PreparedCG":
         if not system.symmetric:
@@ -36,7 +49,7 @@ class PreparedCG:
         lead = len(system.batch)
         self.singular = (diagonal == 0).flatten(lead).any(-1)
         self.indefinite = (diagonal < 0).flatten(lead).any(-1)
-        self.inverse_diagonal = torch.where(diagonal == 0, 1, 1 / diagonal.abs())
+        self.precondition = method.preconditioner.preconditioner(system)
         self.iterations = torch.zeros(system.batch, dtype=torch.int64, device=system.u.device)
 
     def solve(self, rhs: Tensor, atol: Tensor | None = None, transpose: bool = False) -> Tensor:
@@ -48,7 +61,7 @@ class PreparedCG:
         if atol is not None:
             target = torch.maximum(target, atol)
         x, r = torch.zeros_like(b), b
-        z = self.inverse_diagonal * r
+        z = self.precondition(r)
         p, rz = z, dot(r, z, lead)
         stopped = torch.zeros_like(self.indefinite)
         self.iterations = torch.zeros_like(self.iterations)
@@ -67,7 +80,7 @@ class PreparedCG:
             running = running & ~turned
             alpha = per_item(torch.where(running, rz / curvature, 0), x)
             x, r = x + alpha * p, r - alpha * Ap
-            z = self.inverse_diagonal * r
+            z = self.precondition(r)
             rz, before = dot(r, z, lead), rz
             p = z + per_item(torch.where(running, rz / before, 0), x) * p
             self.iterations += running

@@ -4,6 +4,7 @@ A linear method is a small frozen value whose `prepare(system)` gives something 
 the matrix or its transpose.
 """
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
@@ -136,3 +137,13 @@ class Prepared(Protocol):
 @runtime_checkable
 class LinearMethod(Protocol):
     def prepare(self, system: System) -> Prepared: ...
+
+
+@runtime_checkable
+class Preconditioner(Protocol):
+    """A frozen value that gives, for a system, a symmetric positive definite map r "*b *shape" ↦ z ≈ H⁻¹ r.
+
+    z is zero at fixed dofs wherever r is.
+    """
+
+    def preconditioner(self, system: System) -> Callable[[Tensor], Tensor]: ...
