@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from fem.boundary import Constraint, Free
-from fem.lowered import Density, Lowered, LoweredTerm, Term
-from fem.parameters import Constant, Function, Gradient, Parameter, at_points
+from fem.geometry import Geometry
+from fem.lowered import Density, Lowered, LoweredTerm, Term, lower_fused
+from fem.parameters import Constant, Function, Gradient, NodalValues, Parameter, at_points
 from fem.space import AnySpace
 
 
@@ -62,10 +63,16 @@ class Functional:
         lowered = []
         for term in self.terms:
             for domain in self.space.domains(term.tag):
-                geometry = self.space.geometry(domain, max(term.derivatives, 1))
-                values = [at_points(p, f"parameter {i}", self.space, domain, geometry) for i, p in enumerate(params)]
-                lowered.append(LoweredTerm(term, domain, geometry, tuple(values)))
+                found = lower_fused(self.space, term, domain, params)
+                if found is None:
+                    geometry = self.space.geometry(domain, max(term.derivatives, 1))
+                    at = [at_points(p, f"parameter {i}", self.space, domain, geometry) for i, p in enumerate(params)]
+                    found = LoweredTerm(self.space, term, domain, tuple(at), self._moving(geometry))
+                lowered.append(found)
         return Lowered(self.space, self.constraint, tuple(lowered), self.constraint.data())
+
+    def _moving(self, geometry: Geometry) -> Geometry | None:
+        return geometry if self.space.mesh.nodes.requires_grad else None
 
     def residual(self, u: Tensor, *params: Parameter) -> Tensor:
         """The first derivative, shaped like the dofs; zero at prescribed dofs."""
@@ -149,6 +156,8 @@ def check_finite(value: Tensor, u: Tensor, params: Sequence[Any], lowered: Lower
             raise ValueError(f"{name} holds {float(tensor[tuple(bad)])}" + (f" at index {bad}." if bad else "."))
     for term in lowered.terms:
         for i, parameter in enumerate(term.params):
+            if isinstance(parameter, NodalValues):
+                continue
             bad = ~torch.isfinite(torch.atleast_2d(torch.as_tensor(parameter.value)))
             if bool(bad.any()):
                 cell, q = torch.nonzero(bad)[0][len(parameter.batch) :][:2].tolist()

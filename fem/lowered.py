@@ -14,11 +14,15 @@ from torch import Tensor
 
 from fem.assembly import Coefficient, Pattern, chunks, element_matrices, make_pattern, scatter_fluxes
 from fem.boundary import Constraint
+from fem.fused import Input, Integral, Integrand, Slopes
 from fem.geometry import Domain, Geometry
-from fem.parameters import PointValues
-from fem.space import AnySpace, MixedSpace, Slots, sum_of
+from fem.lagrange import LagrangeElement
+from fem.parameters import Function, Gradient, NodalValues, PointValues, at_points, nodal
+from fem.pointwise import UntraceableError
+from fem.space import AnySpace, FunctionSpace, MixedSpace, Slots, sum_of
 
 Density = Callable[..., Tensor]
+FUSED_CELLS = 2**11  # on smaller grids the trace of a density costs more than it saves
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +42,36 @@ class Term:
 
 @dataclass(frozen=True)
 class LoweredTerm:
-    """A term on one domain, with its geometry and parameters as tensors."""
+    """A term on one domain with its parameters as tensors, and its geometry too where the nodes need gradients.
 
+    `fused` evaluates it without a gather, on grids: its parameters stay dofs then.
+    """
+
+    space: AnySpace
     term: Term
     domain: Domain
-    geometry: Geometry
-    params: tuple[PointValues, ...]
+    params: tuple[PointValues | NodalValues, ...]
+    moving: Geometry | None = None
+    fused: Integrand | None = None
+
+    @property
+    def geometry(self) -> Geometry:
+        return self.moving or self.space.geometry(self.domain, max(self.term.derivatives, 1))
+
+    def values(self) -> list[Any]:
+        """The parameters at quadrature points."""
+        points = [p.at_points(self.domain, self.geometry) if isinstance(p, NodalValues) else p for p in self.params]
+        return [p.value for p in points]
+
+    def tensors(self) -> list[Tensor]:
+        """What `fused` depends on besides u."""
+        found = []
+        for p in self.params:
+            if isinstance(p.value, Tensor):
+                constant = isinstance(p, PointValues) and not varies(p)
+                points = p.value.ndim - 2 - (p.rank if constant else 0)
+                found.append(p.value.squeeze((points, points + 1)) if constant else p.value)
+        return found
 
 
 @dataclass(frozen=True)
@@ -61,7 +89,7 @@ class Lowered:
         """All tensors this functional depends on, in a fixed order."""
         found = [] if self.data is None else [self.data]
         for lowered in self.terms:
-            found += [t for t in vars(lowered.geometry).values() if t is not None]
+            found += [] if lowered.moving is None else [t for t in vars(lowered.moving).values() if t is not None]
             found += [p.value for p in lowered.params if isinstance(p.value, Tensor)]
         return found
 
@@ -71,12 +99,12 @@ class Lowered:
         data = None if self.data is None else next(rest)
         terms = []
         for lowered in self.terms:
-            names = [f.name for f in fields(Geometry) if getattr(lowered.geometry, f.name) is not None]
-            geometry = replace(lowered.geometry, **{name: next(rest) for name in names})
-            params = tuple(
-                PointValues(next(rest), p.rank) if isinstance(p.value, Tensor) else p for p in lowered.params
-            )
-            terms.append(replace(lowered, geometry=geometry, params=params))
+            moving = lowered.moving
+            if moving is not None:
+                names = [f.name for f in fields(Geometry) if getattr(moving, f.name) is not None]
+                moving = replace(moving, **{name: next(rest) for name in names})
+            params = tuple(replace(p, value=next(rest)) if isinstance(p.value, Tensor) else p for p in lowered.params)
+            terms.append(replace(lowered, moving=moving, params=params))
         return replace(self, terms=tuple(terms), data=data)
 
     def detach(self) -> "Lowered":
@@ -114,7 +142,7 @@ class Lowered:
             arguments += self._arguments(test, term.derivatives)
         if geometry.normal is not None:
             arguments.append(geometry.normal)
-        value = term.density(*arguments, *(p.value for p in lowered.params))
+        value = term.density(*arguments, *lowered.values())
         return check_integrand(value, term, (*batch, *geometry.points.shape[:2]))
 
     def _arguments(self, slots: Slots, derivatives: int) -> list[Any]:
@@ -145,6 +173,9 @@ class Lowered:
         batch, full = self.constrained(u)
         parts = []
         for lowered in self.terms:
+            if lowered.fused is not None:
+                parts.append(Integral.apply(lowered.fused, full, *lowered.tensors()))
+                continue
             density = self.integrand(lowered, self.slots(lowered, full), None, batch)
             points = (*batch, *lowered.geometry.points.shape[:2])
             parts.append((density * lowered.geometry.weights).expand(points).sum((-2, -1)))
@@ -158,6 +189,13 @@ class Lowered:
         (batch, full), graph = self.constrained(u), torch.is_grad_enabled()
         totals: list[list[Tensor]] = [[] for _ in self.space.fields]
         for lowered in self.terms:
+            if lowered.fused is not None:
+                tensors = [full, *lowered.tensors()]
+                if magnitude:
+                    totals[0].append(lowered.fused.evaluate(tensors, (0,), value=False, magnitude=True)[2][0])
+                else:
+                    totals[0].append(Slopes.apply(lowered.fused, (0,), *tensors)[0])
+                continue
             fluxes = self.fluxes(lowered, differentiable(self.slots(lowered, full)), batch, graph)
             self.scatter_terms(totals, lowered, fluxes, batch, magnitude)
         total = self.join_totals(totals, u, batch)
@@ -173,6 +211,10 @@ class Lowered:
         totals: list[list[Tensor]] = [[] for _ in self.space.fields]
         graph = torch.is_grad_enabled()
         for lowered in self.terms:
+            if lowered.fused is not None:
+                along = lowered.fused.derivative((0,))
+                totals[0].append(Slopes.apply(along, (0,), full, *lowered.tensors(), direction)[0])
+                continue
             slots = differentiable(self.slots(lowered, full))
             along = self.slots(lowered, direction)
             with torch.enable_grad():
@@ -252,6 +294,61 @@ class Lowered:
             for field, total in zip(self.space.fields, totals, strict=True)
         ]
         return self.space.join(parts)
+
+
+def varies(values: PointValues) -> bool:
+    """Whether a parameter differs between the points of a domain."""
+    ndim = values.value.ndim - values.rank
+    return values.value.shape[ndim - 2 : ndim] != (1, 1)
+
+
+def lower_fused(space: AnySpace, term: Term, domain: Domain, params: Sequence[Any]) -> LoweredTerm | None:
+    """A term on the cells of a uniform grid, if the space and the density allow to integrate it without a gather."""
+    if not is_fusable(space, term):
+        return None
+    assert isinstance(space, FunctionSpace)
+    dim, shape = space.mesh.dim, () if space.components is None else (space.components,)
+    arguments: list[Any] = [(dim,), shape, (*shape, dim)][: term.derivatives + 2]
+    inputs = [Input("field", tuple((k, k + 1) for k in range(term.derivatives + 1)), shape, space.degree)]
+    values = []
+    for i, parameter in enumerate(params):
+        name, place = f"parameter {i}", len(arguments)
+        if isinstance(parameter, Function | Gradient):
+            value = nodal(parameter, name, space)
+            if not is_lagrange(value.space):
+                return None
+            own = () if value.space.components is None else (value.space.components,)
+            arguments.append((*own, dim) if value.order else own)
+            inputs.append(Input("field", ((value.order, place),), own, value.space.degree))
+        else:
+            geometry = space.geometry(domain) if callable(parameter) else None
+            value = at_points(parameter, name, space, domain, geometry)
+            own = tuple(value.value.shape[value.value.ndim - value.rank :]) if isinstance(value.value, Tensor) else None
+            arguments.append(value.value if own is None else own)
+            if own is not None:
+                inputs.append(Input("points" if varies(value) else "constant", ((0, place),), own))
+        values.append(value)
+    fused = Integrand(space, term.density, term.derivatives, term.density, tuple(arguments), tuple(inputs))
+    try:
+        fused.program("gradient", (0,))
+    except UntraceableError:
+        return None
+    return LoweredTerm(space, term, domain, tuple(values), None, fused)
+
+
+def is_fusable(space: AnySpace, term: Term) -> bool:
+    transformed = (
+        torch._C._functorch.peek_interpreter_stack() is not None
+    )  # by `torch.func`, which must see the density
+    if transformed or torch.compiler.is_compiling():
+        return False
+    if term.tag is not None or term.linear_in_test or term.derivatives > 1 or not isinstance(space, FunctionSpace):
+        return False
+    return space.mesh.is_uniform and space.mesh.num_cells >= FUSED_CELLS and is_lagrange(space)
+
+
+def is_lagrange(space: FunctionSpace) -> bool:
+    return all(isinstance(e, LagrangeElement) for e in space.elements)
 
 
 def differentiable(slots: Slots) -> Slots:

@@ -84,8 +84,27 @@ class PointValues:
         return tuple(self.value.shape[: max(self.value.ndim - 2 - self.rank, 0)])
 
 
-def at_points(parameter: Parameter, name: str, space: Any, domain: Domain, geometry: Geometry) -> PointValues:
+@dataclass(frozen=True)
+class NodalValues:
+    """A field (order 0) or its gradient (1) kept as dofs "*b n (c)", for integrals that interpolate by themselves."""
+
+    value: Tensor
+    space: "FunctionSpace"
+    order: int
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        return tuple(self.value.shape[: self.value.ndim - len(self.space.shape)])
+
+    def at_points(self, domain: Domain, geometry: Geometry) -> PointValues:
+        rank = self.order + (self.space.components is not None)
+        return PointValues(self.space.at_points(self.value, domain, geometry, self.order)[self.order], rank)
+
+
+def at_points(parameter: Parameter, name: str, space: Any, domain: Domain, geometry: Geometry | None) -> PointValues:
     """The parameter at the points of a domain, differentiable in whatever it is made of.
+
+    Only fields and callables look at the geometry.
 
     Raises:
         TypeError: a dtype other than the space's, or something that is no parameter.
@@ -96,7 +115,8 @@ def at_points(parameter: Parameter, name: str, space: Any, domain: Domain, geome
     if isinstance(parameter, int | float):
         return PointValues(float(parameter))
     if isinstance(parameter, Function | Gradient):
-        return field_at_points(parameter, name, space, domain, geometry)
+        assert geometry is not None
+        return nodal(parameter, name, space).at_points(domain, geometry)
     if isinstance(parameter, CellValues):
         return PointValues(check_like(space, cell_values(parameter, name, space, domain), name)[..., None])
     if isinstance(parameter, Constant):
@@ -105,6 +125,7 @@ def at_points(parameter: Parameter, name: str, space: Any, domain: Domain, geome
     if isinstance(parameter, Tensor):
         return PointValues(check_like(space, parameter, name)[..., None, None])
     if callable(parameter):
+        assert geometry is not None
         value = parameter(geometry.points)
         points = tuple(geometry.points.shape[:2])
         if not isinstance(value, Tensor):
@@ -121,16 +142,12 @@ def at_points(parameter: Parameter, name: str, space: Any, domain: Domain, geome
     raise TypeError(f"{name} must be a number, tensor, field, callable or material; got {type(parameter).__name__}.")
 
 
-def field_at_points(
-    parameter: Function | Gradient, name: str, space: Any, domain: Domain, geometry: Geometry
-) -> PointValues:
-    order = int(isinstance(parameter, Gradient))
+def nodal(parameter: Function | Gradient, name: str, space: Any) -> NodalValues:
+    """The dofs of a field, if it lives over the mesh of the space."""
     function = parameter.function if isinstance(parameter, Gradient) else parameter
     if function.space.mesh.topology is not space.mesh.topology:
         raise ValueError(f"{name} is a field over another mesh; interpolate it into a space over this one.")
-    values = check_like(space, function.values, name)
-    rank = order + (function.space.components is not None)
-    return PointValues(function.space.at_points(values, domain, geometry, order)[order], rank)
+    return NodalValues(check_like(space, function.values, name), function.space, int(isinstance(parameter, Gradient)))
 
 
 def cell_values(parameter: CellValues, name: str, space: Any, domain: Domain) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from fem.boundary import MeanZero
 from fem.energy import Energy, Functional, WeakForm
 from fem.lowered import Lowered
-from fem.parameters import Function, Parameter
+from fem.parameters import Function, NodalValues, Parameter
 from fem.space import AnySpace, FunctionSpace
 from solvers.adjoint import Stationary, attach
 from solvers.descent import LBFGS, Adam, descent
@@ -158,8 +158,9 @@ def check_tensors(lowered: Lowered) -> None:
             value = p.value if isinstance(p.value, Tensor) else torch.tensor(p.value)
             if not bool(torch.isfinite(value).all()):
                 bad = torch.nonzero(~torch.isfinite(value))[0].tolist()
+                where = "dof" if isinstance(p, NodalValues) else "quadrature point"
                 raise ValueError(
-                    f"parameter {i} is {float(value[tuple(bad)])} at a quadrature point of the {term.term.name} (index "
+                    f"parameter {i} is {float(value[tuple(bad)])} at a {where} of the {term.term.name} (index "
                     f"{bad}); every parameter must be finite wherever it is integrated."
                 )
 
@@ -171,6 +172,8 @@ def check_capture(lowered: Lowered, u: Tensor) -> None:
         ValueError: with the remedy.
     """
     for term in lowered.terms:
+        if term.fused is not None:
+            continue  # its trace would have met such a tensor
         slots = [s.detach() for s in lowered.slots(term, lowered.constraint.insert(u, lowered.data))]
         test = slots if term.term.linear_in_test else None
         with torch.enable_grad():
