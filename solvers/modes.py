@@ -126,7 +126,7 @@ class Fourier:
             block = r[place]
             if padded is None or spectrum is None:
                 padded = r.new_zeros(*block.shape[:-1], self.length)
-                spectrum = torch.fft.rfft(padded)
+                spectrum = padded.new_empty(*block.shape[:-1], self.length // 2 + 1, dtype=r.dtype.to_complex())
             rows = (slice(block.shape[0]), slice(block.shape[1]))
             padded[rows][..., source] = block
             torch.fft.rfft(padded[rows], out=spectrum[rows])
