@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from solvers.descent import LBFGS, Adam
     from solvers.direct import Direct
+    from solvers.fast_diagonalization import FastDiagonalization
     from solvers.linear import CG, Jacobi
     from solvers.minimization import minimize, solve
     from solvers.newton import Newton
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 _HOME = {
     "solvers.descent": ("LBFGS", "Adam"),
     "solvers.direct": ("Direct",),
+    "solvers.fast_diagonalization": ("FastDiagonalization",),
     "solvers.linear": ("CG", "Jacobi"),
     "solvers.minimization": ("minimize", "solve"),
     "solvers.newton": ("Newton",),
@@ -27,6 +29,7 @@ __all__ = [
     "Adam",
     "ConvergenceError",
     "Direct",
+    "FastDiagonalization",
     "Jacobi",
     "Newton",
     "Solution",
