@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from solvers.direct import Direct
     from solvers.linear import CG, Jacobi
     from solvers.minimization import minimize, solve
+    from solvers.multigrid import Multigrid
     from solvers.newton import Newton
     from solvers.solution import ConvergenceError, Solution, Status
 
@@ -16,6 +17,7 @@ _HOME = {
     "solvers.direct": ("Direct",),
     "solvers.linear": ("CG", "Jacobi"),
     "solvers.minimization": ("minimize", "solve"),
+    "solvers.multigrid": ("Multigrid",),
     "solvers.newton": ("Newton",),
     "solvers.solution": ("ConvergenceError", "Solution", "Status"),
 }
@@ -28,6 +30,7 @@ __all__ = [
     "ConvergenceError",
     "Direct",
     "Jacobi",
+    "Multigrid",
     "Newton",
     "Solution",
     "Status",

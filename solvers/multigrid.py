@@ -8,20 +8,20 @@ coarse operator is the Galerkin product PᵀAP, whatever the coefficients. One V
 
 with damped Jacobi (Chebyshev in D⁻¹A on the upper part of the spectrum) as the smoother S, is a symmetric positive
 definite approximation of A⁻¹. It runs in single precision, in place and without allocating, inside conjugate gradients
-in the precision of the system (Trottenberg, Oosterlee & Schüller, Multigrid, 2001; Briggs et al., 2000, for the full
-multigrid start).
+in the precision of the system (Trottenberg, Oosterlee & Schüller, Multigrid, 2001).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from math import cos, pi
+from dataclasses import dataclass, replace
+from math import cos, gcd, pi
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from fem.boundary import MeanZero
 from fem.space import FunctionSpace
-from solvers.linear import conjugate_gradients
+from solvers.linear import CG, conjugate_gradients
 from solvers.solution import norm, per_item
 from solvers.stencil import (
     Grid,
@@ -33,7 +33,7 @@ from solvers.stencil import (
     lower_degree,
     lowered_grid,
 )
-from solvers.system import System
+from solvers.system import Prepared, System
 
 COARSEST = 130  # unknowns per item that a dense inverse takes care of
 STRONG = 0.5  # axes with couplings of this strength, relative to the strongest, are coarsened
@@ -54,7 +54,11 @@ class Multigrid:
     rtol: float | None = None
     max_iterations: int = 1000
 
-    def prepare(self, system: System) -> "PreparedMultigrid":
+    def prepare(self, system: System) -> Prepared:
+        if isinstance(system.lowered.constraint, MeanZero):
+            # The mean is not held by any dof: the projections around H are those of the general iteration.
+            check_stencil(system)
+            return CG(self.rtol, self.max_iterations, self).prepare(system)
         return PreparedMultigrid(system, self)
 
     def preconditioner(self, system: System) -> Callable[[Tensor], Tensor]:
@@ -63,15 +67,16 @@ class Multigrid:
 
 class PreparedMultigrid:
     def __init__(self, system: System, method: Multigrid):
-        stencil = check_stencil(system)
+        stencil, space = check_stencil(system), system.lowered.space
+        assert isinstance(space, FunctionSpace)
         self.system, self.method, self.grid = system, method, stencil.grid
         items, like = stencil.grid.items, system.u
         diagonal = items(stencil.diagonal)
-        self.finite = torch.isfinite(diagonal).flatten(1).all(-1)
+        self.finite = torch.isfinite(diagonal.sum((1, 2)))
         stencil = replaced_items(stencil, ~self.finite)
         self.singular = (diagonal == 0).flatten(1).any(-1).reshape(system.batch)
         self.indefinite = (diagonal < 0).flatten(1).any(-1).reshape(system.batch)
-        self.hierarchy = Hierarchy(stencil, system.held, widths(system.lowered.space), torch.float32)
+        self.hierarchy = Hierarchy(stencil, system.held, widths(space), torch.float32)
         self.iterations = torch.zeros(system.batch, dtype=torch.int64, device=like.device)
         self.p, self.Ap = stencil.grid.buffer(like), stencil.grid.buffer(like)
         self.product = Product(stencil, self.p, self.Ap)
@@ -108,13 +113,6 @@ class PreparedMultigrid:
         r = torch.zeros_like(self.z)
         grid.pack(b, r)
         x, items = torch.zeros_like(r), grid.items
-        # Full multigrid gives the start.
-        top.b.copy_(r)
-        self.hierarchy.full_cycle()
-        x.copy_(grid.shifted(top.x))
-        grid.shifted(self.p).copy_(x)
-        self.product()
-        r.sub_(grid.shifted(self.Ap))
 
         def apply(p: Tensor) -> Tensor:
             self.product()
@@ -284,12 +282,15 @@ class Level:
 
         The last step is exact at fixed dofs: it removes what interpolation left there.
         """
-        largest = 1.1 * largest_eigenvalue(self.stencil)
-        middle, radius = largest * (1 + 1 / ratio) / 2, largest * (1 - 1 / ratio) / 2
+        middle, radius = (1 + 1 / ratio) / 2, (1 - 1 / ratio) / 2
         omegas = [1 / (middle + radius * cos(pi * (2 * j + 1) / (2 * steps))) for j in range(steps)]
         diagonal = self.stencil.diagonal.abs()
         held = (self.free == 0) | (diagonal == 0)
-        self.weight = (omegas[-1] / diagonal).masked_fill_(held, 1)
+        step = omegas[-1] / (1.1 * largest_eigenvalue(self.stencil))  # few iterations do not quite find the largest
+        items = self.grid.items(diagonal)
+        self.weight = (
+            torch.div(step[:, None, None], items).transpose(0, 1).reshape(diagonal.shape).masked_fill_(held, 1)
+        )
         self.factors = [omega / omegas[-1] for omega in omegas]
 
     def presmooth(self) -> None:
@@ -315,11 +316,9 @@ class Hierarchy:
         self.levels: list[Level] = [Level(stencil, fixed)]
         while True:
             level = self.levels[-1]
-            grid = level.grid
             steps = coarsening(level.stencil, fixed, width)
             if not steps:
                 break
-            high = max(grid.degrees) > 1
             operator = level.stencil
             operator.hold(fixed, 0.0)
             for step in steps:
@@ -329,7 +328,7 @@ class Hierarchy:
             level.stencil.hold(level.free == 0, 1.0)
             fixed = fixed | (operator.diagonal == 0)
             operator.hold(fixed, 1.0)
-            level.set_smoother(*(SMOOTH_HIGH[max(grid.degrees)] if high else (1, 3.0)))
+            level.set_smoother(*((1, 3.0) if len(self.levels) == 1 else (2, 4.0)))
             coarse = Level(operator, fixed)
             connect(level, coarse, steps)
             self.levels.append(coarse)
@@ -349,35 +348,9 @@ class Hierarchy:
                 step()
             level.smooth()
 
-    def full_cycle(self) -> None:
-        """Full multigrid on b of the finest level: interpolate from the coarsest upward, a V-cycle at each level."""
-        for level, coarse in zip(self.levels, self.levels[1:], strict=False):
-            level.residual.copy_(level.b)
-            for step in level.down:
-                step()
-            coarse.b.mul_(coarse.free)
-        self.solve_coarsest(self.levels[-1])
-        for i in reversed(range(len(self.levels) - 1)):
-            level, coarse = self.levels[i : i + 2]
-            level.x.zero_()
-            for step in level.up:
-                step()
-            level.smooth()
-            level.product.residual(level.b)
-            for step in level.down:
-                step()
-            coarse.b.mul_(coarse.free)
-            self.cycle(i + 1)
-            for step in level.up:
-                step()
-            level.smooth()
-
     def solve_coarsest(self, level: Level) -> None:
         b = level.grid.items(level.b).reshape(level.grid.batch, -1, 1)
         level.grid.items(level.solution).copy_((self.inverse @ b).view(level.grid.batch, len(level.grid.types), -1))
-
-
-SMOOTH_HIGH = {2: (1, 3.0), 3: (2, 8.0)}
 
 
 def connect(level: Level, coarse: Level, steps: list) -> None:
@@ -412,17 +385,19 @@ def scaled(stencil: Stencil, dtype: torch.dtype) -> Stencil:
 
 
 def coarsening(stencil: Stencil, fixed: Tensor, width: list[Tensor]) -> list:
-    """The steps to the next level: degree one first, then every second vertex along the axes of strong coupling."""
+    """The steps to the next level: one degree lower, then every second vertex along the axes of strong coupling."""
     grid = stencil.grid
     if max(grid.degrees) > 1:
         steps: list = []
         for axis in range(grid.dim):
-            steps.append(Embedding(grid, axis, 1))
+            steps.append(Embedding(grid, axis, grid.degrees[axis] - 1))
             grid = steps[-1].coarse
         return steps
     if grid.size // grid.batch * len(grid.types) <= COARSEST:
         return []
     possible = [k for k in range(grid.dim) if grid.vertices[k] > 2]
+    if not possible:
+        return []
     strength = strengths(stencil)
     strongest = max(strength[k] for k in possible)
     steps = []
@@ -439,7 +414,10 @@ def strengths(stencil: Stencil) -> list[float]:
     The least over all items, relative to the strongest axis of each.
     """
     grid = stencil.grid
+    # A few thousand nodes tell, on all rows and columns.
     sample = max(grid.size // grid.batch // 4096, 1)
+    while gcd(sample, grid.strides[0]) > 1:
+        sample += 1
     shaped = grid.items(grid.shifted(stencil.data))[..., ::sample]  # "b z n"
     total = shaped.new_zeros(grid.batch, grid.dim)
     inverse = 1 / shaped[:, : len(grid.types)].abs()
@@ -453,40 +431,46 @@ def strengths(stencil: Stencil) -> list[float]:
     return relative.amin(0).tolist()
 
 
-def largest_eigenvalue(stencil: Stencil, steps: int = 8, sample: int = 2**15) -> float:
-    """The largest eigenvalue of D⁻¹A over all items, by Lanczos iteration on the middle layers of the slowest axis."""
-    grid = stencil.grid
-    layers = min(max(sample // (grid.batch * grid.strides[0]), 4), grid.vertices[0])
-    # One more layer, of zeros, keeps items apart.
-    small = Grid((layers + 1, *grid.vertices[1:]), grid.degrees, grid.components, grid.batch)
-    part = Stencil.zeros(small, stencil.data)
-    start = (grid.vertices[0] - layers) // 2
-    for source, target in zip(stencil.data, part.data, strict=True):
-        image = grid.shifted(source).view(grid.batch, *grid.vertices)[:, start : start + layers]
-        small.shifted(target).view(grid.batch, *small.vertices)[:, :layers].copy_(image)
-    diagonal = part.diagonal.abs()
-    inverse = torch.where(diagonal > 0, 1 / diagonal, 0)
-    x, y = small.buffer(stencil.data), small.buffer(stencil.data)
-    apply, q, Aq = Product(part, x, y), small.shifted(x), small.shifted(y)
+def largest_eigenvalue(stencil: Stencil, steps: int = 8, sample: int = 2**15) -> Float[Tensor, "b"]:
+    """The largest |λ| of |D|⁻¹A of each item, by Lanczos iteration on the middle layers of the slowest axis."""
+    part, inverse = middle_layers(stencil, max(sample // (stencil.grid.batch * stencil.grid.strides[0]), 8))
+    grid, diagonal = part.grid, part.diagonal.abs()
+    x, y = grid.buffer(part.data), grid.buffer(part.data)
+    product, q, Aq = Product(part, x, y), grid.items(grid.shifted(x)), grid.items(grid.shifted(y))
+    inverse, diagonal = grid.items(inverse), grid.items(diagonal)
     generator = torch.Generator(x.device).manual_seed(0)
-    start_vector = torch.randn(q.shape, generator=generator, device=x.device, dtype=x.dtype)
-    w = start_vector * (inverse > 0)
-    before, beta = torch.zeros_like(w), (w * diagonal * w).sum().sqrt()
-    tridiagonal = torch.zeros(steps, steps, dtype=torch.float64)
+    w = torch.randn(q.shape, generator=generator, device=x.device, dtype=x.dtype) * (inverse > 0)
+    tridiagonal = x.new_zeros(grid.batch, steps, steps)
+    beta = (w * diagonal * w).sum((1, 2)).sqrt()
     for k in range(steps):
-        if not float(beta) > 0:
-            steps = k
-            break
         before, beta_before = q.clone(), beta
-        torch.div(w, beta, out=q)
-        apply()
-        alpha = (q * Aq).sum()
-        tridiagonal[k, k] = float(alpha)
-        w = inverse * Aq - alpha * q - (beta_before * before if k else 0)
-        beta = (w * diagonal * w).sum().sqrt()
+        q.copy_(w * per_item(torch.where(beta > 0, 1 / beta, 0), w))
+        product()
+        alpha = (q * Aq).sum((1, 2))
+        w = inverse * Aq - per_item(alpha, q) * q - (per_item(beta_before, q) * before if k else 0)
+        beta = (w * diagonal * w).sum((1, 2)).sqrt()
+        tridiagonal[:, k, k] = alpha
         if k + 1 < steps:
-            tridiagonal[k, k + 1] = tridiagonal[k + 1, k] = float(beta)
-    return float(torch.linalg.eigvalsh(tridiagonal[:steps, :steps])[-1]) if steps else 1.0
+            tridiagonal[:, k, k + 1] = tridiagonal[:, k + 1, k] = beta
+    largest = torch.linalg.eigvalsh(tridiagonal.double()).abs().amax(-1)
+    return torch.where(largest > 0, largest, 1).to(x.dtype)
+
+
+def middle_layers(stencil: Stencil, count: int) -> tuple[Stencil, Tensor]:
+    """The part of a stencil on so many layers of the slowest axis, and 1/|D| there, zero outside.
+
+    One more layer, of zeros, keeps items apart.
+    """
+    grid = stencil.grid
+    count = min(count, grid.vertices[0])
+    start = (grid.vertices[0] - count) // 2
+    small = replace(grid, vertices=(count + 1, *grid.vertices[1:]))
+    part = Stencil.zeros(small, stencil.data)
+    whole = grid.shifted(stencil.data).unflatten(-1, (grid.batch, *grid.vertices))
+    layers = small.shifted(part.data).unflatten(-1, (grid.batch, *small.vertices))
+    layers[:, :, :count] = whole[:, :, start : start + count]
+    diagonal = part.diagonal.abs()
+    return part, torch.where(diagonal > 0, 1 / diagonal, 0)
 
 
 def dense_inverse(stencil: Stencil) -> Float[Tensor, "b N N"]:
@@ -500,7 +484,7 @@ def dense_inverse(stencil: Stencil) -> Float[Tensor, "b N N"]:
     inverse = torch.cholesky_inverse(torch.where(safe[:, None, None], factor, torch.eye(len(matrix[0])).to(matrix)))
     if not bool(safe.all()):
         values, vectors = torch.linalg.eigh(matrix[~safe])
-        tolerance = 1e-5 * values.abs().amax(-1, keepdim=True)
-        reciprocal = torch.where(values.abs() > tolerance, 1 / values.abs(), 0)
+        sizes = values.abs()
+        reciprocal = 1 / torch.maximum(sizes, 1e-5 * sizes.amax(-1, keepdim=True))
         inverse[~safe] = vectors * reciprocal[:, None] @ vectors.mT
     return (inverse / root[:, :, None] / root[:, None]).to(stencil.data.dtype)

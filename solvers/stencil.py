@@ -19,7 +19,7 @@ from itertools import product
 from math import prod
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from fem.assembly import CHUNK, element_matrices
@@ -89,11 +89,10 @@ class Grid:
         found = [(a, a, zero) for a in range(len(types))]
         for a, row in enumerate(types):
             for b, column in enumerate(types[a:], a):
-                reach = [range(-(s == 0), (t == 0) + 1) for t, s in zip(column[:-1], row[:-1], strict=True)]
-                found += [(a, b, o) for o in product(*reach) if a < b or o > zero]
+                found += [(a, b, o) for o in reachable(row, column) if a < b or o > zero]
         return {key: k for k, key in enumerate(found)}
 
-    def image(self, flat: Float[Tensor, "k"], dof_type: tuple[int, ...]) -> Tensor:
+    def image(self, flat: Shaped[Tensor, "k"], dof_type: tuple[int, ...]) -> Tensor:
         """The entries of one type that exist, "b *vertices"."""
         shaped = flat.view(self.batch, *self.vertices)
         for k, t in enumerate(dof_type[:-1]):
@@ -169,9 +168,8 @@ class Stencil:
 
     def add(self, row: "LocalDof", column: "LocalDof", values: Float[Tensor, "b *cells"], start: int = 0) -> None:
         """Add the coupling of two local dofs in all cells, or in layers of the slowest axis from `start` on."""
-        grid, (a, corner) = self.grid, row
-        k = grid.keys[coupling(row, column)]
-        shaped = grid.shifted(self.data[k]).view(grid.batch, *grid.vertices)
+        grid, corner = self.grid, row[1]
+        shaped = grid.shifted(self.data[grid.keys[coupling(row, column)]]).view(grid.batch, *grid.vertices)
         first = (start + corner[0], *corner[1:])
         shaped[(slice(None), *(slice(f, f + n) for f, n in zip(first, values.shape[1:], strict=True)))] += values
 
