@@ -37,6 +37,9 @@ from solvers.system import Prepared, System
 
 COARSEST = 130  # unknowns per item that a dense inverse takes care of
 STRONG = 0.5  # axes with couplings of this strength, relative to the strongest, are coarsened
+# Degree in D⁻¹A and ratio λ_max/λ_min of smoothing, by the number of axes that are not coarsened: along those the mass
+# matrices of linear elements widen the spectrum by 3. (The finest level is content with degree one and a ratio of 3.)
+SMOOTHING = ((2, 4.0), (2, 6.0), (3, 15.0))
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ class PreparedMultigrid:
         size = per_item(torch.where((size > 0) & torch.isfinite(size), size, 1), flat)
         self.grid.pack(flat / size, top.b)
         self.hierarchy.cycle()
+        size = size * per_item(self.hierarchy.scale, flat)
         return (self.grid.unpack(top.grid.shifted(top.x), r.dtype) * size).reshape(r.shape)
 
     def solve(self, rhs: Tensor, atol: Tensor | None = None, transpose: bool = False) -> Tensor:
@@ -165,7 +169,7 @@ def widths(space: FunctionSpace) -> list[Tensor]:
         return [torch.ones(n, dtype=mesh.dtype, device=mesh.device) for n in mesh.grid[::-1]]
     nodes = mesh.nodes.detach()[mesh.topology.vertex_nodes].reshape(*(n + 1 for n in mesh.grid[::-1]), -1)
     edges = [nodes.diff(dim=k).norm(dim=-1).movedim(k, 0) for k in range(mesh.dim)]
-    return [e.flatten(1).mean(1) for e in edges]
+    return [e.reshape(len(e), -1).mean(1) for e in edges]
 
 
 # -- transfer between levels -------------------------------------------------------------------------------------------
@@ -233,7 +237,7 @@ class Embedding:
     def operator(self, stencil: Stencil) -> Stencil:
         return lower_degree(stencil, self.axis, self.degree)
 
-    def fixed(self, fixed: Bool[Tensor, "t k"]) -> Bool[Tensor, "t k"]:
+    def fixed(self, fixed: Bool[Tensor, "t k"]) -> Bool[Tensor, "c k"]:
         # A coarse dof is fixed where the fine ones nearest to it are.
         p = self.grid.degrees[self.axis]
         nearest = [{s * p // self.degree, -(-s * p // self.degree)} for s in range(self.degree)]
@@ -312,11 +316,11 @@ class Hierarchy:
     """Levels from the finest to one small enough for a dense inverse, all in one precision."""
 
     def __init__(self, stencil: Stencil, fixed: Bool[Tensor, "t k"], width: list[Tensor], dtype: torch.dtype):
-        stencil, width = scaled(stencil, dtype), list(width)
+        (stencil, self.scale), width = scaled(stencil, dtype), list(width)
         self.levels: list[Level] = [Level(stencil, fixed)]
         while True:
             level = self.levels[-1]
-            steps = coarsening(level.stencil, fixed, width)
+            steps = coarsening(level.stencil, width)
             if not steps:
                 break
             operator = level.stencil
@@ -328,7 +332,8 @@ class Hierarchy:
             level.stencil.hold(level.free == 0, 1.0)
             fixed = fixed | (operator.diagonal == 0)
             operator.hold(fixed, 1.0)
-            level.set_smoother(*((1, 3.0) if len(self.levels) == 1 else (2, 4.0)))
+            weak = len(coarsenable(level.grid)) - len(steps)
+            level.set_smoother(*((1, 3.0) if len(self.levels) == 1 and not weak else SMOOTHING[weak]))
             coarse = Level(operator, fixed)
             connect(level, coarse, steps)
             self.levels.append(coarse)
@@ -373,62 +378,62 @@ def cleared(buffer: Tensor, interpolate: Callable) -> Callable:
     return run
 
 
-def scaled(stencil: Stencil, dtype: torch.dtype) -> Stencil:
-    """A copy in another type, each item divided by its largest diagonal entry: far from over- and underflow."""
+def scaled(stencil: Stencil, dtype: torch.dtype) -> tuple[Stencil, Float[Tensor, "b"]]:
+    """A copy in another type, its items scaled to a largest diagonal entry of one, far from over- and underflow."""
     grid = stencil.grid
     largest = grid.items(stencil.diagonal).abs().flatten(1).amax(-1)
     data = grid.buffer(stencil.data, len(stencil.data), dtype)
-    scale = (1 / torch.where(largest > 0, largest, 1))[:, None].expand(-1, grid.size // grid.batch)
+    scale = 1 / torch.where(largest > 0, largest, 1)
+    factor = scale[:, None].expand(-1, grid.size // grid.batch)
     for source, target in zip(grid.shifted(stencil.data), grid.shifted(data), strict=True):
-        torch.mul(source.view(scale.shape), scale, out=target.view(scale.shape))
-    return Stencil(grid, data)
+        torch.mul(source.view(factor.shape), factor, out=target.view(factor.shape))
+    return Stencil(grid, data), scale
 
 
-def coarsening(stencil: Stencil, fixed: Tensor, width: list[Tensor]) -> list:
-    """The steps to the next level: one degree lower, then every second vertex along the axes of strong coupling."""
+def coarsening(stencil: Stencil, width: list[Tensor]) -> list:
+    """The steps to the next level, along the axes of strong coupling: a lower degree, or else every second vertex."""
     grid = stencil.grid
-    if max(grid.degrees) > 1:
-        steps: list = []
-        for axis in range(grid.dim):
-            steps.append(Embedding(grid, axis, grid.degrees[axis] - 1))
-            grid = steps[-1].coarse
-        return steps
     if grid.size // grid.batch * len(grid.types) <= COARSEST:
         return []
-    possible = [k for k in range(grid.dim) if grid.vertices[k] > 2]
-    if not possible:
-        return []
+    possible = coarsenable(grid)
     strength = strengths(stencil)
-    strongest = max(strength[k] for k in possible)
+    strongest = max((strength[k] for k in possible), default=0)
     steps = []
     for k in possible:
         if strength[k] >= STRONG * strongest:
-            steps.append(Interpolation(grid, k, width[k]))
+            lower = grid.degrees[k] - 1
+            steps.append(Embedding(grid, k, lower) if lower else Interpolation(grid, k, width[k]))
             grid = steps[-1].coarse
     return steps
 
 
+def coarsenable(grid: Grid) -> list[int]:
+    """Axes with more than two nodes."""
+    return [k for k in range(grid.dim) if grid.degrees[k] > 1 or grid.vertices[k] > 2]
+
+
 def strengths(stencil: Stencil) -> list[float]:
-    """How strongly neighbours along each axis are coupled, −Σ A(i, i + δ) / A(i, i) over all δ one layer on.
+    """How strongly neighbours along each axis are coupled, −Σ_j A_ij (j − i)² / A_ii with j − i in nodes of that axis.
 
     The least over all items, relative to the strongest axis of each.
     """
     grid = stencil.grid
-    # A few thousand nodes tell, on all rows and columns.
+    # A few thousand vertices tell, in all rows and columns.
     sample = max(grid.size // grid.batch // 4096, 1)
     while gcd(sample, grid.strides[0]) > 1:
         sample += 1
     shaped = grid.items(grid.shifted(stencil.data))[..., ::sample]  # "b z n"
-    total = shaped.new_zeros(grid.batch, grid.dim)
     inverse = 1 / shaped[:, : len(grid.types)].abs()
+    total = shaped.new_zeros(grid.batch, grid.dim)
     for (a, b, offset), k in grid.keys.items():
-        if a == b:
-            for axis, o in enumerate(offset):
-                if o != 0:
-                    total[:, axis] -= (shaped[:, k] * inverse[:, a]).nan_to_num(0, 0, 0).sum(-1)
-    relative = total / total.amax(-1, keepdim=True)
-    relative = torch.where(total.amax(-1, keepdim=True) > 0, relative, 1)
-    return relative.amin(0).tolist()
+        row, column = grid.types[a], grid.types[b]
+        if row[-1] != column[-1] or k < len(grid.types):
+            continue
+        coupling = (shaped[:, k] * (inverse[:, a] + inverse[:, b])).nan_to_num(0, 0, 0).sum(-1)
+        for axis, p in enumerate(grid.degrees):
+            total[:, axis] -= (offset[axis] * p + column[axis] - row[axis]) ** 2 * coupling
+    largest = total.amax(-1, keepdim=True)
+    return torch.where(largest > 0, total / largest, 1).amin(0).tolist()
 
 
 def largest_eigenvalue(stencil: Stencil, steps: int = 8, sample: int = 2**15) -> Float[Tensor, "b"]:

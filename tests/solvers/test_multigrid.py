@@ -67,7 +67,7 @@ def test_solutions_agree_with_direct_ones_in_all_dimensions(degree, dim, compone
 def test_solutions_agree_with_direct_ones_with_fixed_dofs_of_each_item():
     system = grid_system(1, 2, cells=(21, 18))
     torch.manual_seed(3)
-    system.fixed = torch.rand(system.u.shape) < 0.05
+    system.fixed = system.fixed | (torch.rand(system.u.shape) < 0.05)
     agrees_with_direct(system)
 
 
@@ -78,9 +78,9 @@ def test_partially_fixed_sides():
     assert int(agrees_with_direct(system).iterations) <= 16
 
 
-@pytest.mark.parametrize("degree", [1, 2, 3])
-def test_a_cycle_is_symmetric_and_definite(degree):
-    system = grid_system(degree, 2, cells=(9, 6))
+@pytest.mark.parametrize(("degree", "cells"), [(1, (13, 14)), (2, (7, 6)), (3, (4, 5))])
+def test_a_cycle_is_symmetric_and_definite(degree, cells):
+    system = grid_system(degree, 2, cells=cells)
     n = system.lowered.space.num_dofs
     prepared = Multigrid().prepare(system)
     eye = torch.eye(n, dtype=torch.float64)
@@ -132,7 +132,7 @@ def test_stretched_cells_cost_few_iterations(upper):
     mesh = box((0.0,) * len(upper), upper, (40, 40) if len(upper) == 2 else (16, 16, 16))
     prepared = Multigrid(rtol=1e-8).prepare(smooth_diffusion(mesh, 1, 10.0))
     prepared.solve(torch.ones_like(prepared.system.u))
-    assert int(prepared.iterations) <= 13
+    assert int(prepared.iterations) <= 9
 
 
 def test_tensors_as_coefficients():
@@ -217,7 +217,7 @@ def test_weak_supports_cost_few_iterations():
     energy = Energy(V, lambda x, u, g: 0.5 * g.square().sum(-1) + 1e-7 * u.square())
     prepared = Multigrid(rtol=1e-8).prepare(System(energy.lower(()), torch.zeros(V.shape, dtype=V.dtype)))
     prepared.solve(torch.ones_like(prepared.system.u))
-    assert int(prepared.iterations) <= 12
+    assert int(prepared.iterations) <= 15
 
 
 def test_gradients_pass_gradcheck_and_equal_direct_ones():
