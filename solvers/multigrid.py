@@ -83,7 +83,7 @@ class PreparedMultigrid:
         self.iterations = torch.zeros(system.batch, dtype=torch.int64, device=like.device)
         self.p, self.Ap = stencil.grid.buffer(like), stencil.grid.buffer(like)
         self.product = Product(stencil, self.p, self.Ap)
-        self.z = self.Ap.new_empty(len(stencil.grid.types), stencil.grid.size)
+        self.x, self.r = (torch.zeros_like(stencil.diagonal) for _ in range(2))
 
     def flat(self, v: Tensor) -> Tensor:
         """Dofs "*b *shape", item by item with nodes and components apart."""
@@ -111,12 +111,10 @@ class PreparedMultigrid:
         if atol is not None:
             target = torch.maximum(target, atol.expand(system.batch).reshape(-1) / size)
         good = (size > 0) & torch.isfinite(size) & self.finite
-        scale = per_item(torch.where(good, size, 1), b)
-        b = torch.where(per_item(good, b), b, 0) / scale
-
-        r = torch.zeros_like(self.z)
-        grid.pack(b, r)
-        x, items = torch.zeros_like(r), grid.items
+        x, r, items = self.x.zero_(), grid.pack(b, self.r), grid.items
+        items(r).mul_(per_item(torch.where(good, 1 / size, 0), b))
+        if not bool(good.all()):
+            items(r)[~good] = 0
 
         def apply(p: Tensor) -> Tensor:
             self.product()
@@ -125,7 +123,7 @@ class PreparedMultigrid:
         def precondition(r: Tensor) -> Tensor:
             items(top.b).copy_(r)
             self.hierarchy.cycle()
-            return items(self.z.copy_(grid.shifted(top.x)))
+            return items(grid.shifted(self.Ap).copy_(top.solution))  # the product is no longer needed
 
         p = items(grid.shifted(self.p))
         count, turned = conjugate_gradients(
@@ -133,9 +131,8 @@ class PreparedMultigrid:
         )
         self.iterations = count.reshape(system.batch)
         self.indefinite = self.indefinite | turned.reshape(system.batch)
-        found = grid.unpack(x) * scale
-        found[~self.finite | ~torch.isfinite(size)] = torch.nan
-        return found.reshape(*system.batch, *system.lowered.space.shape)
+        items(x).mul_(per_item(torch.where(self.finite, size, torch.nan), b))
+        return grid.unpack(x).reshape(*system.batch, *system.lowered.space.shape)
 
 
 def check_stencil(system: System) -> Stencil:
@@ -436,7 +433,7 @@ def strengths(stencil: Stencil) -> list[float]:
     return torch.where(largest > 0, total / largest, 1).amin(0).tolist()
 
 
-def largest_eigenvalue(stencil: Stencil, steps: int = 8, sample: int = 2**15) -> Float[Tensor, "b"]:
+def largest_eigenvalue(stencil: Stencil, steps: int = 8, sample: int = 2**13) -> Float[Tensor, "b"]:
     """The largest |λ| of |D|⁻¹A of each item, by Lanczos iteration on the middle layers of the slowest axis."""
     part, inverse = middle_layers(stencil, max(sample // (stencil.grid.batch * stencil.grid.strides[0]), 8))
     grid, diagonal = part.grid, part.diagonal.abs()
