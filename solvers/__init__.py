@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from solvers.fast_diagonalization import FastDiagonalization
     from solvers.linear import CG, Jacobi
     from solvers.minimization import minimize, solve
+    from solvers.multigrid import Multigrid
     from solvers.newton import Newton
     from solvers.solution import ConvergenceError, Solution, Status
 
@@ -18,6 +19,7 @@ _HOME = {
     "solvers.fast_diagonalization": ("FastDiagonalization",),
     "solvers.linear": ("CG", "Jacobi"),
     "solvers.minimization": ("minimize", "solve"),
+    "solvers.multigrid": ("Multigrid",),
     "solvers.newton": ("Newton",),
     "solvers.solution": ("ConvergenceError", "Solution", "Status"),
 }
@@ -31,6 +33,7 @@ __all__ = [
     "Direct",
     "FastDiagonalization",
     "Jacobi",
+    "Multigrid",
     "Newton",
     "Solution",
     "Status",

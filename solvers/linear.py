@@ -60,31 +60,57 @@ class PreparedCG:
         target = rtol * norm(b, lead)
         if atol is not None:
             target = torch.maximum(target, atol)
-        x, r = torch.zeros_like(b), b
-        z = self.precondition(r)
-        p, rz = z, dot(r, z, lead)
-        stopped = torch.zeros_like(self.indefinite)
-        self.iterations = torch.zeros_like(self.iterations)
-        # A look at the residual waits for a GPU; on the CPU it costs nothing.
-        every = 1 if b.device.type == "cpu" else 10
-        for k in range(self.method.max_iterations):
-            running = (norm(r, lead) > target) & ~stopped
-            if k % every == 0 and not bool(running.any()):
-                break
-            Ap = system.apply(p)
-            curvature = dot(p, Ap, lead)
-            turned = running & (curvature <= 0)
-            stopped, self.indefinite = stopped | turned, self.indefinite | turned
-            # Negative curvature: hand back that direction, downhill, for a search along it.
-            x = torch.where(per_item(turned, x), p, x)
-            running = running & ~turned
-            alpha = per_item(torch.where(running, rz / curvature, 0), x)
-            x, r = x + alpha * p, r - alpha * Ap
-            z = self.precondition(r)
-            rz, before = dot(r, z, lead), rz
-            p = z + per_item(torch.where(running, rz / before, 0), x) * p
-            self.iterations += running
+        x, r, p = torch.zeros_like(b), b.clone(), torch.empty_like(b)
+        self.iterations, turned = conjugate_gradients(
+            system.apply, self.precondition, x, r, p, target, self.method.max_iterations
+        )
+        self.indefinite = self.indefinite | turned
         return x
+
+
+def conjugate_gradients(
+    apply: Callable[[Tensor], Tensor],
+    precondition: Callable[[Tensor], Tensor],
+    x: Tensor,
+    r: Tensor,
+    p: Tensor,
+    target: Tensor,
+    max_iterations: int,
+) -> tuple[Tensor, Tensor]:
+    """Iterate in place until ‖r‖ ≤ target "*b": the count of each item, and whether its curvature turned negative.
+
+    Args:
+        apply, precondition: what they return may be overwritten by their next call.
+        x, r, p: the start "*b …", its residual, and room for directions: always handed to `apply` as this very tensor.
+    """
+    lead = target.ndim
+    z = precondition(r)
+    p.copy_(z)
+    rz = dot(r, z, lead)
+    stopped = torch.zeros(target.shape, dtype=torch.bool, device=target.device)
+    iterations = torch.zeros(target.shape, dtype=torch.int64, device=target.device)
+    # A look at the residual waits for a GPU; on the CPU it costs nothing.
+    every = 1 if r.device.type == "cpu" else 10
+    for k in range(max_iterations):
+        running = (norm(r, lead) > target) & ~stopped
+        if k % every == 0 and not bool(running.any()):
+            break
+        Ap = apply(p)
+        curvature = dot(p, Ap, lead)
+        turned = running & (curvature <= 0)
+        if every > 1 or bool(turned.any()):
+            # Negative curvature: hand back that direction, downhill, for a search along it.
+            stopped |= turned
+            x.copy_(torch.where(per_item(turned, x), p, x))
+        running = running & ~turned
+        alpha = per_item(torch.where(running, rz / curvature, 0), x)
+        x.addcmul_(alpha, p)
+        r.addcmul_(alpha, Ap, value=-1)
+        z = precondition(r)
+        rz, before = dot(r, z, lead), rz
+        p.mul_(per_item(torch.where(running, rz / before, 0), x)).add_(z)
+        iterations += running
+    return iterations, stopped
 
 
 def default_linear(system_space: Any, symmetric: bool) -> LinearMethod:

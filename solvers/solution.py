@@ -106,7 +106,7 @@ def norm(v: Tensor, lead: int) -> Float[Tensor, "*b"]:
 
 def dot(a: Tensor, b: Tensor, lead: int) -> Float[Tensor, "*b"]:
     """Inner product over all but the leading batch axes."""
-    return (a * b).flatten(lead).sum(-1)
+    return torch.einsum("...i,...i->...", a.flatten(lead), b.flatten(lead))
 
 
 def per_item(t: Tensor, like: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ the matrix or its transpose.
 
 from collections.abc import Callable
 from functools import cached_property
+from math import prod
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -15,7 +16,9 @@ from torch import Tensor
 from fem.assembly import Coefficient, element_matrices, flat_dofs
 from fem.boundary import MeanZero
 from fem.lowered import Lowered, LoweredTerm
+from fem.space import FunctionSpace
 from solvers.solution import norm
+from solvers.stencil import Product, Stencil, assemble, grid_of
 
 
 class System:
@@ -49,12 +52,38 @@ class System:
         return v if self.fixed is None else v.masked_fill(self.fixed, 0)
 
     def apply(self, v: Float[Tensor, "..."]) -> Tensor:
-        """H v, batch item by batch item: on small matrices a sparse product beats any batched gather and scatter."""
+        """H v: by its stencil on grids, elsewhere by sparse products, item by item."""
         shape = self.lowered.space.shape
         v = self.lowered.linear_part(v if self.fixed is None else v.masked_fill(self.fixed, 0))
+        if self.stencil is not None:
+            grid = self.stencil.grid
+            x, y = grid.buffer(v), grid.buffer(v)
+            flat = v.expand(*self.batch, *shape).reshape(grid.batch, -1, grid.components)
+            grid.pack(flat, grid.shifted(x))
+            Product(self.stencil, x, y)()
+            return self.project(grid.unpack(grid.shifted(y)).reshape(*self.batch, *shape))
         flat = v.expand(*self.batch, *shape).reshape(len(self.matrices), -1)
         products = torch.stack([matrix @ x for matrix, x in zip(self.matrices, flat, strict=True)])
         return self.project(products.reshape(*self.batch, *shape))
+
+    @cached_property
+    def stencil(self) -> Stencil | None:
+        """The matrices of energies over Lagrange spaces on grids, the identity at fixed dofs; None elsewhere."""
+        space = self.lowered.space
+        if not self.symmetric or not isinstance(space, FunctionSpace) or grid_of(space, 1) is None:
+            return None
+        stencil = assemble(space, self.coefficients, self.batch, self.u)
+        stencil.hold(self.held, 1.0)
+        return stencil
+
+    @cached_property
+    def held(self) -> Bool[Tensor, "t k"]:
+        """Fixed dofs in the layout of the stencil."""
+        space = self.lowered.space
+        grid = grid_of(space, prod(self.batch))
+        assert grid is not None
+        mask = None if self.fixed is None else self.fixed.expand(*self.batch, *space.shape)
+        return grid.fixed(None if mask is None else mask.reshape(grid.batch, -1, grid.components), self.u)
 
     @cached_property
     def matrices(self) -> list[Tensor]:
@@ -66,6 +95,8 @@ class System:
     def diagonal(self) -> Tensor:
         """The diagonal of H, ones at fixed dofs."""
         space = self.lowered.space
+        if self.stencil is not None:
+            return self.stencil.grid.unpack(self.stencil.diagonal).reshape(*self.batch, *space.shape)
         total = self.u.new_zeros(*self.batch, space.num_dofs)
         for t, entries in self.coefficients:
             local = element_matrices(space, entries, t.domain, t.geometry, self.batch, diagonal=True)
