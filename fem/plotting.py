@@ -93,10 +93,10 @@ class View:
 
     def __init__(self, mesh: Mesh, field: tuple[FunctionSpace, Tensor] | None, scale: float):
         self.mesh, self.field, self.scale = mesh, field, scale
-        self.num_coordinates = mesh.nodes.shape[1]
+        self.num_coordinates = mesh.num_coordinates
         self.is_vector = field is not None and field[0].components is not None
         self.moves = (
-            self.is_vector and field is not None and field[0].components == mesh.nodes.shape[1] > 1 and scale != 0
+            self.is_vector and field is not None and field[0].components == mesh.num_coordinates > 1 and scale != 0
         )
 
     def at(
@@ -104,15 +104,15 @@ class View:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Positions "e q d" and the values "e q c" of the field, where there is one; `still` before displacement."""
         with torch.no_grad():
-            points = points.to(self.mesh.nodes)
+            points = points.to(self.mesh.device, self.mesh.dtype)
             x, _, _ = self.mesh.map(block, cells, points)
             if self.field is None:
                 return x.cpu().numpy(), None
             space, values = self.field
-            dofs = space.cell_dofs[block]
+            dofs = space.dofs_of(block, cells)
             table = space.elements[block].tabulate(points, 0).value
-            if cells is not None:
-                dofs, table = dofs[cells], table[cells] if len(table) > 1 else table
+            if cells is not None and len(table) > 1:
+                table = table[cells]
             local = values.to(table.dtype)[dofs]
             found = table @ (local if self.is_vector else local[..., None])
             if self.moves and not still:
