@@ -48,9 +48,8 @@ def cell_domains(mesh: Mesh, degree: int) -> tuple[Domain, ...]:
     domains = []
     for i, block in enumerate(mesh.blocks):
         rule = quadrature(block.cell, degree)
-        domains.append(
-            Domain(i, block.cell, None, *(t.to(mesh.device, mesh.dtype) for t in (rule.points, rule.weights)))
-        )
+        points, weights = (t.to(mesh.device, mesh.dtype) for t in (rule.points, rule.weights))
+        domains.append(Domain(i, block.cell, None, points, weights))
     return tuple(domains)
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fem.geometry import Domain, Geometry, cell_domains, facet_cells, facet_domains, geometry
+from fem.incidence import Incidence
 from fem.lagrange import LagrangeElement
 from fem.mesh import Mesh
 from fem.parameters import Function
@@ -49,6 +50,7 @@ class FunctionSpace:
         self._domains: dict[tuple[str | None, int], tuple[Domain, ...]] = {}
         self._geometry: dict[tuple[Domain, int], tuple[int, Geometry]] = {}
         self._tables: dict[tuple[Domain, int], Tensor] = {}
+        self._incidence: dict[int | Domain, Incidence] = {}
         self.pattern: Any = None  # sparsity of matrices, made by the first assembly
 
     # -- shapes --------------------------------------------------------------------------------------------------------
@@ -236,14 +238,19 @@ class FunctionSpace:
         return self._tables[key]
 
     def domain_dofs(self, domain: Domain) -> Int[Tensor, "e a"]:
-        return self.dofs_of(domain.block, domain.cells)
+        return self.incidence(domain).dofs
+
+    def incidence(self, domain: Domain) -> Incidence:
+        """The dofs of the domain's cells; the same for whatever quadrature all cells of a block are given."""
+        key = domain.block if domain.cells is None else domain
+        if key not in self._incidence:
+            self._incidence[key] = Incidence(self.dofs_of(domain.block, domain.cells), self.num_nodes)
+        return self._incidence[key]
 
     def at_points(self, u: Tensor, domain: Domain, geometry: Geometry, derivatives: int = 1) -> Slots:
         """[u "*b e q (c)", ∇u "*b e q (c) d", ∇∇u …] at the domain's points, up to the given derivative."""
-        dofs, table = self.domain_dofs(domain), self.table(domain, derivatives)
-        coefficients = u[..., None] if self.components is None else u
-        index = dofs.reshape(-1, 1).expand(*coefficients.shape[:-2], dofs.numel(), coefficients.shape[-1])
-        local = coefficients.gather(-2, index).unflatten(-2, dofs.shape).mT  # "*b e c a"
+        table = self.table(domain, derivatives)
+        local = self.incidence(domain).gather(u[..., None] if self.components is None else u).mT  # "*b e c a"
         if len(table) == 1:
             reference = (local @ table[0].flatten(0, 1).T).unflatten(-1, table.shape[1:3])
         else:
