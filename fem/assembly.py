@@ -12,6 +12,7 @@ product with a table of products of basis functions that never sees a cell.
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 
 import numpy as np
@@ -20,9 +21,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fem.geometry import Domain, Geometry
+from fem.incidence import Segments, sums_by_segments
 from fem.space import AnySpace, FunctionSpace, sum_of
 
 CHUNK = 2**18  # entries of element matrices made at a time: they stay in the caches, and memory holds the sum alone
+SEGMENT_CHUNK = 2**22  # where sums go by segments, per item of a batch
 
 
 def reference_slots(order: int, r: int) -> slice:
@@ -64,8 +67,8 @@ def scatter_fluxes(
         magnitude: add contributions by absolute value, the scale against which a residual is small.
     """
     derivatives = max(fluxes, default=0)
-    table, dofs = space.table(domain, derivatives), space.domain_dofs(domain)
-    c, points = space.components or 1, (dofs.shape[0], table.shape[1])
+    table, incidence = space.table(domain, derivatives), space.incidence(domain)
+    c, points = space.components or 1, (incidence.dofs.shape[0], table.shape[1])
     stacked = geometry.weights.new_zeros(*batch, *points, c, table.shape[2])
     for order, flux in fluxes.items():
         if space.components is None:
@@ -82,9 +85,7 @@ def scatter_fluxes(
         local = stacked.flatten(-2) @ table[0].flatten(0, 1)
     else:
         local = torch.einsum("...ecqs,eqsa->...eca", stacked, table)
-    index = dofs.reshape(-1, 1).expand(*batch, dofs.numel(), c)
-    total = local.new_zeros(*batch, space.num_nodes, c)
-    total = total.scatter_add(-2, index, local.mT.flatten(-3, -2))
+    total = incidence.sum(local.mT)
     return total[..., 0] if space.components is None else total
 
 
@@ -102,6 +103,8 @@ def chunks(space: AnySpace, domain: Domain, batch: tuple[int, ...]) -> list[slic
     e = space.fields[0].domain_dofs(domain).shape[0]
     size = sum((f.components or 1) * f.domain_dofs(domain).shape[1] for f in space.fields)
     step = max(CHUNK // (prod(batch) * size**2), 1)
+    if sums_by_segments(space.device):  # lists of terms are kept for each portion: few, and the same for every batch
+        step = max(SEGMENT_CHUNK // size**2, 1)
     return [slice(start, min(start + step, e)) for start in range(0, e, step)]
 
 
@@ -210,10 +213,30 @@ class Pattern:
         """CSR values from element matrices "*b e A A" of some cells of each domain, added to zeros like `like` "*b"."""
         values = like.new_zeros(*like.shape, len(self.column))
         for domain, cells, local in matrices:
-            position = self.positions[domain.block]
-            position = (position if domain.cells is None else position[domain.cells])[cells].flatten().long()
-            values.scatter_add_(-1, position.expand(*like.shape, -1), local.flatten(-3))
+            if sums_by_segments(like.device):
+                entries, segments = self.segments(domain, cells)
+                values.index_add_(-1, entries, segments.sum(local.flatten(-3)[..., None])[..., 0])
+            else:
+                position = self.positions_of(domain, cells).long()
+                values.scatter_add_(-1, position.expand(*like.shape, -1), local.flatten(-3))
         return values
+
+    def positions_of(self, domain: Domain, cells: slice) -> Int[Tensor, "m"]:
+        """Where the entries of some cells' matrices go."""
+        position = self.positions[domain.block]
+        return (position if domain.cells is None else position[domain.cells])[cells].flatten()
+
+    def segments(self, domain: Domain, cells: slice) -> tuple[Int[Tensor, "z"], Segments]:
+        """The entries of the sparse matrix that some cells contribute to, each once, and the sums for them."""
+        key = (domain.block if domain.cells is None else domain, cells.start, cells.stop)
+        if key not in self._segments:
+            entries, number = torch.unique(self.positions_of(domain, cells), return_inverse=True)
+            self._segments[key] = entries, Segments(number, len(entries))
+        return self._segments[key]
+
+    @cached_property
+    def _segments(self) -> dict[tuple[int | Domain, int, int], tuple[Tensor, Segments]]:
+        return {}
 
 
 def flat_dofs(space: AnySpace, domain: Domain) -> Int[Tensor, "e A"]:

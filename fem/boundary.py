@@ -98,12 +98,9 @@ class Dirichlet:
         if self._fixed is not None:
             return self._fixed
         fields = [torch.zeros(f.shape, dtype=f.dtype, device=f.device) for f in self.space.fields]
-        coordinates = {}
         for i, component, tag, dofs, value in self._entries:
             space = self.space.fields[i]
-            if callable(value) and not isinstance(value, Tensor) and i not in coordinates:
-                coordinates[i] = space.dof_coordinates
-            given = prescribed(space, component, tag, dofs, value, coordinates.get(i))
+            given = prescribed(space, component, tag, dofs, value)
             fields[i] = insert_values(space, fields[i], component, dofs, given)
         if isinstance(self.space, FunctionSpace):
             return fields[0]
@@ -183,9 +180,7 @@ def check_index(index: Any, count: int, what: str, key: Any) -> int:
     return index
 
 
-def prescribed(
-    space: FunctionSpace, component: int | None, tag: str, dofs: Tensor, value: Any, coordinates: Tensor | None
-) -> Tensor:
+def prescribed(space: FunctionSpace, component: int | None, tag: str, dofs: Tensor, value: Any) -> Tensor:
     """One entry's values, "*b k" for a scalar or a single component, else "*b k c"."""
     name = f"the Dirichlet value on {tag!r}"
     rank = int(space.components is not None and component is None)
@@ -194,8 +189,7 @@ def prescribed(
     if isinstance(value, Function):
         value = value.values
     if callable(value) and not isinstance(value, Tensor):
-        assert coordinates is not None
-        value = value(coordinates[dofs])
+        value = value(space.coordinates_of(dofs))
     if not isinstance(value, Tensor):
         value = torch.tensor(float(value), dtype=space.dtype, device=space.device)
     check_like(space, value, name)

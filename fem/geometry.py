@@ -48,24 +48,33 @@ def cell_domains(mesh: Mesh, degree: int) -> tuple[Domain, ...]:
     domains = []
     for i, block in enumerate(mesh.blocks):
         rule = quadrature(block.cell, degree)
-        domains.append(Domain(i, block.cell, None, rule.points.to(mesh.nodes), rule.weights.to(mesh.nodes)))
+        points, weights = (t.to(mesh.device, mesh.dtype) for t in (rule.points, rule.weights))
+        domains.append(Domain(i, block.cell, None, points, weights))
     return tuple(domains)
 
 
 def facet_domains(mesh: Mesh, tag: str, degree: int) -> tuple[Domain, ...]:
     """The facets with that name, grouped by block and local facet, each seen from the first cell that owns it."""
-    facets, chosen = mesh.topology.facets, mesh.facets_tagged(tag)
-    owner_block, owner_local = facets.block[chosen], facets.local[chosen]
     domains = []
     for i, block in enumerate(mesh.blocks):
         rule = quadrature(block.cell.facet_cell, degree)
-        for local, vertices in enumerate(block.cell.facets):
-            cells = facets.cell[chosen[(owner_block == i) & (owner_local == local)]]
+        weights = rule.weights.to(mesh.device, mesh.dtype)
+        for local, cells in enumerate(facet_cells(mesh, tag, i)):
             if len(cells):
-                origin, tangents = block.cell.frame(vertices)
-                points = (origin + rule.points @ tangents).to(mesh.nodes)
-                domains.append(Domain(i, block.cell, cells, points, rule.weights.to(mesh.nodes), local))
+                origin, tangents = block.cell.frame(block.cell.facets[local])
+                points = (origin + rule.points @ tangents).to(mesh.device, mesh.dtype)
+                domains.append(Domain(i, block.cell, cells, points, weights, local))
     return tuple(domains)
+
+
+def facet_cells(mesh: Mesh, tag: str, block: int) -> list[Int[Tensor, "_"]]:
+    """For each local facet of a block, the cells that own the facets with that name there."""
+    count, sides, grid = len(mesh.blocks[block].cell.facets), mesh.sides_tagged(tag), mesh.topology.grid
+    if sides is not None and grid is not None:
+        return [grid.side_cells(sides, local) for local in range(count)]
+    facets, chosen = mesh.topology.facets, mesh.facets_tagged(tag)
+    chosen = chosen[facets.block[chosen] == block]
+    return [facets.cell[chosen[facets.local[chosen] == local]] for local in range(count)]
 
 
 def geometry(mesh: Mesh, domain: Domain, derivatives: int = 1) -> Geometry:

@@ -1,18 +1,16 @@
 """Meshes made as grids: intervals, rectangles and boxes, cut into quadrilaterals, triangles, hexahedra or tetrahedra.
 
-Vertices are numbered with x fastest, and so are cells; a grid remembers its shape.
+Vertices are numbered with x fastest, and so are cells. A grid remembers its shape, which
+tells the rest: see `fem.lattice`.
 """
 
 from collections.abc import Sequence
-from functools import partial
-from itertools import permutations
 from math import prod
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
-from fem.cells import Cell, get_cell
+from fem.cells import get_cell
+from fem.lattice import BoxNodes, Grid, Side
 from fem.mesh import Mesh
 from fem.topology import Block, Topology
 
@@ -87,46 +85,9 @@ def box(
     if kind.dim != dim:
         raise ValueError(f"a {kind.name} cannot fill a {dim}-dimensional box.")
     shape = tuple(int(n) for n in shape)
-    axes = [
+    axes = tuple(
         torch.linspace(a, b, n + 1, dtype=dtype, device=device) for a, b, n in zip(lower, upper, shape, strict=True)
-    ]
-    nodes = torch.stack(torch.meshgrid(*axes[::-1], indexing="ij")[::-1], -1).reshape(-1, dim)
-
-    strides = [1]
-    for n in shape[:-1]:
-        strides.append(strides[-1] * (n + 1))
-    ranges = [stride * torch.arange(n, device=device) for n, stride in zip(shape, strides, strict=True)]
-    corner = sum(torch.meshgrid(*ranges[::-1], indexing="ij"))
-    assert isinstance(corner, Tensor)
-    offsets = torch.tensor(cell_offsets(kind, strides), device=device)
-    connectivity = (corner.reshape(-1, 1, 1) + offsets).reshape(-1, offsets.shape[1])
-    tags = {}
-    for axis, names in enumerate(SIDES[:dim]):
-        for name, end in zip(names, (0, shape[axis]), strict=True):
-            tags[name] = partial(facets_on_side, axis=axis, end=end)
-    return Mesh.from_topology(
-        nodes, Topology([Block(kind, 1, connectivity)], len(nodes), shape), tags, {}, uniform=kind.factors == (1,) * dim
     )
-
-
-def facets_on_side(topology: Topology, axis: int, end: int) -> Int[Tensor, "f"]:
-    """Boundary facets whose vertices all stand at one end of a grid, wherever its nodes have moved since."""
-    assert topology.grid is not None
-    vertices, stride = topology.facets.vertices[topology.boundary], prod(n + 1 for n in topology.grid[:axis])
-    position = vertices // stride % (topology.grid[axis] + 1)
-    return topology.boundary[(position == end).all(1)]
-
-
-def cell_offsets(kind: Cell, strides: Sequence[int]) -> list[list[int]]:
-    """Vertex numbers of the cells in one grid cell, relative to its lowest corner."""
-    if not kind.is_simplex or kind.dim == 1:
-        return [[sum(x * s for x, s in zip(vertex, strides, strict=True)) for vertex in kind.vertices]]
-    simplices = []
-    for order in permutations(range(kind.dim)):
-        path = [0]
-        for axis in order:
-            path.append(path[-1] + strides[axis])
-        # Odd permutations run clockwise: exchange their last two vertices.
-        inversions = sum(order[i] > order[j] for j in range(kind.dim) for i in range(j))
-        simplices.append(path[:-2] + path[:-3:-1] if inversions % 2 else path)
-    return simplices
+    grid = Grid(kind, shape, axes[0].device)
+    tags = {name: Side(axis, end) for axis, names in enumerate(SIDES[:dim]) for end, name in enumerate(names)}
+    return Mesh.from_topology(BoxNodes(axes), Topology([Block(kind, 1, grid)], prod(grid.lattice(1))), tags, {})

@@ -58,12 +58,12 @@ def evaluate_fields(
     for i, start in enumerate(mesh.block_starts[:-1]):
         rows = torch.nonzero((cell >= start) & (cell < mesh.block_starts[i + 1])).flatten()
         cells, at = cell[rows] - start, reference[rows]
-        if torch.is_grad_enabled() and (points.requires_grad or mesh.nodes.requires_grad):
+        if torch.is_grad_enabled() and (points.requires_grad or mesh.version is None):
             at = attach(mesh, i, cells, at, points[rows])
         for k, (V, dofs) in enumerate(zip(space.fields, space.split(u), strict=True)):
             table = tabulate_at(V.elements[i], cells, at)
             coefficients = dofs[..., None] if V.components is None else dofs
-            index = V.cell_dofs[i][cells]
+            index = V.dofs_of(i, cells)
             local = coefficients.index_select(-2, index.flatten()).unflatten(-2, index.shape)
             values[k] = values[k].index_copy(-2, rows, torch.einsum("ma,...mac->...mc", table, local))
     return tuple(
@@ -89,7 +89,7 @@ def attach(
     The step is zero but its derivative is that of the inverse map; each further one doubles the orders that are right.
     """
     element = mesh.blocks[block].element
-    corners = mesh.nodes[mesh.blocks[block].connectivity[cells]]
+    corners = mesh.nodes[mesh.blocks[block].nodes_of(cells)]
     for _ in range(1 if is_affine(element) else 2):
         position, jacobian = push(element, corners, reference)
         reference = reference + (invert(jacobian) @ (points - position)[..., None])[..., 0]
@@ -133,7 +133,7 @@ def locate(mesh: Mesh, points: Float[Tensor, "m d"]) -> tuple[Int[Tensor, "m"], 
 
 def check_points(mesh: Mesh, points: Any) -> Tensor:
     """The points, if they are coordinates "m d" like the mesh's nodes, and finite."""
-    d = mesh.nodes.shape[1]
+    d = mesh.num_coordinates
     if not isinstance(points, Tensor):
         raise TypeError(f"`points` must be a tensor of shape (m, {d}); got {type(points).__name__}.")
     if points.dtype != mesh.dtype or points.device != mesh.device:
@@ -153,16 +153,19 @@ def check_points(mesh: Mesh, points: Any) -> Tensor:
 def tolerances(mesh: Mesh) -> tuple[float, float]:
     """How far outside a cell still counts, in reference coordinates, and round-off in physical ones."""
     eps = torch.finfo(mesh.dtype).eps
-    return eps ** (2 / 3), 8 * eps * float(mesh.nodes.detach().abs().max())
+    coordinates = (mesh.nodes.detach(),) if mesh.box is None else mesh.box.axes
+    return eps ** (2 / 3), 8 * eps * max(float(x.abs().max()) for x in coordinates)
 
 
 def locate_in_grid(mesh: Mesh, points: Float[Tensor, "m d"]) -> tuple[Int[Tensor, "m"], Float[Tensor, "m r"]]:
     """Boxes cut into equal cells need no search."""
     assert mesh.grid is not None
+    assert mesh.box is not None
     count = torch.tensor(mesh.grid, device=points.device)
-    width = (mesh.nodes[-1] - mesh.nodes[0]) / count
+    lower, upper = mesh.box.corners.unbind()
+    width = (upper - lower) / count
     tolerance = sum(t / s for t, s in zip(tolerances(mesh), (1, width), strict=True))
-    scaled = (points - mesh.nodes[0]) / width
+    scaled = (points - lower) / width
     # Rounded up less one: a point between two cells is the lower one's.
     index = torch.minimum((scaled - tolerance).ceil() - 1, count - 1).clamp(min=0)
     lost = ((scaled < -tolerance) | (scaled > count + tolerance)).any(1, keepdim=True)

@@ -5,7 +5,7 @@ cell under the Lagrange element of that degree. `with_nodes` moves a mesh withou
 computed from `mesh.nodes` differentiates with respect to them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -17,11 +17,13 @@ from fem.cells import Cell, get_cell
 from fem.errors import MeshError
 from fem.jacobian import determinant, measure
 from fem.lagrange import Lagrange, lagrange_element
+from fem.lattice import BoxNodes, Side
 from fem.quadrature import quadrature
-from fem.topology import Block, Topology, first_positions, unique_rows
+from fem.topology import Block, Topology, unique_rows
 
 Selector = Tensor | Callable[..., Any] | Any
 Cells = Tensor | Mapping[str, Tensor] | Any
+PORTION = 2**18  # cells whose geometry is looked at together: some 200 MB
 
 
 class Mesh:
@@ -51,7 +53,7 @@ class Mesh:
         facet_tags: Mapping[str, Selector] | None = None,
         cell_tags: Mapping[str, Selector] | None = None,
     ):
-        self.nodes = check_nodes(nodes)
+        self.nodes, self._box = check_nodes(nodes), None
         given = cells if isinstance(cells, Mapping) else {cell: cells}
         blocks = [turn_if_reversed(self.nodes, make_block(self.nodes, name, c)) for name, c in given.items()]
         dims = {block.cell.dim for block in blocks}
@@ -63,27 +65,40 @@ class Mesh:
         check_jacobians(self)
         self._tag(facet_tags or {}, cell_tags or {})
 
-    def _set(self, topology: Topology, facet_tags: dict, cell_tags: dict, uniform: bool = False) -> None:
+    def _set(self, topology: Topology, facet_tags: dict, cell_tags: dict) -> None:
         self.topology, self.cell_tags = topology, cell_tags
-        # Sides of grids wait as callables until they are asked for.
-        self.facet_tags: dict[str, Tensor | Callable[[Topology], Tensor]] = facet_tags
-        self._uniform_version = self.nodes._version if uniform else None
+        self.facet_tags: dict[str, Tensor | Side] = facet_tags
 
     def _tag(self, facet_tags: Mapping[str, Selector], cell_tags: Mapping[str, Selector]) -> None:
         self.facet_tags = self.facet_tags | {name: self._select_facets(name, s) for name, s in facet_tags.items()}
         self.cell_tags = self.cell_tags | {name: self._select_cells(name, s) for name, s in cell_tags.items()}
 
     @classmethod
-    def from_topology(
-        cls, nodes: Tensor, topology: Topology, facet_tags: dict, cell_tags: dict, uniform: bool = False
-    ) -> "Mesh":
-        """A mesh of parts known to be sound; `uniform` says that all cells are translates of each other."""
+    def from_topology(cls, nodes: Tensor | BoxNodes, topology: Topology, facet_tags: dict, cell_tags: dict) -> "Mesh":
+        """A mesh of parts known to be sound."""
         mesh = cls.__new__(cls)
-        mesh.nodes = check_nodes(nodes)
-        mesh._set(topology, facet_tags, cell_tags, uniform)
+        mesh._box = nodes if isinstance(nodes, BoxNodes) else None
+        if isinstance(nodes, Tensor):
+            mesh.nodes = check_nodes(nodes)
+        mesh._set(topology, facet_tags, cell_tags)
         return mesh
 
     # -- what it is made of ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def nodes(self) -> Float[Tensor, "n d"]:
+        """Coordinates; those of a box grid are made when first asked for."""
+        assert self._box is not None
+        return self._box.nodes
+
+    @property
+    def num_nodes(self) -> int:
+        return self.topology.num_nodes
+
+    @property
+    def num_coordinates(self) -> int:
+        """Dimension of the space that the mesh lies in."""
+        return self.nodes.shape[1] if self._box is None else len(self._box.axes)
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -110,15 +125,15 @@ class Mesh:
     @property
     def grid(self) -> tuple[int, ...] | None:
         """Cells per direction, x first, where the mesh was made as a grid."""
-        return self.topology.grid
+        return None if self.topology.grid is None else self.topology.grid.shape
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.nodes.dtype
+        return self.nodes.dtype if self._box is None else self._box.axes[0].dtype
 
     @property
     def device(self) -> torch.device:
-        return self.nodes.device
+        return self.topology.device
 
     @property
     def num_cells(self) -> int:
@@ -127,7 +142,19 @@ class Mesh:
     @property
     def is_uniform(self) -> bool:
         """Whether all cells are translates of each other: a box grid whose nodes nobody touched since."""
-        return self._uniform_version == self.nodes._version and not self.nodes.requires_grad
+        return self.box is not None and all(factor == 1 for factor in self.blocks[0].cell.factors)
+
+    @property
+    def box(self) -> BoxNodes | None:
+        """What tells where the nodes are, on a grid over a box until somebody moves one or asks for their gradient."""
+        return self._box if self._box is not None and self._box.untouched else None
+
+    @property
+    def version(self) -> int | None:
+        """Counts changes of the nodes in place; None while they need a gradient, when nothing made of them may stay."""
+        if self.box is not None:
+            return 0
+        return None if self.nodes.requires_grad else self.nodes._version
 
     @cached_property
     def block_starts(self) -> list[int]:
@@ -145,13 +172,47 @@ class Mesh:
         """
         if tag == "boundary":
             return self.topology.boundary
+        chosen = self._tagged(tag)
+        return self.topology.facets_on(chosen) if isinstance(chosen, Side) else chosen
+
+    def sides_tagged(self, tag: str) -> tuple[Side, ...] | None:
+        """The whole sides of a grid that have that name, so that nobody need number facets; None where others do.
+
+        Raises:
+            ValueError: no such tag.
+        """
+        if tag == "boundary":
+            return None if self.topology.grid is None else self.topology.grid.sides
+        chosen = self._tagged(tag)
+        return (chosen,) if isinstance(chosen, Side) else None
+
+    def _tagged(self, tag: str) -> Tensor | Side:
         if tag not in self.facet_tags:
             known = ", ".join(repr(name) for name in ("boundary", *self.facet_tags))
             raise ValueError(f"unknown facet tag {tag!r}; this mesh has {known}.")
-        chosen = self.facet_tags[tag]
-        if not isinstance(chosen, Tensor):
-            chosen = self.facet_tags[tag] = chosen(self.topology)
-        return chosen
+        return self.facet_tags[tag]
+
+    def lagrange_nodes(self, degree: int, numbers: Int[Tensor, "n"] | None = None) -> Float[Tensor, "n d"]:
+        """Where the equispaced nodes of that degree sit, all or some of them, as the topology numbers them.
+
+        Differentiable in `nodes`: one of the cells that share a node speaks for it.
+        """
+        if self.box is not None:
+            return self.box.refined(degree, numbers)
+        if self.grid is not None and degree == self.blocks[0].degree:
+            return self.nodes.clone() if numbers is None else self.nodes[numbers]
+        owner, start = self.topology.owners(degree), 0
+        owner = owner if numbers is None else owner[numbers]
+        found = self.nodes.new_zeros(len(owner), self.num_coordinates)
+        for block in self.blocks:
+            points = lagrange_element(block.cell, degree).nodes.to(self.device, self.dtype)
+            end = start + block.num_cells * len(points)
+            rows = torch.nonzero((owner >= start) & (owner < end)).flatten()
+            cell, local = (owner[rows] - start) // len(points), (owner[rows] - start) % len(points)
+            weights = block.element.tabulate(points, 0).value[0, local]
+            position = torch.einsum("nv,nvd->nd", weights, self.nodes[block.nodes_of(cell)])
+            found, start = found.index_copy(0, rows, position), end
+        return found
 
     # -- other meshes from this one ------------------------------------------------------------------------------------
 
@@ -169,40 +230,38 @@ class Mesh:
         cell_tags: Mapping[str, Selector] | None = None,
     ) -> "Mesh":
         """The same mesh with more names, given as to the constructor."""
-        mesh = Mesh.from_topology(self.nodes, self.topology, self.facet_tags, self.cell_tags, self.is_uniform)
+        nodes = self.nodes if self._box is None else self._box
+        mesh = Mesh.from_topology(nodes, self.topology, self.facet_tags, self.cell_tags)
         mesh._tag(facet_tags or {}, cell_tags or {})
         return mesh
 
     def curved(self, degree: int, mapping: Callable[[Tensor], Tensor] | None = None) -> "Mesh":
         """The same cells with geometry of the given degree, its equispaced nodes moved by `mapping` "n d" → "n d"."""
         family = Lagrange(degree)
-        dofs, count = self.topology.lagrange_numbering(degree)
-        positions, blocks = [], []
-        for block, numbers in zip(self.blocks, dofs, strict=True):
-            weights = block.element.tabulate(family.on(block.cell).nodes.to(self.nodes), 0).value[0]
-            positions.append((weights @ self.nodes[block.connectivity]).flatten(0, 1))
-            blocks.append(Block(block.cell, degree, numbers))
-        # One of the cells that share a node speaks for it: written by all of them, its gradient would count each.
-        numbers = torch.cat([block.connectivity.flatten() for block in blocks])
-        nodes = torch.cat(positions)[first_positions(numbers, count)]
+        nodes = self.lagrange_nodes(family.degree)
+        if self.topology.grid is not None:
+            sources = [self.topology.grid]
+        else:
+            sources = self.topology.lagrange_numbering(degree)[0]
+        blocks = [Block(block.cell, degree, source) for block, source in zip(self.blocks, sources, strict=True)]
+        topology = Topology(blocks, len(nodes))
         if mapping is not None:
             nodes = mapping(nodes)
-        tags = {name: self.facets_tagged(name) for name in self.facet_tags}
-        mesh = Mesh.from_topology(nodes, Topology(blocks, count, self.grid), tags, self.cell_tags)
+        mesh = Mesh.from_topology(nodes, topology, self.facet_tags, self.cell_tags)
         check_jacobians(mesh)
         return mesh
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Mesh":
         """The mesh on another device or in another floating-point type."""
-        nodes = self.nodes.to(device=device, dtype=dtype)
-        blocks = [Block(b.cell, b.degree, b.connectivity.to(nodes.device)) for b in self.blocks]
-        moved = nodes.device != self.device
+        nodes, topology = (self.box or self.nodes).to(device=device, dtype=dtype), self.topology
+        device = (nodes.axes[0] if isinstance(nodes, BoxNodes) else nodes).device
+        if device != self.device:
+            topology = Topology([block.to(device) for block in self.blocks], topology.num_nodes)
         return Mesh.from_topology(
             nodes,
-            Topology(blocks, self.topology.num_nodes, self.grid) if moved else self.topology,
-            {k: v.to(nodes.device) if isinstance(v, Tensor) else v for k, v in self.facet_tags.items()},
-            {k: v.to(nodes.device) for k, v in self.cell_tags.items()},
-            self.is_uniform,
+            topology,
+            {k: v.to(device) if isinstance(v, Tensor) else v for k, v in self.facet_tags.items()},
+            {k: v.to(device) for k, v in self.cell_tags.items()},
         )
 
     def map(
@@ -212,13 +271,13 @@ class Mesh:
 
         Axes are of length one where nothing varies along them: q on straight simplices, e on uniform grids.
         """
-        shape = self.blocks[block]
-        connectivity = shape.connectivity if cells is None else shape.connectivity[cells]
-        table = shape.element.tabulate(points.to(self.nodes), derivatives)
-        corners = self.nodes[connectivity]
-        position = torch.einsum("qa,ead->eqd", table.value[0], corners)
-        if self.is_uniform:
-            corners = corners[:1]
+        shape, points = self.blocks[block], points.to(self.device, self.dtype)
+        table = shape.element.tabulate(points, derivatives)
+        if self.is_uniform and (box := self.box) is not None:
+            position, corners = box.at(points, cells), box.first_cell(shape.cell)
+        else:
+            corners = self.nodes[shape.connectivity if cells is None else shape.nodes_of(cells)]
+            position = torch.einsum("qa,ead->eqd", table.value[0], corners)
         assert table.grad is not None
         affine = shape.degree == 1 and (shape.cell.is_simplex or self.is_uniform)
         grad = table.grad[0, :1] if affine else table.grad[0]
@@ -231,7 +290,7 @@ class Mesh:
     def __repr__(self) -> str:
         kinds = ", ".join(f"{b.num_cells} {b.cell.name}s of degree {b.degree}" for b in self.blocks)
         tags = ", ".join(("boundary", *self.facet_tags))
-        return f"Mesh({kinds}; {len(self.nodes)} nodes in {self.nodes.shape[1]}-D; facet tags {tags})"
+        return f"Mesh({kinds}; {self.num_nodes} nodes in {self.num_coordinates}-D; facet tags {tags})"
 
     # -- tags ----------------------------------------------------------------------------------------------------------
 
@@ -267,8 +326,8 @@ class Mesh:
 
     def _select_cells(self, name: str, selector: Selector) -> Int[Tensor, "e"]:
         if callable(selector) and not isinstance(selector, Tensor):
-            centres = torch.cat([self.nodes.detach()[b.connectivity].mean(1) for b in self.blocks])
-            selector = selector(centres)
+            centres = [self.nodes.detach()[b.nodes_of(some)].mean(1) for b in self.blocks for some in portions(b)]
+            selector = selector(torch.cat(centres))
         given = torch.as_tensor(selector, device=self.device)
         if given.dtype == torch.bool:
             if given.shape != (self.num_cells,):
@@ -287,7 +346,7 @@ def check_nodes(nodes: Tensor) -> Tensor:
         raise TypeError(f"`Mesh(nodes=...)` must be a floating-point tensor; got {found}.")
     if nodes.ndim != 2 or not 1 <= nodes.shape[1] <= 3:
         raise MeshError(f"`Mesh(nodes=...)` must have shape (n, d) with d = 1, 2 or 3; got {tuple(nodes.shape)}.")
-    if not bool(torch.isfinite(nodes).all()):
+    if not bool(torch.isfinite(torch.stack(torch.aminmax(nodes.detach()))).all()):
         wrong = int(torch.nonzero(~torch.isfinite(nodes).all(1))[0])
         raise MeshError(f"node {wrong} has the coordinates {nodes[wrong].tolist()}.")
     return nodes
@@ -338,6 +397,13 @@ def check_jacobians(mesh: Mesh) -> None:
     """Raise `MeshError` at the first cell whose Jacobian is not positive at the points where integrals look."""
     for i, block in enumerate(mesh.blocks):
         rule = quadrature(block.cell, 2 * block.degree)
-        with torch.no_grad():
-            _, jacobian, _ = mesh.map(i, None, rule.points)
-        measure(jacobian, block.cell.name, mesh.block_starts[i])
+        for cells in portions(block):
+            with torch.no_grad():
+                _, jacobian, _ = mesh.map(i, cells, rule.points)
+            measure(jacobian, block.cell.name, mesh.block_starts[i], cells)
+
+
+def portions(block: Block) -> Iterator[Int[Tensor, "e"]]:
+    """The cells of a block, so many at a time that what is made of them stays small beside the mesh itself."""
+    for start in range(0, block.num_cells, PORTION):
+        yield torch.arange(start, min(start + PORTION, block.num_cells), device=block.source.device)

@@ -96,6 +96,7 @@ def read_mesh(
         mesh = oriented(coordinates, {name: torch.cat(several) for name, several in parts.items()})
         mesh = mesh.with_tags(*tags(contents, blocks, kinds, dim, list(parts)))
         own = mesh.facet_tags.pop("boundary", mesh.topology.boundary)
+        assert isinstance(own, Tensor)
         if not torch.equal(own.unique(), mesh.topology.boundary):
             raise MeshError(
                 f"its group 'boundary' has {len(own.unique())} facets, but that name means the whole boundary of "

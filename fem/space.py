@@ -5,7 +5,9 @@ flattened) for mixed spaces. Leading axes are a batch. All integration goes thro
 transpose: `at_points`, dofs to values and derivatives at quadrature points, and `assembly.scatter_fluxes`, back.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -13,17 +15,60 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fem.geometry import Domain, Geometry, cell_domains, facet_domains, geometry
+from fem.geometry import Domain, Geometry, cell_domains, facet_cells, facet_domains, geometry
+from fem.incidence import Incidence
 from fem.lagrange import LagrangeElement
 from fem.mesh import Mesh
 from fem.parameters import Function
 from fem.tabulation import Element, ElementFamily
-from fem.topology import first_positions
 
 Slots = list[Tensor]
 
 
-class FunctionSpace:
+class Space(ABC):
+    """What single spaces and products have in common: dofs of one shape, over one mesh."""
+
+    mesh: Mesh
+    pattern: Any = None  # sparsity of matrices, made by the first assembly
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one function's dofs."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.mesh.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.mesh.device
+
+    def check(self, u: Tensor, name: str = "u") -> Tensor:
+        """The dofs, if their shape, type and device fit this space.
+
+        Raises:
+            ValueError: the trailing shape is not the space's.
+            TypeError: not a tensor of the space's dtype, or on another device.
+        """
+        if not isinstance(u, Tensor):
+            raise TypeError(f"`{name}` must be a tensor of shape (..., {', '.join(map(str, self.shape))}); got {u!r}.")
+        if tuple(u.shape[u.ndim - len(self.shape) :]) != self.shape or u.ndim < len(self.shape):
+            raise ValueError(
+                f"`{name}` must have the trailing shape {self.shape} of the space's dofs; got {tuple(u.shape)}."
+            )
+        if u.dtype != self.dtype:
+            raise TypeError(
+                f"`{name}` is {u.dtype} but the space is {self.dtype}; convert one of them with `.to(dtype=...)`."
+            )
+        if u.device != self.device:
+            raise TypeError(
+                f"`{name}` is on {u.device} but the space is on {self.device}; move one of them with `.to`."
+            )
+        return u
+
+
+class FunctionSpace(Space):
     """Functions that belong to `element` on every cell of `mesh`, continuous across cells.
 
     Args:
@@ -40,15 +85,16 @@ class FunctionSpace:
             raise ValueError(f"`FunctionSpace(components=...)` must be None or a positive integer; got {components!r}.")
         self.mesh, self.family, self.components = mesh, element, components
         self.elements: tuple[Element, ...] = tuple(element.on(block.cell) for block in mesh.blocks)
-        if all(isinstance(e, LagrangeElement) for e in self.elements):
-            self.cell_dofs, self.num_nodes = mesh.topology.lagrange_numbering(self.degree)
+        self.is_lagrange = all(isinstance(e, LagrangeElement) for e in self.elements)
+        if self.is_lagrange:
+            self.num_nodes = mesh.topology.num_lagrange_nodes(self.degree)
         else:
-            self.cell_dofs, self.num_nodes = patch_numbering(mesh, self.elements)
+            self.num_nodes = num_patch_dofs(mesh, self.elements)
         self.quadrature_degree = 2 * self.degree + 1 if quadrature_degree is None else quadrature_degree
         self._domains: dict[tuple[str | None, int], tuple[Domain, ...]] = {}
         self._geometry: dict[tuple[Domain, int], tuple[int, Geometry]] = {}
         self._tables: dict[tuple[Domain, int], Tensor] = {}
-        self.pattern: Any = None  # sparsity of matrices, made by the first assembly
+        self._incidence: dict[int | Domain, Incidence] = {}
 
     # -- shapes --------------------------------------------------------------------------------------------------------
 
@@ -75,28 +121,41 @@ class FunctionSpace:
     def fields(self) -> "tuple[FunctionSpace, ...]":
         return (self,)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.mesh.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.mesh.device
-
-    def check(self, u: Tensor, name: str = "u") -> Tensor:
-        """The dofs, if their shape, type and device fit this space.
-
-        Raises:
-            ValueError: the trailing shape is not the space's.
-            TypeError: not a tensor of the space's dtype, or on another device.
-        """
-        return check_dofs(self, u, name)
-
     def split(self, u: Tensor) -> tuple[Tensor, ...]:
         return (u,)
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         return parts[0]
+
+    # -- numbering -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def cell_dofs(self) -> tuple[Int[Tensor, "_ _"], ...]:
+        """Numbers "e a" of the local nodes of every cell, block by block."""
+        if self.is_lagrange:
+            return self.mesh.topology.lagrange_numbering(self.degree)[0]
+        return (self.elements[0].cell_dofs.to(self.device),)  # type: ignore[attr-defined]
+
+    def dofs_of(self, block: int, cells: Int[Tensor, "e"] | None) -> Int[Tensor, "e a"]:
+        """The rows of `cell_dofs` of some cells, or all: those of a grid need no others."""
+        grid = self.mesh.topology.grid
+        if cells is not None and grid is not None and self.is_lagrange:
+            return grid.cell_nodes(self.degree, cells)
+        return self.cell_dofs[block] if cells is None else self.cell_dofs[block][cells]
+
+    def dofs(self, tag: str) -> Int[Tensor, "k"]:
+        """Nodes of the space on the facets with that tag, in ascending order."""
+        sides, grid = self.mesh.sides_tagged(tag), self.mesh.topology.grid
+        if not self.is_lagrange:
+            raise ValueError("only Lagrange spaces have dofs on facets; impose values on splines weakly.")
+        if sides is not None and grid is not None:
+            return grid.side_nodes(self.degree, sides)
+        marked = torch.zeros(self.num_nodes, dtype=torch.bool, device=self.device)
+        for i, element in enumerate(self.elements):
+            assert isinstance(element, LagrangeElement)
+            for nodes, cells in zip(element.facet_nodes, facet_cells(self.mesh, tag, i), strict=True):
+                marked[self.dofs_of(i, cells)[:, list(nodes)]] = True
+        return torch.nonzero(marked).flatten()
 
     # -- functions -----------------------------------------------------------------------------------------------------
 
@@ -107,15 +166,13 @@ class FunctionSpace:
     @property
     def dof_coordinates(self) -> Float[Tensor, "n d"]:
         """Where each node's dofs sit, differentiable with respect to `mesh.nodes`."""
-        if not all(isinstance(e, LagrangeElement) for e in self.elements):
+        return self.coordinates_of(None)
+
+    def coordinates_of(self, dofs: Int[Tensor, "k"] | None) -> Float[Tensor, "k d"]:
+        """The rows of `dof_coordinates` of some nodes, without making the others; all for None."""
+        if not self.is_lagrange:
             raise ValueError("only Lagrange spaces have nodes; project onto a spline space instead.")
-        positions = []
-        for i, element in enumerate(self.elements):
-            assert isinstance(element, LagrangeElement)
-            positions.append(self.mesh.map(i, None, element.nodes.to(self.mesh.nodes))[0].flatten(0, 1))
-        # One of the cells that share a node speaks for it: written by all of them, its gradient would count each.
-        numbers = torch.cat([dofs.flatten() for dofs in self.cell_dofs])
-        return torch.cat(positions)[first_positions(numbers, self.num_nodes)]
+        return self.mesh.lagrange_nodes(self.degree, dofs)
 
     def interpolate(self, value: Callable[[Tensor], Tensor] | float) -> Tensor:
         """Dofs of the function that equals `value`, a number or a callable of x "n d", at every node."""
@@ -163,22 +220,9 @@ class FunctionSpace:
         return flat if self.components is None else flat.mT
 
     def _grid_nodes(self) -> tuple[int, ...]:
-        if self.mesh.grid is None or not all(isinstance(e, LagrangeElement) for e in self.elements):
+        if self.mesh.grid is None or not self.is_lagrange:
             raise ValueError("only Lagrange spaces on meshes made as grids (`unit_square`, `box`, …) have a grid form.")
         return tuple(self.degree * n + 1 for n in self.mesh.grid[::-1])
-
-    def dofs(self, tag: str) -> Int[Tensor, "k"]:
-        """Nodes of the space on the facets with that tag, in ascending order."""
-        facets, chosen = self.mesh.topology.facets, self.mesh.facets_tagged(tag)
-        block, cell, local = facets.block[chosen], facets.cell[chosen], facets.local[chosen]
-        marked = torch.zeros(self.num_nodes, dtype=torch.bool, device=self.device)
-        for i, (element, dofs) in enumerate(zip(self.elements, self.cell_dofs, strict=True)):
-            if not isinstance(element, LagrangeElement):
-                raise ValueError("only Lagrange spaces have dofs on facets; impose values on splines weakly.")
-            for f, nodes in enumerate(element.facet_nodes):
-                rows = cell[(block == i) & (local == f)]
-                marked[dofs[rows][:, list(nodes)]] = True
-        return torch.nonzero(marked).flatten()
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "FunctionSpace":
         """The space on another device or in another floating-point type."""
@@ -200,12 +244,11 @@ class FunctionSpace:
 
     def geometry(self, domain: Domain, derivatives: int = 1) -> Geometry:
         """Geometry at the domain's points; kept while the nodes stay as they are and need no gradient."""
-        nodes = self.mesh.nodes
-        if nodes.requires_grad:
+        key, version = (domain, derivatives), self.mesh.version
+        if version is None:
             return geometry(self.mesh, domain, derivatives)
-        key = (domain, derivatives)
-        if key not in self._geometry or self._geometry[key][0] != nodes._version:
-            self._geometry[key] = (nodes._version, geometry(self.mesh, domain, derivatives))
+        if key not in self._geometry or self._geometry[key][0] != version:
+            self._geometry[key] = (version, geometry(self.mesh, domain, derivatives))
         return self._geometry[key][1]
 
     def table(self, domain: Domain, derivatives: int = 1) -> Float[Tensor, "#e q s a"]:
@@ -221,15 +264,19 @@ class FunctionSpace:
         return self._tables[key]
 
     def domain_dofs(self, domain: Domain) -> Int[Tensor, "e a"]:
-        dofs = self.cell_dofs[domain.block]
-        return dofs if domain.cells is None else dofs[domain.cells]
+        return self.incidence(domain).dofs
+
+    def incidence(self, domain: Domain) -> Incidence:
+        """The dofs of the domain's cells; the same for whatever quadrature all cells of a block are given."""
+        key = domain.block if domain.cells is None else domain
+        if key not in self._incidence:
+            self._incidence[key] = Incidence(self.dofs_of(domain.block, domain.cells), self.num_nodes)
+        return self._incidence[key]
 
     def at_points(self, u: Tensor, domain: Domain, geometry: Geometry, derivatives: int = 1) -> Slots:
         """[u "*b e q (c)", ∇u "*b e q (c) d", ∇∇u …] at the domain's points, up to the given derivative."""
-        dofs, table = self.domain_dofs(domain), self.table(domain, derivatives)
-        coefficients = u[..., None] if self.components is None else u
-        index = dofs.reshape(-1, 1).expand(*coefficients.shape[:-2], dofs.numel(), coefficients.shape[-1])
-        local = coefficients.gather(-2, index).unflatten(-2, dofs.shape).mT  # "*b e c a"
+        table = self.table(domain, derivatives)
+        local = self.incidence(domain).gather(u[..., None] if self.components is None else u).mT  # "*b e c a"
         if len(table) == 1:
             reference = (local @ table[0].flatten(0, 1).T).unflatten(-1, table.shape[1:3])
         else:
@@ -240,7 +287,7 @@ class FunctionSpace:
         return [slot.transpose(-2 - k, -1 - k) for k, slot in enumerate(slots)]
 
 
-class MixedSpace:
+class MixedSpace(Space):
     """The product of spaces over one mesh, `MixedSpace(V, Q)`: dofs concatenated, densities get tuples for u and ∇u.
 
     Raises:
@@ -256,7 +303,6 @@ class MixedSpace:
         self.mesh = spaces[0].mesh
         self.quadrature_degree = max(space.quadrature_degree for space in spaces)
         self.num_dofs = sum(space.num_dofs for space in spaces)
-        self.pattern: Any = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -265,17 +311,6 @@ class MixedSpace:
     @property
     def degree(self) -> int:
         return max(space.degree for space in self.fields)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.mesh.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.mesh.device
-
-    def check(self, u: Tensor, name: str = "u") -> Tensor:
-        return check_dofs(self, u, name)
 
     def split(self, u: Tensor) -> tuple[Tensor, ...]:
         """The dofs of each field, "*b n" or "*b n c"."""
@@ -310,23 +345,6 @@ class MixedSpace:
 AnySpace = FunctionSpace | MixedSpace
 
 
-def check_dofs(space: AnySpace, u: Tensor, name: str) -> Tensor:
-    """The dofs, if their trailing shape, dtype and device are the space's."""
-    if not isinstance(u, Tensor):
-        raise TypeError(f"`{name}` must be a tensor of shape (..., {', '.join(map(str, space.shape))}); got {u!r}.")
-    if tuple(u.shape[u.ndim - len(space.shape) :]) != space.shape or u.ndim < len(space.shape):
-        raise ValueError(
-            f"`{name}` must have the trailing shape {space.shape} of the space's dofs; got {tuple(u.shape)}."
-        )
-    if u.dtype != space.dtype:
-        raise TypeError(
-            f"`{name}` is {u.dtype} but the space is {space.dtype}; convert one of them with `.to(dtype=...)`."
-        )
-    if u.device != space.device:
-        raise TypeError(f"`{name}` is on {u.device} but the space is on {space.device}; move one of them with `.to`.")
-    return u
-
-
 def push_forward(reference: Tensor, geometry: Geometry, derivatives: int) -> Slots:
     """Physical values and derivatives from reference ones "*b e c q s".
 
@@ -359,12 +377,12 @@ def sum_of(terms) -> Tensor:
     return total
 
 
-def patch_numbering(mesh: Mesh, elements: Sequence[Element]) -> tuple[tuple[Tensor, ...], int]:
-    """Dofs of a basis that brings its own numbering, such as a spline patch with one span per grid cell."""
+def num_patch_dofs(mesh: Mesh, elements: Sequence[Element]) -> int:
+    """Number of dofs of a basis that brings its own numbering, such as a spline patch with one span per grid cell."""
     element, grid = elements[0], mesh.grid
     if grid is None or tuple(getattr(element, "grid_shape", ())) != tuple(grid):
         raise ValueError(
             f"a spline basis needs one knot span per cell of a grid; got spans {getattr(element, 'grid_shape', None)} "
             f"on a mesh with grid {grid}."
         )
-    return (element.cell_dofs.to(mesh.device),), element.num_dofs  # type: ignore[attr-defined]
+    return element.num_dofs  # type: ignore[attr-defined]

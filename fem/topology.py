@@ -7,6 +7,7 @@ optimisation) share one, together with every dof numbering made on it.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 
 import torch
 from jaxtyping import Int
@@ -14,19 +15,36 @@ from torch import Tensor
 
 from fem.cells import Cell, quadrilateral
 from fem.lagrange import LagrangeElement, entity_cell_of, interior_nodes, lagrange_element, sub_entities
+from fem.lattice import Grid, Side, places
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Cells of one kind: their geometry degree and their nodes in VTK order."""
+    """Cells of one kind: their geometry degree and their nodes in VTK order, given or told by a grid."""
 
     cell: Cell
     degree: int
-    connectivity: Int[Tensor, "e v"]
+    source: Int[Tensor, "e v"] | Grid
+
+    @property
+    def grid(self) -> Grid | None:
+        return self.source if isinstance(self.source, Grid) else None
 
     @property
     def num_cells(self) -> int:
-        return self.connectivity.shape[0]
+        return self.source.num_cells if isinstance(self.source, Grid) else self.source.shape[0]
+
+    @cached_property
+    def connectivity(self) -> Int[Tensor, "e v"]:
+        return self.source.cell_nodes(self.degree) if isinstance(self.source, Grid) else self.source
+
+    def nodes_of(self, cells: Int[Tensor, "m"]) -> Int[Tensor, "m v"]:
+        """The nodes of some cells."""
+        return self.connectivity[cells] if self.grid is None else self.grid.cell_nodes(self.degree, cells)
+
+    def to(self, device: torch.device) -> "Block":
+        """The same cells on another device."""
+        return Block(self.cell, self.degree, self.source.to(device))
 
     @property
     def element(self) -> LagrangeElement:
@@ -54,11 +72,13 @@ class Facets:
 
 
 class Topology:
-    """Connectivity of blocks of cells; `grid` counts the cells per direction where the mesh was made as a grid."""
+    """Connectivity of blocks of cells; what is asked of it is made once, and for grids by arithmetic where possible."""
 
-    def __init__(self, blocks: Sequence[Block], num_nodes: int, grid: tuple[int, ...] | None = None):
-        self.blocks, self.num_nodes, self.grid = tuple(blocks), num_nodes, grid
+    def __init__(self, blocks: Sequence[Block], num_nodes: int):
+        self.blocks, self.num_nodes = tuple(blocks), num_nodes
         self._numberings: dict[int, tuple[tuple[Tensor, ...], int]] = {}
+        self._owners: dict[int, Tensor] = {}
+        self._sides: dict[Side, Tensor] = {}
 
     @property
     def dim(self) -> int:
@@ -66,7 +86,12 @@ class Topology:
 
     @property
     def device(self) -> torch.device:
-        return self.blocks[0].connectivity.device
+        return self.blocks[0].source.device
+
+    @property
+    def grid(self) -> Grid | None:
+        """What tells all numbers of a mesh made as a grid."""
+        return self.blocks[0].grid
 
     @property
     def num_cells(self) -> int:
@@ -75,6 +100,8 @@ class Topology:
     @cached_property
     def vertex_nodes(self) -> Int[Tensor, "n"]:
         """Mesh node of each vertex."""
+        if self.grid is not None:
+            return self.grid.vertex_nodes(self.blocks[0].degree)
         used = torch.zeros(self.num_nodes, dtype=torch.bool, device=self.device)
         for block in self.blocks:
             used[block.connectivity[:, : block.cell.num_vertices]] = True
@@ -83,6 +110,8 @@ class Topology:
     @cached_property
     def cell_vertices(self) -> tuple[Int[Tensor, "_ _"], ...]:
         """Vertex numbers "e v" of each cell, block by block."""
+        if self.grid is not None:
+            return self.lagrange_numbering(1)[0]
         number = torch.full((self.num_nodes,), -1, dtype=torch.int64, device=self.device)
         number[self.vertex_nodes] = torch.arange(len(self.vertex_nodes), device=self.device)
         return tuple(number[block.connectivity[:, : block.cell.num_vertices]] for block in self.blocks)
@@ -137,6 +166,18 @@ class Topology:
         """Facets that belong to one cell alone."""
         return torch.nonzero(self.facets.num_cells == 1).flatten()
 
+    def facets_on(self, side: Side) -> Int[Tensor, "f"]:
+        """Boundary facets whose vertices all stand at one end of a grid, wherever its nodes have moved since."""
+        assert self.grid is not None
+        if side not in self._sides:
+            place = places(self.facets.vertices[self.boundary], self.grid.lattice(1))[side.axis]
+            self._sides[side] = self.boundary[(place == side.end * self.grid.shape[side.axis]).all(1)]
+        return self._sides[side]
+
+    def num_lagrange_nodes(self, degree: int) -> int:
+        """How many dofs `lagrange_numbering` numbers."""
+        return self.lagrange_numbering(degree)[1] if self.grid is None else prod(self.grid.lattice(degree))
+
     def lagrange_numbering(self, degree: int) -> tuple[tuple[Int[Tensor, "_ _"], ...], int]:
         """Global dofs "e a" of each cell's local nodes, block by block, and their number.
 
@@ -145,21 +186,21 @@ class Topology:
         counted from its lowest-numbered vertex, so neighbours agree whatever their local orientation.
         """
         if degree not in self._numberings:
-            number = self._lexicographic if self.grid is not None else self._by_entities
-            self._numberings[degree] = number(degree)
+            if self.grid is None:
+                self._numberings[degree] = self._by_entities(degree)
+            else:
+                (block,) = self.blocks
+                same = degree == block.degree
+                dofs = block.connectivity if same else self.grid.cell_nodes(degree)
+                self._numberings[degree] = (dofs,), self.num_lagrange_nodes(degree)
         return self._numberings[degree]
 
-    def _lexicographic(self, degree: int) -> tuple[tuple[Tensor, ...], int]:
-        assert self.grid is not None
-        block, vertices = self.blocks[0], self.cell_vertices[0]
-        element = lagrange_element(block.cell, degree)
-        weights = degree * lagrange_element(block.cell, 1).tabulate(element.nodes, 0).value[0].to(self.device)
-        numbers, stride, remaining = torch.zeros((), device=self.device), 1, vertices
-        for cells in self.grid:
-            position = (remaining % (cells + 1)).double() @ weights.T
-            numbers = numbers + stride * torch.round(position)
-            stride, remaining = stride * (degree * cells + 1), remaining // (cells + 1)
-        return (numbers.long(),), stride
+    def owners(self, degree: int) -> Int[Tensor, "n"]:
+        """Where each dof stands first among the local nodes of all cells, block after block."""
+        if degree not in self._owners:
+            dofs, count = self.lagrange_numbering(degree)
+            self._owners[degree] = first_positions(torch.cat([numbers.flatten() for numbers in dofs]), count)
+        return self._owners[degree]
 
     def _by_entities(self, degree: int) -> tuple[tuple[Tensor, ...], int]:
         columns, start = [[vertices] for vertices in self.cell_vertices], len(self.vertex_nodes)

@@ -1,9 +1,13 @@
 """Grids: shapes, numbering, volumes, sides, and what they refuse."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
-from fem import FunctionSpace, Lagrange, box, integrate, unit_cube, unit_interval, unit_square
+from fem import Dirichlet, Energy, FunctionSpace, Lagrange, box, integrate, unit_cube, unit_interval, unit_square
 from fem.cells import CELLS
 from tests.problems import bend
 
@@ -123,3 +127,111 @@ def test_uniform_grids_know_until_somebody_moves_them() -> None:
 def test_what_a_box_refuses(arguments, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         box(*arguments)
+
+
+# -- what is not made --------------------------------------------------------------------------------------------------
+
+
+def made(mesh) -> set[str]:
+    """Which of the large things that a grid can do without exist."""
+    parts = {**vars(mesh), **vars(mesh.topology), **vars(mesh.blocks[0])}
+    found = {
+        name
+        for name in ("nodes", "connectivity", "vertex_nodes", "cell_vertices", "facets", "boundary")
+        if name in parts
+    }
+    return found | ({"numbering"} if mesh.topology._numberings else set())
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3])
+@cells
+def test_boundary_conditions_and_images_need_no_connectivity(cell: str, degree: int) -> None:
+    mesh = make(cell)
+    V = FunctionSpace(mesh, Lagrange(degree), components=2)
+    dirichlet = Dirichlet(V, {"boundary": 0.0, "left": lambda x: x[:, :1].expand(-1, 2), ("right", 0): 2.0})
+    u = dirichlet.apply(V.interpolate(1.0))
+    V.from_grid(V.to_grid(u))
+    V.function(u)
+    FunctionSpace(mesh.to(dtype=torch.float32), Lagrange(degree)).dofs("right")
+    repr(V)
+    assert mesh.version == 0
+    assert made(mesh) == set()
+    assert "cell_dofs" not in vars(V)
+
+
+@cells
+def test_integrals_over_sides_need_no_facets(cell: str) -> None:
+    """Nodes they need where cells are not translates of each other."""
+    mesh = make(cell)
+    V = FunctionSpace(mesh, Lagrange(2))
+    for tag in ("left", "boundary"):
+        energy = Energy(V, lambda x, u, g: 0 * u, boundary={tag: lambda x, u, normal: u**2})
+        energy.terms = energy.terms[1:]
+        energy.residual(V.interpolate(1.0))
+    assert made(mesh) <= (set() if mesh.is_uniform else {"nodes"})
+
+
+def test_points_of_uniform_grids_need_neither_nodes_nor_connectivity() -> None:
+    mesh = make("hexahedron")
+    V = FunctionSpace(mesh, Lagrange(1))
+    (domain,) = V.domains()
+    geometry = V.geometry(domain)
+    assert geometry.inverse.shape[:2] == (1, 1)
+    assert V.evaluate(V.interpolate(lambda x: x[:, 2]), mesh.box.corners.mean(0, keepdim=True)) == 2.25
+    assert made(mesh) == set()
+    moved = mesh.with_nodes(mesh.nodes.clone())
+    torch.testing.assert_close(geometry.points, FunctionSpace(moved, Lagrange(1)).geometry(domain).points)
+
+
+def test_a_billion_nodes_cost_nothing_until_asked_for() -> None:
+    V = FunctionSpace(unit_cube(1024), Lagrange(1), components=3)
+    assert V.num_dofs == 3 * 1025**3
+    assert torch.equal(V.dofs("left"), 1025 * torch.arange(1025**2))
+    (domain,) = V.domains("top")
+    assert len(V.geometry(domain).points) == 1024**2
+    assert V.coordinates_of(torch.tensor([V.num_nodes - 1])).tolist() == [[1, 1, 1]]
+    assert V.dofs_of(0, torch.tensor([0]))[0, :4].tolist() == [0, 1, 1026, 1025]
+    assert made(V.mesh) == set()
+
+
+def test_a_touched_box_goes_by_its_nodes() -> None:
+    """Whoever shares the nodes sees that they moved."""
+    mesh = unit_square(2)
+    other, V = mesh.with_tags(cell_tags={"all": [0, 1, 2, 3]}), FunctionSpace(mesh, Lagrange(2))
+    assert other.is_uniform
+    (domain,) = V.domains()
+    before = V.geometry(domain)
+    mesh.nodes.mul_(2)
+    assert not mesh.is_uniform
+    assert not other.is_uniform
+    torch.testing.assert_close(V.geometry(domain).points, 2 * before.points)
+    torch.testing.assert_close(V.dof_coordinates.amax(0), torch.tensor([2.0, 2.0]).double())
+    mesh.nodes.requires_grad_()
+    assert mesh.version is None
+    (slope,) = torch.autograd.grad(V.coordinates_of(V.dofs("right"))[:, 0].sum(), mesh.nodes)
+    assert slope[:, 0].tolist() == [0, 0, 1.5, 0, 0, 2, 0, 0, 1.5]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux for the memory of a process")
+def test_memory_of_a_large_grid() -> None:
+    """17 million nodes: a space, boundary conditions and a field, in a small multiple of the field's own size."""
+    script = """
+import re, torch
+from pathlib import Path
+from fem import Dirichlet, FunctionSpace, Lagrange, unit_cube
+peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+mesh = unit_cube(256, 256, 256)
+V = FunctionSpace(mesh, Lagrange(1))
+start = peak()
+dirichlet = Dirichlet(V, {"boundary": 0.0, "left": lambda x: x[:, 1]})
+u = dirichlet.apply(torch.ones(V.shape, dtype=torch.float64))
+V.to_grid(u), V.function(u)
+print((peak() - start) / V.num_dofs)
+x = V.dof_coordinates
+print((peak() - start) / V.num_dofs)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    fields, coordinates = map(float, run.stdout.split())
+    assert fields < 48  # mask 1, values, their copy, ones and u 8 bytes each
+    assert coordinates < 72
