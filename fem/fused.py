@@ -1,14 +1,15 @@
-"""Integrals over uniform grids without gather or scatter: strided images, one program for the density, chunk by chunk.
+"""Integrals over uniform grids without gather or scatter: strided images, a program for the density, chunk by chunk.
 
-The density enters as a program of scalars (`fem.pointwise`), its arguments by sum factorisation (`fem.strided`), so that
-value and gradient come from one sweep over chunks that stay in the caches, compiled where that pays. Derivatives of any
-order are integrals of the same kind, since the derivative of J in a direction w is the integral of the directional
-derivative of its density: autograd through them never meets a gather, a scatter or an array over quadrature points.
+The density enters as a program of scalars (`fem.pointwise`), its arguments by sum factorisation (`fem.strided`): value
+and gradient come from one sweep over chunks that stay in the caches, compiled where that pays. Derivatives of any order
+are integrals of the same kind, since the derivative of J in a direction w is the integral of the directional derivative
+of its density: autograd through them never meets a gather, a scatter or an array over quadrature points.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from math import ceil, prod
 from typing import Any
 
@@ -151,7 +152,7 @@ class Integrand:
             yield chunk, (table @ stacked.flatten(1)).unflatten(1, stacked.shape[1:])
 
     def depends(self, kind: str) -> bool:
-        """Whether the second derivatives in the first input depend on it ("state"), or differ between cells ("cell")."""
+        """Whether second derivatives in the first input depend on it ("state"), or differ between cells ("cell")."""
         used, names = self.program("hessian", (0,)).used, entries_of(self)
         own = {place for _, place in self.inputs[0].places}
         for name, matters in zip(names, used, strict=True):
@@ -256,14 +257,14 @@ def even(count: int, size: int) -> list[slice]:
     """0, …, count − 1 in portions of nearly equal length, at most `size`."""
     parts = max(ceil(count / size), 1)
     bounds = [count * i // parts for i in range(parts + 1)]
-    return [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [slice(a, b) for a, b in pairwise(bounds)]
 
 
 class Sweep:
     """What is done with one chunk: interpolate, run the program at each quadrature point, scatter back.
 
-    Gradients: the sums of ψ "b", then for each way of scattering (by value, by size), each input of `wrt` and each of its
-    entries the derivative. Hessians: the distinct second derivatives at the points, to be multiplied by `products`.
+    Gradients: the sums of ψ "b", then for each way of scattering (by value, by size), each input of `wrt` and each of
+    its entries the derivative. Hessians: the distinct second derivatives at the points, to multiply with `products`.
     """
 
     def __init__(self, integrand: Integrand, program: Program, wrt: Sequence[int], scatters: tuple[bool, ...]):

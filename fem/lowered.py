@@ -176,32 +176,50 @@ class Lowered:
             if lowered.fused is not None:
                 parts.append(Integral.apply(lowered.fused, full, *lowered.tensors()))
                 continue
-            density = self.integrand(lowered, self.slots(lowered, full), None, batch)
-            points = (*batch, *lowered.geometry.points.shape[:2])
-            parts.append((density * lowered.geometry.weights).expand(points).sum((-2, -1)))
+            parts.append(self.integral(lowered, self.slots(lowered, full), batch))
         return sum_of(parts)
 
-    def residual(self, u: Tensor, magnitude: bool = False) -> Tensor:
-        """∂J/∂u "*b *shape", or with `magnitude` the sum of its contributions by absolute value.
+    def integral(self, lowered: LoweredTerm, slots: Slots, batch: tuple[int, ...]) -> Tensor:
+        """One term's share of J."""
+        density = self.integrand(lowered, slots, None, batch)
+        points = (*batch, *lowered.geometry.points.shape[:2])
+        return (density * lowered.geometry.weights).expand(points).sum((-2, -1))
 
-        Differentiable in u and in every tensor of the functional.
-        """
+    def residual(self, u: Tensor) -> Tensor:
+        """∂J/∂u "*b *shape", differentiable in u and in every tensor of the functional."""
         (batch, full), graph = self.constrained(u), torch.is_grad_enabled()
         totals: list[list[Tensor]] = [[] for _ in self.space.fields]
         for lowered in self.terms:
             if lowered.fused is not None:
-                tensors = [full, *lowered.tensors()]
-                if magnitude:
-                    totals[0].append(lowered.fused.evaluate(tensors, (0,), value=False, magnitude=True)[2][0])
-                else:
-                    totals[0].append(Slopes.apply(lowered.fused, (0,), *tensors)[0])
+                totals[0].append(Slopes.apply(lowered.fused, (0,), full, *lowered.tensors())[0])
                 continue
             fluxes = self.fluxes(lowered, differentiable(self.slots(lowered, full)), batch, graph)
-            self.scatter_terms(totals, lowered, fluxes, batch, magnitude)
-        total = self.join_totals(totals, u, batch)
-        if magnitude:
-            return total if self.constraint.mask is None else total.masked_fill(self.constraint.mask, 0)
-        return self.constraint.project(total, self.data)
+            self.scatter_terms(totals, lowered, fluxes, batch)
+        return self.constraint.project(self.join_totals(totals, u, batch), self.data)
+
+    def state(self, u: Tensor) -> "State":
+        """Value, residual and magnitude at u, without a graph: one sweep where a term is fused."""
+        with torch.no_grad():
+            batch, full = self.constrained(u)
+            totals, sizes = ([[] for _ in self.space.fields] for _ in range(2))
+            values = []
+            for t in self.terms:
+                if t.fused is not None:
+                    value, slopes, magnitudes = t.fused.evaluate([full, *t.tensors()], (0,), magnitude=True)
+                    totals[0].append(slopes[0])
+                    sizes[0].append(magnitudes[0])
+                else:
+                    slots = differentiable(self.slots(t, full))
+                    fluxes = self.fluxes(t, slots, batch, False)
+                    self.scatter_terms(totals, t, fluxes, batch)
+                    self.scatter_terms(sizes, t, fluxes, batch, True)
+                    value = None if t.term.linear_in_test else self.integral(t, slots, batch)
+                values.append(value)
+            size = self.join_totals(sizes, u, batch)
+            if self.constraint.mask is not None:
+                size = size.masked_fill(self.constraint.mask, 0)
+            residual = self.constraint.project(self.join_totals(totals, u, batch), self.data)
+            return State(None if None in values else sum_of(values).expand(batch), residual, size)
 
     def hessian_product(self, u: Tensor, v: Tensor, transpose: bool = False) -> Tensor:
         """The residual's derivative times v (or its transpose times v), differentiable like the residual."""
@@ -226,12 +244,15 @@ class Lowered:
             self.scatter_terms(totals, lowered, products, batch, False)
         return self.constraint.project(self.join_totals(totals, u, batch), self.data)
 
-    def coefficients(self, u: Tensor) -> list[tuple[LoweredTerm, list[Coefficient]]]:
-        """Second derivatives of the density with respect to pairs of slots at all points, detached."""
+    def coefficients(self, u: Tensor, fused: bool = True) -> list[tuple[LoweredTerm, list[Coefficient]]]:
+        """Second derivatives of the density with respect to pairs of slots at all points, detached.
+
+        Those of fused terms can be left out.
+        """
         found = []
         with torch.no_grad():
             batch, full = self.constrained(u)
-            for lowered in self.terms:
+            for lowered in (t for t in self.terms if fused or t.fused is None):
                 per_field, entries = lowered.term.derivatives + 1, []
                 slots = differentiable(self.slots(lowered, full))
                 with torch.enable_grad():
@@ -349,6 +370,15 @@ def is_fusable(space: AnySpace, term: Term) -> bool:
 
 def is_lagrange(space: FunctionSpace) -> bool:
     return all(isinstance(e, LagrangeElement) for e in space.elements)
+
+
+@dataclass(frozen=True)
+class State:
+    """J (None for weak forms), ∂J/∂u and the sum of its contributions by absolute value, against which it is small."""
+
+    value: Tensor | None
+    residual: Tensor
+    magnitude: Tensor
 
 
 def differentiable(slots: Slots) -> Slots:

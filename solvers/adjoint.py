@@ -93,15 +93,43 @@ class Attach(torch.autograd.Function):
         else:
             y = y.detach()
         with torch.enable_grad():
-            # Aliases: no input is then part of another's graph, and each gradient counts its own path alone.
-            inputs = [
-                (t.view_as(t) if create_graph and t.requires_grad else t.detach().requires_grad_()) if need else t
-                for t, need in zip(tensors, needed, strict=True)
-            ]
+            inputs = aliases(tensors, needed, create_graph)
             inner = -(multiplier * ctx.problem.residual(y, inputs)).sum()
-            wanted = [t for t, need in zip(inputs, needed, strict=True) if need]
-            grads = iter(torch.autograd.grad(inner, wanted, create_graph=create_graph, allow_unused=True))
-        return None, None, *[next(grads) if need else None for need in needed]
+            return None, None, *gradients(inner, inputs, needed, create_graph)
+
+
+class Deferred(torch.autograd.Function):
+    """J "*b" of u and the tensors of a functional, known already: it is evaluated again only to be differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, lowered: Lowered, value: Tensor, u: Tensor, *tensors: Tensor) -> Tensor:
+        ctx.lowered = lowered.with_tensors([t.detach() for t in tensors])
+        ctx.save_for_backward(u, *tensors)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        create_graph, needed = torch.is_grad_enabled(), ctx.needs_input_grad[2:]
+        with torch.enable_grad():
+            inputs = aliases(ctx.saved_tensors, needed, create_graph)
+            value = (ctx.lowered.with_tensors(inputs[1:]).value(inputs[0]) * grad).sum()
+            return None, None, *gradients(value, inputs, needed, create_graph)
+
+
+def aliases(tensors: Sequence[Tensor], needed: Sequence[bool], create_graph: bool) -> list[Tensor]:
+    """Inputs that are no part of another's graph, so that each gradient counts its own path alone."""
+    return [
+        (t.view_as(t) if create_graph and t.requires_grad else t.detach().requires_grad_()) if need else t
+        for t, need in zip(tensors, needed, strict=True)
+    ]
+
+
+def gradients(
+    value: Tensor, inputs: Sequence[Tensor], needed: Sequence[bool], create_graph: bool
+) -> list[Tensor | None]:
+    wanted = [t for t, need in zip(inputs, needed, strict=True) if need]
+    grads = iter(torch.autograd.grad(value, wanted, create_graph=create_graph, allow_unused=True))
+    return [next(grads) if need else None for need in needed]
 
 
 def attach(problem: Problem, value: Tensor, tensors: Sequence[Tensor]) -> Tensor:

@@ -92,7 +92,8 @@ def descent(lowered: Lowered, u: Tensor, method: LBFGS | Adam, bounds: Bounds | 
     while True:
         running, value = codes == RUNNING, leaf.detach().clone()
         with torch.no_grad():
-            r, size = lowered.residual(value), norm(lowered.residual(value, magnitude=True), lead)
+            state = lowered.state(value)
+            r, size = state.residual, norm(state.magnitude, lead)
             found = torch.where(size > 0, norm(r, lead) / size, norm(r, lead))
             moved = round_off(lowered, value, r, lowered.constraint.mask)
         # An item is what it was when it finished; the others move on.

@@ -1,15 +1,13 @@
-"""Linear methods: conjugate gradients on any device, and which method serves by default."""
+"""Conjugate gradients on any device, with any preconditioner."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from solvers.direct import Direct
 from solvers.solution import dot, norm, per_item
-from solvers.system import LinearMethod, Preconditioner, System
+from solvers.system import Preconditioner, System
 
 
 @dataclass(frozen=True)
@@ -111,11 +109,3 @@ def conjugate_gradients(
         p.mul_(per_item(torch.where(running, rz / before, 0), x)).add_(z)
         iterations += running
     return iterations, stopped
-
-
-def default_linear(system_space: Any, symmetric: bool) -> LinearMethod:
-    """Direct on the CPU unless three dimensions would fill the factors; conjugate gradients otherwise."""
-    small = system_space.mesh.dim < 3 or system_space.num_dofs <= 8_000
-    if system_space.device.type == "cpu" and (small or not symmetric):
-        return Direct()
-    return CG()

@@ -6,6 +6,7 @@ the implicit adjoint, so that it differentiates in every parameter, in the presc
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import torch
@@ -16,14 +17,14 @@ from fem.energy import Energy, Functional, WeakForm
 from fem.lowered import Lowered
 from fem.parameters import Function, NodalValues, Parameter
 from fem.space import AnySpace, FunctionSpace
-from solvers.adjoint import Stationary, attach
+from solvers.adjoint import Deferred, Stationary, attach
+from solvers.defaults import default_linear
 from solvers.descent import LBFGS, Adam, descent
-from solvers.direct import Direct
-from solvers.linear import CG, default_linear
 from solvers.newton import STATUSES, Bounds, Newton, Report, newton
 from solvers.solution import ConvergenceError, Solution, Status, flatten, nest
+from solvers.system import LinearMethod
 
-Method = Newton | Direct | CG | LBFGS | Adam
+Method = Newton | LinearMethod | LBFGS | Adam
 Bound = float | Tensor | Callable[[Tensor], Tensor] | None
 
 
@@ -42,8 +43,8 @@ def minimize(
         energy: what to minimise.
         params: the parameters of its density, as for `energy(u, *params)`.
         initial: dofs to start from; zero by default.
-        method: `Newton()` (the default: one step where the energy is quadratic), `Newton(CG())`, `LBFGS()`, `Adam()`;
-            `Direct()` and `CG()` alone mean Newton's method with that linear solver.
+        method: `Newton()` (the default: one step where the energy is quadratic), `LBFGS()`, `Adam()`, or a linear
+            method, `Multigrid()`, `Direct()`, `CG()`, …, which means Newton's method with that linear solver.
         lower, upper: bounds on u, dof by dof: a number, dofs, or a callable of x.
         throw: raise where an item does not converge; False returns the status.
 
@@ -60,7 +61,7 @@ def solve(
     problem: Functional,
     params: Sequence[Parameter] = (),
     initial: Tensor | None = None,
-    method: Newton | Direct | CG | None = None,
+    method: Newton | LinearMethod | None = None,
     throw: bool = True,
 ) -> Solution:
     """A stationary point of an energy (saddle points too), or the u with a(u; v) = 0 for all v of a `WeakForm`.
@@ -109,11 +110,11 @@ def run(
             raise ValueError("`lower` exceeds `upper` at some dofs, so no u is allowed.")
     symmetric = isinstance(problem, Energy)
     if isinstance(method, LBFGS | Adam):
-        linear, name = default_linear(space, symmetric), type(method).__name__
+        linear, name = default_linear(space, symmetric, prod(batch)), type(method).__name__
         report = descent(detached, u, method, box)
     else:
-        chosen = Newton() if method is None else Newton(method) if isinstance(method, Direct | CG) else method
-        linear = chosen.linear or default_linear(space, symmetric and minimum)
+        chosen = Newton() if method is None else method if isinstance(method, Newton) else Newton(method)
+        linear = chosen.linear or default_linear(space, symmetric and minimum, prod(batch))
         name = f"Newton with {linear}"
         with torch.no_grad():
             report = newton(detached, u, replace(chosen, linear=linear), symmetric, minimum, box)
@@ -127,11 +128,19 @@ def run(
     value = value.expand(*batch, *space.shape)
     nan = torch.full(batch, float("nan"), dtype=space.dtype, device=space.device)
     statuses = [STATUSES[code] for code in report.codes.flatten().tolist()]
-    energy = lowered.value(value) if symmetric else nan
+    energy = nan if not symmetric else value_of(lowered, value, report)
     solution = Solution(value, nest(statuses, batch), report.iterations, report.residual.detach(), energy, name)
     if throw and not solution.converged:
         raise ConvergenceError(message(solution, report, batch), solution)
     return solution
+
+
+def value_of(lowered: Lowered, u: Tensor, report: Report) -> Tensor:
+    """J at the solution: what the iteration ended with, unless somebody may differentiate it."""
+    attached = torch.is_grad_enabled() and (u.requires_grad or any(t.requires_grad for t in lowered.tensors()))
+    if report.energy is None or report.active is not None:
+        return lowered.value(u)
+    return Deferred.apply(lowered, report.energy, u, *lowered.tensors()) if attached else report.energy
 
 
 def message(solution: Solution, report: Report, batch: tuple[int, ...]) -> str:

@@ -8,14 +8,16 @@ step (Bertsekas, Projected Newton methods, 1982).
 """
 
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fem.lowered import Lowered
+from fem.lowered import Lowered, State
+from solvers.defaults import default_linear
 from solvers.direct import DirectFactors
-from solvers.linear import CG, default_linear
+from solvers.linear import CG
 from solvers.solution import Status, default_rtol, dot, norm, per_item
 from solvers.system import LinearMethod, Prepared, System
 
@@ -46,6 +48,7 @@ class Report:
     residual: Tensor
     active: Tensor | None = None
     prepared: Prepared | None = None
+    energy: Tensor | None = None
     detail: str = ""
 
 
@@ -87,22 +90,22 @@ def newton(
     """Iterate from u "*b *shape" (of the full batch) to a stationary point; `minimum` asks for a minimum."""
     lead = u.ndim - len(lowered.space.shape)
     rtol = default_rtol(u.dtype) if method.rtol is None else method.rtol
-    linear = default_linear(lowered.space, symmetric) if method.linear is None else method.linear
+    linear = method.linear or default_linear(lowered.space, symmetric and minimum, prod(u.shape[:lead]))
     u = lowered.constraint.insert(u, lowered.data)
     if bounds is not None:
         u = bounds.clamp(u)
     codes = torch.full(u.shape[:lead], RUNNING, device=u.device)
     report = Report(u, codes, torch.zeros_like(codes), torch.ones(u.shape[:lead], dtype=u.dtype, device=u.device))
     prepared: Prepared | None = None
-    energy = lowered.value(u) if minimum else None
+    state = lowered.state(u)
     for step in range(method.max_iterations + 1):
-        r, size = lowered.residual(u), lowered.residual(u, magnitude=True)
+        r = state.residual
         mask, report.active = lowered.constraint.mask, None
         if bounds is not None:
             report.active = bounds.active(u, r)
             r = r.masked_fill(report.active, 0)
             mask = report.active if mask is None else report.active | mask
-        scale = norm(size, lead)
+        scale = norm(state.magnitude, lead)
         found = torch.where(scale > 0, norm(r, lead) / scale, norm(r, lead))
         report.residual = torch.where(codes == RUNNING, found, report.residual)
         finish(codes, ~torch.isfinite(report.residual), Status.NOT_FINITE)
@@ -121,38 +124,47 @@ def newton(
                 break
         running = codes == RUNNING
         s = prepared.solve(-r, 0.3 * rtol * scale)
-        if minimum and bool((running & prepared.indefinite).any()) and not isinstance(linear, CG):
+        if minimum and isinstance(prepared, DirectFactors) and bool((running & prepared.indefinite).any()):
             # H⁻¹ may point anywhere; conjugate gradients go downhill and find a direction of negative curvature.
             s = torch.where(per_item(prepared.indefinite, s), CG(rtol=1e-2).prepare(system).solve(-r), s)
         s = torch.where(per_item(running, s), s, 0)
         finish(codes, ~torch.isfinite(norm(s, lead)), Status.NOT_FINITE)
-        if not minimum and isinstance(linear, CG) and bool((running & prepared.indefinite).any()):
+        if not minimum and not isinstance(prepared, DirectFactors) and bool((running & prepared.indefinite).any()):
             report.detail = " (conjugate gradients met negative curvature; use `Direct()`)"
             finish(codes, prepared.indefinite, Status.STALLED)
         if minimum:
-            assert energy is not None
-            u, energy = descend(lowered, u, s, r, energy, codes, bounds, prepared.indefinite)
+            u, state = descend(lowered, u, s, r, state, codes, bounds, prepared.indefinite)
         else:
             u = reduce_residual(lowered, u, s, r, codes)
+            state = lowered.state(u)
         report.iterations += running
     if bounds is None and isinstance(prepared, DirectFactors):
-        u = refine(lowered, u, prepared, codes)
+        u, state = refine(lowered, u, state, prepared, codes)
     if minimum and bool((codes == STATUSES.index(Status.CONVERGED)).any()):
         prepared = check_minimum(System(lowered, u, mask), linear, codes, report, prepared, bounds)
-    report.u, report.prepared = u, prepared
+    report.u, report.prepared, report.energy = u, prepared, state.value
     return report
 
 
-def refine(lowered: Lowered, u: Tensor, prepared: DirectFactors, codes: Tensor) -> Tensor:
+def refine(lowered: Lowered, u: Tensor, state: State, prepared: DirectFactors, codes: Tensor) -> tuple[Tensor, State]:
     """One step of iterative refinement, kept where the residual falls: it costs one more solve with the factors.
 
     The assembled matrix carries round-off that a solution on a fine mesh amplifies by 1/h²; the residual does not.
     """
     lead = u.ndim - len(lowered.space.shape)
-    r = lowered.residual(u)
-    trial = u + prepared.solve(-r)
-    better = (norm(lowered.residual(trial), lead) < norm(r, lead)) & (codes == STATUSES.index(Status.CONVERGED))
-    return torch.where(per_item(better, u), trial, u)
+    trial = u + prepared.solve(-state.residual)
+    after = lowered.state(trial)
+    better = norm(after.residual, lead) < norm(state.residual, lead)
+    better &= codes == STATUSES.index(Status.CONVERGED)
+    return torch.where(per_item(better, u), trial, u), chosen(better, after, state)
+
+
+def chosen(items: Tensor, state: State, other: State) -> State:
+    """One state for some items, another for the rest."""
+    if bool(items.all()):
+        return state
+    pick = lambda a, b: None if a is None else torch.where(per_item(items, a), a, b)  # noqa: E731
+    return State(*(pick(a, b) for a, b in zip(vars(state).values(), vars(other).values(), strict=True)))
 
 
 def prepare(
@@ -227,13 +239,14 @@ def descend(
     u: Tensor,
     s: Tensor,
     r: Tensor,
-    energy: Tensor,
+    state: State,
     codes: Tensor,
     bounds: Bounds | None,
     indefinite: Tensor,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, State]:
     """A step along s that lowers the energy enough (Armijo), outward where the curvature is negative."""
-    lead = u.ndim - len(lowered.space.shape)
+    lead, energy = u.ndim - len(lowered.space.shape), state.value
+    assert energy is not None
     slope = dot(r, s, lead)
     # sᵀHs = −sᵀr for a Newton step: uphill means negative curvature, and its opposite leads down.
     negative = (slope > 0) | (indefinite & (slope != 0))
@@ -246,17 +259,22 @@ def descend(
         trial = u + per_item(t, u) * s
         if bounds is not None:
             trial = bounds.clamp(trial)
-        found = lowered.value(trial)
+        state = lowered.state(trial)  # the first trial is accepted nearly always, and the next step starts from there
+        found = state.value
+        assert found is not None
         # Near the minimum the decrease drowns in the round-off of J.
         enough = (found - energy <= 1e-4 * t * slope + 10 * eps * energy.abs()) & torch.isfinite(found)
         new = enough & ~accepted
-        best, value = torch.where(per_item(new, u), trial, best), torch.where(new, found, value)
+        all_new = bool(new.all())
+        best = trial if all_new else torch.where(per_item(new, u), trial, best)
+        value = torch.where(new, found, value)
         accepted = accepted | enough
         if bool(accepted.all()):
             break
         t = torch.where(accepted, t, t / 2)
     finish(codes, ~accepted, Status.STALLED)
     outward = negative & accepted & (codes == RUNNING)
+    moved = not all_new or bool(outward.any())
     for _ in range(60):
         if not bool(outward.any()):
             break
@@ -268,7 +286,7 @@ def descend(
         outward = outward & (found < value)
         best, value = torch.where(per_item(outward, u), trial, best), torch.where(outward, found, value)
     finish(codes, outward, Status.UNBOUNDED)
-    return best, value
+    return best, lowered.state(best) if moved else state
 
 
 def reduce_residual(lowered: Lowered, u: Tensor, s: Tensor, r: Tensor, codes: Tensor) -> Tensor:

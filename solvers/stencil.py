@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from fem.assembly import CHUNK, element_matrices
+from fem.fused import Integrand
 from fem.lagrange import LagrangeElement
 from fem.space import AnySpace, FunctionSpace
 
@@ -300,6 +301,28 @@ def assemble(space: FunctionSpace, coefficients: list, batch: tuple[int, ...], l
             for (i, j), value in zip(needed, values, strict=True):
                 stencil.add(local[i], local[j], value, start)
     return stencil
+
+
+def sweep_into(stencil: Stencil, integrand: Integrand, tensors: list[Tensor]) -> None:
+    """Add the second derivatives of an integral over all cells, chunk by chunk (see `Integrand.element_matrices`)."""
+    grid, n = stencil.grid, prod(p + 1 for p in stencil.grid.degrees)
+    local = []
+    for node in range(n):
+        position = []
+        for p in reversed(grid.degrees):
+            node, k = divmod(node, p + 1)
+            position.insert(0, divmod(k, p))
+        inside, corner = tuple(r for _, r in position), tuple(q for q, _ in position)
+        local += [(grid.types.index((*inside, c)), corner) for c in range(grid.components)]
+    pairs = [(i, j) for i in range(len(local)) for j in range(i, len(local))]
+    keys = [grid.keys.get(coupling(local[i], local[j])) for i, j in pairs]
+    corners = [local[i][1] if k is not None else local[j][1] for k, (i, j) in zip(keys, pairs, strict=True)]
+    keys = [grid.keys[coupling(local[j], local[i])] if k is None else k for k, (i, j) in zip(keys, pairs, strict=True)]
+    for (items, layers), entries in integrand.element_matrices(tensors):
+        for k, corner, values in zip(keys, corners, entries, strict=True):
+            image = grid.shifted(stencil.data[k]).view(grid.batch, *grid.vertices)
+            first = (layers.start + corner[0], *corner[1:])
+            image[(items, *(slice(f, f + m) for f, m in zip(first, values.shape[1:], strict=True)))] += values
 
 
 # -- Galerkin products -------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from fem.boundary import MeanZero
 from fem.lowered import Lowered, LoweredTerm
 from fem.space import FunctionSpace
 from solvers.solution import norm
-from solvers.stencil import Product, Stencil, assemble, grid_of
+from solvers.stencil import Product, Stencil, assemble, grid_of, sweep_into
 
 
 class System:
@@ -33,13 +33,26 @@ class System:
     def coefficients(self) -> list[tuple[LoweredTerm, list[Coefficient]]]:
         return self.lowered.coefficients(self.u)
 
+    @cached_property
+    def unfused(self) -> list[tuple[LoweredTerm, list[Coefficient]]]:
+        """The coefficients of the terms that no stencil is swept from."""
+        return self.lowered.coefficients(self.u, fused=False)
+
     def same_matrix(self, other: "System") -> bool:
         """Whether both have the same matrix: true between any two states of a quadratic energy."""
+        if len(self.lowered.terms) != len(other.lowered.terms):
+            return False
+        for t, o in zip(self.lowered.terms, other.lowered.terms, strict=True):
+            if t.fused is not None and not (self.u is other.u or not t.fused.depends("state")):
+                return False
+            same = all(a is b or torch.equal(a, b) for a, b in zip(t.tensors(), o.tensors(), strict=True))
+            if t.fused is not None and not (o.fused is not None and o.fused.density is t.fused.density and same):
+                return False
         if (self.fixed is None) != (other.fixed is None):
             return False
         if self.fixed is not other.fixed and not torch.equal(self.fixed, other.fixed):  # type: ignore[arg-type]
             return False
-        for (_, mine), (_, theirs) in zip(self.coefficients, other.coefficients, strict=True):
+        for (_, mine), (_, theirs) in zip(self.unfused, other.unfused, strict=True):
             if len(mine) != len(theirs):
                 return False
             if not all(torch.equal(a.value, b.value) for a, b in zip(mine, theirs, strict=True)):
@@ -72,7 +85,11 @@ class System:
         space = self.lowered.space
         if not self.symmetric or not isinstance(space, FunctionSpace) or grid_of(space, 1) is None:
             return None
-        stencil = assemble(space, self.coefficients, self.batch, self.u)
+        stencil = assemble(space, self.unfused, self.batch, self.u)
+        _, full = self.lowered.constrained(self.u, self.batch)
+        for t in self.lowered.terms:
+            if t.fused is not None:
+                sweep_into(stencil, t.fused, [full, *t.tensors()])
         stencil.hold(self.held, 1.0)
         return stencil
 
@@ -113,6 +130,9 @@ class System:
     @cached_property
     def finite(self) -> Bool[Tensor, "*b"]:
         """Whether all second derivatives of the density are finite."""
+        if self.stencil is not None:
+            flat = self.stencil.grid.shifted(self.stencil.data).unflatten(-1, (self.stencil.grid.batch, -1))
+            return torch.isfinite(flat.sum((0, -1))).reshape(self.batch)
         finite = torch.ones(self.batch, dtype=torch.bool, device=self.u.device)
         for _, entries in self.coefficients:
             for c in entries:
@@ -132,11 +152,13 @@ class System:
         held = held.expand(*self.batch, *space.shape)
         for i, (field, fixed) in enumerate(zip(space.fields, space.split(held), strict=True)):
             for k in range(field.components or 1):
+                component = fixed if field.components is None else fixed[..., k]
+                if bool(component.any(-1).all()):
+                    continue
                 product, size = [norm(self.times_one(i, k, m).masked_fill(held, 0), lead) for m in (False, True)]
                 unseen = product <= 1e3 * torch.finfo(size.dtype).eps * size
                 which = "u" if len(space.fields) == 1 else f"field {i}"
                 name = f"constants of {which}" if field.components is None else f"component {k} of {which}"
-                component = fixed if field.components is None else fixed[..., k]
                 found.append((name, unseen & ~component.any(-1)))
         return found
 

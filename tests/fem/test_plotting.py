@@ -1,7 +1,5 @@
 """Pictures: every kind draws without a display, a warning or a trace in pyplot; what cannot be drawn is named."""
 
-from math import pi
-
 import matplotlib
 
 matplotlib.use("Agg")
@@ -13,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from fem.bspline_element import BSpline
-from fem.grids import box, unit_cube, unit_interval, unit_square
+from fem.grids import unit_cube, unit_interval, unit_square
 from fem.lagrange import Lagrange
 from fem.mesh import Mesh
 from fem.plotting import plot

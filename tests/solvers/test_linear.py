@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from fem import Dirichlet, Energy, FunctionSpace, Lagrange, unit_cube, unit_interval, unit_square
+from fem import Dirichlet, Energy, FunctionSpace, Lagrange, unit_interval, unit_square
 from solvers.direct import Direct
-from solvers.linear import CG, default_linear
+from solvers.linear import CG
 from solvers.system import System
 from tests.solvers.systems import dense, laplace, system_of
 
@@ -76,10 +76,3 @@ def test_cg_stops_at_its_tolerance_and_at_its_limit():
     short = CG(max_iterations=3).prepare(system)
     short.solve(rhs)
     assert short.iterations.tolist() == [3, 3, 3]
-
-
-def test_direct_is_the_default_but_for_large_three_dimensional_energies():
-    small, large = (FunctionSpace(unit_cube(n), Lagrange(1)) for n in (4, 20))
-    assert isinstance(default_linear(small, True), Direct)
-    assert isinstance(default_linear(large, True), CG)
-    assert isinstance(default_linear(large, False), Direct)
