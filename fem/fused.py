@@ -18,7 +18,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fem.compilation import Kernel
-from fem.pointwise import Program, UntraceableError, cached, directional, hessian, trace, value_and_gradient
+from fem.fingerprint import cached
+from fem.pointwise import directional, hessian, trace, value_and_gradient
+from fem.programs import Program, UntraceableError
 from fem.strided import GridRule, Interpolation, grid_rule, scatter
 
 CHUNK = 2**15  # cells of one sweep on a CPU: temporaries stay in the caches
@@ -97,23 +99,25 @@ class Integrand:
             return self.function(*full)
 
         def build() -> Program | str:
-            examples = [torch.full(self.arguments[i], 0.5, dtype=self.space.dtype) for i in free]
             wanted = [free.index(p) for p in self.positions(wrt)]
             both = value_and_gradient(at_point, wanted)
             make = {"gradient": both, "slope": lambda *a: both(*a)[1:], "hessian": hessian(at_point, wanted)}
             try:
-                return trace(make[kind], examples)
+                return trace(make[kind], [self.arguments[i] for i in free], self.space.dtype)
             except UntraceableError as error:
                 return str(error)
 
-        key = (self.key, self.arguments, self.inputs, kind, tuple(wrt), self.space.dtype)
-        found = cached(self.density, key, build)
+        found = cached(self.density, self.key_of(kind, wrt), build)
         if isinstance(found, str):
             raise UntraceableError(found)
         return found
 
+    def key_of(self, kind: str, wrt: Sequence[int]) -> tuple[Hashable, ...]:
+        # Arguments by name, since 0 and −0 are equal and nan is not itself.
+        return self.key, repr(self.arguments), self.inputs, kind, tuple(wrt), self.space.dtype
+
     def sweep(self, kind: str, wrt: Sequence[int], scatters: tuple[bool, ...] = ()) -> "Sweep":
-        key = (self.key, self.arguments, self.inputs, kind, tuple(wrt), scatters, self.rule.key, self.space.dtype)
+        key = (*self.key_of(kind, wrt), scatters, self.rule.key)
         return cached(self.density, key, lambda: Sweep(self, self.program(kind, wrt), wrt, scatters))
 
     # -- evaluation ----------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from fem.fused import Input, Integral, Integrand, Slopes
 from fem.geometry import Domain, Geometry
 from fem.lagrange import LagrangeElement
 from fem.parameters import Function, Gradient, NodalValues, PointValues, at_points, nodal
-from fem.pointwise import UntraceableError
+from fem.programs import UntraceableError
 from fem.space import AnySpace, FunctionSpace, MixedSpace, Slots, sum_of
 
 Density = Callable[..., Tensor]
@@ -352,6 +352,7 @@ def lower_fused(space: AnySpace, term: Term, domain: Domain, params: Sequence[An
     fused = Integrand(space, term.density, term.derivatives, term.density, tuple(arguments), tuple(inputs))
     try:
         fused.program("gradient", (0,))
+        fused.derivative((0,)).program("slope", (0,))  # an operation may have one derivative, but not two
     except UntraceableError:
         return None
     return LoweredTerm(space, term, domain, tuple(values), None, fused)
