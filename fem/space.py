@@ -5,6 +5,7 @@ flattened) for mixed spaces. Leading axes are a batch. All integration goes thro
 transpose: `at_points`, dofs to values and derivatives at quadrature points, and `assembly.scatter_fluxes`, back.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from math import prod
@@ -24,7 +25,50 @@ from fem.tabulation import Element, ElementFamily
 Slots = list[Tensor]
 
 
-class FunctionSpace:
+class Space(ABC):
+    """What single spaces and products have in common: dofs of one shape, over one mesh."""
+
+    mesh: Mesh
+    pattern: Any = None  # sparsity of matrices, made by the first assembly
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one function's dofs."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.mesh.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.mesh.device
+
+    def check(self, u: Tensor, name: str = "u") -> Tensor:
+        """The dofs, if their shape, type and device fit this space.
+
+        Raises:
+            ValueError: the trailing shape is not the space's.
+            TypeError: not a tensor of the space's dtype, or on another device.
+        """
+        if not isinstance(u, Tensor):
+            raise TypeError(f"`{name}` must be a tensor of shape (..., {', '.join(map(str, self.shape))}); got {u!r}.")
+        if tuple(u.shape[u.ndim - len(self.shape) :]) != self.shape or u.ndim < len(self.shape):
+            raise ValueError(
+                f"`{name}` must have the trailing shape {self.shape} of the space's dofs; got {tuple(u.shape)}."
+            )
+        if u.dtype != self.dtype:
+            raise TypeError(
+                f"`{name}` is {u.dtype} but the space is {self.dtype}; convert one of them with `.to(dtype=...)`."
+            )
+        if u.device != self.device:
+            raise TypeError(
+                f"`{name}` is on {u.device} but the space is on {self.device}; move one of them with `.to`."
+            )
+        return u
+
+
+class FunctionSpace(Space):
     """Functions that belong to `element` on every cell of `mesh`, continuous across cells.
 
     Args:
@@ -51,7 +95,6 @@ class FunctionSpace:
         self._geometry: dict[tuple[Domain, int], tuple[int, Geometry]] = {}
         self._tables: dict[tuple[Domain, int], Tensor] = {}
         self._incidence: dict[int | Domain, Incidence] = {}
-        self.pattern: Any = None  # sparsity of matrices, made by the first assembly
 
     # -- shapes --------------------------------------------------------------------------------------------------------
 
@@ -77,23 +120,6 @@ class FunctionSpace:
     @property
     def fields(self) -> "tuple[FunctionSpace, ...]":
         return (self,)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.mesh.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.mesh.device
-
-    def check(self, u: Tensor, name: str = "u") -> Tensor:
-        """The dofs, if their shape, type and device fit this space.
-
-        Raises:
-            ValueError: the trailing shape is not the space's.
-            TypeError: not a tensor of the space's dtype, or on another device.
-        """
-        return check_dofs(self, u, name)
 
     def split(self, u: Tensor) -> tuple[Tensor, ...]:
         return (u,)
@@ -261,7 +287,7 @@ class FunctionSpace:
         return [slot.transpose(-2 - k, -1 - k) for k, slot in enumerate(slots)]
 
 
-class MixedSpace:
+class MixedSpace(Space):
     """The product of spaces over one mesh, `MixedSpace(V, Q)`: dofs concatenated, densities get tuples for u and ∇u.
 
     Raises:
@@ -277,7 +303,6 @@ class MixedSpace:
         self.mesh = spaces[0].mesh
         self.quadrature_degree = max(space.quadrature_degree for space in spaces)
         self.num_dofs = sum(space.num_dofs for space in spaces)
-        self.pattern: Any = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -286,17 +311,6 @@ class MixedSpace:
     @property
     def degree(self) -> int:
         return max(space.degree for space in self.fields)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.mesh.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.mesh.device
-
-    def check(self, u: Tensor, name: str = "u") -> Tensor:
-        return check_dofs(self, u, name)
 
     def split(self, u: Tensor) -> tuple[Tensor, ...]:
         """The dofs of each field, "*b n" or "*b n c"."""
@@ -329,23 +343,6 @@ class MixedSpace:
 
 
 AnySpace = FunctionSpace | MixedSpace
-
-
-def check_dofs(space: AnySpace, u: Tensor, name: str) -> Tensor:
-    """The dofs, if their trailing shape, dtype and device are the space's."""
-    if not isinstance(u, Tensor):
-        raise TypeError(f"`{name}` must be a tensor of shape (..., {', '.join(map(str, space.shape))}); got {u!r}.")
-    if tuple(u.shape[u.ndim - len(space.shape) :]) != space.shape or u.ndim < len(space.shape):
-        raise ValueError(
-            f"`{name}` must have the trailing shape {space.shape} of the space's dofs; got {tuple(u.shape)}."
-        )
-    if u.dtype != space.dtype:
-        raise TypeError(
-            f"`{name}` is {u.dtype} but the space is {space.dtype}; convert one of them with `.to(dtype=...)`."
-        )
-    if u.device != space.device:
-        raise TypeError(f"`{name}` is on {u.device} but the space is on {space.device}; move one of them with `.to`.")
-    return u
 
 
 def push_forward(reference: Tensor, geometry: Geometry, derivatives: int) -> Slots:

@@ -183,6 +183,17 @@ def test_points_of_uniform_grids_need_neither_nodes_nor_connectivity() -> None:
     torch.testing.assert_close(geometry.points, FunctionSpace(moved, Lagrange(1)).geometry(domain).points)
 
 
+def test_a_billion_nodes_cost_nothing_until_asked_for() -> None:
+    V = FunctionSpace(unit_cube(1024), Lagrange(1), components=3)
+    assert V.num_dofs == 3 * 1025**3
+    assert torch.equal(V.dofs("left"), 1025 * torch.arange(1025**2))
+    (domain,) = V.domains("top")
+    assert len(V.geometry(domain).points) == 1024**2
+    assert V.coordinates_of(torch.tensor([V.num_nodes - 1])).tolist() == [[1, 1, 1]]
+    assert V.dofs_of(0, torch.tensor([0]))[0, :4].tolist() == [0, 1, 1026, 1025]
+    assert made(V.mesh) == set()
+
+
 def test_a_touched_box_goes_by_its_nodes() -> None:
     """Whoever shares the nodes sees that they moved."""
     mesh = unit_square(2)
