@@ -34,6 +34,7 @@ from solvers.stencil import (
     lowered_grid,
 )
 from solvers.system import Prepared, System
+from solvers.workspace import workspace
 
 COARSEST = 130  # unknowns per item that a dense inverse takes care of
 STRONG = 0.5  # axes with couplings of this strength, relative to the strongest, are coarsened
@@ -79,9 +80,10 @@ class PreparedMultigrid:
         stencil = replaced_items(stencil, ~self.finite)
         self.singular = (diagonal == 0).flatten(1).any(-1).reshape(system.batch)
         self.indefinite = (diagonal < 0).flatten(1).any(-1).reshape(system.batch)
-        self.hierarchy = Hierarchy(stencil, system.held, widths(space), torch.float32)
+        with workspace(self, space, "multigrid"):
+            self.hierarchy = Hierarchy(stencil, system.held, widths(space), torch.float32)
+            self.p, self.Ap = stencil.grid.buffer(like), stencil.grid.buffer(like)
         self.iterations = torch.zeros(system.batch, dtype=torch.int64, device=like.device)
-        self.p, self.Ap = stencil.grid.buffer(like), stencil.grid.buffer(like)
         self.product = Product(stencil, self.p, self.Ap)
         self.x, self.r = (torch.zeros_like(stencil.diagonal) for _ in range(2))
 

@@ -26,6 +26,7 @@ from fem.assembly import CHUNK, element_matrices
 from fem.fused import Integrand
 from fem.lagrange import LagrangeElement
 from fem.space import AnySpace, FunctionSpace
+from solvers.workspace import zeros
 
 Key = tuple[int, int, tuple[int, ...]]  # row type, column type, offset between their cells, slowest axis first
 
@@ -68,7 +69,7 @@ class Grid:
     def buffer(self, like: Tensor, rows: int | None = None, dtype: torch.dtype | None = None) -> Float[Tensor, "t m"]:
         """Zeros for one flattened image per type (or for so many), halo included."""
         rows = len(self.types) if rows is None else rows
-        return like.new_zeros(rows, self.size + 2 * self.halo, dtype=dtype)
+        return zeros(like, rows, self.size + 2 * self.halo, dtype=dtype)
 
     def shifted(self, buffer: Float[Tensor, "*t m"], shift: int = 0) -> Float[Tensor, "*t k"]:
         """The flattened images in a buffer without halo, or the neighbours of their entries so many places on."""

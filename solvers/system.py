@@ -19,6 +19,7 @@ from fem.lowered import Lowered, LoweredTerm
 from fem.space import FunctionSpace
 from solvers.solution import norm
 from solvers.stencil import Product, Stencil, assemble, grid_of, sweep_into
+from solvers.workspace import workspace
 
 
 class System:
@@ -85,7 +86,8 @@ class System:
         space = self.lowered.space
         if not self.symmetric or not isinstance(space, FunctionSpace) or grid_of(space, 1) is None:
             return None
-        stencil = assemble(space, self.unfused, self.batch, self.u)
+        with workspace(self, space, "system"):
+            stencil = assemble(space, self.unfused, self.batch, self.u)
         _, full = self.lowered.constrained(self.u, self.batch)
         for t in self.lowered.terms:
             if t.fused is not None:
