@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from solvers.algebraic import AlgebraicMultigrid
     from solvers.descent import LBFGS, Adam
     from solvers.direct import Direct
     from solvers.linear import CG, Jacobi
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from solvers.solution import ConvergenceError, Solution, Status
 
 _HOME = {
+    "solvers.algebraic": ("AlgebraicMultigrid",),
     "solvers.descent": ("LBFGS", "Adam"),
     "solvers.direct": ("Direct",),
     "solvers.linear": ("CG", "Jacobi"),
@@ -25,6 +27,7 @@ __all__ = [
     "CG",
     "LBFGS",
     "Adam",
+    "AlgebraicMultigrid",
     "ConvergenceError",
     "Direct",
     "Jacobi",

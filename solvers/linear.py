@@ -45,46 +45,60 @@ class CG:
 class PreparedCG:
     def __init__(self, system: System, method: CG):
         self.system, self.method = system, method
+        self.precondition = method.preconditioner.preconditioner(system)
         diagonal = system.diagonal
         lead = len(system.batch)
         self.singular = (diagonal == 0).flatten(lead).any(-1)
         self.indefinite = (diagonal < 0).flatten(lead).any(-1)
-        self.precondition = method.preconditioner.preconditioner(system)
         self.iterations = torch.zeros(system.batch, dtype=torch.int64, device=system.u.device)
 
     def solve(self, rhs: Tensor, atol: Tensor | None = None, transpose: bool = False) -> Tensor:
         """x with ‖b − H x‖ ≤ max(rtol ‖b‖, atol); items whose curvature turns negative stop there and are flagged."""
+        b, target = self.goal(rhs, atol)
+        self.iterations = torch.zeros_like(self.iterations)
+        return self.iterate(b, target, self.method.max_iterations)[0]
+
+    def goal(self, rhs: Tensor, atol: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The right-hand side of the whole batch, and the norms of residuals "*b" that will do."""
         system, lead = self.system, len(self.system.batch)
         b = system.project(rhs).expand(*system.batch, *system.lowered.space.shape)
         rtol = self.method.rtol if self.method.rtol is not None else 0.1 * torch.finfo(b.dtype).eps ** 0.75
         target = rtol * norm(b, lead)
-        if atol is not None:
-            target = torch.maximum(target, atol)
-        x, r = torch.zeros_like(b), b
+        return b, target if atol is None else torch.maximum(target, atol)
+
+    def iterate(self, b: Tensor, target: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+        """x and what remains of b, from x = 0; nothing remains of items that stop at negative curvature."""
+        system, lead = self.system, len(self.system.batch)
+        # Vectors are updated in place: on large meshes fresh memory costs more than the arithmetic.
+        x, r = (
+            torch.zeros_like(b, memory_format=torch.contiguous_format),
+            b.clone(memory_format=torch.contiguous_format),
+        )
         z = self.precondition(r)
-        p, rz = z, dot(r, z, lead)
+        p, rz = z.clone(), dot(r, z, lead)
         stopped = torch.zeros_like(self.indefinite)
-        self.iterations = torch.zeros_like(self.iterations)
         # A look at the residual waits for a GPU; on the CPU it costs nothing.
         every = 1 if b.device.type == "cpu" else 10
-        for k in range(self.method.max_iterations):
+        for k in range(limit):
             running = (norm(r, lead) > target) & ~stopped
             if k % every == 0 and not bool(running.any()):
                 break
             Ap = system.apply(p)
             curvature = dot(p, Ap, lead)
             turned = running & (curvature <= 0)
-            stopped, self.indefinite = stopped | turned, self.indefinite | turned
-            # Negative curvature: hand back that direction, downhill, for a search along it.
-            x = torch.where(per_item(turned, x), p, x)
-            running = running & ~turned
+            if every > 1 or bool(turned.any()):
+                # Negative curvature: hand back that direction, downhill, for a search along it.
+                stopped, self.indefinite = stopped | turned, self.indefinite | turned
+                x = torch.where(per_item(turned, x), p, x)
+                running = running & ~turned
             alpha = per_item(torch.where(running, rz / curvature, 0), x)
-            x, r = x + alpha * p, r - alpha * Ap
+            x.addcmul_(alpha, p)
+            r.addcmul_(alpha, Ap, value=-1)
             z = self.precondition(r)
             rz, before = dot(r, z, lead), rz
-            p = z + per_item(torch.where(running, rz / before, 0), x) * p
+            torch.addcmul(z, per_item(torch.where(running, rz / before, 0), x), p, out=p)
             self.iterations += running
-        return x
+        return x, r.masked_fill_(per_item(stopped, r), 0)
 
 
 def default_linear(system_space: Any, symmetric: bool) -> LinearMethod:

@@ -66,11 +66,14 @@ class System:
     def diagonal(self) -> Tensor:
         """The diagonal of H, ones at fixed dofs."""
         space = self.lowered.space
-        total = self.u.new_zeros(*self.batch, space.num_dofs)
-        for t, entries in self.coefficients:
-            local = element_matrices(space, entries, t.domain, t.geometry, self.batch, diagonal=True)
-            index = flat_dofs(space, t.domain).flatten().expand(*self.batch, -1)
-            total.scatter_add_(-1, index, local.flatten(-2))
+        if "values" in vars(self):  # assembled already
+            total = self.values[..., self.lowered.pattern.diagonal]
+        else:
+            total = self.u.new_zeros(*self.batch, space.num_dofs)
+            for t, entries in self.coefficients:
+                local = element_matrices(space, entries, t.domain, t.geometry, self.batch, diagonal=True)
+                index = flat_dofs(space, t.domain).flatten().expand(*self.batch, -1)
+                total.scatter_add_(-1, index, local.flatten(-2))
         total = total.unflatten(-1, space.shape)
         return total if self.fixed is None else total.masked_fill(self.fixed, 1)
 
