@@ -1,9 +1,9 @@
 """Algebraic multigrid, for meshes without any structure: coarse spaces found from the matrix alone.
 
-Smoothed aggregation joins strongly coupled dofs into aggregates; on each, the coarse functions are the near-kernel of
-the operator (constants, for displacements rigid motions), smoothed by one step of Jacobi. With P the interpolation from
-them, coarse matrices are Pᵀ A P. pyamg makes this hierarchy once; the cycles run here, on any device, for all right-hand
-sides of a matrix at a time, in single precision inside conjugate gradients that are not.
+Smoothed aggregation joins strongly coupled dofs into aggregates. On each, the coarse functions are the near-kernel of
+the operator (constants, for displacements rigid motions), smoothed by one step of Jacobi; with P the interpolation from
+them, coarse matrices are Pᵀ A P. pyamg makes this hierarchy once. The cycles run here, on any device, for all
+right-hand sides of a matrix at a time, in single precision inside conjugate gradients that are not.
 
 On every level the matrix is scaled to a unit diagonal, S⁻¹ A S⁻¹. Jacobi smoothing then needs no diagonal, single
 precision does not overflow, whatever the units; and −∇·ν∇ = √ν (−Δ + Δ√ν/√ν) √ν for smooth ν is scaled to −Δ and a
@@ -14,7 +14,6 @@ Source: Vaněk, Mandel and Brezina, Algebraic multigrid by smoothed aggregation 
 problems, Computing 56, 1996. Ruge–Stüben coarsening takes as long to set up and up to three times as long to solve.
 """
 
-import warnings
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from fem.assembly import sparse_csr
 from fem.boundary import MeanZero
 from fem.lagrange import LagrangeElement
 from fem.space import AnySpace, FunctionSpace
@@ -36,6 +36,8 @@ from solvers.system import System
 COARSEST = 300  # dofs at most of the level that is solved by a dense matrix
 STRENGTH = 0.02  # couplings |a_ij| below this times √(a_ii a_jj) do not count when aggregates form
 DAMPED = 8  # the smoother damps eigenvalues in [λ/8, λ]
+OLDER = 3  # hierarchies of earlier systems that a space keeps
+SAMPLED = 4096  # entries of two matrices that are compared
 SLOWER = 1.5  # a hierarchy of another matrix is given up after so many times its own number of iterations, and 5 more
 
 
@@ -86,26 +88,30 @@ class PreparedMultigrid(PreparedCG):
         super().__init__(system, CG(method.rtol, method.max_iterations, Given(self.cycles)))
 
     def solve(self, rhs: Tensor, atol: Tensor | None = None, transpose: bool = False) -> Tensor:
-        """As for `CG`; a second pass, with new hierarchies, starts from what a first one has left."""
-        cycles, lead, most = self.cycles, len(self.system.batch), self.method.max_iterations
+        """As for `CG`; where a first pass is late, a second one with new hierarchies starts from what it has left."""
         b, target = self.goal(rhs, atol)
         self.iterations = torch.zeros_like(self.iterations)
-        digits = (norm(b, lead) / target).log10()
-        limit = min(cycles.limit(digits), most)
-        x, r = self.iterate(b, target, limit)
-        late = norm(r, lead) > target
-        if limit == most or not bool(late.any()):
-            cycles.learn(self.iterations, digits)
+        digits, most = self.digits(b, target), self.method.max_iterations
+        limit = self.cycles.limit(digits)
+        x, r = self.iterate(b, target, most if limit is None else min(limit, most))
+        late = norm(r, len(self.system.batch)) > target
+        if limit is None or not bool(late.any()):
+            self.cycles.learn(self.iterations, digits)
             return x
-        cycles.renew(late)
-        digits, before = (norm(r, lead) / target).log10(), self.iterations.clone()
+        self.cycles.renew(late)
+        before = self.iterations.clone()
         x += self.iterate(r, target, most)[0]
-        cycles.learn(self.iterations - before, digits)
+        self.cycles.learn(self.iterations - before, self.digits(r, target))
         return x
+
+    def digits(self, r: Tensor, target: Tensor) -> Float[Tensor, "*b"]:
+        """Decimal digits that a residual is above its target, one at least."""
+        found = (norm(r, len(self.system.batch)) / target).log10()
+        return found.nan_to_num(1, posinf=16).clamp(min=1)
 
 
 class Cycles:
-    """V-cycles for all items of a system, one hierarchy for each distinct matrix; `lagged` ones may be of another."""
+    """V-cycles for all items of a system, one hierarchy for each distinct matrix; `lagged`: perhaps one of another."""
 
     def __init__(self, system: System, lagged: bool):
         if not system.symmetric:
@@ -114,65 +120,75 @@ class Cycles:
             )
         import_pyamg()
         self.system = system
-        space, n = system.lowered.space, system.lowered.space.num_dofs
-        self.values = system.values.reshape(-1, system.values.shape[-1])
-        diagonal = self.values[:, system.lowered.pattern.diagonal]
-        usable = (diagonal > 0) & torch.isfinite(diagonal)
+        space, pattern = system.lowered.space, system.lowered.pattern
+        values = system.values.reshape(-1, len(pattern.column))
+        if not bool(torch.isfinite(values).all()):
+            values = values.nan_to_num(0, 0, 0)  # of items that have failed already
+        diagonal = values[:, pattern.diagonal]
+        usable = diagonal > 0
         if system.fixed is not None:
-            usable &= ~system.fixed.expand(*system.batch, *space.shape).reshape(-1, n)
-        self.scale = torch.where(usable, torch.where(usable, diagonal, 1).rsqrt(), 0)
-        # Items of one matrix are neighbours, as a rule: those that differ from the one before begin a new group.
-        starts = [i for i in range(len(self.values)) if i == 0 or not self.same(i, i - 1)]
-        self.groups = [slice(*ends) for ends in zip(starts, [*starts[1:], len(self.values)], strict=True)]
+            usable &= ~system.fixed.expand(*system.batch, *space.shape).reshape(len(values), -1)
+        self.values, self.scale = values, torch.where(usable, torch.where(usable, diagonal, 1).rsqrt(), 0)
+        # Items of one matrix are neighbours, as a rule: each that differs from the one before begins a new group.
+        starts = [i for i in range(len(values)) if i == 0 or not self.same_matrix(i, i - 1)]
+        self.groups = [slice(*ends) for ends in zip(starts, [*starts[1:], len(values)], strict=True)]
         kept = KEPT.get(space, [])
-        self.hierarchies: list[Hierarchy] = []
-        for number, group in enumerate(self.groups):
-            values, scale = self.values[group.start], self.scale[group.start]
-            h = next((h for h in kept if h.fits(values, scale) and (lagged or not h.lagged)), None)
-            if h is None and lagged and kept:
-                other = kept[min(number, len(kept) - 1)]
-                if other.rate and torch.equal(other.scale > 0, scale > 0):
-                    h = other.with_matrix(system, values, scale)
-            self.hierarchies.append(make_hierarchy(system, values, scale) if h is None else h)
-        KEPT[space] = self.hierarchies
+        self.hierarchies = [self.hierarchy(group.start, kept, lagged) for group in self.groups]
+        self.keep()
 
-    def same(self, i: int, j: int) -> bool:
+    def same_matrix(self, i: int, j: int) -> bool:
         return torch.equal(self.scale[i], self.scale[j]) and torch.equal(self.values[i], self.values[j])
 
+    def hierarchy(self, item: int, kept: "list[Hierarchy]", lagged: bool) -> "Hierarchy":
+        """One made for the item's very matrix, or one of the nearest if `lagged`, or else a new one."""
+        values, scale = self.values[item], self.scale[item]
+        for h in kept:
+            if (lagged or not h.lagged) and torch.equal(h.scale, scale) and torch.equal(h.values, values):
+                return h
+        near = [h for h in kept if h.levels and h.rate and torch.equal(h.scale > 0, scale > 0)] if lagged else []
+        if not near:
+            return make_hierarchy(self.system, values, scale)
+        matrix = scaled_matrix(self.system, values, scale, near[0].inverse.dtype)
+        return min(near, key=lambda h: h.distance(matrix)).with_matrix(matrix, values, scale)
+
+    def keep(self) -> None:
+        """Leave these hierarchies, and a few of earlier systems, for the systems to come."""
+        space = self.system.lowered.space
+        older = [h for h in KEPT.get(space, []) if h not in self.hierarchies and not h.lagged]
+        KEPT[space] = [*self.hierarchies, *older[:OLDER]]
+
     def __call__(self, r: Tensor) -> Tensor:
-        system, n = self.system, self.values.shape[1]
+        system = self.system
         flat = r.expand(*system.batch, *system.lowered.space.shape).reshape(len(self.values), -1)
         size = torch.linalg.vector_norm(flat, float("inf"), -1, keepdim=True)
         size = torch.where(size > 0, size, 1)
-        z = torch.empty_like(flat)
-        for group, hierarchy in zip(self.groups, self.hierarchies, strict=True):
-            scaled = flat[group] * (self.scale[group.start] / size[group])
-            b = scaled[0] if len(scaled) == 1 else scaled.mT
-            out = hierarchy.cycle(b.to(hierarchy.dtype).contiguous())
-            torch.mul(out.mT if out.ndim > 1 else out[None], self.scale[group.start] * size[group], out=z[group])
-        z = z.reshape(*system.batch, *system.lowered.space.shape)
+        parts = []
+        for group, h in zip(self.groups, self.hierarchies, strict=True):
+            scale = self.scale[group.start]
+            b = (flat[group] * (scale / size[group])).to(h.inverse.dtype)
+            z = h.cycle(b[0])[None] if len(b) == 1 else h.cycle(b.mT.contiguous()).mT
+            parts.append(z * (scale * size[group]))
+        z = torch.cat(parts).reshape(*system.batch, *system.lowered.space.shape)
         return system.lowered.linear_part(z) if isinstance(system.lowered.constraint, MeanZero) else z
 
-    def limit(self, digits: Tensor) -> int:
-        """Iterations after which items with a hierarchy of another matrix are called late; without any, no limit."""
-        found = 0
-        for group, h in zip(self.groups, self.hierarchies, strict=True):
-            if h.lagged and h.rate:
-                found = max(found, int(SLOWER * h.rate[0] * float(digits.flatten()[group].max().clamp(min=1))) + 5)
-        return found or 2**62
+    def limit(self, digits: Float[Tensor, "*b"]) -> int | None:
+        """Iterations after which items with a hierarchy of another matrix count as late; None where there is none."""
+        lagged = [(g, h) for g, h in zip(self.groups, self.hierarchies, strict=True) if h.lagged]
+        expected = [h.rate[0] * float(digits.flatten()[g].max()) for g, h in lagged]
+        return int(SLOWER * max(expected)) + 5 if expected else None
 
     def renew(self, late: Bool[Tensor, "*b"]) -> None:
-        """Give late items of another matrix's hierarchy their own."""
-        for number, (group, h) in enumerate(zip(self.groups, self.hierarchies, strict=True)):
+        """Give late items with a hierarchy of another matrix their own."""
+        for k, (group, h) in enumerate(zip(self.groups, self.hierarchies, strict=True)):
             if h.lagged and bool(late.flatten()[group].any()):
-                values, scale = self.values[group.start], self.scale[group.start]
-                self.hierarchies[number] = make_hierarchy(self.system, values, scale)
+                self.hierarchies[k] = self.hierarchy(group.start, [], lagged=False)
+        self.keep()
 
-    def learn(self, iterations: Tensor, digits: Tensor) -> None:
+    def learn(self, iterations: Tensor, digits: Float[Tensor, "*b"]) -> None:
         """Note how many iterations a digit takes with hierarchies of the very matrix, at their first use."""
-        rates = (iterations / digits.clamp(min=1)).flatten()
+        rates = (iterations / digits).flatten()
         for group, h in zip(self.groups, self.hierarchies, strict=True):
-            if not h.lagged and not h.rate and bool(iterations.flatten()[group].any()):
+            if not h.lagged and not h.rate and bool(rates[group].any()):
                 h.rate.append(float(rates[group].max()))
 
 
@@ -200,18 +216,14 @@ class Hierarchy:
     rate: list[float]
     lagged: bool = False
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.inverse.dtype
+    def distance(self, matrix: Tensor) -> float:
+        """How much a few thousand entries of the finest matrix differ from another's."""
+        mine, theirs = self.levels[0].matrix.values(), matrix.values()
+        step = max(len(mine) // SAMPLED, 1)
+        return float((mine[::step] - theirs[::step]).norm())
 
-    def fits(self, values: Tensor, scale: Tensor) -> bool:
-        return torch.equal(self.scale, scale) and torch.equal(self.values, values)
-
-    def with_matrix(self, system: System, values: Tensor, scale: Tensor) -> "Hierarchy":
+    def with_matrix(self, matrix: Tensor, values: Tensor, scale: Tensor) -> "Hierarchy":
         """The same coarse levels below another matrix."""
-        if not self.levels:
-            return self
-        matrix = finest(system, values, scale, self.dtype)
         first = replace(self.levels[0], matrix=matrix, largest=largest_eigenvalue(matrix))
         return replace(self, levels=(first, *self.levels[1:]), values=values, scale=scale, lagged=True)
 
@@ -279,26 +291,32 @@ def make_hierarchy(system: System, values: Tensor, scale: Tensor) -> Hierarchy:
     import scipy.sparse
 
     space, dtype = system.lowered.space, torch.float32
-    matrix = finest(system, values, scale, torch.float64)
+    matrix = scaled_matrix(system, values, scale, torch.float64)
     parts = [t.cpu().numpy().copy() for t in (matrix.values(), matrix.col_indices(), matrix.crow_indices())]
     A = scipy.sparse.csr_matrix(tuple(parts), shape=tuple(matrix.shape))
     A.eliminate_zeros()
-    block = space.components if isinstance(space, FunctionSpace) else None
+    block, weighting = (space.components if isinstance(space, FunctionSpace) else None), "local"
     if block is not None and block > 1:
-        A = A.tobsr((block, block))
+        A, weighting = A.tobsr((block, block)), "block"
     held = scale == 0
     modes = (near_kernel(space) / torch.where(held, 1, scale)[:, None]).masked_fill_(held[:, None], 0)
-    aggregation = import_pyamg().smoothed_aggregation_solver(
-        A,
-        modes.double().cpu().numpy(),
-        strength=("symmetric", {"theta": STRENGTH}),
-        smooth=("jacobi", {"weighting": "local"}),
-        improve_candidates=None,
-        max_coarse=COARSEST // modes.shape[1],
-        presmoother=None,
-        postsmoother=None,
+    state = np.random.get_state()  # noqa: NPY002 - pyamg draws from the global generator: leave it as it was
+    np.random.seed(0)  # noqa: NPY002
+    below = (
+        import_pyamg()
+        .smoothed_aggregation_solver(
+            A,
+            modes.double().cpu().numpy(),
+            strength=("symmetric", {"theta": STRENGTH}),
+            smooth=("jacobi", {"weighting": weighting}),
+            improve_candidates=None,
+            max_coarse=COARSEST // modes.shape[1],
+            presmoother=None,
+            postsmoother=None,
+        )
+        .levels
     )
-    below = aggregation.levels
+    np.random.set_state(state)  # noqa: NPY002
     scaled = [scaled_to_unit_diagonal(level.A.tocsr()) for level in below]
     levels = []
     for k, level in enumerate(below[:-1]):
@@ -312,27 +330,18 @@ def make_hierarchy(system: System, values: Tensor, scale: Tensor) -> Hierarchy:
     return Hierarchy(tuple(levels), inverse, values, scale, [])
 
 
-def finest(system: System, values: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+def scaled_matrix(system: System, values: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     """The matrix of one item with its rows and columns multiplied by `scale`, in CSR."""
     pattern = system.lowered.pattern
-    scaled = (values * scale[pattern.row] * scale[pattern.column]).to(dtype)
-    return csr(pattern.crow, pattern.column, scaled, (len(scale), len(scale)))
-
-
-def csr(crow: Tensor, column: Tensor, values: Tensor, size: tuple[int, ...]) -> Tensor:
-    """A sparse tensor with short indices: MKL takes no others, and would convert them for every product."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(crow.int(), column.int(), values, size=size, check_invariants=False)
+    return pattern.csr((values * scale[pattern.row] * scale[pattern.column]).to(dtype), short=True)
 
 
 def to_torch(matrix: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A SciPy matrix as a CSR tensor."""
     matrix = matrix.tocsr()
     matrix.sort_indices()
-    arrays = (torch.from_numpy(a).to(device) for a in (matrix.indptr, matrix.indices, matrix.data))
-    crow, column, values = arrays
-    return csr(crow, column, values.to(dtype), matrix.shape)
+    crow, column, values = (torch.from_numpy(a).to(device) for a in (matrix.indptr, matrix.indices, matrix.data))
+    return sparse_csr(crow.int(), column.int(), values.to(dtype), matrix.shape)
 
 
 def scaled_to_unit_diagonal(matrix: Any) -> tuple[Any, np.ndarray]:

@@ -60,7 +60,7 @@ class System:
     def matrices(self) -> list[Tensor]:
         """The unconstrained matrix of each batch item in CSR."""
         pattern = self.lowered.pattern
-        return [pattern.csr(values) for values in self.values.reshape(-1, self.values.shape[-1])]
+        return [pattern.csr(values, short=True) for values in self.values.reshape(-1, self.values.shape[-1])]
 
     @cached_property
     def diagonal(self) -> Tensor:
