@@ -90,19 +90,18 @@ class PreparedMultigrid(PreparedCG):
     def solve(self, rhs: Tensor, atol: Tensor | None = None, transpose: bool = False) -> Tensor:
         """As for `CG`; where a first pass is late, a second one with new hierarchies starts from what it has left."""
         b, target = self.goal(rhs, atol)
-        self.iterations = torch.zeros_like(self.iterations)
         digits, most = self.digits(b, target), self.method.max_iterations
         limit = self.cycles.limit(digits)
-        x, r = self.iterate(b, target, most if limit is None else min(limit, most))
+        x, r, self.iterations = self.iterate(b, target, most if limit is None else min(limit, most))
         late = norm(r, len(self.system.batch)) > target
         if limit is None or not bool(late.any()):
             self.cycles.learn(self.iterations, digits)
             return x
         self.cycles.renew(late)
-        before = self.iterations.clone()
-        x += self.iterate(r, target, most)[0]
-        self.cycles.learn(self.iterations - before, self.digits(r, target))
-        return x
+        more, _, iterations = self.iterate(r, target, most)
+        self.cycles.learn(iterations, self.digits(r, target))
+        self.iterations = self.iterations + iterations
+        return x + more
 
     def digits(self, r: Tensor, target: Tensor) -> Float[Tensor, "*b"]:
         """Decimal digits that a residual is above its target, one at least."""
@@ -133,7 +132,9 @@ class Cycles:
         starts = [i for i in range(len(values)) if i == 0 or not self.same_matrix(i, i - 1)]
         self.groups = [slice(*ends) for ends in zip(starts, [*starts[1:], len(values)], strict=True)]
         kept = KEPT.get(space, [])
-        self.hierarchies = [self.hierarchy(group.start, kept, lagged) for group in self.groups]
+        self.hierarchies: list[Hierarchy] = []
+        for group in self.groups:
+            self.hierarchies.append(self.hierarchy(group.start, [*self.hierarchies, *kept], lagged))
         self.keep()
 
     def same_matrix(self, i: int, j: int) -> bool:
@@ -290,15 +291,16 @@ def make_hierarchy(system: System, values: Tensor, scale: Tensor) -> Hierarchy:
     """Smoothed aggregation of one item's matrix."""
     import scipy.sparse
 
-    space, dtype = system.lowered.space, torch.float32
+    space, pattern, dtype = system.lowered.space, system.lowered.pattern, torch.float32
     matrix = scaled_matrix(system, values, scale, torch.float64)
-    parts = [t.cpu().numpy().copy() for t in (matrix.values(), matrix.col_indices(), matrix.crow_indices())]
+    held = scale == 0
+    full = matrix.values().index_add(0, pattern.diagonal, held.double())  # ones: pyamg divides by the diagonal
+    parts = [t.cpu().numpy().copy() for t in (full, matrix.col_indices(), matrix.crow_indices())]
     A = scipy.sparse.csr_matrix(tuple(parts), shape=tuple(matrix.shape))
     A.eliminate_zeros()
     block, weighting = (space.components if isinstance(space, FunctionSpace) else None), "local"
     if block is not None and block > 1:
         A, weighting = A.tobsr((block, block)), "block"
-    held = scale == 0
     modes = (near_kernel(space) / torch.where(held, 1, scale)[:, None]).masked_fill_(held[:, None], 0)
     state = np.random.get_state()  # noqa: NPY002 - pyamg draws from the global generator: leave it as it was
     np.random.seed(0)  # noqa: NPY002

@@ -45,7 +45,7 @@ class CG:
 class PreparedCG:
     def __init__(self, system: System, method: CG):
         self.system, self.method = system, method
-        self.precondition = method.preconditioner.preconditioner(system)
+        self.precondition = method.preconditioner.preconditioner(system)  # first: it may leave an assembled diagonal
         diagonal = system.diagonal
         lead = len(system.batch)
         self.singular = (diagonal == 0).flatten(lead).any(-1)
@@ -55,8 +55,8 @@ class PreparedCG:
     def solve(self, rhs: Tensor, atol: Tensor | None = None, transpose: bool = False) -> Tensor:
         """x with ‖b − H x‖ ≤ max(rtol ‖b‖, atol); items whose curvature turns negative stop there and are flagged."""
         b, target = self.goal(rhs, atol)
-        self.iterations = torch.zeros_like(self.iterations)
-        return self.iterate(b, target, self.method.max_iterations)[0]
+        x, _, self.iterations = self.iterate(b, target, self.method.max_iterations)
+        return x
 
     def goal(self, rhs: Tensor, atol: Tensor | None) -> tuple[Tensor, Tensor]:
         """The right-hand side of the whole batch, and the norms of residuals "*b" that will do."""
@@ -66,39 +66,57 @@ class PreparedCG:
         target = rtol * norm(b, lead)
         return b, target if atol is None else torch.maximum(target, atol)
 
-    def iterate(self, b: Tensor, target: Tensor, limit: int) -> tuple[Tensor, Tensor]:
-        """x and what remains of b, from x = 0; nothing remains of items that stop at negative curvature."""
-        system, lead = self.system, len(self.system.batch)
-        # Vectors are updated in place: on large meshes fresh memory costs more than the arithmetic.
-        x, r = (
-            torch.zeros_like(b, memory_format=torch.contiguous_format),
-            b.clone(memory_format=torch.contiguous_format),
-        )
-        z = self.precondition(r)
-        p, rz = z.clone(), dot(r, z, lead)
-        stopped = torch.zeros_like(self.indefinite)
-        # A look at the residual waits for a GPU; on the CPU it costs nothing.
-        every = 1 if b.device.type == "cpu" else 10
-        for k in range(limit):
-            running = (norm(r, lead) > target) & ~stopped
-            if k % every == 0 and not bool(running.any()):
-                break
-            Ap = system.apply(p)
-            curvature = dot(p, Ap, lead)
-            turned = running & (curvature <= 0)
-            if every > 1 or bool(turned.any()):
-                # Negative curvature: hand back that direction, downhill, for a search along it.
-                stopped, self.indefinite = stopped | turned, self.indefinite | turned
-                x = torch.where(per_item(turned, x), p, x)
-                running = running & ~turned
-            alpha = per_item(torch.where(running, rz / curvature, 0), x)
-            x.addcmul_(alpha, p)
-            r.addcmul_(alpha, Ap, value=-1)
-            z = self.precondition(r)
-            rz, before = dot(r, z, lead), rz
-            torch.addcmul(z, per_item(torch.where(running, rz / before, 0), x), p, out=p)
-            self.iterations += running
-        return x, r.masked_fill_(per_item(stopped, r), 0)
+    def iterate(self, b: Tensor, target: Tensor, limit: int) -> tuple[Tensor, Tensor, Tensor]:
+        """x, what it leaves of b (nothing for items that met negative curvature), and the count of iterations "*b"."""
+        x, r, p = torch.zeros_like(b), b.clone(), torch.empty_like(b)
+        iterations, turned = conjugate_gradients(self.system.apply, self.precondition, x, r, p, target, limit)
+        self.indefinite = self.indefinite | turned
+        return x, r.masked_fill(per_item(turned, r), 0), iterations
+
+
+def conjugate_gradients(
+    apply: Callable[[Tensor], Tensor],
+    precondition: Callable[[Tensor], Tensor],
+    x: Tensor,
+    r: Tensor,
+    p: Tensor,
+    target: Tensor,
+    max_iterations: int,
+) -> tuple[Tensor, Tensor]:
+    """Iterate in place until ‖r‖ ≤ target "*b": the count of each item, and whether its curvature turned negative.
+
+    Args:
+        apply, precondition: what they return may be overwritten by their next call.
+        x, r, p: the start "*b …", its residual, and room for directions: always handed to `apply` as this very tensor.
+    """
+    lead = target.ndim
+    z = precondition(r)
+    p.copy_(z)
+    rz = dot(r, z, lead)
+    stopped = torch.zeros(target.shape, dtype=torch.bool, device=target.device)
+    iterations = torch.zeros(target.shape, dtype=torch.int64, device=target.device)
+    # A look at the residual waits for a GPU; on the CPU it costs nothing.
+    every = 1 if r.device.type == "cpu" else 10
+    for k in range(max_iterations):
+        running = (norm(r, lead) > target) & ~stopped
+        if k % every == 0 and not bool(running.any()):
+            break
+        Ap = apply(p)
+        curvature = dot(p, Ap, lead)
+        turned = running & (curvature <= 0)
+        if every > 1 or bool(turned.any()):
+            # Negative curvature: hand back that direction, downhill, for a search along it.
+            stopped |= turned
+            x.copy_(torch.where(per_item(turned, x), p, x))
+        running = running & ~turned
+        alpha = per_item(torch.where(running, rz / curvature, 0), x)
+        x.addcmul_(alpha, p)
+        r.addcmul_(alpha, Ap, value=-1)
+        z = precondition(r)
+        rz, before = dot(r, z, lead), rz
+        p.mul_(per_item(torch.where(running, rz / before, 0), x)).add_(z)
+        iterations += running
+    return iterations, stopped
 
 
 def default_linear(system_space: Any, symmetric: bool) -> LinearMethod:

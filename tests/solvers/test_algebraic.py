@@ -274,7 +274,7 @@ def test_only_the_items_of_a_batch_that_are_late_get_hierarchies_of_their_own(se
     assert len(setups) == 2
 
 
-def test_gradients_are_those_of_direct():
+def test_gradients_are_those_of_direct(setups):
     V = FunctionSpace(jittered(2, 10), Lagrange(1))
     density = lambda x, u, g, nu: 0.5 * nu * g.square().sum(-1) + 0.25 * u**4 - u  # noqa: E731
     energy = Energy(V, density, Dirichlet(V, {"boundary": 0.0}))
@@ -286,6 +286,7 @@ def test_gradients_are_those_of_direct():
         solution.value.square().sum().backward()
         found.append(nu.grad)
     torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-9 * float(found[0].abs().max()))
+    assert len(setups) == 1  # for all Newton steps and the adjoint
 
 
 def test_gradcheck():
@@ -322,6 +323,15 @@ def test_a_system_without_free_dofs_has_the_solution_zero():
     V = FunctionSpace(unit_square(1), Lagrange(1))
     prepared = AlgebraicMultigrid().prepare(system(Energy(V, laplace, Dirichlet(V, {"boundary": 1.0}))))
     assert not prepared.solve(torch.ones(V.shape, dtype=V.dtype)).any()
+
+
+@pytest.mark.parametrize("components", [None, 2])
+@pytest.mark.parametrize("part", [0.9, 1.0])
+def test_scattered_dofs_may_be_fixed_and_even_all(components, part):
+    V = FunctionSpace(jittered(2, 12), Lagrange(1), components)
+    energy = Energy(V, laplace if components is None else elasticity)
+    fixed = torch.rand(V.shape, generator=torch.Generator().manual_seed(0)) < part
+    agrees_with_direct(System(energy.lower(()), torch.zeros(V.shape, dtype=V.dtype), fixed))
 
 
 def test_it_needs_a_symmetric_operator():
