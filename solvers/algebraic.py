@@ -129,7 +129,7 @@ class Cycles:
             usable &= ~system.fixed.expand(*system.batch, *space.shape).reshape(len(values), -1)
         self.values, self.scale = values, torch.where(usable, torch.where(usable, diagonal, 1).rsqrt(), 0)
         # Items of one matrix are neighbours, as a rule: each that differs from the one before begins a new group.
-        starts = [i for i in range(len(values)) if i == 0 or not self.same_matrix(i, i - 1)]
+        starts = [i for i in range(len(values)) if i == 0 or not self.is_same(i, values[i - 1], self.scale[i - 1])]
         self.groups = [slice(*ends) for ends in zip(starts, [*starts[1:], len(values)], strict=True)]
         kept = KEPT.get(space, [])
         self.hierarchies: list[Hierarchy] = []
@@ -137,14 +137,20 @@ class Cycles:
             self.hierarchies.append(self.hierarchy(group.start, [*self.hierarchies, *kept], lagged))
         self.keep()
 
-    def same_matrix(self, i: int, j: int) -> bool:
-        return torch.equal(self.scale[i], self.scale[j]) and torch.equal(self.values[i], self.values[j])
+    def is_same(self, item: int, values: Tensor, scale: Tensor) -> bool:
+        """Whether the item has that matrix up to round-off, which differs with the place in a batch."""
+        tolerance = 1e3 * torch.finfo(scale.dtype).eps
+        if not torch.allclose(self.scale[item], scale, rtol=tolerance, atol=0):
+            return False
+        pattern = self.system.lowered.pattern
+        difference = (self.values[item] - values) * scale[pattern.row] * scale[pattern.column]
+        return float(difference.abs().max()) <= tolerance
 
     def hierarchy(self, item: int, kept: "list[Hierarchy]", lagged: bool) -> "Hierarchy":
         """One made for the item's very matrix, or one of the nearest if `lagged`, or else a new one."""
         values, scale = self.values[item], self.scale[item]
         for h in kept:
-            if (lagged or not h.lagged) and torch.equal(h.scale, scale) and torch.equal(h.values, values):
+            if (lagged or not h.lagged) and self.is_same(item, h.values, h.scale):
                 return h
         near = [h for h in kept if h.levels and h.rate and torch.equal(h.scale > 0, scale > 0)] if lagged else []
         if not near:
