@@ -108,7 +108,7 @@ class System:
     def matrices(self) -> list[Tensor]:
         """The unconstrained matrix of each batch item in CSR."""
         pattern = self.lowered.pattern
-        return [pattern.csr(values) for values in self.values.reshape(-1, self.values.shape[-1])]
+        return [pattern.csr(values, short=True) for values in self.values.reshape(-1, self.values.shape[-1])]
 
     @cached_property
     def diagonal(self) -> Tensor:
@@ -116,11 +116,14 @@ class System:
         space = self.lowered.space
         if self.stencil is not None:
             return self.stencil.grid.unpack(self.stencil.diagonal).reshape(*self.batch, *space.shape)
-        total = self.u.new_zeros(*self.batch, space.num_dofs)
-        for t, entries in self.coefficients:
-            local = element_matrices(space, entries, t.domain, t.geometry, self.batch, diagonal=True)
-            index = flat_dofs(space, t.domain).flatten().expand(*self.batch, -1)
-            total.scatter_add_(-1, index, local.flatten(-2))
+        if "values" in vars(self):  # assembled already
+            total = self.values[..., self.lowered.pattern.diagonal]
+        else:
+            total = self.u.new_zeros(*self.batch, space.num_dofs)
+            for t, entries in self.coefficients:
+                local = element_matrices(space, entries, t.domain, t.geometry, self.batch, diagonal=True)
+                index = flat_dofs(space, t.domain).flatten().expand(*self.batch, -1)
+                total.scatter_add_(-1, index, local.flatten(-2))
         total = total.unflatten(-1, space.shape)
         return total if self.fixed is None else total.masked_fill(self.fixed, 1)
 
