@@ -56,12 +56,10 @@ class System:
         shape = self.lowered.space.shape
         v = self.lowered.linear_part(v if self.fixed is None else v.masked_fill(self.fixed, 0))
         if self.stencil is not None:
-            grid = self.stencil.grid
-            x, y = grid.buffer(v), grid.buffer(v)
-            flat = v.expand(*self.batch, *shape).reshape(grid.batch, -1, grid.components)
-            grid.pack(flat, grid.shifted(x))
-            Product(self.stencil, x, y)()
-            return self.project(grid.unpack(grid.shifted(y)).reshape(*self.batch, *shape))
+            grid, product = self.stencil.grid, self.product
+            grid.pack(v.expand(*self.batch, *shape).reshape(grid.batch, -1, grid.components), product.x)
+            product()
+            return self.project(grid.unpack(product.y).reshape(*self.batch, *shape))
         flat = v.expand(*self.batch, *shape).reshape(len(self.matrices), -1)
         products = torch.stack([matrix @ x for matrix, x in zip(self.matrices, flat, strict=True)])
         return self.project(products.reshape(*self.batch, *shape))
@@ -75,6 +73,13 @@ class System:
         stencil = assemble(space, self.coefficients, self.batch, self.u)
         stencil.hold(self.held, 1.0)
         return stencil
+
+    @cached_property
+    def product(self) -> Product:
+        """The stencil's product between two buffers of its own."""
+        assert self.stencil is not None
+        x, y = (self.stencil.grid.buffer(self.u) for _ in range(2))
+        return Product(self.stencil, x, y)
 
     @cached_property
     def held(self) -> Bool[Tensor, "t k"]:
