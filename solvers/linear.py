@@ -41,6 +41,8 @@ class CG:
 
 
 class PreparedCG:
+    exact = False
+
     def __init__(self, system: System, method: CG):
         self.system, self.method = system, method
         self.precondition = method.preconditioner.preconditioner(system)  # first: it may leave an assembled diagonal

@@ -19,7 +19,7 @@ from fem.lowered import Lowered, LoweredTerm
 from fem.space import FunctionSpace
 from solvers.solution import norm
 from solvers.stencil import Product, Stencil, assemble, grid_of, sweep_into
-from solvers.workspace import workspace
+from solvers.workspace import Workspace, workspace
 
 
 class System:
@@ -70,12 +70,10 @@ class System:
         shape = self.lowered.space.shape
         v = self.lowered.linear_part(v if self.fixed is None else v.masked_fill(self.fixed, 0))
         if self.stencil is not None:
-            grid = self.stencil.grid
-            x, y = grid.buffer(v), grid.buffer(v)
-            flat = v.expand(*self.batch, *shape).reshape(grid.batch, -1, grid.components)
-            grid.pack(flat, grid.shifted(x))
-            Product(self.stencil, x, y)()
-            return self.project(grid.unpack(grid.shifted(y)).reshape(*self.batch, *shape))
+            grid, product = self.stencil.grid, self.product
+            grid.pack(v.expand(*self.batch, *shape).reshape(grid.batch, -1, grid.components), product.x)
+            product()
+            return self.project(grid.unpack(product.y).reshape(*self.batch, *shape))
         flat = v.expand(*self.batch, *shape).reshape(len(self.matrices), -1)
         products = torch.stack([matrix @ x for matrix, x in zip(self.matrices, flat, strict=True)])
         return self.project(products.reshape(*self.batch, *shape))
@@ -86,7 +84,7 @@ class System:
         space = self.lowered.space
         if not self.symmetric or not isinstance(space, FunctionSpace) or grid_of(space, 1) is None:
             return None
-        with workspace(self, space, "system"):
+        with self.memory:
             stencil = assemble(space, self.unfused, self.batch, self.u)
         _, full = self.lowered.constrained(self.u, self.batch)
         for t in self.lowered.terms:
@@ -94,6 +92,17 @@ class System:
                 sweep_into(stencil, t.fused, [full, *t.tensors()])
         stencil.hold(self.held, 1.0)
         return stencil
+
+    @cached_property
+    def product(self) -> Product:
+        """The stencil's product between two buffers of its own."""
+        assert self.stencil is not None
+        with self.memory:
+            return Product(self.stencil, *(self.stencil.grid.buffer(self.u) for _ in range(2)))
+
+    @cached_property
+    def memory(self) -> Workspace:
+        return workspace(self, self.lowered.space, "system")
 
     @cached_property
     def held(self) -> Bool[Tensor, "t k"]:
@@ -183,8 +192,12 @@ class System:
 
 @runtime_checkable
 class Prepared(Protocol):
-    """A system made ready: `solve` gives x "*b *shape", zero at fixed dofs, and the items that failed "*b"."""
+    """A system made ready: `solve` gives x "*b *shape", zero at fixed dofs, and the items that failed "*b".
 
+    Where H is indefinite x is the solution all the same if `exact`, else a direction of negative curvature.
+    """
+
+    exact: bool
     system: System
     singular: Tensor
     indefinite: Tensor
