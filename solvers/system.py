@@ -167,27 +167,40 @@ class System:
         for i, (field, fixed) in enumerate(zip(space.fields, space.split(held), strict=True)):
             for k in range(field.components or 1):
                 component = fixed if field.components is None else fixed[..., k]
-                if bool(component.any(-1).all()):
-                    continue
-                product, size = [norm(self.times_one(i, k, m).masked_fill(held, 0), lead) for m in (False, True)]
-                unseen = product <= 1e3 * torch.finfo(size.dtype).eps * size
+                unseen = ~component.any(-1)
+                if bool(unseen.any()):
+                    product, size = [norm(v.masked_fill(held, 0), lead) for v in self.times_one(i, k)]
+                    unseen &= product <= 1e3 * torch.finfo(size.dtype).eps * size
                 which = "u" if len(space.fields) == 1 else f"field {i}"
                 name = f"constants of {which}" if field.components is None else f"component {k} of {which}"
-                found.append((name, unseen & ~component.any(-1)))
+                found.append((name, unseen))
         return found
 
-    def times_one(self, i: int, k: int, magnitude: bool) -> Tensor:
-        """H·1 for component k of field i, or the sum of its contributions by absolute value."""
+    def times_one(self, i: int, k: int) -> tuple[Tensor, Tensor]:
+        """H·1 for component k of field i, and the sum of its contributions by absolute value."""
         space = self.lowered.space
-        totals: list[list[Tensor]] = [[] for _ in space.fields]
-        for lowered, entries in self.coefficients:
+        totals, sizes = ([[] for _ in space.fields] for _ in range(2))
+        for lowered, entries in self.unfused:
             per_field = lowered.term.derivatives + 1
             fluxes: list[Tensor | None] = [None] * (per_field * len(space.fields))
             for c in (c for c in entries if c.column == (i, 0)):
                 value = c.value if space.fields[i].components is None else c.value[..., k]
                 fluxes[c.row[0] * per_field + c.row[1]] = value
-            self.lowered.scatter_terms(totals, lowered, fluxes, self.batch, magnitude)
-        return self.lowered.join_totals(totals, self.u, self.batch)
+            self.lowered.scatter_terms(totals, lowered, fluxes, self.batch)
+            self.lowered.scatter_terms(sizes, lowered, fluxes, self.batch, True)
+        _, full = self.lowered.constrained(self.u, self.batch)
+        for t in self.lowered.terms:
+            if t.fused is not None:
+                shape, dim = space.fields[0].shape[1:], space.mesh.dim
+                value, slope = full.new_zeros(shape), full.new_zeros(*shape, dim)
+                value[k if shape else ...] = 1
+                direction = [value, slope][: t.term.derivatives + 1]
+                _, product, size = t.fused.along_constant().evaluate(
+                    [full, *t.tensors(), *direction], (0,), value=False, magnitude=True
+                )
+                totals[0] += product
+                sizes[0] += size
+        return self.lowered.join_totals(totals, self.u, self.batch), self.lowered.join_totals(sizes, self.u, self.batch)
 
 
 @runtime_checkable
