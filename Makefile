@@ -15,6 +15,7 @@ slow: .venv/.installed
 
 benchmarks: .venv/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m examples.benchmarks.assembly
+	OMP_NUM_THREADS=1 $(BIN)/python -m examples.benchmarks.unstructured
 
 lint: .venv/.installed
 	$(BIN)/ruff format --check .

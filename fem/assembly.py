@@ -196,18 +196,16 @@ class Pattern:
     positions: tuple[Int[Tensor, "_ _ _"], ...]  # "e A A" of each block
     diagonal: Int[Tensor, "n"]
 
-    def csr(self, values: Float[Tensor, "*b z"]) -> Tensor:
-        """The sparse matrix "*b N N" with these values."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-            n, batch = len(self.diagonal), values.shape[:-1]
-            return torch.sparse_csr_tensor(
-                self.crow.expand(*batch, -1),
-                self.column.expand(*batch, -1),
-                values,
-                size=(*batch, n, n),
-                check_invariants=False,
-            )
+    @cached_property
+    def short(self) -> tuple[Int[Tensor, "n1"], Int[Tensor, "z"]]:
+        """`crow` and `column` in 32 bits, which MKL and cuSPARSE take as they are: products save their conversion."""
+        return self.crow.int(), self.column.int()
+
+    def csr(self, values: Float[Tensor, "*b z"], short: bool = False) -> Tensor:
+        """The sparse matrix "*b N N" with these values; `short` indices make faster products."""
+        n, batch = len(self.diagonal), values.shape[:-1]
+        crow, column = self.short if short else (self.crow, self.column)
+        return sparse_csr(crow.expand(*batch, -1), column.expand(*batch, -1), values, (*batch, n, n))
 
     def scatter(self, matrices: Iterable[tuple[Domain, slice, Tensor]], like: Tensor) -> Float[Tensor, "*b z"]:
         """CSR values from element matrices "*b e A A" of some cells of each domain, added to zeros like `like` "*b"."""
@@ -237,6 +235,13 @@ class Pattern:
     @cached_property
     def _segments(self) -> dict[tuple[int | Domain, int, int], tuple[Tensor, Segments]]:
         return {}
+
+
+def sparse_csr(crow: Tensor, column: Tensor, values: Tensor, size: tuple[int, ...]) -> Tensor:
+    """A sparse tensor from its arrays, taken as they are."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(crow, column, values, size=size, check_invariants=False)
 
 
 def flat_dofs(space: AnySpace, domain: Domain) -> Int[Tensor, "e A"]:

@@ -72,7 +72,7 @@ class Functional:
         return Lowered(self.space, self.constraint, tuple(lowered), self.constraint.data())
 
     def _moving(self, geometry: Geometry) -> Geometry | None:
-        return geometry if self.space.mesh.nodes.requires_grad else None
+        return geometry if self.space.mesh.version is None else None  # none: the nodes need gradients
 
     def residual(self, u: Tensor, *params: Parameter) -> Tensor:
         """The first derivative, shaped like the dofs; zero at prescribed dofs."""

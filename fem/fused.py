@@ -81,6 +81,15 @@ class Integrand:
             inputs=(*self.inputs, *directions),
         )
 
+    def along_constant(self) -> "Integrand":
+        """The derivative in the direction of a constant: its value and its slopes, exactly zero, are inputs by turns."""
+        along, shape = self.derivative((0,)), self.inputs[0].shape
+        slots = [
+            Input("constant", ((0, place),), shape if order == 0 else (*shape, len(self.rule.cells)))
+            for order, place in along.inputs[-1].places
+        ]
+        return replace(along, key=(along.key, "constant"), inputs=(*along.inputs[:-1], *slots))
+
     def positions(self, wrt: Sequence[int]) -> list[int]:
         return [position for i in wrt for _, position in self.inputs[i].places]
 

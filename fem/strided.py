@@ -66,8 +66,7 @@ def grid_rule(space: Any) -> GridRule:
     dim = mesh.dim
     rule = quadrature(interval, space.quadrature_degree)
     line = rule.points[:, 0].tolist()
-    corners = mesh.nodes[[0, -1]].detach().double().cpu()
-    lower, upper = corners.tolist()
+    lower, upper = mesh.box.corners.tolist()
     spacing = tuple((b - a) / n for a, b, n in zip(lower, upper, mesh.grid, strict=True))
     points = domain.points.detach().double().cpu()
     weights, order = {}, {}

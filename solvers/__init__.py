@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from solvers.algebraic import AlgebraicMultigrid
     from solvers.descent import LBFGS, Adam
     from solvers.direct import Direct
     from solvers.fast_diagonalization import FastDiagonalization
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from solvers.solution import ConvergenceError, Solution, Status
 
 _HOME = {
+    "solvers.algebraic": ("AlgebraicMultigrid",),
     "solvers.descent": ("LBFGS", "Adam"),
     "solvers.direct": ("Direct",),
     "solvers.fast_diagonalization": ("FastDiagonalization",),
@@ -29,6 +31,7 @@ __all__ = [
     "CG",
     "LBFGS",
     "Adam",
+    "AlgebraicMultigrid",
     "ConvergenceError",
     "Direct",
     "FastDiagonalization",

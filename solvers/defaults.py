@@ -1,19 +1,25 @@
 """Which linear method serves where the user names none."""
 
+from importlib.util import find_spec
+
 import torch
 
-from fem.space import AnySpace
+from fem.space import AnySpace, FunctionSpace
+from solvers.algebraic import AlgebraicMultigrid
 from solvers.direct import Direct
 from solvers.linear import CG
 from solvers.multigrid import Multigrid
 from solvers.stencil import grid_of
 from solvers.system import LinearMethod
 
+LARGE = 100_000  # dofs in two dimensions up to which factorisations are as fast as algebraic multigrid
 SMALL = 8_000  # dofs up to which a factorisation is a matter of milliseconds, whatever the dimension
 
 
 def default_linear(space: AnySpace, symmetric: bool, items: int = 1) -> LinearMethod:
-    """Multigrid on large grids, direct elsewhere on the CPU unless three dimensions would fill the factors, else CG.
+    """Multigrid on large grids, direct elsewhere on the CPU unless the factors would fill up, else iterations.
+
+    Those are preconditioned by algebraic multigrid where pyamg is installed, by the diagonal where not.
 
     Args:
         symmetric: whether the operator is that of an energy with a minimum.
@@ -24,6 +30,8 @@ def default_linear(space: AnySpace, symmetric: bool, items: int = 1) -> LinearMe
     coupled = space.components is not None and space.mesh.dim < 3
     if symmetric and (large or not on_cpu) and not (coupled and on_cpu) and grid_of(space, 1) is not None:
         return Multigrid()
-    if on_cpu and (space.mesh.dim < 3 or space.num_dofs <= SMALL or not symmetric):
+    if on_cpu and (space.num_dofs <= (SMALL if space.mesh.dim == 3 else LARGE) or not symmetric):
         return Direct()
-    return CG()
+    if isinstance(space, FunctionSpace) and find_spec("pyamg"):
+        return AlgebraicMultigrid()
+    return Direct() if on_cpu and space.mesh.dim < 3 else CG()

@@ -39,6 +39,8 @@ class Direct:
 class DirectFactors:
     """One factorisation per batch item of the matrix without its fixed rows and columns, scaled to S⁻¹ A S⁻¹."""
 
+    exact = True
+
     def __init__(self, system: System, factorise: Any):
         import scipy.sparse
 

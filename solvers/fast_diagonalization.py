@@ -79,6 +79,8 @@ class FastDiagonalization:
 class Diagonalized:
     """A separable system made ready; with `MeanZero` the constants, an eigenspace then, are left out."""
 
+    exact = True
+
     def __init__(self, system: System):
         self.system, self.separable, self.solves = system, Separable(system, exact=True), []
         self.singular, self.indefinite = torch.zeros(2, *system.batch, dtype=torch.bool, device=system.u.device)

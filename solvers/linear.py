@@ -41,29 +41,37 @@ class CG:
 
 
 class PreparedCG:
+    exact = False
+
     def __init__(self, system: System, method: CG):
         self.system, self.method = system, method
+        self.precondition = method.preconditioner.preconditioner(system)  # first: it may leave an assembled diagonal
         diagonal = system.diagonal
         lead = len(system.batch)
         self.singular = (diagonal == 0).flatten(lead).any(-1)
         self.indefinite = (diagonal < 0).flatten(lead).any(-1)
-        self.precondition = method.preconditioner.preconditioner(system)
         self.iterations = torch.zeros(system.batch, dtype=torch.int64, device=system.u.device)
 
     def solve(self, rhs: Tensor, atol: Tensor | None = None, transpose: bool = False) -> Tensor:
         """x with ‖b − H x‖ ≤ max(rtol ‖b‖, atol); items whose curvature turns negative stop there and are flagged."""
+        b, target = self.goal(rhs, atol)
+        x, _, self.iterations = self.iterate(b, target, self.method.max_iterations)
+        return x
+
+    def goal(self, rhs: Tensor, atol: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The right-hand side of the whole batch, and the norms of residuals "*b" that will do."""
         system, lead = self.system, len(self.system.batch)
         b = system.project(rhs).expand(*system.batch, *system.lowered.space.shape)
         rtol = self.method.rtol if self.method.rtol is not None else 0.1 * torch.finfo(b.dtype).eps ** 0.75
         target = rtol * norm(b, lead)
-        if atol is not None:
-            target = torch.maximum(target, atol)
+        return b, target if atol is None else torch.maximum(target, atol)
+
+    def iterate(self, b: Tensor, target: Tensor, limit: int) -> tuple[Tensor, Tensor, Tensor]:
+        """x, what it leaves of b (nothing for items that met negative curvature), and the count of iterations "*b"."""
         x, r, p = torch.zeros_like(b), b.clone(), torch.empty_like(b)
-        self.iterations, turned = conjugate_gradients(
-            system.apply, self.precondition, x, r, p, target, self.method.max_iterations
-        )
+        iterations, turned = conjugate_gradients(self.system.apply, self.precondition, x, r, p, target, limit)
         self.indefinite = self.indefinite | turned
-        return x
+        return x, r.masked_fill(per_item(turned, r), 0), iterations
 
 
 def conjugate_gradients(

@@ -1,8 +1,8 @@
 """Geometric multigrid on grids: a whole batch at once, from nothing but the stencil of the operator.
 
-A hierarchy starts with the lowest degree on the same cells and goes on with every second vertex, axis by axis: only
-along axes whose couplings are strong, so that stretched cells become nearly square before all axes are coarsened. Each
-coarse operator is the Galerkin product PᵀAP, whatever the coefficients. One V-cycle,
+From level to level an axis first loses degrees, then every second vertex, and only while its couplings are strong, so
+that stretched cells become nearly square before all axes are coarsened. Each coarse operator is the Galerkin product
+PᵀAP, whatever the coefficients. One V-cycle,
 
     x ← S x,    x ← x + P A_c⁻¹ Pᵀ (b − A x),    x ← S x,
 
@@ -21,19 +21,12 @@ from torch import Tensor
 
 from fem.boundary import MeanZero
 from fem.space import FunctionSpace
+from solvers.coarsening import Embedding, Interpolation, widths
 from solvers.linear import CG, conjugate_gradients
 from solvers.solution import norm, per_item
-from solvers.stencil import (
-    Grid,
-    Product,
-    Stencil,
-    coarsen,
-    coarsened_grid,
-    embedding,
-    lower_degree,
-    lowered_grid,
-)
+from solvers.stencil import Grid, Product, Stencil
 from solvers.system import Prepared, System
+from solvers.workspace import workspace
 
 COARSEST = 130  # unknowns per item that a dense inverse takes care of
 STRONG = 0.5  # axes with couplings of this strength, relative to the strongest, are coarsened
@@ -69,6 +62,8 @@ class Multigrid:
 
 
 class PreparedMultigrid:
+    exact = False
+
     def __init__(self, system: System, method: Multigrid):
         stencil, space = check_stencil(system), system.lowered.space
         assert isinstance(space, FunctionSpace)
@@ -79,10 +74,13 @@ class PreparedMultigrid:
         stencil = replaced_items(stencil, ~self.finite)
         self.singular = (diagonal == 0).flatten(1).any(-1).reshape(system.batch)
         self.indefinite = (diagonal < 0).flatten(1).any(-1).reshape(system.batch)
-        self.hierarchy = Hierarchy(stencil, system.held, widths(space), torch.float32)
+        with workspace(self, space, "multigrid"):
+            self.hierarchy = Hierarchy(stencil, system.held, widths(space), torch.float32)
         self.iterations = torch.zeros(system.batch, dtype=torch.int64, device=like.device)
-        self.p, self.Ap = stencil.grid.buffer(like), stencil.grid.buffer(like)
-        self.product = Product(stencil, self.p, self.Ap)
+        if stencil is system.stencil:
+            self.product = system.product
+        else:
+            self.product = Product(stencil, stencil.grid.buffer(like), stencil.grid.buffer(like))
         self.x, self.r = (torch.zeros_like(stencil.diagonal) for _ in range(2))
 
     def flat(self, v: Tensor) -> Tensor:
@@ -99,7 +97,7 @@ class PreparedMultigrid:
         self.grid.pack(flat / size, top.b)
         self.hierarchy.cycle()
         size = size * per_item(self.hierarchy.scale, flat)
-        return (self.grid.unpack(top.grid.shifted(top.x), r.dtype) * size).reshape(r.shape)
+        return (self.grid.unpack(top.solution, r.dtype) * size).reshape(r.shape)
 
     def solve(self, rhs: Tensor, atol: Tensor | None = None, transpose: bool = False) -> Tensor:
         """x with ‖b − H x‖ ≤ max(rtol ‖b‖, atol); items whose curvature turns negative stop there and are flagged."""
@@ -118,14 +116,14 @@ class PreparedMultigrid:
 
         def apply(p: Tensor) -> Tensor:
             self.product()
-            return items(grid.shifted(self.Ap))
+            return items(self.product.y)
 
         def precondition(r: Tensor) -> Tensor:
             items(top.b).copy_(r)
             self.hierarchy.cycle()
-            return items(grid.shifted(self.Ap).copy_(top.solution))  # the product is no longer needed
+            return items(self.product.y.copy_(top.solution))  # A p is no longer needed
 
-        p = items(grid.shifted(self.p))
+        p = items(self.product.x)
         count, turned = conjugate_gradients(
             apply, precondition, items(x), items(r), p, target, self.method.max_iterations
         )
@@ -158,113 +156,6 @@ def replaced_items(stencil: Stencil, items: Bool[Tensor, "b"]) -> Stencil:
     return Stencil(grid, data)
 
 
-def widths(space: FunctionSpace) -> list[Tensor]:
-    """Mean width of each layer of cells along each axis, slowest axis first."""
-    mesh = space.mesh
-    assert mesh.grid is not None
-    if mesh.is_uniform:
-        return [torch.ones(n, dtype=mesh.dtype, device=mesh.device) for n in mesh.grid[::-1]]
-    nodes = mesh.nodes.detach()[mesh.topology.vertex_nodes].reshape(*(n + 1 for n in mesh.grid[::-1]), -1)
-    edges = [nodes.diff(dim=k).norm(dim=-1).movedim(k, 0) for k in range(mesh.dim)]
-    return [e.reshape(len(e), -1).mean(1) for e in edges]
-
-
-# -- transfer between levels -------------------------------------------------------------------------------------------
-
-
-class Interpolation:
-    """Linear interpolation along one axis, and its transpose, between buffers; weights follow the widths of cells."""
-
-    def __init__(self, grid: Grid, axis: int, width: Float[Tensor, "k"]):
-        self.axis, self.grid, self.coarse = axis, grid, coarsened_grid(grid, axis)
-        pairs = width[: len(width) // 2 * 2].view(-1, 2)
-        right = pairs[:, 0] / pairs.sum(1)
-        # The last vertex of an odd number of cells is there on both grids.
-        self.width = torch.cat([pairs.sum(1), width[len(pairs) * 2 :]])
-        right = torch.cat([right, right.new_ones(len(width) % 2)])
-        self.left, self.right = (1 - right)[:, None], right[:, None]
-        self.odd = len(right)
-
-    def operator(self, stencil: Stencil) -> Stencil:
-        return coarsen(stencil, self.axis, self.left.to(stencil.data), self.right.to(stencil.data))
-
-    def fixed(self, fixed: Bool[Tensor, "t k"]) -> Bool[Tensor, "t c"]:
-        n, stride = self.grid.vertices[self.axis], self.grid.strides[self.axis]
-        shaped = fixed.unflatten(-1, (-1, n, stride))
-        return torch.cat([shaped[:, :, ::2], shaped[:, :, n - 1 : n * (1 - n % 2)]], 2).flatten(1)
-
-    def bind(self, fine: Tensor, coarse: Tensor, x_fine: Tensor, x_coarse: Tensor) -> tuple[Callable, Callable]:
-        """Restriction from `fine` to `coarse` (set), and interpolation from `x_coarse` to `x_fine` (added)."""
-        left, right, odd = self.left.to(fine), self.right.to(fine), self.odd
-        f, c = self.grid.along(fine, self.axis), self.coarse.along(coarse, self.axis)
-        even, between = f[:, :, ::2], f[:, :, 1::2]
-        first, last, rest = c[:, :, :odd], c[:, :, odd], c[:, :, 1:]
-        kept = even[:, :, odd] if even.shape[2] > odd else torch.zeros_like(last)
-
-        def restrict() -> None:
-            torch.addcmul(even[:, :, :odd], between, left, out=first)
-            last.copy_(kept)
-            rest.addcmul_(between, right)
-
-        g, e = self.grid.along(x_fine, self.axis), self.coarse.along(x_coarse, self.axis)
-        into_even, into_odd, same = g[:, :, ::2], g[:, :, 1::2], e[:, :, : f.shape[2] - odd]
-        before, after = e[:, :, :-1], e[:, :, 1:]
-
-        def interpolate() -> None:
-            into_even.add_(same)
-            into_odd.addcmul_(before, left)
-            into_odd.addcmul_(after, right)
-
-        return restrict, interpolate
-
-
-class Embedding:
-    """Basis functions of a lower degree along one axis, in the same cells."""
-
-    def __init__(self, grid: Grid, axis: int, degree: int):
-        self.axis, self.degree, self.grid, self.coarse = axis, degree, grid, lowered_grid(grid, axis, degree)
-        numbers = {t: i for i, t in enumerate(self.coarse.types)}
-        self.pairs = []  # fine type, coarse type, shift, weight
-        for a, fine in enumerate(grid.types):
-            for t, s, u, w in embedding(grid.degrees[axis], degree):
-                if t == fine[axis]:
-                    b = numbers[(*fine[:axis], s, *fine[axis + 1 :])]
-                    self.pairs.append((a, b, u * grid.strides[axis], w))
-
-    def operator(self, stencil: Stencil) -> Stencil:
-        return lower_degree(stencil, self.axis, self.degree)
-
-    def fixed(self, fixed: Bool[Tensor, "t k"]) -> Bool[Tensor, "c k"]:
-        # A coarse dof is fixed where the fine ones nearest to it are.
-        p = self.grid.degrees[self.axis]
-        nearest = [{s * p // self.degree, -(-s * p // self.degree)} for s in range(self.degree)]
-        numbers = {t: i for i, t in enumerate(self.grid.types)}
-        rows = []
-        for t in self.coarse.types:
-            close = [numbers[(*t[: self.axis], s, *t[self.axis + 1 :])] for s in nearest[t[self.axis]]]
-            rows.append(fixed[close].all(0))
-        return torch.stack(rows)
-
-    def bind(self, fine: Tensor, coarse: Tensor, x_fine: Tensor, x_coarse: Tensor) -> tuple[Callable, Callable]:
-        shifted = self.grid.shifted
-        down = [(shifted(coarse[b]), shifted(fine[a], -u), w) for a, b, u, w in self.pairs]
-        up = [(shifted(x_fine[a]), shifted(x_coarse[b], u), w) for a, b, u, w in self.pairs]
-
-        def restrict() -> None:
-            coarse.zero_()
-            for target, source, w in down:
-                target.add_(source, alpha=w)
-
-        def interpolate() -> None:
-            for target, source, w in up:
-                target.add_(source, alpha=w)
-
-        return restrict, interpolate
-
-
-# -- the hierarchy -----------------------------------------------------------------------------------------------------
-
-
 class Level:
     """An operator, its smoother and its buffers: solution x, right-hand side b, residual r."""
 
@@ -289,9 +180,7 @@ class Level:
         held = (self.free == 0) | (diagonal == 0)
         step = omegas[-1] / (1.1 * largest_eigenvalue(self.stencil))  # few iterations do not quite find the largest
         items = self.grid.items(diagonal)
-        self.weight = (
-            torch.div(step[:, None, None], items).transpose(0, 1).reshape(diagonal.shape).masked_fill_(held, 1)
-        )
+        self.weight = (per_item(step, items) / items).transpose(0, 1).reshape(diagonal.shape).masked_fill_(held, 1)
         self.factors = [omega / omegas[-1] for omega in omegas]
 
     def presmooth(self) -> None:
@@ -317,7 +206,7 @@ class Hierarchy:
         self.levels: list[Level] = [Level(stencil, fixed)]
         while True:
             level = self.levels[-1]
-            steps = coarsening(level.stencil, width)
+            steps = next_steps(level.stencil, width)
             if not steps:
                 break
             operator = level.stencil
@@ -336,10 +225,10 @@ class Hierarchy:
             self.levels.append(coarse)
         self.inverse = dense_inverse(self.levels[-1].stencil)
 
-    def cycle(self, first: int = 0) -> None:
-        """One V-cycle on b of level `first`, from x = 0, into its x."""
-        *smoothed, last = self.levels[first:]
-        for level, coarse in zip(smoothed, self.levels[first + 1 :], strict=True):
+    def cycle(self) -> None:
+        """One V-cycle on b of the finest level, from x = 0, into its x."""
+        *smoothed, last = self.levels
+        for level, coarse in zip(smoothed, self.levels[1:], strict=True):
             level.presmooth()
             for step in level.down:
                 step()
@@ -368,6 +257,8 @@ def connect(level: Level, coarse: Level, steps: list) -> None:
 
 
 def cleared(buffer: Tensor, interpolate: Callable) -> Callable:
+    """Interpolation that sets what it would add to."""
+
     def run() -> None:
         buffer.zero_()
         interpolate()
@@ -387,7 +278,7 @@ def scaled(stencil: Stencil, dtype: torch.dtype) -> tuple[Stencil, Float[Tensor,
     return Stencil(grid, data), scale
 
 
-def coarsening(stencil: Stencil, width: list[Tensor]) -> list:
+def next_steps(stencil: Stencil, width: list[Tensor]) -> list:
     """The steps to the next level, along the axes of strong coupling: a lower degree, or else every second vertex."""
     grid = stencil.grid
     if grid.size // grid.batch * len(grid.types) <= COARSEST:

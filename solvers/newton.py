@@ -124,12 +124,12 @@ def newton(
                 break
         running = codes == RUNNING
         s = prepared.solve(-r, 0.3 * rtol * scale)
-        if minimum and isinstance(prepared, DirectFactors) and bool((running & prepared.indefinite).any()):
+        if minimum and prepared.exact and bool((running & prepared.indefinite).any()):
             # H⁻¹ may point anywhere; conjugate gradients go downhill and find a direction of negative curvature.
             s = torch.where(per_item(prepared.indefinite, s), CG(rtol=1e-2).prepare(system).solve(-r), s)
         s = torch.where(per_item(running, s), s, 0)
         finish(codes, ~torch.isfinite(norm(s, lead)), Status.NOT_FINITE)
-        if not minimum and not isinstance(prepared, DirectFactors) and bool((running & prepared.indefinite).any()):
+        if not minimum and not prepared.exact and bool((running & prepared.indefinite).any()):
             report.detail = " (conjugate gradients met negative curvature; use `Direct()`)"
             finish(codes, prepared.indefinite, Status.STALLED)
         if minimum:

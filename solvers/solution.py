@@ -111,7 +111,7 @@ def dot(a: Tensor, b: Tensor, lead: int) -> Float[Tensor, "*b"]:
 
 def per_item(t: Tensor, like: Tensor) -> Tensor:
     """A batch scalar with trailing axes of length one, to multiply dofs with."""
-    return t.reshape(*t.shape, *[1] * (like.ndim - t.ndim))
+    return t.reshape((*t.shape, *[1] * (like.ndim - t.ndim)))
 
 
 def default_rtol(dtype: torch.dtype) -> float:

@@ -13,7 +13,7 @@ product is a few passes over contiguous memory, in place, and nothing is ever ga
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from math import prod
@@ -26,6 +26,7 @@ from fem.assembly import CHUNK, element_matrices
 from fem.fused import Integrand
 from fem.lagrange import LagrangeElement
 from fem.space import AnySpace, FunctionSpace
+from solvers.workspace import zeros
 
 Key = tuple[int, int, tuple[int, ...]]  # row type, column type, offset between their cells, slowest axis first
 
@@ -68,7 +69,7 @@ class Grid:
     def buffer(self, like: Tensor, rows: int | None = None, dtype: torch.dtype | None = None) -> Float[Tensor, "t m"]:
         """Zeros for one flattened image per type (or for so many), halo included."""
         rows = len(self.types) if rows is None else rows
-        return like.new_zeros(rows, self.size + 2 * self.halo, dtype=dtype)
+        return zeros(like, rows, self.size + 2 * self.halo, dtype=dtype)
 
     def shifted(self, buffer: Float[Tensor, "*t m"], shift: int = 0) -> Float[Tensor, "*t k"]:
         """The flattened images in a buffer without halo, or the neighbours of their entries so many places on."""
@@ -323,97 +324,6 @@ def sweep_into(stencil: Stencil, integrand: Integrand, tensors: list[Tensor]) ->
             image = grid.shifted(stencil.data[k]).view(grid.batch, *grid.vertices)
             first = (layers.start + corner[0], *corner[1:])
             image[(items, *(slice(f, f + m) for f, m in zip(first, values.shape[1:], strict=True)))] += values
-
-
-# -- Galerkin products -------------------------------------------------------------------------------------------------
-
-
-def coarsened_grid(grid: Grid, axis: int) -> Grid:
-    """Every second vertex along one axis; the last cell of an odd number stays as it is."""
-    vertices = list(grid.vertices)
-    vertices[axis] = vertices[axis] // 2 + 1
-    return replace(grid, vertices=tuple(vertices))
-
-
-def coarsen(stencil: Stencil, axis: int, left: Float[Tensor, "k 1"], right: Float[Tensor, "k 1"]) -> Stencil:
-    """PᵀAP for interpolation along one axis: odd vertex 2j + 1 gets left(j) u(j) + right(j) u(j + 1).
-
-    With taps A₋, A₀, A₊ along the axis and, for odd rows, L = A₋ + left A₀, R = A₊ + right A₀:
-
-        tap 0 at I:  A₀(2I) + left(I) A₊(2I) + right(I−1) A₋(2I) + left(I) L(2I+1) + right(I−1) R(2I−1)
-        tap + at I:  right(I) A₊(2I) + left(I) R(2I+1)
-        tap − at I:  left(I−1) A₋(2I) + right(I−1) L(2I−1)
-    """
-    fine, grid = stencil.grid, coarsened_grid(stencil.grid, axis)
-    coarse = Stencil.zeros(grid, stencil.data)
-    odd = fine.vertices[axis] // 2  # odd vertices; as many even ones, or one more
-    even = fine.vertices[axis] - odd
-    shape = (fine.size // fine.vertices[axis] // fine.strides[axis], odd, fine.strides[axis])
-    to_left, to_right = (stencil.data.new_empty(shape) for _ in range(2))
-    for a, b, across in dict.fromkeys((a, b, (*o[:axis], 0, *o[axis + 1 :])) for a, b, o in grid.keys):
-        taps = [(*across[:axis], s, *across[axis + 1 :]) for s in (-1, 0, 1)]
-        minus, centre, plus = (stencil.entries(a, b, o, axis) for o in taps)
-        assert minus is not None
-        assert centre is not None
-        assert plus is not None
-        torch.addcmul(minus[:, 1::2], centre[:, 1::2], left, out=to_left)
-        torch.addcmul(plus[:, 1::2], centre[:, 1::2], right, out=to_right)
-        targets = [grid.along(coarse.data[grid.keys[a, b, o]], axis) if (a, b, o) in grid.keys else None for o in taps]
-        if (target := targets[0]) is not None:
-            torch.mul(to_left, right, out=target[:, 1:])
-            target[:, 1:even].addcmul_(minus[:, 2::2], left[: even - 1])
-        if (target := targets[1]) is not None:
-            target[:, :even].copy_(centre[:, ::2])
-            target[:, :odd].addcmul_(plus[:, ::2][:, :odd], left)
-            target[:, 1:even].addcmul_(minus[:, 2::2], right[: even - 1])
-            target[:, :odd].addcmul_(to_left, left)
-            target[:, 1:].addcmul_(to_right, right)
-        if (target := targets[2]) is not None:
-            torch.mul(to_right, left, out=target[:, :odd])
-            target[:, :odd].addcmul_(plus[:, ::2][:, :odd], right)
-    return coarse
-
-
-def embedding(degree: int, lower: int) -> list[tuple[int, int, int, float]]:
-    """(t, s, u, w): in a cell, the basis function of type s at corner u of degree `lower` has value w at t/degree."""
-    found = []
-    for t in range(degree):
-        for j in range(lower + 1):
-            w = prod((t * lower - m * degree) / (degree * (j - m)) for m in range(lower + 1) if m != j)
-            if w != 0:
-                found.append((t, j % lower, j // lower, w))
-    return found
-
-
-def lowered_grid(grid: Grid, axis: int, degree: int) -> Grid:
-    return replace(grid, degrees=(*grid.degrees[:axis], degree, *grid.degrees[axis + 1 :]))
-
-
-def lower_degree(stencil: Stencil, axis: int, degree: int) -> Stencil:
-    """PᵀAP for the embedding of a lower degree along one axis into the same cells."""
-    fine, grid = stencil.grid, lowered_grid(stencil.grid, axis, degree)
-    coarse = Stencil.zeros(grid, stencil.data)
-    numbers = {t: i for i, t in enumerate(grid.types)}
-    weights: dict[int, list] = {}
-    for t, s, u, w in embedding(fine.degrees[axis], degree):
-        weights.setdefault(t, []).append((s, u, w))
-    unit = fine.strides[axis]
-    for a, row in enumerate(fine.types):
-        for b, column in enumerate(fine.types):
-            for s, u, w in weights[row[axis]]:
-                for z, v, x in weights[column[axis]]:
-                    coarse_a = numbers[(*row[:axis], s, *row[axis + 1 :])]
-                    coarse_b = numbers[(*column[:axis], z, *column[axis + 1 :])]
-                    for offset in reachable(row, column):
-                        moved = (*offset[:axis], offset[axis] + v - u, *offset[axis + 1 :])
-                        k = grid.keys.get((coarse_a, coarse_b, moved))
-                        if k is None:
-                            continue
-                        values = stencil.entries(a, b, offset, axis)
-                        assert values is not None
-                        target = grid.along(coarse.data[k], axis, u * unit)
-                        target.add_(values, alpha=w * x)
-    return coarse
 
 
 def reachable(row: tuple[int, ...], column: tuple[int, ...]) -> Iterable[tuple[int, ...]]:

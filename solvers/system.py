@@ -19,6 +19,7 @@ from fem.lowered import Lowered, LoweredTerm
 from fem.space import FunctionSpace
 from solvers.solution import norm
 from solvers.stencil import Product, Stencil, assemble, grid_of, sweep_into
+from solvers.workspace import Workspace, workspace
 
 
 class System:
@@ -69,12 +70,10 @@ class System:
         shape = self.lowered.space.shape
         v = self.lowered.linear_part(v if self.fixed is None else v.masked_fill(self.fixed, 0))
         if self.stencil is not None:
-            grid = self.stencil.grid
-            x, y = grid.buffer(v), grid.buffer(v)
-            flat = v.expand(*self.batch, *shape).reshape(grid.batch, -1, grid.components)
-            grid.pack(flat, grid.shifted(x))
-            Product(self.stencil, x, y)()
-            return self.project(grid.unpack(grid.shifted(y)).reshape(*self.batch, *shape))
+            grid, product = self.stencil.grid, self.product
+            grid.pack(v.expand(*self.batch, *shape).reshape(grid.batch, -1, grid.components), product.x)
+            product()
+            return self.project(grid.unpack(product.y).reshape(*self.batch, *shape))
         flat = v.expand(*self.batch, *shape).reshape(len(self.matrices), -1)
         products = torch.stack([matrix @ x for matrix, x in zip(self.matrices, flat, strict=True)])
         return self.project(products.reshape(*self.batch, *shape))
@@ -85,13 +84,25 @@ class System:
         space = self.lowered.space
         if not self.symmetric or not isinstance(space, FunctionSpace) or grid_of(space, 1) is None:
             return None
-        stencil = assemble(space, self.unfused, self.batch, self.u)
+        with self.memory:
+            stencil = assemble(space, self.unfused, self.batch, self.u)
         _, full = self.lowered.constrained(self.u, self.batch)
         for t in self.lowered.terms:
             if t.fused is not None:
                 sweep_into(stencil, t.fused, [full, *t.tensors()])
         stencil.hold(self.held, 1.0)
         return stencil
+
+    @cached_property
+    def product(self) -> Product:
+        """The stencil's product between two buffers of its own."""
+        assert self.stencil is not None
+        with self.memory:
+            return Product(self.stencil, *(self.stencil.grid.buffer(self.u) for _ in range(2)))
+
+    @cached_property
+    def memory(self) -> Workspace:
+        return workspace(self, self.lowered.space, "system")
 
     @cached_property
     def held(self) -> Bool[Tensor, "t k"]:
@@ -106,7 +117,7 @@ class System:
     def matrices(self) -> list[Tensor]:
         """The unconstrained matrix of each batch item in CSR."""
         pattern = self.lowered.pattern
-        return [pattern.csr(values) for values in self.values.reshape(-1, self.values.shape[-1])]
+        return [pattern.csr(values, short=True) for values in self.values.reshape(-1, self.values.shape[-1])]
 
     @cached_property
     def diagonal(self) -> Tensor:
@@ -114,11 +125,14 @@ class System:
         space = self.lowered.space
         if self.stencil is not None:
             return self.stencil.grid.unpack(self.stencil.diagonal).reshape(*self.batch, *space.shape)
-        total = self.u.new_zeros(*self.batch, space.num_dofs)
-        for t, entries in self.coefficients:
-            local = element_matrices(space, entries, t.domain, t.geometry, self.batch, diagonal=True)
-            index = flat_dofs(space, t.domain).flatten().expand(*self.batch, -1)
-            total.scatter_add_(-1, index, local.flatten(-2))
+        if "values" in vars(self):  # assembled already
+            total = self.values[..., self.lowered.pattern.diagonal]
+        else:
+            total = self.u.new_zeros(*self.batch, space.num_dofs)
+            for t, entries in self.coefficients:
+                local = element_matrices(space, entries, t.domain, t.geometry, self.batch, diagonal=True)
+                index = flat_dofs(space, t.domain).flatten().expand(*self.batch, -1)
+                total.scatter_add_(-1, index, local.flatten(-2))
         total = total.unflatten(-1, space.shape)
         return total if self.fixed is None else total.masked_fill(self.fixed, 1)
 
@@ -153,33 +167,50 @@ class System:
         for i, (field, fixed) in enumerate(zip(space.fields, space.split(held), strict=True)):
             for k in range(field.components or 1):
                 component = fixed if field.components is None else fixed[..., k]
-                if bool(component.any(-1).all()):
-                    continue
-                product, size = [norm(self.times_one(i, k, m).masked_fill(held, 0), lead) for m in (False, True)]
-                unseen = product <= 1e3 * torch.finfo(size.dtype).eps * size
+                unseen = ~component.any(-1)
+                if bool(unseen.any()):
+                    product, size = [norm(v.masked_fill(held, 0), lead) for v in self.times_one(i, k)]
+                    unseen &= product <= 1e3 * torch.finfo(size.dtype).eps * size
                 which = "u" if len(space.fields) == 1 else f"field {i}"
                 name = f"constants of {which}" if field.components is None else f"component {k} of {which}"
-                found.append((name, unseen & ~component.any(-1)))
+                found.append((name, unseen))
         return found
 
-    def times_one(self, i: int, k: int, magnitude: bool) -> Tensor:
-        """H·1 for component k of field i, or the sum of its contributions by absolute value."""
+    def times_one(self, i: int, k: int) -> tuple[Tensor, Tensor]:
+        """H·1 for component k of field i, and the sum of its contributions by absolute value."""
         space = self.lowered.space
-        totals: list[list[Tensor]] = [[] for _ in space.fields]
-        for lowered, entries in self.coefficients:
+        totals, sizes = ([[] for _ in space.fields] for _ in range(2))
+        for lowered, entries in self.unfused:
             per_field = lowered.term.derivatives + 1
             fluxes: list[Tensor | None] = [None] * (per_field * len(space.fields))
             for c in (c for c in entries if c.column == (i, 0)):
                 value = c.value if space.fields[i].components is None else c.value[..., k]
                 fluxes[c.row[0] * per_field + c.row[1]] = value
-            self.lowered.scatter_terms(totals, lowered, fluxes, self.batch, magnitude)
-        return self.lowered.join_totals(totals, self.u, self.batch)
+            self.lowered.scatter_terms(totals, lowered, fluxes, self.batch)
+            self.lowered.scatter_terms(sizes, lowered, fluxes, self.batch, True)
+        _, full = self.lowered.constrained(self.u, self.batch)
+        for t in self.lowered.terms:
+            if t.fused is not None:
+                shape, dim = space.fields[0].shape[1:], space.mesh.dim
+                value, slope = full.new_zeros(shape), full.new_zeros(*shape, dim)
+                value[k if shape else ...] = 1
+                direction = [value, slope][: t.term.derivatives + 1]
+                _, product, size = t.fused.along_constant().evaluate(
+                    [full, *t.tensors(), *direction], (0,), value=False, magnitude=True
+                )
+                totals[0] += product
+                sizes[0] += size
+        return self.lowered.join_totals(totals, self.u, self.batch), self.lowered.join_totals(sizes, self.u, self.batch)
 
 
 @runtime_checkable
 class Prepared(Protocol):
-    """A system made ready: `solve` gives x "*b *shape", zero at fixed dofs, and the items that failed "*b"."""
+    """A system made ready: `solve` gives x "*b *shape", zero at fixed dofs, and the items that failed "*b".
 
+    Where H is indefinite x is the solution all the same if `exact`, else a direction of negative curvature.
+    """
+
+    exact: bool
     system: System
     singular: Tensor
     indefinite: Tensor

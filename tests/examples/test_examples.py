@@ -101,6 +101,13 @@ def test_assembly_benchmark_compares_equal_matrices() -> None:
         assert assembly.main(cells=6, degree=degree, repeats=1)["difference"] < 1e-12
 
 
+def test_unstructured_benchmark_compares_equal_solutions() -> None:
+    pytest.importorskip("skfem")
+    pytest.importorskip("pyamg")
+    figures = importlib.import_module("examples.benchmarks.unstructured").main(square=24, cube=8, repeats=1)
+    assert max(value for name, value in figures.items() if "difference" in name) < 1e-6
+
+
 def test_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Options and their help come from the signature and the docstring of `main`; unknown ones are refused."""
     monkeypatch.setattr(sys, "argv", ["poisson", "--cells", "4", "6", "--degrees", "2"])

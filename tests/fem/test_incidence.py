@@ -127,3 +127,14 @@ def test_matrices_by_lists(portion: int, lists: None, monkeypatch: pytest.Monkey
     W = FunctionSpace(V.mesh, Lagrange(2))
     plain = Energy(W, energy.terms[0].density, boundary={"left": energy.terms[1].density}).hessian(u)
     torch.testing.assert_close(matrix.values(), plain.values(), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_sums_on_a_gpu_are_repeatable_bit_by_bit() -> None:
+    V = FunctionSpace(scrambled(small_mesh("tetrahedron", 8)), Lagrange(2)).to("cuda")
+    energy, u = Energy(V, lambda x, u, g: g.square().sum(-1) ** 2 + u**4), random(4, *V.shape).cuda()
+    assert all(V.incidence(domain).by_segments for domain in V.domains())
+    first = energy.residual(u)
+    assert all(torch.equal(energy.residual(u), first) for _ in range(10))
+    torch.testing.assert_close(first.cpu(), Energy(V.to("cpu"), energy.terms[0].density).residual(u.cpu()))

@@ -15,6 +15,7 @@ from fem.grids import unit_cube, unit_interval, unit_square
 from fem.lagrange import Lagrange
 from fem.mesh import Mesh
 from fem.plotting import plot
+from fem.samples import View, mosaic
 from fem.space import FunctionSpace, MixedSpace
 
 DTYPE = torch.float64
@@ -22,6 +23,7 @@ DTYPE = torch.float64
 
 @pytest.fixture(autouse=True)
 def _no_figures_left():
+    plt.close("all")
     yield
     plt.close("all")
 

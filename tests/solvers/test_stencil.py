@@ -1,14 +1,13 @@
-"""Stencils are the assembled matrix: products, diagonals, held dofs, and Galerkin products with dense algebra."""
+"""Stencils are the assembled matrix: products, diagonals, fixed dofs."""
 
 import pytest
 import torch
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, box, unit_cube, unit_square
 from fem.assembly import element_matrices
-from solvers.multigrid import Embedding, Interpolation
-from solvers.stencil import Stencil, assemble, embedding, grid_of, local_dofs, needed_entries
+from solvers.stencil import Stencil, assemble, grid_of, local_dofs, needed_entries
 from solvers.system import System
-from tests.solvers.systems import distorted, elasticity, laplace, system_of
+from tests.solvers.systems import elasticity, laplace, system_of
 
 
 def diffusion(x, u, grad_u, k):
@@ -89,77 +88,3 @@ def test_packing_is_undone_by_unpacking():
     flat = grid.pack(v, grid.shifted(grid.buffer(v)))
     assert torch.equal(grid.unpack(flat), v)
     assert int((~grid.fixed(None, v)).sum()) == v.numel()
-
-
-@pytest.mark.parametrize("cells", [(4, 6, 2), (5, 3, 3), (7, 1, 2)])
-@pytest.mark.parametrize(("dim", "components"), [(1, None), (2, None), (3, None), (2, 2)])
-def test_coarse_operators_are_galerkin_products(cells, dim, components):
-    system = grid_system(1, dim, components, cells)
-    stencil = system.stencil
-    for axis in range(dim):
-        n = stencil.grid.vertices[axis] - 1
-        if n > 1:
-            check_step(Interpolation(stencil.grid, axis, torch.rand(n, dtype=torch.float64) + 0.5), stencil)
-
-
-@pytest.mark.parametrize(("high", "low"), [(2, 1), (3, 1), (3, 2)])
-@pytest.mark.parametrize("dim", [1, 2])
-def test_operators_of_lower_degree_are_galerkin_products(high, low, dim):
-    stencil = grid_system(high, dim).stencil
-    for axis in range(dim):
-        step = Embedding(stencil.grid, axis, low)
-        check_step(step, stencil)
-        stencil = step.operator(stencil)
-
-
-def check_step(step, stencil):
-    """PᵀAP densely, with P read off the step's own interpolation, and its restriction the transpose."""
-    grid, coarse = step.grid, step.coarse
-    like, n = stencil.data, coarse.size * len(coarse.types)
-    P = []
-    for i in range(n):
-        x, fine = coarse.buffer(like), grid.buffer(like)
-        flat = torch.zeros(n, dtype=like.dtype)
-        flat[i] = 1
-        coarse.shifted(x).copy_(flat.view(len(coarse.types), -1))
-        step.bind(grid.buffer(like), coarse.buffer(like), fine, x)[1]()
-        P.append(grid.items(grid.shifted(fine)).flatten())
-    P = torch.stack(P, 1)  # all items: rows item by item, columns type by type
-    A = torch.block_diag(*stencil.dense())
-    found = torch.block_diag(*step.operator(stencil).dense())
-    order = coarse.items(torch.arange(n).view(len(coarse.types), -1)).flatten()
-    exist = ~grid.fixed(None, like)  # couplings of dofs that do not exist are nothing, but for their diagonal
-    keep = grid.items(exist).flatten()
-    A = A * keep * keep[:, None]
-    clean = Stencil(grid, stencil.data.clone())
-    clean.hold(~exist, 0.0)
-    found = torch.block_diag(*step.operator(clean).dense())
-    torch.testing.assert_close(found, (P.T @ A @ P)[order][:, order], rtol=1e-12, atol=1e-12)
-    r = grid.buffer(like)
-    grid.shifted(r).copy_(torch.randn(len(grid.types), grid.size, dtype=like.dtype) * exist)
-    c = coarse.buffer(like)
-    step.bind(r, c, grid.buffer(like), coarse.buffer(like))[0]()
-    expected = (P.T @ grid.items(grid.shifted(r)).flatten())[order]
-    torch.testing.assert_close(coarse.items(coarse.shifted(c)).flatten(), expected, rtol=1e-12, atol=1e-12)
-
-
-def test_embedded_basis_functions_reproduce_polynomials():
-    for high, low in ((2, 1), (3, 1), (3, 2)):
-        for power in range(low + 1):
-            values = dict.fromkeys(range(high), 0.0)
-            for t, s, u, w in embedding(high, low):
-                values[t] += w * (u + s / low) ** power
-            assert list(values.values()) == pytest.approx([(t / high) ** power for t in range(high)])
-
-
-def test_interpolation_is_exact_on_linear_functions_of_uneven_grids():
-    mesh = distorted(5)
-    grid = grid_of(FunctionSpace(mesh, Lagrange(1)), 1)
-    width = torch.rand(5, dtype=torch.float64) + 0.5
-    step = Interpolation(grid, 1, width)
-    x, fine = step.coarse.buffer(width), grid.buffer(width)
-    ends = torch.cat([torch.zeros(1), step.width.cumsum(0)]).to(width)
-    step.coarse.along(x, 1)[0].copy_(ends[:, None].expand(6, 4, 1))
-    step.bind(grid.buffer(width), step.coarse.buffer(width), fine, x)[1]()
-    expected = torch.cat([torch.zeros(1), width.cumsum(0)]).to(width)
-    torch.testing.assert_close(grid.along(fine, 1)[0, 0, :, 0], expected)
