@@ -164,6 +164,14 @@ class Integrand:
             stacked = torch.stack(found)
             yield chunk, (table @ stacked.flatten(1)).unflatten(1, stacked.shape[1:])
 
+    def constant_hessian(self, tensors: Sequence[Tensor]) -> Float[Tensor, "*b s s"]:
+        """The second derivatives in the first input where no cell differs from another: u (its components), then ∇u."""
+        layout, sweep = Layout(self, tensors), self.sweep("hessian", (0,))
+        values = self.program("hessian", (0,)).run(*sweep.scalars((), [[], layout.constants, [], []]))
+        found = [as_image(v, (layout.size,), layout.like) for v in flat_items(values)]
+        size = round(len(found) ** 0.5)
+        return torch.stack(found, -1).reshape((*layout.batch, size, size))
+
     def depends(self, kind: str) -> bool:
         """Whether second derivatives in the first input depend on it ("state"), or differ between cells ("cell")."""
         used, names = self.program("hessian", (0,)).used, entries_of(self)
@@ -422,6 +430,11 @@ class Sweep:
         """ "b nz ny nx" of the cells of a chunk, and a tensor of the right type."""
         b = max(t.shape[0] for t in [*fields, *constants, *[p[0, 0] for p in points]])
         return (b, *[(n - 1) // self.degrees[0] for n in fields[0].shape[1:]]), fields[0]
+
+
+def flat_items(values: Sequence[Any]) -> list[Any]:
+    """Constants "b 1 … 1" as "b"."""
+    return [v.flatten() if isinstance(v, Tensor) else v for v in values]
 
 
 def as_image(value: Any, shape: tuple[int, ...], like: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ values) are explicit, so that an adjoint can differentiate with respect to them.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from math import prod
 from typing import Any
 
 import torch
@@ -253,6 +254,9 @@ class Lowered:
         with torch.no_grad():
             batch, full = self.constrained(u)
             for lowered in (t for t in self.terms if fused or t.fused is None):
+                if lowered.fused is not None and not lowered.fused.depends("cell"):
+                    found.append((lowered, constant_coefficients(lowered, full, batch)))
+                    continue
                 per_field, entries = lowered.term.derivatives + 1, []
                 slots = differentiable(self.slots(lowered, full))
                 with torch.enable_grad():
@@ -422,6 +426,23 @@ def pointwise_jacobian(flux: Tensor | None, slots: Slots, lead: int):
         if any(c is not None for c in column):
             stacked = torch.stack([torch.zeros_like(slot) if c is None else c for c in column], lead)
             yield j, stacked.reshape(*slot.shape[:lead], *flux.shape[lead:], *slot.shape[lead:])
+
+
+def constant_coefficients(lowered: LoweredTerm, u: Tensor, batch: tuple[int, ...]) -> list[Coefficient]:
+    """The coefficients of a fused term that are the same in all cells, expanded and never stored."""
+    assert lowered.fused is not None
+    hessian = lowered.fused.constant_hessian([u, *lowered.tensors()])
+    shape, dim = lowered.space.shape[1:], lowered.space.mesh.dim
+    slots = [shape, (*shape, dim)][: lowered.term.derivatives + 1]
+    points = (lowered.space.mesh.num_cells, len(lowered.domain.weights))
+    entries, parts = [], hessian.split([prod(s) for s in slots], -2)
+    for i, rows in enumerate(parts):
+        for j, block in enumerate(rows.split([prod(s) for s in slots], -1)):
+            if bool((block != 0).any()):
+                value = block.reshape(*block.shape[:-2], 1, 1, *slots[i], *slots[j])
+                value = value.expand(*batch, *points, *slots[i], *slots[j])
+                entries.append(Coefficient((0, i), (0, j), value))
+    return entries
 
 
 def check_integrand(value: Any, term: Term, shape: tuple[int, ...]) -> Tensor:

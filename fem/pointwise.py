@@ -273,7 +273,9 @@ def moved(recorder: Recorder, func: Any, args: Any, kwargs: Any, results: list[T
         args = (numbered(args[0]), *args[1:])
     else:
         args, kwargs = tree_map_only(Tensor, numbered, args), tree_map_only(Tensor, numbered, kwargs)
-    return [object_array([pool[i] for i in r.reshape(-1).tolist()], r.shape) for r in tensors_in([func(*args, **kwargs)])]
+    return [
+        object_array([pool[i] for i in r.reshape(-1).tolist()], r.shape) for r in tensors_in([func(*args, **kwargs)])
+    ]
 
 
 def put(recorder: Recorder, func: Any, args: Any, kwargs: Any, results: list[Tensor]) -> list[np.ndarray]:
@@ -342,9 +344,15 @@ PLAIN = {
 RULES: dict[Any, Any] = {}
 for packets, rule in (
     ((aten.detach, aten.alias, aten.lift_fresh, aten.zeros_like, aten.ones_like, aten.full_like), unchanged),
-    ((aten.empty_like, aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty, aten.new_empty_strided), unchanged),
+    (
+        (aten.empty_like, aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty, aten.new_empty_strided),
+        unchanged,
+    ),
     ((aten.copy_, aten._to_copy), copied),
-    ((aten.clone, aten._unsafe_view, aten.repeat, aten.flip, aten.roll, aten.cat, aten.stack, aten.tril, aten.triu), moved),
+    (
+        (aten.clone, aten._unsafe_view, aten.repeat, aten.flip, aten.roll, aten.cat, aten.stack, aten.tril, aten.triu),
+        moved,
+    ),
     ((aten.select_scatter, aten.slice_scatter, aten.diagonal_scatter, aten.constant_pad_nd), moved),
     ((aten.select_backward, aten.slice_backward, aten.diagonal_backward, aten.index, aten.index_select), moved),
     ((aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index_put), put),

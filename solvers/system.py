@@ -144,7 +144,8 @@ class System:
     @cached_property
     def finite(self) -> Bool[Tensor, "*b"]:
         """Whether all second derivatives of the density are finite."""
-        if self.stencil is not None:
+        swept = any(t.fused is not None and t.fused.depends("cell") for t in self.lowered.terms)
+        if swept and self.stencil is not None:
             flat = self.stencil.grid.shifted(self.stencil.data).unflatten(-1, (self.stencil.grid.batch, -1))
             return torch.isfinite(flat.sum((0, -1))).reshape(self.batch)
         finite = torch.ones(self.batch, dtype=torch.bool, device=self.u.device)
