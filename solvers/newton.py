@@ -16,7 +16,6 @@ from torch import Tensor
 
 from fem.lowered import Lowered, State
 from solvers.defaults import default_linear
-from solvers.direct import DirectFactors
 from solvers.linear import CG
 from solvers.solution import Status, default_rtol, dot, norm, per_item
 from solvers.system import LinearMethod, Prepared, System
@@ -118,6 +117,8 @@ def newton(
             finish(codes, codes == RUNNING, Status.MAX_ITERATIONS)
             break
         system = System(lowered, u, mask, symmetric)
+        if prepared is None:
+            prepared = recent(system, linear)
         if prepared is None or not system.same_matrix(prepared.system):
             prepared = prepare(system, linear, codes, report)
             if prepared is None:
@@ -138,7 +139,7 @@ def newton(
             u = reduce_residual(lowered, u, s, r, codes)
             state = lowered.state(u)
         report.iterations += running
-    if bounds is None and isinstance(prepared, DirectFactors):
+    if bounds is None and prepared is not None and method.rtol is None:
         u, state = refine(lowered, u, state, prepared, codes)
     if minimum and bool((codes == STATUSES.index(Status.CONVERGED)).any()):
         prepared = check_minimum(System(lowered, u, mask), linear, codes, report, prepared, bounds)
@@ -146,13 +147,14 @@ def newton(
     return report
 
 
-def refine(lowered: Lowered, u: Tensor, state: State, prepared: DirectFactors, codes: Tensor) -> tuple[Tensor, State]:
-    """One step of iterative refinement, kept where the residual falls: it costs one more solve with the factors.
+def refine(lowered: Lowered, u: Tensor, state: State, prepared: Prepared, codes: Tensor) -> tuple[Tensor, State]:
+    """One step of iterative refinement, kept where the residual falls: one more solve with factors, or a rough one.
 
     The assembled matrix carries round-off that a solution on a fine mesh amplifies by 1/h²; the residual does not.
     """
-    lead = u.ndim - len(lowered.space.shape)
-    trial = u + prepared.solve(-state.residual)
+    lead, indefinite = u.ndim - len(lowered.space.shape), prepared.indefinite
+    trial = u + prepared.solve(-state.residual, 1e-2 * norm(state.residual, lead))
+    prepared.indefinite = indefinite  # curvature along round-off tells nothing
     after = lowered.state(trial)
     better = norm(after.residual, lead) < norm(state.residual, lead)
     better &= codes == STATUSES.index(Status.CONVERGED)
@@ -167,19 +169,44 @@ def chosen(items: Tensor, state: State, other: State) -> State:
     return State(*(pick(a, b) for a, b in zip(vars(state).values(), vars(other).values(), strict=True)))
 
 
+_recent: list[tuple[int | None, LinearMethod, Prepared]] = []
+
+
+def recent(system: System, linear: LinearMethod) -> Prepared | None:
+    """What the last solve of all prepared, if the matrix is still the same: time steps and new loads need no other.
+
+    It is let go before anything else is prepared, so that only one factorisation or hierarchy is ever kept.
+    """
+    if _recent:
+        version, method, prepared = _recent[0]
+        before, now = prepared.system.lowered, system.lowered
+        same = before.space is now.space and before.constraint is now.constraint and method == linear
+        same &= version is not None and version == now.space.mesh.version
+        same &= prepared.system.batch == system.batch and prepared.system.symmetric == system.symmetric
+        if same and system.same_matrix(prepared.system):
+            return prepared
+        _recent.clear()
+    return None
+
+
 def prepare(
     system: System, linear: LinearMethod, codes: Tensor, report: Report, kind: int = RUNNING
 ) -> Prepared | None:
     """The system made ready, or None if no item of that kind is left: some fail before, or in the factorisation."""
     finish(codes, ~system.finite, Status.NOT_FINITE, kind)
+    sound = bool(system.finite.all())
     for name, undetermined in system.unconstrained_directions():
+        sound &= not bool(undetermined.any())
         if bool((undetermined & (codes == kind)).any()):
             report.detail = f" (nothing determines the {name})"
         finish(codes, undetermined, Status.SINGULAR, kind)
     if not bool((codes == kind).any()):
         return None
+    _recent.clear()
     prepared = linear.prepare(system)
     finish(codes, prepared.singular, Status.SINGULAR, kind)
+    if sound and not bool(prepared.singular.any()):
+        _recent[:] = [(system.lowered.space.mesh.version, linear, prepared)]
     return prepared if bool((codes == kind).any()) else None
 
 

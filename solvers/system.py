@@ -32,7 +32,8 @@ class System:
 
     @cached_property
     def coefficients(self) -> list[tuple[LoweredTerm, list[Coefficient]]]:
-        return self.lowered.coefficients(self.u)
+        fused = any(t.fused is not None for t in self.lowered.terms)
+        return self.lowered.coefficients(self.u) if fused else self.unfused
 
     @cached_property
     def unfused(self) -> list[tuple[LoweredTerm, list[Coefficient]]]:
@@ -44,6 +45,8 @@ class System:
         if len(self.lowered.terms) != len(other.lowered.terms):
             return False
         for t, o in zip(self.lowered.terms, other.lowered.terms, strict=True):
+            if t.domain is not o.domain or t.term.derivatives != o.term.derivatives:
+                return False
             if t.fused is not None and not (self.u is other.u or not t.fused.depends("state")):
                 return False
             same = all(a is b or torch.equal(a, b) for a, b in zip(t.tensors(), o.tensors(), strict=True))
@@ -56,8 +59,9 @@ class System:
         for (_, mine), (_, theirs) in zip(self.unfused, other.unfused, strict=True):
             if len(mine) != len(theirs):
                 return False
-            if not all(torch.equal(a.value, b.value) for a, b in zip(mine, theirs, strict=True)):
-                return False
+            for a, b in zip(mine, theirs, strict=True):
+                if (a.row, a.column) != (b.row, b.column) or not torch.equal(a.value, b.value):
+                    return False
         return True
 
     def project(self, v: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MeanZero, MixedSpace, WeakForm, unit_interval, unit_square
-from solvers import CG, ConvergenceError, Direct, Newton, Status, minimize, solve
+from solvers import CG, ConvergenceError, Direct, Multigrid, Newton, Status, minimize, solve
 
 METHODS = pytest.mark.parametrize("method", [Direct("superlu"), Direct(), CG()], ids=["superlu", "direct", "cg"])
 
@@ -279,3 +279,30 @@ def test_prescribed_values_outweigh_bounds(V):
     others = torch.ones(V.shape, dtype=torch.bool)
     others[V.dofs("left")] = False
     assert float(u[others].max()) <= 1.0
+
+
+# -- what is kept between solves ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", [Direct("superlu"), Multigrid(), CG()], ids=["superlu", "multigrid", "cg"])
+def test_a_new_load_needs_no_new_set_up_and_anything_else_does(V, clamped, method, monkeypatch):
+    prepared, prepare = [], type(method).prepare
+    monkeypatch.setattr(type(method), "prepare", lambda self, system: prepared.append(1) or prepare(self, system))
+    energy = Energy(V, helmholtz, clamped, boundary={"left": lambda x, u, n, r, f: 0.5 * u.square()})
+    other = Energy(V, helmholtz, clamped, boundary={"right": lambda x, u, n, r, f: 0.5 * u.square()})
+    field = V.function(torch.full(V.shape, -1.0, dtype=V.dtype))
+    first = minimize(energy, (-1.0, 1.0), method=method)
+    again = minimize(energy, (-1.0, 2.0), method=method)
+    torch.testing.assert_close(again.value, 2 * first.value, rtol=1e-10, atol=0)
+    assert len(prepared) == 1
+    minimize(energy, (-2.0, 1.0), method=method)  # another matrix
+    minimize(other, (-2.0, 1.0), method=method)  # the same numbers elsewhere
+    minimize(Energy(V, helmholtz, Dirichlet(V, {"left": 0.0})), (-2.0, 1.0), method=method)  # other fixed dofs
+    assert len(prepared) == 4
+    minimize(energy, (field, 1.0), method=method)
+    minimize(energy, (field, 2.0), method=method)
+    assert len(prepared) == 5
+    V.mesh.nodes.mul_(2)  # the same numbers on another mesh
+    doubled = minimize(energy, (field, 2.0), method=method)
+    assert len(prepared) == 6
+    assert float(doubled.value.max()) > 2 * float(first.value.max())
