@@ -20,7 +20,7 @@ from torch import Tensor
 KEPT = 256  # things kept; each may hold compiled code
 SMALL = 1000  # entries of a tensor that is told by its values
 LIBRARIES = {*sys.stdlib_module_names, "torch", "numpy", "scipy", "jaxtyping", "fem", "solvers"}
-CALLED = ("__call__", "__wrapped__", "__init__", "__getitem__", "__getattr__")  # by code that does not mention them
+CALLED = ("__call__", "__wrapped__", "__init__", "__getitem__", "__getattr__")  # by code that does not name them
 _cache: dict[Hashable, Any] = {}
 
 
@@ -31,8 +31,8 @@ def cached(function: Callable[..., Any], key: Hashable, make: Callable[[], Any])
         found = _cache.pop(full)
     else:
         found = make()
-        for old in list(_cache)[: len(_cache) + 1 - KEPT]:
-            del _cache[old]
+        while len(_cache) >= KEPT:
+            del _cache[next(iter(_cache))]
     _cache[full] = found  # the last to be forgotten
     return found
 
@@ -76,7 +76,8 @@ def fingerprint(function: Callable[..., Any]) -> Hashable:
     PyTorch, of large tensors.
     """
     found: list[Hashable] = []
-    names, seen = dict.fromkeys(CALLED), {}
+    names: dict[str, Any] = dict.fromkeys(CALLED)
+    seen: dict[int, int] = {}
     kept: list[Any] = []  # since `seen` goes by ids
     owners: list[list[Any]] = []  # objects with attributes, and how many names have been looked up
     queue: list[Any] = [function]
@@ -111,7 +112,7 @@ def by_value(value: Any) -> Hashable | None:
     return None
 
 
-def visit(value: Any, names: dict[str, None], owners: list[list[Any]], queue: list[Any]) -> Hashable:
+def visit(value: Any, names: dict[str, Any], owners: list[list[Any]], queue: list[Any]) -> Hashable:
     """One object: what tells it from others at once; what it refers to goes into the queue."""
     if isinstance(value, Tensor):
         return of_tensor(value)
@@ -156,8 +157,6 @@ def visit(value: Any, names: dict[str, None], owners: list[list[Any]], queue: li
         return value.__code__
     if isinstance(value, torch.nn.Module):
         queue += [value._parameters, value._buffers, value._modules, value.training, type(value).forward]
-    if not isinstance(value, type | types.ModuleType):
-        queue.append(type(value))
     return Same(value)
 
 
@@ -188,6 +187,8 @@ def static_attribute(owner: Any, name: str) -> Any:
         return own[name]
     if isinstance(owner, types.ModuleType | types.FunctionType):
         return MISSING
+    if name == "__init__" and not isinstance(owner, type):
+        return MISSING  # it has been called
     for base in (owner if isinstance(owner, type) else type(owner)).__mro__:
         if name in base.__dict__ and str(base.__module__).partition(".")[0] not in LIBRARIES:
             found = base.__dict__[name]
@@ -196,7 +197,7 @@ def static_attribute(owner: Any, name: str) -> Any:
 
 
 @cache
-def names_in(code: types.CodeType) -> dict[str, None]:
+def names_in(code: types.CodeType) -> dict[str, Any]:
     """Names of globals and attributes in a function and the functions inside it."""
     inner = [n for c in code.co_consts if isinstance(c, types.CodeType) for n in names_in(c)]
     return dict.fromkeys([*code.co_names, *inner])

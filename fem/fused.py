@@ -82,7 +82,7 @@ class Integrand:
         )
 
     def along_constant(self) -> "Integrand":
-        """The derivative in the direction of a constant: its value and its slopes, exactly zero, are inputs by turns."""
+        """The derivative in the direction of a constant: its value and its slopes, exactly 0, are inputs by turns."""
         along, shape = self.derivative((0,)), self.inputs[0].shape
         slots = [
             Input("constant", ((0, place),), shape if order == 0 else (*shape, len(self.rule.cells)))
@@ -149,7 +149,8 @@ class Integrand:
                     for entry in range(prod(self.inputs[i].shape)):
                         layout.add(self.inputs[i], result, chunk, entry, next(parts))
         found = [[layout.shaped(self.inputs[i], r) for i, r in zip(wrt, kind, strict=True)] for kind in results]
-        return total.reshape(layout.batch), *found, *[[]] * (2 - len(found))
+        slopes, magnitudes, *_ = [*found, [], []]
+        return total.reshape(layout.batch), slopes, magnitudes
 
     def element_matrices(self, tensors: Sequence[Tensor]) -> "Iterator[tuple[Chunk, Tensor]]":
         """∂²J/∂U_A∂U_B of the first input, chunk by chunk: "k b nz ny nx" over pairs A ≤ B of local dofs.

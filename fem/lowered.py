@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import peek_interpreter_stack
+from torch.autograd import forward_ad
 
 from fem.assembly import Coefficient, Pattern, chunks, element_matrices, make_pattern, scatter_fluxes
 from fem.boundary import Constraint
@@ -68,10 +70,11 @@ class LoweredTerm:
         """What `fused` depends on besides u."""
         found = []
         for p in self.params:
-            if isinstance(p.value, Tensor):
-                constant = isinstance(p, PointValues) and not varies(p)
-                points = p.value.ndim - 2 - (p.rank if constant else 0)
-                found.append(p.value.squeeze((points, points + 1)) if constant else p.value)
+            if isinstance(p, PointValues) and isinstance(p.value, Tensor) and not varies(p):
+                points = p.value.ndim - 2 - p.rank
+                found.append(p.value.squeeze((points, points + 1)))
+            elif isinstance(p.value, Tensor):
+                found.append(p.value)
         return found
 
 
@@ -346,7 +349,8 @@ def lower_fused(space: AnySpace, term: Term, domain: Domain, params: Sequence[An
             arguments.append((*own, dim) if value.order else own)
             inputs.append(Input("field", ((value.order, place),), own, value.space.degree))
         else:
-            geometry = space.geometry(domain) if callable(parameter) else None
+            at_every_point = callable(parameter)
+            geometry = space.geometry(domain) if at_every_point else None
             value = at_points(parameter, name, space, domain, geometry)
             own = tuple(value.value.shape[value.value.ndim - value.rank :]) if isinstance(value.value, Tensor) else None
             arguments.append(value.value if own is None else own)
@@ -363,11 +367,8 @@ def lower_fused(space: AnySpace, term: Term, domain: Domain, params: Sequence[An
 
 
 def is_fusable(space: AnySpace, term: Term) -> bool:
-    transformed = (
-        torch._C._functorch.peek_interpreter_stack() is not None
-    )  # by `torch.func`, which must see the density
-    if transformed or torch.compiler.is_compiling():
-        return False
+    if peek_interpreter_stack() is not None or forward_ad._current_level >= 0 or torch.compiler.is_compiling():
+        return False  # `torch.func`, forward differentiation and `torch.compile` must see the density
     if term.tag is not None or term.linear_in_test or term.derivatives > 1 or not isinstance(space, FunctionSpace):
         return False
     return space.mesh.is_uniform and space.mesh.num_cells >= FUSED_CELLS and is_lagrange(space)

@@ -10,7 +10,7 @@ The derivatives' structure comes for free: an energy is quadratic where its seco
 
 import operator
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache
 from itertools import count
 from math import prod
 from typing import Any
@@ -83,12 +83,13 @@ def trace(function: Callable[..., Any], shapes: Sequence[tuple[int, ...]], dtype
         UntraceableError: it branches on values, needs a gradient of a captured tensor, or uses an operation that is
             neither elementwise nor a sum, a product of matrices or a change of shape.
     """
-    recorder, here, there = Recorder(dtype), *[at_random(shapes, dtype, start) for start in (0.0, 0.7)]
-    for tensor in here:
-        recorder.write(tensor, [recorder.builder.input() for _ in range(tensor.numel())])
+    recorder = Recorder(dtype)
     try:
         # A user's inference mode would leave no gradients to trace.
         with torch.inference_mode(False), torch.enable_grad():
+            here, there = (at_random(shapes, dtype, start) for start in (0.0, 0.7))
+            for tensor in here:
+                recorder.write(tensor, [recorder.builder.input() for _ in range(tensor.numel())])
             with recorder:
                 outputs = function(*here)
             program = Program(recorder.builder, [recorder.read(o) for o in outputs])
@@ -127,8 +128,9 @@ class Recorder(TorchDispatchMode):
     def __init__(self, dtype: torch.dtype):
         super().__init__()
         self.builder, self.table = Builder(dtype), {}
-        self.storages: set[int] = set()  # those with entries in the table
-        self.alive: list[Tensor] = []  # memory that must not serve another tensor meanwhile
+        self.made: set[int] = set()  # memory that belongs to the trace
+        self.written: set[int] = set()  # memory with entries in the table
+        self.alive: list[Tensor] = []  # keeps memory from serving another tensor meanwhile
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -136,50 +138,62 @@ class Recorder(TorchDispatchMode):
 
     def knows(self, tensor: Tensor) -> bool:
         """Whether a tensor may hold anything but constants."""
-        return tensor.numel() > 0 and tensor.untyped_storage().data_ptr() in self.storages
+        return memory(tensor) in self.written
+
+    def captured(self, tensor: Tensor) -> bool:
+        """Whether a tensor comes from outside and wants a gradient, which no program can give."""
+        return tensor.requires_grad and torch.is_grad_enabled() and memory(tensor) not in self.made
 
     def write(self, tensor: Tensor, entries: Sequence[Any]) -> None:
-        self.alive.append(tensor)
         if entries:
-            self.storages.add(tensor.untyped_storage().data_ptr())
+            self.alive.append(tensor)
+            self.made.add(memory(tensor))
+            self.written.add(memory(tensor))
             self.table.update(zip(addresses(tensor), entries, strict=True))
 
     def read(self, tensor: Tensor, like: Tensor | None = None) -> np.ndarray:
         """The entries of a tensor as scalars and numbers; truth values as numbers too where `like` has numbers."""
         if tensor.numel() > ENTRIES:
             raise UntraceableError(f"it works with {tensor.numel()} numbers at a point, shape {tuple(tensor.shape)}")
+        if self.captured(tensor):
+            raise UntraceableError("a captured tensor requires a gradient")
         known = [self.table.get(a) for a in addresses(tensor)] if self.knows(tensor) else [None] * tensor.numel()
         if any(k is None for k in known):
-            if tensor.requires_grad:
-                raise UntraceableError("a captured tensor requires a gradient")
-            values = tensor.detach().reshape(-1).tolist()
+            values = tensor.detach().clone().reshape(-1).tolist()
             known = [v if k is None else k for k, v in zip(known, values, strict=True)]
         if like is not None and tensor.dtype is torch.bool and like.dtype is not torch.bool:
             known = [self.builder.convert(k, self.builder.dtype) for k in known]
         return object_array(known, tensor.shape)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        kwargs, rule = kwargs or {}, rule_of(func)
         tensors = tensors_in([args, list(kwargs.values())])
         known = [t for t in tensors if self.knows(t)]
-        rule = rule_of(func)
         if known and rule is None:
             if func not in decompositions():
                 raise UntraceableError(f"`{func}` has no meaning entry by entry")
             with self:
                 return decompositions()[func](*args, **kwargs)
+        if rule is not unchanged and any(self.captured(t) for t in tensors):
+            raise UntraceableError("a captured tensor requires a gradient")
+        if known and func._schema.is_mutable:
+            self.write(args[0], self.read(args[0]).reshape(-1).tolist())  # constants, before they are overwritten
         outcome = func(*args, **kwargs)
         results = tensors_in([outcome])
         self.alive += results
+        self.made |= {memory(r) for r in results} - {memory(t) for t in tensors}
+        if known and func.is_view and any(r.dtype != known[0].dtype for r in results):
+            raise UntraceableError(f"`{func}` reads numbers as another type")
         if known and rule is not unchanged:
-            if any(r.is_complex() for r in results):
-                raise UntraceableError("it uses complex numbers")
             found = rule(self, func, args, kwargs, results)
             for tensor, entries in zip(results, found, strict=True):
                 self.write(tensor, np.broadcast_to(entries, tuple(tensor.shape)).reshape(-1).tolist())
-        elif known and func.is_view and any(r.dtype != known[0].dtype for r in results):
-            raise UntraceableError(f"`{func}` reads numbers as another type")
         return outcome
+
+
+def memory(tensor: Tensor) -> int | None:
+    """Which piece of memory a tensor lies in; empty ones, and zeros as autograd makes them, have none."""
+    return None if tensor.numel() == 0 or tensor._is_zerotensor() else tensor.untyped_storage().data_ptr()
 
 
 def addresses(tensor: Tensor) -> list[int]:
@@ -199,9 +213,9 @@ def tensors_in(value: Any) -> list[Tensor]:
 
 @cache
 def decompositions() -> dict[Any, Any]:
-    from torch._decomp import core_aten_decompositions
+    from torch._decomp import decomposition_table
 
-    return dict(core_aten_decompositions())
+    return dict(decomposition_table)
 
 
 # -- rules: how operations act on arrays of scalars -------------------------------------------------------------------
@@ -221,7 +235,7 @@ def unchanged(*_: Any) -> None:
     """Results are views, or new and independent of values."""
 
 
-def elementwise(recorder: Recorder, func: Any, args: Any, kwargs: Any, results: list[Tensor]) -> list[np.ndarray]:
+def elementwise(recorder: Recorder, func: Any, args: Any, kwargs: Any, results: list[Tensor]) -> list[Any]:
     kwargs = dict(kwargs)
     if func._schema.is_mutable:
         name = func.overloadpacket.__name__
@@ -230,21 +244,19 @@ def elementwise(recorder: Recorder, func: Any, args: Any, kwargs: Any, results: 
         func = getattr(getattr(aten, name[:-1]), func._overloadname)
     plain = None if results[0].dtype is torch.bool else PLAIN.get(func.overloadpacket)
     alpha = kwargs.pop("alpha", 1) if plain else 1
-    if kwargs:
-        plain = None
-    like = results[0] if plain else None
+    call = func if kwargs or plain is None else plain
+    like = None if call is func else results[0]
     arrays = [recorder.read(a, like) if isinstance(a, Tensor) else object_array([a], ()) for a in args]
     if alpha != 1:
         arrays[1] = np.asarray(arrays[1] * alpha, dtype=object)
-    call = plain or (partial(func, **kwargs) if kwargs else func)
     shape = np.broadcast_shapes(*[a.shape for a in arrays])
     columns = [np.broadcast_to(a, shape).reshape(-1) for a in arrays]
-    return [object_array([recorder.builder.emit(call, *row) for row in zip(*columns, strict=True)], shape)]
+    return [object_array([recorder.builder.emit(call, *row, **kwargs) for row in zip(*columns, strict=True)], shape)]
 
 
-def copied(recorder: Recorder, func: Any, args: Any, kwargs: Any, results: list[Tensor]) -> list[np.ndarray]:
+def copied(recorder: Recorder, func: Any, args: Any, kwargs: Any, results: list[Tensor]) -> list[Any]:
     """Into another tensor or another type."""
-    source, target = args[1] if func.overloadpacket is aten.copy_ else args[0], results[0]
+    source, target = args[0] if func.overloadpacket is aten._to_copy else args[1], results[0]
     array = recorder.read(source, target)
     if source.dtype == target.dtype or (source.dtype is torch.bool and not target.is_floating_point()):
         return [array]
@@ -257,7 +269,7 @@ def copied(recorder: Recorder, func: Any, args: Any, kwargs: Any, results: list[
     return [object_array(entries, array.shape)]
 
 
-def moved(recorder: Recorder, func: Any, args: Any, kwargs: Any, results: list[Tensor]) -> list[np.ndarray]:
+def moved(recorder: Recorder, func: Any, args: Any, kwargs: Any, results: list[Tensor]) -> list[Any]:
     """An operation that only moves entries, found out by moving their numbers; whatever it fills in is zero."""
     pool: list[Any] = [0.0]
 
@@ -278,13 +290,13 @@ def moved(recorder: Recorder, func: Any, args: Any, kwargs: Any, results: list[T
     ]
 
 
-def put(recorder: Recorder, func: Any, args: Any, kwargs: Any, results: list[Tensor]) -> list[np.ndarray]:
+def put(recorder: Recorder, func: Any, args: Any, kwargs: Any, results: list[Tensor]) -> list[Any]:
     """Entries written, or added, at indices."""
     target, values = recorder.read(args[0]).copy(), recorder.read(args[2], results[0])
     fixed(recorder, args[1])
     index = tuple(slice(None) if i is None else i.numpy() for i in args[1])
     if len(args) > 3 and args[3]:
-        np.add.at(target, index, values)
+        np.add.at(target, index, values)  # type: ignore[arg-type]
     else:
         target[index] = values
     return [target]
@@ -295,7 +307,7 @@ def fixed(recorder: Recorder, indices: Any) -> None:
         raise UntraceableError("it takes entries at indices that depend on values")
 
 
-def summed(recorder: Recorder, func: Any, args: Any, kwargs: Any, results: list[Tensor]) -> list[np.ndarray]:
+def summed(recorder: Recorder, func: Any, args: Any, kwargs: Any, results: list[Tensor]) -> list[Any]:
     array = recorder.read(args[0], results[0])
     axes = axes_of(array, args[1] if len(args) > 1 else None)
     keep = bool(args[2]) if len(args) > 2 else bool(kwargs.get("keepdim", False))
@@ -303,7 +315,15 @@ def summed(recorder: Recorder, func: Any, args: Any, kwargs: Any, results: list[
     return [total * (1 / prod(array.shape[a] for a in axes)) if func.overloadpacket is aten.mean else total]
 
 
-def euclidean(recorder: Recorder, func: Any, args: Any, kwargs: Any, results: list[Tensor]) -> list[np.ndarray]:
+def extreme(recorder: Recorder, func: Any, args: Any, kwargs: Any, results: list[Tensor]) -> list[Any]:
+    call = aten.maximum.default if func.overloadpacket is aten.amax else aten.minimum.default
+    pairwise = np.frompyfunc(lambda a, b: recorder.builder.emit(call, a, b), 2, 1)
+    array = recorder.read(args[0], results[0])
+    keep = bool(args[2]) if len(args) > 2 else bool(kwargs.get("keepdim", False))
+    return [reduced(pairwise, array, axes_of(array, args[1] if len(args) > 1 else None), keep)]
+
+
+def euclidean(recorder: Recorder, func: Any, args: Any, kwargs: Any, results: list[Tensor]) -> list[Any]:
     if len(args) > 1 and args[1] != 2:
         raise UntraceableError(f"it takes a norm of order {args[1]}")
     array = recorder.read(args[0])
@@ -324,7 +344,7 @@ def reduced(ufunc: Any, array: np.ndarray, axes: Sequence[int], keep: bool) -> n
     return array
 
 
-def matrix_product(recorder: Recorder, func: Any, args: Any, kwargs: Any, results: list[Tensor]) -> list[np.ndarray]:
+def matrix_product(recorder: Recorder, func: Any, args: Any, kwargs: Any, results: list[Tensor]) -> list[Any]:
     *added, left, right = [recorder.read(a) for a in args]
     total = np.asarray(left @ right, dtype=object) * kwargs.get("alpha", 1)
     return [total if not added else total + added[0] * kwargs.get("beta", 1)]
@@ -342,23 +362,22 @@ PLAIN = {
     aten.pow: operator.pow,
 }
 RULES: dict[Any, Any] = {}
-for packets, rule in (
-    ((aten.detach, aten.alias, aten.lift_fresh, aten.zeros_like, aten.ones_like, aten.full_like), unchanged),
-    (
-        (aten.empty_like, aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty, aten.new_empty_strided),
-        unchanged,
+for rule, packets in {
+    unchanged: (
+        *(aten.detach, aten.alias, aten.lift_fresh, aten.zeros_like, aten.ones_like, aten.full_like, aten.empty_like),
+        *(aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty, aten.new_empty_strided),
     ),
-    ((aten.copy_, aten._to_copy), copied),
-    (
-        (aten.clone, aten._unsafe_view, aten.repeat, aten.flip, aten.roll, aten.cat, aten.stack, aten.tril, aten.triu),
-        moved,
+    copied: (aten.copy_, aten.copy, aten._to_copy),
+    moved: (
+        *(aten.clone, aten._unsafe_view, aten.repeat, aten.flip, aten.roll, aten.cat, aten.stack, aten.tril, aten.triu),
+        *(aten.select_scatter, aten.slice_scatter, aten.diagonal_scatter, aten.constant_pad_nd),
+        *(aten.select_backward, aten.slice_backward, aten.diagonal_backward, aten.index, aten.index_select),
     ),
-    ((aten.select_scatter, aten.slice_scatter, aten.diagonal_scatter, aten.constant_pad_nd), moved),
-    ((aten.select_backward, aten.slice_backward, aten.diagonal_backward, aten.index, aten.index_select), moved),
-    ((aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index_put), put),
-    ((aten.sum, aten.mean, aten.prod), summed),
-    ((aten.mm, aten.bmm, aten.mv, aten.dot, aten.addmm), matrix_product),
-    ((aten.linalg_vector_norm,), euclidean),
-    ((aten._local_scalar_dense, aten.is_nonzero, aten.equal), looked_at),
-):
+    put: (aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index_put),
+    summed: (aten.sum, aten.mean, aten.prod),
+    extreme: (aten.amax, aten.amin),
+    matrix_product: (aten.mm, aten.bmm, aten.mv, aten.dot, aten.addmm),
+    euclidean: (aten.linalg_vector_norm,),
+    looked_at: (aten._local_scalar_dense, aten.is_nonzero, aten.equal),
+}.items():
     RULES |= dict.fromkeys(packets, rule)

@@ -7,7 +7,7 @@ without one nothing is computed twice.
 
 import operator
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -60,33 +60,32 @@ class Builder:
     def convert(self, value: Any, dtype: torch.dtype) -> Any:
         """A scalar or number as a truth value, or as a floating number of some type."""
         if isinstance(value, Scalar):
-            return self.known_or(partial(aten._to_copy.default, dtype=dtype), (value,))
+            return self.known_or(aten._to_copy.default, (value,), {"dtype": dtype})
         return bool(value) if dtype is torch.bool else float(value)
 
-    def emit(self, target: Any, *args: Any) -> Any:
+    def emit(self, target: Any, *args: Any, **options: Any) -> Any:
         """An operation on scalars and numbers."""
         if target in PLAIN:
             if not any(isinstance(a, Scalar) for a in args):
                 return folded(target, args)
             simple = simplified(target, args)
             return self.known_or(target, args) if simple is None else simple
-        operation = target.func if isinstance(target, partial) else target
-        pairs = list(zip(args, takes_tensors(operation), strict=False))
+        pairs = list(zip(args, takes_tensors(target), strict=False))
         if not any(isinstance(a, Scalar) for a in args):
-            return target(*[exact(a) if t else a for a, t in pairs]).item()
-        plain = (bool, int, float)
-        return self.known_or(target, tuple(self.constant(a) if t and isinstance(a, plain) else a for a, t in pairs))
+            return target(*[exact(a) if t else a for a, t in pairs], **options).item()
+        numbers = (bool, int, float)
+        full = tuple(self.constant(a) if t and isinstance(a, numbers) else a for a, t in pairs)
+        return self.known_or(target, full, options)
 
-    def known_or(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> "Scalar":
+    def known_or(self, target: Any, args: tuple[Any, ...], options: dict[str, Any] | None = None) -> "Scalar":
         """The result of an operation, the known one where the same has been done before."""
         # Numbers by their names, since 0 and −0, 1 and True are equal.
-        name = str(target) if isinstance(target, partial) else target
-        key = (name, *[a.node if isinstance(a, Scalar) else repr(a) for a in args])
+        key = (target, *[a.node if isinstance(a, Scalar) else repr(a) for a in args], repr(options or {}))
         if key not in self.known:
             if len(self.known) > LARGEST:
                 raise UntraceableError(f"it takes more than {LARGEST} operations at a point")
             nodes = tuple(a.node if isinstance(a, Scalar) else a for a in args)
-            self.known[key] = Scalar(self, self.graph.call_function(target, nodes, kwargs))
+            self.known[key] = Scalar(self, self.graph.call_function(target, nodes, options or {}))
         return self.known[key]
 
 
@@ -164,9 +163,9 @@ def simplified(target: Any, args: tuple[Any, ...]) -> Any:
         return a.builder.emit(operator.mul, a.builder.emit(operator.mul, a.base, b.base), factor)
     if target is operator.truediv:
         return a if plain[1] and b == 1 else 0.0 if plain[0] and a == 0 else None
-    if plain[1] and b in (0, 1, 2):  # powers
-        return (1.0, a, a.builder.emit(operator.mul, a, a))[int(b)]
-    return None
+    if plain[1] and b in (0, 1):  # powers
+        return a if b else 1.0
+    return a.builder.emit(operator.mul, a, a) if plain[1] and b == 2 else None
 
 
 def object_array(entries: Sequence[Any], shape: Sequence[int]) -> np.ndarray:
