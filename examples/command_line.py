@@ -1,4 +1,4 @@
-"""What every example shares: a command line made from `main`'s own signature and docstring, and saving of pictures."""
+"""What every example shares: a command line made from `main`'s own signature and docstring, tables, saved pictures."""
 
 import argparse
 import inspect
@@ -38,8 +38,24 @@ def save(figure: Any, out: str, name: str) -> Path:
     return path
 
 
+def write(text: str, out: str, name: str) -> Path:
+    """Write a text into the folder `out`, made if need be, and say where it is."""
+    path = folder(out) / name
+    path.write_text(text, encoding="utf-8")
+    print(f"wrote {path}")
+    return path
+
+
 def folder(out: str) -> Path:
     """The folder, made if need be."""
     path = Path(out)
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A table that reads well both in a terminal and as Markdown."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = [head, tuple("-" * (w - 1) + ":" for w in widths), *rows]
+    padded = [[entry.rjust(w) for entry, w in zip(line, widths, strict=True)] for line in lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in padded)

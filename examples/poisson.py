@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 
-from examples.command_line import folder, run, save
+from examples.command_line import folder, markdown, run, save, write
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, l2_error, plot, unit_square, write_vtk
 from solvers import minimize
 
@@ -80,18 +80,8 @@ def main(
         V, u = solutions[-1]
         wanted = V.interpolate(exact)
         print(f"wrote {write_vtk(folder(out) / 'poisson.vtu', V, {'u': u, 'exact': wanted, 'difference': u - wanted})}")
-        path = folder(out) / "poisson.md"
-        path.write_text(table, encoding="utf-8")
-        print(f"wrote {path}")
+        write(table, out, "poisson.md")
     return figures
-
-
-def markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """A table that reads well both in a terminal and as Markdown."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = [head, tuple("-" * (w - 1) + ":" for w in widths), *rows]
-    padded = [[entry.rjust(w) for entry, w in zip(line, widths, strict=True)] for line in lines]
-    return "".join(f"| {' | '.join(line)} |\n" for line in padded)
 
 
 def draw(out: str, V: FunctionSpace, u: Tensor) -> None:

@@ -11,7 +11,6 @@ Source of the peer: Gustafsson and McBain, scikit-fem, Journal of Open Source So
 """
 
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +21,7 @@ import torch
 from skfem.models.poisson import laplace
 from torch import Tensor
 
+from examples.benchmarks.timing import timed
 from examples.command_line import run
 from fem import Energy, FunctionSpace, Lagrange, unit_square
 
@@ -68,12 +68,6 @@ def difference(cells: int, degree: int) -> float:
 def order(points: np.ndarray) -> np.ndarray:
     """The permutation that sorts points by their coordinates, up to round-off."""
     return np.lexsort(np.round(points, 9).T)
-
-
-def timed(function: Callable[[], Any]) -> tuple[float, Any]:
-    start = time.perf_counter()
-    result = function()
-    return time.perf_counter() - start, result
 
 
 def main(cells: int = 256, degree: int = 2, repeats: int = 7) -> dict[str, float]:

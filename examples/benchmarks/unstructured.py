@@ -14,7 +14,6 @@ and Southworth, PyAMG, Journal of Open Source Software 8, 2023.
 """
 
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,6 +24,7 @@ import skfem
 import torch
 from torch import Tensor
 
+from examples.benchmarks.timing import Clock
 from examples.command_line import run
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, Mesh
 from solvers import AlgebraicMultigrid
@@ -50,17 +50,6 @@ def delaunay(dim: int, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 def diffusivity(a: float, x: Any, sin: Callable, cos: Callable) -> Any:
     return 1 + a * sin(3 * x[0]) * cos(5 * x[1])
-
-
-class Clock:
-    """Seconds since it was last read."""
-
-    def __init__(self):
-        self.start = time.perf_counter()
-
-    def read(self) -> float:
-        start, self.start = self.start, time.perf_counter()
-        return self.start - start
 
 
 def density(x: Tensor, u: Tensor, grad_u: Tensor, nu: Tensor) -> Tensor:

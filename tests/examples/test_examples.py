@@ -18,6 +18,7 @@ from examples import (
     poisson,
     shape,
 )
+from examples.benchmarks import adjoint, batch, energy, scaling, solve, timing
 
 pytest.importorskip("matplotlib").use("Agg")
 
@@ -108,6 +109,53 @@ def test_unstructured_benchmark_compares_equal_solutions() -> None:
     assert max(value for name, value in figures.items() if "difference" in name) < 1e-6
 
 
+def test_energy_benchmark_compares_equal_energies_and_gradients(tmp_path: Path) -> None:
+    small = {"nodes": 13, "items": 2, "repeats": 1, "megabytes": 1, "policy": "never", "out": str(tmp_path)}
+    for dim, degree in ((2, 1), (2, 2), (3, 1)):
+        figures = energy.main(dim=dim, degree=degree, **small)
+        assert max(value for name, value in figures.items() if "difference" in name) < 1e-5
+        assert ("one by one" in figures) == (degree == 1)
+    assert (tmp_path / "energy_2d_degree_2.md").exists()
+
+
+def test_solve_benchmark_asks_everybody_for_the_same_residual(tmp_path: Path) -> None:
+    pytest.importorskip("pyamg")
+    figures = solve.main(square=(24,), cube=(6,), repeats=1, policy="never", out=str(tmp_path))
+    assert {"24² ritz", "24² ritz, linear", "24² PyAMG", "24² SciPy"} <= figures.keys()
+    assert max(value for name, value in figures.items() if name.endswith("residual")) < 1e-8
+    for size in ("24²", "6³"):
+        assert figures[f"{size} constant fast diagonalisation backward error"] < 1e-15
+        assert figures[f"{size} ritz, linear iterations"] <= 12
+    assert (tmp_path / "solve.md").exists()
+
+
+def test_batch_benchmark_compares_equal_solutions() -> None:
+    figures = batch.main(square=(12,), items=3, repeats=1, policy="never")
+    assert figures["12² difference"] < 1e-8
+    assert figures["12² residual"] < 1e-8
+
+
+def test_adjoint_benchmark_differentiates_exactly() -> None:
+    figures = adjoint.main(square=(16,), cube=(6,), repeats=1, memory=0, policy="never")
+    for size in ("16²", "6³"):
+        assert figures[f"{size} euler"] < 1e-7
+        assert figures[f"{size} warm residual"] < 2 * figures[f"{size} again residual"] < 2e-8
+
+
+def test_scaling_benchmark(tmp_path: Path) -> None:
+    """One grid in a process of its own."""
+    figures = scaling.main(square=(16,), cube=(4,), repeats=1, policy="never", out=str(tmp_path))
+    assert figures["16² residual"] < 1e-8
+    assert figures["4³ unknowns"] == 125
+    assert figures["16² bytes"] >= 0
+    assert {path.name for path in tmp_path.iterdir()} == {"scaling.png", "scaling.md"}
+
+
+def test_benchmarks_leave_out_peers_that_are_not_installed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert timing.peer("no_such_solver") is None
+    assert capsys.readouterr().out == "no_such_solver is not installed: left out\n"
+
+
 def test_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Options and their help come from the signature and the docstring of `main`; unknown ones are refused."""
     monkeypatch.setattr(sys, "argv", ["poisson", "--cells", "4", "6", "--degrees", "2"])
@@ -116,7 +164,7 @@ def test_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     assert "| 4² |" in printed.replace("  ", " ").replace("  ", " ")
     assert "6²" in printed
     examples = (advection_diffusion, elasticity, inverse, l_shape, network, neumann_robin, p_laplace, poisson, shape)
-    for example in examples:
+    for example in (*examples, adjoint, batch, energy, scaling, solve):
         monkeypatch.setattr(sys, "argv", ["example", "--help"])
         with pytest.raises(SystemExit, match="0"):
             command_line.run(example.main)
