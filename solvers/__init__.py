@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from solvers.linear import CG, Jacobi
     from solvers.minimization import minimize, solve
     from solvers.multigrid import Multigrid
-    from solvers.newton import Newton
+    from solvers.newton import Newton, forget
     from solvers.solution import ConvergenceError, Solution, Status
 
 _HOME = {
@@ -22,7 +22,7 @@ _HOME = {
     "solvers.linear": ("CG", "Jacobi"),
     "solvers.minimization": ("minimize", "solve"),
     "solvers.multigrid": ("Multigrid",),
-    "solvers.newton": ("Newton",),
+    "solvers.newton": ("Newton", "forget"),
     "solvers.solution": ("ConvergenceError", "Solution", "Status"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
@@ -40,6 +40,7 @@ __all__ = [
     "Newton",
     "Solution",
     "Status",
+    "forget",
     "minimize",
     "solve",
 ]

@@ -172,6 +172,11 @@ def chosen(items: Tensor, state: State, other: State) -> State:
 _recent: list[tuple[int | None, LinearMethod, Prepared]] = []
 
 
+def forget() -> None:
+    """Let go of the factorisation or hierarchy that the last solve left for the next one with the same matrix."""
+    _recent.clear()
+
+
 def recent(system: System, linear: LinearMethod) -> Prepared | None:
     """What the last solve of all prepared, if the matrix is still the same: time steps and new loads need no other.
 

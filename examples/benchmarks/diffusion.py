@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, unit_cube, unit_square
 from fem.parameters import Parameter
-from solvers import Multigrid, Newton, Solution, minimize
+from solvers import Multigrid, Newton, Solution, forget, minimize
 
 RTOL = 1e-8
 # Newton's method hands 0.3 of its own tolerance on, relative to all contributions: from u = 0 these are b alone.
@@ -49,7 +49,8 @@ class Problem:
         return nu[0] if items is None else nu
 
     def solve(self, nu: Tensor, initial: Tensor | None = None, method: Newton = METHOD) -> Solution:
-        """From nodal values of ν to u."""
+        """From nodal values of ν to u, as if nothing were known from the solve before."""
+        forget()
         return minimize(self.energy, (self.space.function(nu), 1.0), initial, method)
 
     @torch.no_grad()

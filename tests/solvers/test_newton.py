@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MeanZero, MixedSpace, WeakForm, unit_interval, unit_square
-from solvers import CG, ConvergenceError, Direct, Multigrid, Newton, Status, minimize, solve
+from solvers import CG, ConvergenceError, Direct, Multigrid, Newton, Status, forget, minimize, solve
 
 METHODS = pytest.mark.parametrize("method", [Direct("superlu"), Direct(), CG()], ids=["superlu", "direct", "cg"])
 
@@ -305,4 +305,7 @@ def test_a_new_load_needs_no_new_set_up_and_anything_else_does(V, clamped, metho
     V.mesh.nodes.mul_(2)  # the same numbers on another mesh
     doubled = minimize(energy, (field, 2.0), method=method)
     assert len(prepared) == 6
+    forget()
+    minimize(energy, (field, 2.0), method=method)
+    assert len(prepared) == 7
     assert float(doubled.value.max()) > 2 * float(first.value.max())
