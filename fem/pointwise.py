@@ -128,8 +128,8 @@ class Recorder(TorchDispatchMode):
     def __init__(self, dtype: torch.dtype):
         super().__init__()
         self.builder, self.table = Builder(dtype), {}
-        self.made: set[int] = set()  # memory that belongs to the trace
-        self.written: set[int] = set()  # memory with entries in the table
+        self.made: set[int | None] = set()  # memory that belongs to the trace
+        self.written: set[int | None] = set()  # memory with entries in the table
         self.alive: list[Tensor] = []  # keeps memory from serving another tensor meanwhile
 
     @classmethod

@@ -9,6 +9,7 @@ points, directions or local basis functions, so every operation runs over contig
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from math import prod
 from typing import Any
@@ -20,8 +21,10 @@ from torch import Tensor
 from fem.cells import interval
 from fem.lagrange import lagrange_element
 from fem.quadrature import quadrature
+from fem.space import sum_of
 
 Row = tuple[float, ...]
+Tables = list[tuple[list[Row], list[Row]]]
 
 
 @dataclass(frozen=True)
@@ -43,15 +46,17 @@ class GridRule:
     def key(self) -> Hashable:
         return self.cells, self.lower, self.spacing, self.points
 
-    def tables(self, degree: int) -> list[tuple[list[Row], list[Row]]]:
-        """For each axis the basis functions and their derivatives (per unit of length) at the points, "q a"."""
+    def tables(self, degree: int) -> Tables:
+        """For each axis the basis functions and their derivatives (per unit of length) at the points, "q a".
+
+        Rows that differ by round-off are the same one: slopes of degree 1 do not differ between points.
+        """
         line = torch.tensor(self.points, dtype=torch.float64)[:, None]
         tabulation = lagrange_element(interval, degree).tabulate(line, 1)
         assert tabulation.grad is not None
         # VTK numbers both ends before the interior.
         order = [0, *range(2, degree + 1), 1]
         value, slope = tabulation.value[0][:, order], tabulation.grad[0, :, order, 0]
-        rows = lambda t: [tuple(row) for row in t.tolist()]  # noqa: E731
         return [(rows(value), rows(slope / h)) for h in self.spacing]
 
     def coordinates(self, axis: int, q: int, like: Tensor) -> Float[Tensor, "..."]:
@@ -62,25 +67,31 @@ class GridRule:
 
 def grid_rule(space: Any) -> GridRule:
     """The rule with which a space over a uniform grid integrates."""
-    mesh, (domain,) = space.mesh, space.domains()
-    dim = mesh.dim
-    rule = quadrature(interval, space.quadrature_degree)
-    line = rule.points[:, 0].tolist()
+    mesh = space.mesh
     lower, upper = mesh.box.corners.tolist()
-    spacing = tuple((b - a) / n for a, b, n in zip(lower, upper, mesh.grid, strict=True))
-    points = domain.points.detach().double().cpu()
+    return rule_on_box(mesh.blocks[0].cell.name, tuple(mesh.grid), tuple(lower), tuple(upper), space.quadrature_degree)
+
+
+@lru_cache(maxsize=64)
+def rule_on_box(
+    cell: str, cells: tuple[int, ...], lower: tuple[float, ...], upper: tuple[float, ...], degree: int
+) -> GridRule:
+    rule, points = quadrature(interval, degree), quadrature(cell, degree).points
+    line = rule.points[:, 0].tolist()
+    spacing = tuple((b - a) / n for a, b, n in zip(lower, upper, cells, strict=True))
     weights, order = {}, {}
-    for q in product(range(len(line)), repeat=dim):
+    for q in product(range(len(line)), repeat=len(cells)):
         position = torch.tensor([line[i] for i in q], dtype=torch.float64)
         weights[q] = prod(float(rule.weights[i]) for i in q) * prod(spacing)
         order[q] = int((points - position).abs().sum(1).argmin())
-    return GridRule(tuple(mesh.grid), tuple(lower), spacing, tuple(line), weights, order)
+    return GridRule(cells, lower, spacing, tuple(line), weights, order)
 
 
-def distinct(rows: list[Row]) -> list[int]:
-    """For each row of a table the first one equal to it: slopes of degree 1 are the same at all points."""
-    same = lambda a, b: all(abs(x - y) <= 1e-13 * abs(x) for x, y in zip(a, b, strict=True))  # noqa: E731
-    return [next(i for i, other in enumerate(rows) if same(row, other)) for row in rows]
+def rows(table: Float[Tensor, "q a"]) -> list[Row]:
+    """The rows of a table, the first of those that are equal up to round-off for all of them."""
+    table = table.masked_fill(table.abs() <= 1e-13 * table.abs().max(), 0.0)
+    close = (table[:, None] - table).abs().amax(-1) <= 1e-13 * table.abs().max()
+    return [tuple(table[int(same.nonzero()[0])].tolist()) for same in close]
 
 
 def along(image: Tensor, axis: int, row: Row, degree: int) -> Tensor:
@@ -89,9 +100,9 @@ def along(image: Tensor, axis: int, row: Row, degree: int) -> Tensor:
     cells = (image.shape[dim] - 1) // degree
     total = None
     for a, weight in enumerate(row):
-        index = (slice(None),) * dim + (slice(a, a + degree * (cells - 1) + 1, degree),)
-        part = image[index]
-        total = part * weight if total is None else torch.add(total, part, alpha=weight)
+        if weight:
+            part = image[(slice(None),) * dim + (slice(a, a + degree * (cells - 1) + 1, degree),)]
+            total = part * weight if total is None else torch.add(total, part, alpha=weight)
     assert total is not None
     return total
 
@@ -115,56 +126,44 @@ def back_along(parts: list[Tensor | None], axis: int, degree: int) -> Tensor:
 class Interpolation:
     """One component of a field at quadrature points, computed when asked for; `at(q, axis)` derives along an axis."""
 
-    def __init__(self, image: Tensor, tables: list[tuple[list[Row], list[Row]]], degree: int):
-        self.image, self.tables, self.degree = image, tables, degree
-        self.canonical = [tuple(distinct(rows) for rows in pair) for pair in tables]
-        self.known: dict[Hashable, Tensor] = {}
+    def __init__(self, image: Tensor, tables: Tables, degree: int):
+        self.tables, self.degree = tables, degree
+        self.known: dict[tuple[Row, ...], Tensor] = {(): image}
 
     def at(self, q: tuple[int, ...], derived: int | None = None) -> Tensor:
-        return self._reduced(tuple((self.canonical[k][k == derived][i], k == derived) for k, i in enumerate(q)))
+        return self._reduced(chain(self.tables, q, derived))
 
-    def _reduced(self, done: tuple[tuple[int, bool], ...]) -> Tensor:
-        if not done:
-            return self.image
-        if done not in self.known:
-            axis, (q, derived) = len(done) - 1, done[-1]
-            row = self.tables[axis][derived][q]
-            self.known[done] = along(self._reduced(done[:-1]), axis, row, self.degree)
-        return self.known[done]
+    def _reduced(self, key: tuple[Row, ...]) -> Tensor:
+        if key not in self.known:
+            self.known[key] = along(self._reduced(key[:-1]), len(key) - 1, key[-1], self.degree)
+        return self.known[key]
+
+
+def chain(tables: Tables, q: tuple[int, ...], derived: int | None) -> tuple[Row, ...]:
+    """What interpolates to point q along each axis, and derives along one."""
+    return tuple(tables[k][k == derived][i] for k, i in enumerate(q))
 
 
 def scatter(
-    fluxes: dict[tuple[tuple[int, ...], int | None], Tensor],
-    tables: list[tuple[list[Row], list[Row]]],
-    degree: int,
-    magnitude: bool = False,
+    fluxes: dict[tuple[tuple[int, ...], int | None], Tensor], tables: Tables, degree: int, magnitude: bool = False
 ) -> Tensor:
     """The image of what multiplies a field (axis None) and its derivatives at all points: the transpose of `at`.
 
     With `magnitude`, of absolute values.
     """
-    layer: dict[Any, list[Tensor]] = {}
+    layer: dict[tuple[Row, ...], list[Tensor]] = {}
     for (q, derived), flux in fluxes.items():
-        key = tuple((distinct(tables[k][k == derived])[i], k == derived) for k, i in enumerate(q))
-        layer.setdefault(key, []).append(flux.abs() if magnitude else flux)
+        layer.setdefault(chain(tables, q, derived), []).append(flux.abs() if magnitude else flux)
     for axis in reversed(range(len(tables))):
-        below: dict[Any, list[list[Tensor]]] = {}
+        below: dict[tuple[Row, ...], list[list[Tensor]]] = {}
         for key, terms in layer.items():
-            total = terms[0]
-            for term in terms[1:]:
-                total = total + term
-            q, derived = key[-1]
-            row = tables[axis][derived][q]
-            parts = below.setdefault(key[:-1], [[] for _ in row])
-            for a, weight in enumerate(row):
-                parts[a].append(total * (abs(weight) if magnitude else weight))
-        layer = {}
-        for key, parts in below.items():
-            summed = []
-            for terms in parts:
-                total = terms[0]
-                for term in terms[1:]:
-                    total = total + term
-                summed.append(total)
-            layer[key] = [back_along(summed, axis, degree)]
+            total = sum_of(terms)
+            parts = below.setdefault(key[:-1], [[] for _ in key[-1]])
+            for part, weight in zip(parts, key[-1], strict=True):
+                if weight:
+                    part.append(total * (abs(weight) if magnitude else weight))
+        layer = {
+            key: [back_along([sum_of(terms) if terms else None for terms in parts], axis, degree)]
+            for key, parts in below.items()
+        }
     return layer[()][0]

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from fem import FunctionSpace, Lagrange, box
-from fem.strided import Interpolation, distinct, grid_rule, scatter
+from fem.strided import Interpolation, grid_rule, rows, scatter
 from tests.problems import polynomial
 
 CELLS = {1: (5,), 2: (3, 4), 3: (2, 3, 2)}
@@ -93,4 +93,6 @@ def test_values_are_shared_between_points() -> None:
     (a, b) = range(2)
     assert found.at((a, a), 0) is found.at((b, a), 0)
     assert found.at((a, a), 0) is not found.at((a, b), 0)
-    assert distinct([(1.0, 2.0), (1.0, 2.0 + 1e-15), (0.0, 1.0)]) == [0, 0, 2]
+    first, second, third = rows(torch.tensor([[1.0, 2.0, 1e-17], [1.0, 2.0 + 1e-15, 0.0], [0.0, 1.0, 0.0]]).double())
+    assert first == second == (1.0, 2.0, 0.0)
+    assert third == (0.0, 1.0, 0.0)
