@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fem.energy import Energy, WeakForm
     from fem.errors import MeshError
     from fem.grids import box, unit_cube, unit_interval, unit_square
+    from fem.kernel import compilation
     from fem.lagrange import Lagrange
     from fem.mesh import Mesh
     from fem.mesh_files import read_mesh
@@ -27,6 +28,7 @@ _HOME = {
     "fem.energy": ("Energy", "WeakForm"),
     "fem.errors": ("MeshError",),
     "fem.grids": ("box", "unit_cube", "unit_interval", "unit_square"),
+    "fem.kernel": ("compilation",),
     "fem.lagrange": ("Lagrange",),
     "fem.mesh": ("Mesh",),
     "fem.mesh_files": ("read_mesh",),
@@ -52,6 +54,7 @@ __all__ = [
     "WeakForm",
     "box",
     "by_cell_tag",
+    "compilation",
     "gradient",
     "h1_error",
     "integrate",

@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fem.compilation import Kernel
 from fem.fingerprint import cached
+from fem.kernel import Kernel
 from fem.pointwise import directional, hessian, trace, value_and_gradient
 from fem.programs import Program, UntraceableError
 from fem.strided import GridRule, Interpolation, grid_rule, scatter

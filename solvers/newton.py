@@ -165,8 +165,9 @@ def chosen(items: Tensor, state: State, other: State) -> State:
     """One state for some items, another for the rest."""
     if bool(items.all()):
         return state
-    pick = lambda a, b: None if a is None else torch.where(per_item(items, a), a, b)  # noqa: E731
-    return State(*(pick(a, b) for a, b in zip(vars(state).values(), vars(other).values(), strict=True)))
+    pick = lambda a, b: torch.where(per_item(items, a), a, b)  # noqa: E731
+    value = None if state.value is None else pick(state.value, other.value)
+    return State(value, pick(state.residual, other.residual), pick(state.magnitude, other.magnitude))
 
 
 _recent: list[tuple[int | None, LinearMethod, Prepared]] = []

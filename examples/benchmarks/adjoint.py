@@ -15,7 +15,7 @@ from examples.benchmarks.diffusion import RTOL, Problem, label, problem
 from examples.benchmarks.scaling import measure
 from examples.benchmarks.timing import alone, interleaved, seconds, table, use_threads
 from examples.command_line import run, write
-from fem.compilation import compilation
+from fem import compilation
 from solvers import Multigrid, Newton
 
 HEAD = ("cells", "forward", "with gradient", "ratio", "Euler's identity", "repeated", "warm start", "ratio")

@@ -12,7 +12,7 @@ import scipy.sparse.linalg
 from examples.benchmarks.diffusion import label, problem
 from examples.benchmarks.timing import interleaved, seconds, table, use_threads
 from examples.command_line import run, write
-from fem.compilation import compilation
+from fem import compilation
 
 HEAD = ("cells", "items", "ritz", "SciPy", "ratio", "relative residual", "difference")
 

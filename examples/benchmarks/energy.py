@@ -19,8 +19,7 @@ from torch.nn.functional import conv2d, conv3d
 
 from examples.benchmarks.timing import Clock, adder, alone, interleaved, seconds, table, timed, use_threads
 from examples.command_line import run, write
-from fem import Energy, FunctionSpace, Lagrange, unit_cube, unit_square
-from fem.compilation import compilation
+from fem import Energy, FunctionSpace, Lagrange, compilation, unit_cube, unit_square
 
 Gradient = tuple[Tensor, Tensor]
 HEAD = ("", "time", "× floor", "× fused", "difference")

@@ -15,7 +15,7 @@ import torch
 from examples.benchmarks.diffusion import label, problem
 from examples.benchmarks.timing import alone, available_memory, peak_memory, seconds, table, timed, use_threads
 from examples.command_line import run, save, write
-from fem.compilation import compilation
+from fem import compilation
 
 HEAD = ("cells", "unknowns", "time", "time per unknown", "memory per unknown", "relative residual")
 

@@ -22,7 +22,7 @@ import torch
 from examples.benchmarks.diffusion import RTOL, Problem, label, problem
 from examples.benchmarks.timing import Clock, interleaved, peer, seconds, table, use_threads
 from examples.command_line import run, write
-from fem.compilation import compilation
+from fem import compilation
 from fem.parameters import Parameter
 from solvers import FastDiagonalization, Multigrid
 from solvers.system import LinearMethod, System
