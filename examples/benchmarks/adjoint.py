@@ -54,7 +54,7 @@ def main(
     Returns:
         "512² forward", "512² with gradient", "512² again" and "512² warm" in seconds, "512² ratio" of the second over
         the first, "512² warm ratio" of the fourth over the third, "512² euler" and "512² … residual"; with `memory`
-        "512² forward bytes" and "512² with gradient bytes".
+        "512² forward bytes" and "512² with gradient bytes", per unknown.
     """
     use_threads(threads)
     figures: dict[str, float] = {}
