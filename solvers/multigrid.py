@@ -64,6 +64,7 @@ class Multigrid:
 class PreparedMultigrid:
     exact = False
 
+    @torch.no_grad()
     def __init__(self, system: System, method: Multigrid):
         stencil, space = check_stencil(system), system.lowered.space
         assert isinstance(space, FunctionSpace)
@@ -89,6 +90,7 @@ class PreparedMultigrid:
         v = v.expand(*self.system.batch, *space.shape)
         return v.reshape(self.grid.batch, -1, self.grid.components)
 
+    @torch.no_grad()
     def precondition(self, r: Tensor) -> Tensor:
         """One cycle: z ≈ H⁻¹ r, for dofs."""
         top, flat = self.hierarchy.levels[0], self.flat(r)
@@ -99,6 +101,7 @@ class PreparedMultigrid:
         size = size * per_item(self.hierarchy.scale, flat)
         return (self.grid.unpack(top.solution, r.dtype) * size).reshape(r.shape)
 
+    @torch.no_grad()
     def solve(self, rhs: Tensor, atol: Tensor | None = None, transpose: bool = False) -> Tensor:
         """x with ‖b − H x‖ ≤ max(rtol ‖b‖, atol); items whose curvature turns negative stop there and are flagged."""
         system, grid, top = self.system, self.grid, self.hierarchy.levels[0]

@@ -69,6 +69,7 @@ class System:
         v = self.lowered.constraint.project(v, self.lowered.data)
         return v if self.fixed is None else v.masked_fill(self.fixed, 0)
 
+    @torch.no_grad()
     def apply(self, v: Float[Tensor, "..."]) -> Tensor:
         """H v: by its stencil on grids, elsewhere by sparse products, item by item."""
         shape = self.lowered.space.shape
@@ -83,6 +84,7 @@ class System:
         return self.project(products.reshape(*self.batch, *shape))
 
     @cached_property
+    @torch.no_grad()
     def stencil(self) -> Stencil | None:
         """The matrices of energies over Lagrange spaces on grids, the identity at fixed dofs; None elsewhere."""
         space = self.lowered.space
@@ -98,6 +100,7 @@ class System:
         return stencil
 
     @cached_property
+    @torch.no_grad()
     def product(self) -> Product:
         """The stencil's product between two buffers of its own."""
         assert self.stencil is not None
