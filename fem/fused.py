@@ -21,9 +21,9 @@ from fem.fingerprint import cached
 from fem.kernel import Kernel
 from fem.pointwise import directional, hessian, trace, value_and_gradient
 from fem.programs import Program, UntraceableError
-from fem.strided import GridRule, Interpolation, grid_rule, scatter
+from fem.strided import GridRule, Interpolation, add_types, grid_rule, node_types, scatter, split_types
 
-CHUNK = 2**15  # cells of one sweep on a CPU: temporaries stay in the caches
+CHUNK = 2**17  # cells of one sweep on a CPU, for double precision: temporaries stay in the caches
 CHUNK_DEVICE = 2**24  # elsewhere: temporaries stay small beside the fields
 
 
@@ -147,7 +147,8 @@ class Integrand:
             for kind in results:
                 for i, result in zip(wrt, kind, strict=True):
                     for entry in range(prod(self.inputs[i].shape)):
-                        layout.add(self.inputs[i], result, chunk, entry, next(parts))
+                        count = self.inputs[i].degree ** len(layout.cells) if self.inputs[i].kind == "field" else 1
+                        layout.add(self.inputs[i], result, chunk, entry, [next(parts) for _ in range(count)])
         found = [[layout.shaped(self.inputs[i], r) for i, r in zip(wrt, kind, strict=True)] for kind in results]
         slopes, magnitudes, *_ = [*found, [], []]
         return total.reshape(layout.batch), slopes, magnitudes
@@ -232,7 +233,11 @@ class Layout:
         items, layers = chunk
         some = lambda t, axis: t if t.shape[axis] == 1 else t.narrow(axis, items.start, items.stop - items.start)  # noqa: E731
         degrees = [i.degree for i in self.inputs if i.kind == "field" for _ in range(prod(i.shape))]
-        fields = [some(f, 0)[:, nodes(layers, p)] for f, p in zip(self.fields, degrees, strict=True)]
+        fields = [
+            part
+            for f, p in zip(self.fields, degrees, strict=True)
+            for part in split_types(some(f, 0)[:, nodes(layers, p)], p, len(self.cells))
+        ]
         constants = [some(c, 0) for c in self.constants]
         points = [some(p, 2)[:, :, :, layers] for p in self.points]
         last, lines = len(self.cells) - 1, []
@@ -250,14 +255,14 @@ class Layout:
             return self.like.new_zeros(entries, self.size)
         return self.like.new_zeros(entries, len(self.rule.weights), self.size, *self.cells)
 
-    def add(self, given: Input, result: Tensor, chunk: Chunk, entry: int, part: Tensor) -> None:
+    def add(self, given: Input, result: Tensor, chunk: Chunk, entry: int, parts: list[Tensor]) -> None:
         items, layers = chunk
         if given.kind == "field":
-            result[entry, items, nodes(layers, given.degree)] += part
+            add_types(result[entry, items, nodes(layers, given.degree)], parts, given.degree, len(self.cells))
         elif given.kind == "constant":
-            result[entry, items] += part
+            result[entry, items] += parts[0]
         else:
-            result[entry, :, items, layers] = part
+            result[entry, :, items, layers] = parts[0]
 
     def shaped(self, given: Input, result: Tensor) -> Tensor:
         """A derivative as the input is shaped, with the full batch."""
@@ -360,24 +365,33 @@ class Sweep:
         value = like.new_zeros(shape[0]) if total is None else total.flatten(1).sum(1)
         return [
             value,
-            *[self.spread(i, f, size, shape, like) for size in self.scatters for (i, _), f in fluxes.items()],
+            *[
+                part
+                for size in self.scatters
+                for (i, _), f in fluxes.items()
+                for part in self.spread(i, f, size, shape, like)
+            ],
         ]
 
-    def spread(self, i: int, fluxes: dict[Any, Tensor], size: bool, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    def spread(
+        self, i: int, fluxes: dict[Any, Tensor], size: bool, shape: tuple[int, ...], like: Tensor
+    ) -> list[Tensor]:
         """A derivative with respect to one entry of an input from what multiplies its values and slopes at points."""
         given = self.inputs[i]
         if given.kind == "field":
-            if not fluxes:
-                return like.new_zeros(shape[0], *[given.degree * n + 1 for n in shape[1:]])
-            return scatter(fluxes, self.tables[given.degree], given.degree, size)
+            parts = scatter(fluxes, self.tables[given.degree], given.degree, size) if fluxes else {}
+            return [
+                parts[kind] if kind in parts else like.new_zeros(shape[0], *vertices_of(kind, shape[1:]))
+                for kind in node_types(given.degree, self.dim)
+            ]
         at_points = {self.rule.order[q]: f for (q, _), f in fluxes.items()}
         if given.kind == "points":
             zero = like.new_zeros(shape)
-            return torch.stack([at_points.get(k, zero) for k in range(len(self.rule.weights))])
+            return [torch.stack([at_points.get(k, zero) for k in range(len(self.rule.weights))])]
         total = like.new_zeros(shape[0])
         for flux in at_points.values():
             total = total + flux.flatten(1).sum(1)
-        return total
+        return [total]
 
     def second_derivatives(
         self, fields: list[Tensor], constants: list[Tensor], points: list[Tensor], lines: list[Tensor]
@@ -423,14 +437,20 @@ class Sweep:
         return range(prod(self.inputs[i].shape) * (self.dim if order else 1))
 
     def interpolations(self, fields: list[Tensor]) -> list[Interpolation]:
-        return [Interpolation(f, self.tables[p], p) for f, p in zip(fields, self.degrees, strict=True)]
+        parts = iter(fields)
+        return [Interpolation([next(parts) for _ in node_types(p, self.dim)], self.tables[p], p) for p in self.degrees]
 
     def chunk_shape(
         self, fields: list[Tensor], constants: list[Tensor], points: list[Tensor]
     ) -> tuple[tuple[int, ...], Tensor]:
         """ "b nz ny nx" of the cells of a chunk, and a tensor of the right type."""
         b = max(t.shape[0] for t in [*fields, *constants, *[p[0, 0] for p in points]])
-        return (b, *[(n - 1) // self.degrees[0] for n in fields[0].shape[1:]]), fields[0]
+        return (b, *[n - 1 for n in fields[0].shape[1:]]), fields[0]  # the first type of nodes are vertices
+
+
+def vertices_of(kind: tuple[int, ...], cells: Sequence[int]) -> list[int]:
+    """How many nodes of a type there are along each axis."""
+    return [n + (t == 0) for n, t in zip(cells, kind, strict=True)]
 
 
 def flat_items(values: Sequence[Any]) -> list[Any]:

@@ -4,7 +4,8 @@
     back:     U[a::p] += Σ_q T[q, a] Y[q]           its transpose
 
 with T the basis functions or their derivatives at the points of a one-dimensional rule. No array has an axis for
-points, directions or local basis functions, so every operation runs over contiguous memory.
+points, directions or local basis functions, and nodes of one type, U[t::p], lie side by side (of degree p there are
+pᵈ), so every operation runs over contiguous memory.
 """
 
 from collections.abc import Hashable
@@ -94,49 +95,72 @@ def rows(table: Float[Tensor, "q a"]) -> list[Row]:
     return [tuple(table[int(same.nonzero()[0])].tolist()) for same in close]
 
 
-def along(image: Tensor, axis: int, row: Row, degree: int) -> Tensor:
-    """Σ_a row[a] U[a::p] along axis x, y or z (0, 1, 2) of an image "… nz ny nx"."""
+def split_types(image: Tensor, degree: int, dim: int) -> list[Tensor]:
+    """The nodes of each type, those at the same position in all cells, as contiguous images; slowest axis first.
+
+    Degree 1 has one type, the vertices. Of others, the images have one entry more along axes where they hold vertices.
+    """
+    if degree == 1:
+        return [image]
+    return [image[(..., *(slice(t, None, degree) for t in kind))].contiguous() for kind in node_types(degree, dim)]
+
+
+def add_types(image: Tensor, parts: list[Tensor], degree: int, dim: int) -> None:
+    """Add images of types to an image of all nodes."""
+    for kind, part in zip(node_types(degree, dim), parts, strict=True):
+        image[(..., *(slice(t, None, degree) for t in kind))] += part
+
+
+def node_types(degree: int, dim: int) -> list[tuple[int, ...]]:
+    return list(product(range(degree), repeat=dim))
+
+
+def cells_at(image: Tensor, axis: int, end: int) -> Tensor:
+    """The vertices at the lower (0) or upper (1) end of each cell along axis x, y or z (0, 1, 2)."""
     dim = image.ndim - 1 - axis
-    cells = (image.shape[dim] - 1) // degree
-    total = None
-    for a, weight in enumerate(row):
-        if weight:
-            part = image[(slice(None),) * dim + (slice(a, a + degree * (cells - 1) + 1, degree),)]
-            total = part * weight if total is None else torch.add(total, part, alpha=weight)
-    assert total is not None
-    return total
+    return image.narrow(dim, end, image.shape[dim] - 1)
 
 
-def back_along(parts: list[Tensor | None], axis: int, degree: int) -> Tensor:
-    """The transpose: U with U[a::p] += parts[a]."""
-    first = next(p for p in parts if p is not None)
+def back_on_vertices(lower: Tensor | None, upper: Tensor | None, axis: int) -> Tensor:
+    """The transpose: what cells send to their lower and upper ends, summed at vertices."""
+    parts = [(p, side) for p, side in ((lower, (0, 1)), (upper, (1, 0))) if p is not None]
+    if torch.compiler.is_compiling():
+        return sum_of(torch.nn.functional.pad(p, (0, 0) * axis + side) for p, side in parts)
+    first, _ = parts[0]
     dim = first.ndim - 1 - axis
-    cells = first.shape[dim]
-    if degree == 1 and torch.compiler.is_compiling():
-        pads = [[0, 0] * axis + side for side in ([0, 1], [1, 0])]
-        padded = [torch.nn.functional.pad(p, pad) for p, pad in zip(parts, pads, strict=True) if p is not None]
-        return padded[0] if len(padded) == 1 else padded[0] + padded[1]
-    total = first.new_zeros(*first.shape[:dim], degree * cells + 1, *first.shape[dim + 1 :])
-    for a, part in enumerate(parts):
-        if part is not None:
-            total[(slice(None),) * dim + (slice(a, a + degree * (cells - 1) + 1, degree),)] += part
+    total = first.new_zeros(*first.shape[:dim], first.shape[dim] + 1, *first.shape[dim + 1 :])
+    for part, (start, _) in parts:
+        total.narrow(dim, start, first.shape[dim]).add_(part)
     return total
 
 
 class Interpolation:
-    """One component of a field at quadrature points, computed when asked for; `at(q, axis)` derives along an axis."""
+    """One component of a field, given by types, at quadrature points: computed when asked for.
 
-    def __init__(self, image: Tensor, tables: Tables, degree: int):
+    `at(q)` is the value at point q of every cell, `at(q, axis)` the derivative along an axis.
+    """
+
+    def __init__(self, types: list[Tensor], tables: Tables, degree: int):
         self.tables, self.degree = tables, degree
-        self.known: dict[tuple[Row, ...], Tensor] = {(): image}
+        kinds = node_types(degree, len(tables))
+        self.known: dict[Any, Tensor] = {((), kind): image for kind, image in zip(kinds, types, strict=True)}
 
     def at(self, q: tuple[int, ...], derived: int | None = None) -> Tensor:
-        return self._reduced(chain(self.tables, q, derived))
+        return self._reduced(chain(self.tables, q, derived), ())
 
-    def _reduced(self, key: tuple[Row, ...]) -> Tensor:
-        if key not in self.known:
-            self.known[key] = along(self._reduced(key[:-1]), len(key) - 1, key[-1], self.degree)
-        return self.known[key]
+    def _reduced(self, key: tuple[Row, ...], kind: tuple[int, ...]) -> Tensor:
+        """Interpolated along the first axes, for nodes of one kind along the others."""
+        if (key, kind) not in self.known:
+            axis, total = len(key) - 1, None
+            for a, weight in enumerate(key[-1]):
+                if weight:
+                    end, t = divmod(a, self.degree)
+                    part = self._reduced(key[:-1], (*kind, t))
+                    part = part if t else cells_at(part, axis, end)
+                    total = part * weight if total is None else torch.add(total, part, alpha=weight)
+            assert total is not None
+            self.known[key, kind] = total
+        return self.known[key, kind]
 
 
 def chain(tables: Tables, q: tuple[int, ...], derived: int | None) -> tuple[Row, ...]:
@@ -146,24 +170,28 @@ def chain(tables: Tables, q: tuple[int, ...], derived: int | None) -> tuple[Row,
 
 def scatter(
     fluxes: dict[tuple[tuple[int, ...], int | None], Tensor], tables: Tables, degree: int, magnitude: bool = False
-) -> Tensor:
-    """The image of what multiplies a field (axis None) and its derivatives at all points: the transpose of `at`.
+) -> dict[tuple[int, ...], Tensor]:
+    """What multiplies a field (axis None) and its derivatives at all points, sent to its nodes: the transpose of `at`.
 
-    With `magnitude`, of absolute values.
+    By types of nodes, those that get anything; with `magnitude`, of absolute values.
     """
-    layer: dict[tuple[Row, ...], list[Tensor]] = {}
+    layer: dict[Any, list[Tensor]] = {}
     for (q, derived), flux in fluxes.items():
-        layer.setdefault(chain(tables, q, derived), []).append(flux.abs() if magnitude else flux)
+        layer.setdefault((chain(tables, q, derived), ()), []).append(flux.abs() if magnitude else flux)
     for axis in reversed(range(len(tables))):
-        below: dict[tuple[Row, ...], list[list[Tensor]]] = {}
-        for key, terms in layer.items():
+        below: dict[Any, list[list[Tensor]]] = {}
+        for (key, kind), terms in layer.items():
             total = sum_of(terms)
-            parts = below.setdefault(key[:-1], [[] for _ in key[-1]])
+            parts = below.setdefault((key[:-1], kind), [[] for _ in key[-1]])
             for part, weight in zip(parts, key[-1], strict=True):
                 if weight:
                     part.append(total * (abs(weight) if magnitude else weight))
-        layer = {
-            key: [back_along([sum_of(terms) if terms else None for terms in parts], axis, degree)]
-            for key, parts in below.items()
-        }
-    return layer[()][0]
+        layer = {}
+        for (key, kind), parts in below.items():
+            ends = [sum_of(parts[a]) if parts[a] else None for a in (0, degree)]
+            if parts[0] or parts[degree]:
+                layer[key, (*kind, 0)] = [back_on_vertices(*ends, axis)]
+            for t in range(1, degree):
+                if parts[t]:
+                    layer[key, (*kind, t)] = [sum_of(parts[t])]
+    return {kind: terms[0] for (_, kind), terms in layer.items()}

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from fem import FunctionSpace, Lagrange, box
-from fem.strided import Interpolation, grid_rule, rows, scatter
+from fem.strided import Interpolation, add_types, grid_rule, node_types, rows, scatter, split_types
 from tests.problems import polynomial
 
 CELLS = {1: (5,), 2: (3, 4), 3: (2, 3, 2)}
@@ -19,7 +19,18 @@ def grid_space(dim: int, degree: int, **options) -> FunctionSpace:
 
 
 def interpolation(V: FunctionSpace, degree: int, image: Tensor) -> Interpolation:
-    return Interpolation(image, grid_rule(V).tables(degree), degree)
+    return Interpolation(split_types(image, degree, V.mesh.dim), grid_rule(V).tables(degree), degree)
+
+
+def joined(parts: dict[tuple[int, ...], Tensor], rule, degree: int) -> Tensor:
+    """The image of all nodes from those of each type."""
+    like = next(iter(parts.values()))
+    image = like.new_zeros(len(like), *[degree * n + 1 for n in rule.cells[::-1]])
+    for kind, part in parts.items():
+        add_types(
+            image, [part if k == kind else part.new_zeros(()) for k in node_types(degree, len(kind))], degree, len(kind)
+        )
+    return image
 
 
 def coordinates(rule, q: tuple[int, ...]) -> Tensor:
@@ -64,8 +75,8 @@ def test_scattering_is_the_transpose_of_interpolation(dim: int, degree: int, com
     fluxes = {key: random(2, *rule.cells[::-1]) for key in keys}
     with monkeypatch.context() as patch:
         patch.setattr(torch.compiler, "is_compiling", lambda: compiling)
-        image = scatter(fluxes, rule.tables(degree), degree)
-        sizes = scatter(fluxes, rule.tables(degree), degree, magnitude=True)
+        image = joined(scatter(fluxes, rule.tables(degree), degree), rule, degree)
+        sizes = joined(scatter(fluxes, rule.tables(degree), degree, magnitude=True), rule, degree)
     u = random(*image.shape)
     applied = interpolation(V, degree, u)
     total = sum((applied.at(*key) * flux).sum() for key, flux in fluxes.items())
@@ -81,8 +92,7 @@ def test_a_single_flux(dim: int, degree: int) -> None:
     """Where only one slope matters nothing else is needed."""
     rule = grid_rule(grid_space(dim, degree))
     (q, *_), flux = rule.weights, torch.ones(1, *rule.cells[::-1], dtype=torch.float64)
-    image = scatter({(q, dim - 1): flux}, rule.tables(degree), degree)
-    assert image.shape == (1, *[degree * n + 1 for n in rule.cells[::-1]])
+    image = joined(scatter({(q, dim - 1): flux}, rule.tables(degree), degree), rule, degree)
     assert image.sum().abs() < 1e-12  # slopes of a constant
 
 
