@@ -1,13 +1,14 @@
 """When kernels are compiled: never on their first runs, always once they have shown to be worth it.
 
 `torch.compile` costs seconds, and pays only for work that comes back. A kernel runs uncompiled until it has seen a fair
-amount of work, then it is compiled for the shape that it sees most; `compilation("always")` and `compilation("never")`
+amount of work in one shape, then it is compiled for that shape; `compilation("always")` and `compilation("never")`
 decide it by hand. Where no compiler is installed everything stays uncompiled, and one warning says so.
 """
 
+import types
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,8 +16,9 @@ import torch
 from torch import Tensor
 
 WORTH = 2**28  # numbers a kernel has read before it is compiled: some seconds of work
+MISSING = ("No working C++ compiler", "InvalidCxxCompiler", "triton installation", "TritonMissing")  # in error messages
 _policy = ["auto"]
-_broken: list[str] = []
+_missing: list[str] = []
 
 
 @contextmanager
@@ -41,26 +43,51 @@ class Kernel:
     """A function of lists of tensors that is compiled, shape by shape, when that pays."""
 
     def __init__(self, function: Callable[..., Any]):
-        self.function, self.compiled = function, torch.compile(function, dynamic=False, fullgraph=True)
-        self.work: Counter[Any] = Counter()
+        self.function, self.broken = function, False
+        self.work: Counter[Hashable] = Counter()
+        self.compiled: dict[Hashable, Callable[..., Any]] = {}
 
     def __call__(self, *lists: list[Tensor]) -> Any:
-        if _policy[0] == "never" or _broken or torch.compiler.is_compiling():
+        if _policy[0] == "never" or self.broken or _missing or torch.compiler.is_compiling():
             return self.function(*lists)
+        key = tuple((t.shape, t.dtype, t.device) for tensors in lists for t in tensors)
         if _policy[0] == "auto":
-            key = tuple((t.shape, t.dtype, t.device) for tensors in lists for t in tensors)
             self.work[key] += sum(t.numel() for tensors in lists for t in tensors)
             if self.work[key] < WORTH:
                 return self.function(*lists)
         try:
-            return self.compiled(*lists)
-        except Exception as error:  # a missing compiler shows as one of many kinds
-            if "ompiler" not in f"{type(error).__name__}{error}":
-                raise
-            _broken.append(str(error))
+            if key not in self.compiled:
+                self.compiled[key] = torch.compile(fresh(self.function), dynamic=False, fullgraph=True)
+            return self.compiled[key](*lists)
+        except Exception as error:  # PyTorch has many kinds
+            result = self.function(*lists)  # which raises what the function itself does wrong
+            self.give_up(error)
+            return result
+
+    def give_up(self, error: Exception) -> None:
+        """Stay uncompiled from now on; without a compiler everything does."""
+        self.broken, text = True, f"{type(error).__name__}: {error}"
+        if not any(sign in text for sign in MISSING):
+            warnings.warn(
+                f"a kernel stays uncompiled and slower, since `torch.compile` failed: {text.splitlines()[0]}",
+                stacklevel=3,
+            )
+        elif not _missing:
+            _missing.append(text)
             warnings.warn(
                 "kernels stay uncompiled and slower: `torch.compile` found no working C++ compiler. Install g++ or "
                 'clang, or say `compilation("never")`.',
-                stacklevel=2,
+                stacklevel=3,
             )
-            return self.function(*lists)
+
+
+def fresh(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function with code of its own: PyTorch compiles one piece of code a few times only."""
+    if isinstance(function, types.MethodType):
+        return types.MethodType(fresh(function.__func__), function.__self__)
+    if not isinstance(function, types.FunctionType):
+        return function
+    code = function.__code__.replace()
+    made = types.FunctionType(code, function.__globals__, None, function.__defaults__, function.__closure__)
+    made.__kwdefaults__ = function.__kwdefaults__
+    return made
