@@ -427,7 +427,7 @@ class Sweep:
                     rows.append(local[:, None] * torch.eye(components, dtype=torch.float64)[component])
             slots = torch.stack(rows).flatten(1)
             for name in self.different:
-                mask = torch.tensor([o == name for o in self.program.outputs], dtype=torch.float64)
+                mask = torch.tensor([o is name or o == name for o in self.program.outputs], dtype=torch.float64)
                 columns.append(weight * slots.T @ mask.reshape(len(slots), -1) @ slots)
         size = len(columns[0]) if columns else 0
         i, j = torch.triu_indices(size, size)

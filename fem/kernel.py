@@ -1,24 +1,24 @@
 """When kernels are compiled: never on their first runs, always once they have shown to be worth it.
 
 `torch.compile` costs seconds, and pays only for work that comes back. A kernel runs uncompiled until it has seen a fair
-amount of work, then it is compiled for the shape that it sees most; `compilation("always")` and `compilation("never")`
+amount of work in one shape, then it is compiled for that shape; `compilation("always")` and `compilation("never")`
 decide it by hand. Where no compiler is installed everything stays uncompiled, and one warning says so.
 """
 
+import types
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from types import FunctionType, MethodType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 WORTH = 2**28  # numbers a kernel has read before it is compiled: some seconds of work
-SHAPES = 16  # shapes that one kernel is compiled for at most
+MISSING = ("No working C++ compiler", "InvalidCxxCompiler", "triton installation", "TritonMissing")  # in error messages
 _policy = ["auto"]
-_broken: list[str] = []
+_missing: list[str] = []
 
 
 @contextmanager
@@ -43,38 +43,51 @@ class Kernel:
     """A function of lists of tensors that is compiled, shape by shape, when that pays."""
 
     def __init__(self, function: Callable[..., Any]):
-        self.function = function
-        self.compiled: dict[Any, Callable[..., Any]] = {}
-        self.work: Counter[Any] = Counter()
+        self.function, self.broken = function, False
+        self.work: Counter[Hashable] = Counter()
+        self.compiled: dict[Hashable, Callable[..., Any]] = {}
 
     def __call__(self, *lists: list[Tensor]) -> Any:
-        if _policy[0] == "never" or _broken or torch.compiler.is_compiling():
+        if _policy[0] == "never" or self.broken or _missing or torch.compiler.is_compiling():
             return self.function(*lists)
         key = tuple((t.shape, t.stride(), t.dtype, t.device) for tensors in lists for t in tensors)
-        if key not in self.compiled:
+        if _policy[0] == "auto":
             self.work[key] += sum(t.numel() for tensors in lists for t in tensors)
-            if len(self.compiled) >= SHAPES or (_policy[0] == "auto" and self.work[key] < WORTH):
+            if self.work[key] < WORTH:
                 return self.function(*lists)
-            self.compiled[key] = torch.compile(copy_of(self.function), dynamic=False, fullgraph=True)
         try:
+            if key not in self.compiled:
+                self.compiled[key] = torch.compile(fresh(self.function), dynamic=False, fullgraph=True)
             return self.compiled[key](*lists)
-        except Exception as error:  # a missing compiler shows as one of many kinds
-            if "ompiler" not in f"{type(error).__name__}{error}":
-                raise
-            _broken.append(str(error))
+        except Exception as error:  # PyTorch has many kinds
+            result = self.function(*lists)  # which raises what the function itself does wrong
+            self.give_up(error)
+            return result
+
+    def give_up(self, error: Exception) -> None:
+        """Stay uncompiled from now on; without a compiler everything does."""
+        self.broken, text = True, f"{type(error).__name__}: {error}"
+        if not any(sign in text for sign in MISSING):
+            warnings.warn(
+                f"a kernel stays uncompiled and slower, since `torch.compile` failed: {text.splitlines()[0]}",
+                stacklevel=3,
+            )
+        elif not _missing:
+            _missing.append(text)
             warnings.warn(
                 "kernels stay uncompiled and slower: `torch.compile` found no working C++ compiler. Install g++ or "
                 'clang, or say `compilation("never")`.',
-                stacklevel=2,
+                stacklevel=3,
             )
-            return self.function(*lists)
 
 
-def copy_of(method: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function with code of its own: PyTorch counts recompilations, of which it allows few, code by code."""
-    function = getattr(method, "__func__", method)
-    copied = FunctionType(
-        function.__code__.replace(), function.__globals__, None, function.__defaults__, function.__closure__
-    )
-    owner = getattr(method, "__self__", None)
-    return copied if owner is None else MethodType(copied, owner)
+def fresh(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function with code of its own: PyTorch compiles one piece of code a few times only."""
+    if isinstance(function, types.MethodType):
+        return types.MethodType(fresh(function.__func__), function.__self__)
+    if not isinstance(function, types.FunctionType):
+        return function
+    code = function.__code__.replace()
+    made = types.FunctionType(code, function.__globals__, None, function.__defaults__, function.__closure__)
+    made.__kwdefaults__ = function.__kwdefaults__
+    return made
