@@ -174,15 +174,32 @@ class Integrand:
         size = round(len(found) ** 0.5)
         return torch.stack(found, -1).reshape((*layout.batch, size, size))
 
-    def depends(self, kind: str) -> bool:
-        """Whether second derivatives in the first input depend on it ("state"), or differ between cells ("cell")."""
+    @cached_property
+    def hessian_inputs(self) -> set[int]:
+        """The inputs that second derivatives in the first one depend on; −1 stands for x."""
         used, names = self.program("hessian", (0,)).used, entries_of(self)
-        own = {place for _, place in self.inputs[0].places}
-        for name, matters in zip(names, used, strict=True):
-            kinds = {i.kind for i in self.inputs if name[0] in [p for _, p in i.places]}
-            if matters and (name[0] in own if kind == "state" else kinds != {"constant"}):
-                return True
-        return False
+        owner = {place: i for i, given in enumerate(self.inputs) for _, place in given.places}
+        return {owner.get(argument, -1) for (argument, _), matters in zip(names, used, strict=True) if matters}
+
+    @property
+    def quadratic(self) -> bool:
+        """Whether J is quadratic in its first input."""
+        return 0 not in self.hessian_inputs
+
+    @property
+    def uniform(self) -> bool:
+        """Whether second derivatives are the same in all cells."""
+        return all(i >= 0 and self.inputs[i].kind == "constant" for i in self.hessian_inputs)
+
+    def same_hessian(self, mine: Sequence[Tensor], other: "Integrand", theirs: Sequence[Tensor]) -> bool:
+        """Whether both have the same second derivatives: one program, and the same values of what it depends on."""
+        programs = [i.program("hessian", (0,)) for i in (self, other)]
+        if self.rule.key != other.rule.key or programs[0].signature != programs[1].signature:
+            return False
+        if self.hessian_inputs != other.hessian_inputs:
+            return False
+        pairs = [(self.inputs[i], other.inputs[i], mine[i], theirs[i]) for i in self.hessian_inputs if i >= 0]
+        return all(a == b and (x is y or torch.equal(x, y)) for a, b, x, y in pairs)
 
 
 Chunk = tuple[slice, slice]  # batch items, and layers of cells along the last axis of the grid (the first of an image)

@@ -257,7 +257,7 @@ class Lowered:
         with torch.no_grad():
             batch, full = self.constrained(u)
             for lowered in (t for t in self.terms if fused or t.fused is None):
-                if lowered.fused is not None and not lowered.fused.depends("cell"):
+                if lowered.fused is not None and lowered.fused.uniform:
                     found.append((lowered, constant_coefficients(lowered, full, batch)))
                     continue
                 per_field, entries = lowered.term.derivatives + 1, []

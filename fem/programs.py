@@ -38,6 +38,8 @@ class Program:
         graph.eliminate_dead_code()
         self.used = tuple(bool(node.users) for node in builder.inputs)
         self.run: Callable[..., list[Any]] = GraphModule(torch.nn.Module(), graph)
+        # Equal for programs that compute the same from the same inputs.
+        self.signature = tuple((n.name, n.op, str(n.target), str(n.args), str(n.kwargs)) for n in graph.nodes)
 
 
 class Builder:

@@ -188,9 +188,9 @@ def scatter(
                     part.append(total * (abs(weight) if magnitude else weight))
         layer = {}
         for (key, kind), parts in below.items():
-            ends = [sum_of(parts[a]) if parts[a] else None for a in (0, degree)]
+            lower, upper = (sum_of(parts[a]) if parts[a] else None for a in (0, degree))
             if parts[0] or parts[degree]:
-                layer[key, (*kind, 0)] = [back_on_vertices(*ends, axis)]
+                layer[key, (*kind, 0)] = [back_on_vertices(lower, upper, axis)]
             for t in range(1, degree):
                 if parts[t]:
                     layer[key, (*kind, t)] = [sum_of(parts[t])]

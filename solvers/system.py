@@ -47,11 +47,12 @@ class System:
         for t, o in zip(self.lowered.terms, other.lowered.terms, strict=True):
             if t.domain is not o.domain or t.term.derivatives != o.term.derivatives:
                 return False
-            if t.fused is not None and not (self.u is other.u or not t.fused.depends("state")):
+            if (t.fused is None) != (o.fused is None):
                 return False
-            same = all(a is b or torch.equal(a, b) for a, b in zip(t.tensors(), o.tensors(), strict=True))
-            if t.fused is not None and not (o.fused is not None and o.fused.density is t.fused.density and same):
-                return False
+            if t.fused is not None and o.fused is not None:
+                mine, theirs = [self.u, *t.tensors()], [other.u, *o.tensors()]
+                if not t.fused.same_hessian(mine, o.fused, theirs):
+                    return False
         if (self.fixed is None) != (other.fixed is None):
             return False
         if self.fixed is not other.fixed and not torch.equal(self.fixed, other.fixed):  # type: ignore[arg-type]
@@ -151,7 +152,7 @@ class System:
     @cached_property
     def finite(self) -> Bool[Tensor, "*b"]:
         """Whether all second derivatives of the density are finite."""
-        swept = any(t.fused is not None and t.fused.depends("cell") for t in self.lowered.terms)
+        swept = any(t.fused is not None and not t.fused.uniform for t in self.lowered.terms)
         if swept and self.stencil is not None:
             flat = self.stencil.grid.shifted(self.stencil.data).unflatten(-1, (self.stencil.grid.batch, -1))
             return torch.isfinite(flat.sum((0, -1))).reshape(self.batch)

@@ -174,7 +174,7 @@ def compare(degree: int, **options) -> None:
 
 def run_alone(call: str) -> None:
     """In a process where annotations are not executed, since code that checks them cannot be compiled."""
-    code = f"from tests.fem.test_compilation import compare; {call}"
+    code = f"from tests.fem.test_kernel import compare; {call}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
 

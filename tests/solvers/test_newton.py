@@ -309,3 +309,22 @@ def test_a_new_load_needs_no_new_set_up_and_anything_else_does(V, clamped, metho
     minimize(energy, (field, 2.0), method=method)
     assert len(prepared) == 7
     assert float(doubled.value.max()) > 2 * float(first.value.max())
+
+
+def test_on_grids_a_number_that_the_matrix_depends_on_counts_and_another_does_not(monkeypatch):
+    V = FunctionSpace(unit_square(48), Lagrange(1))
+    clamped = Dirichlet(V, {"boundary": 0.0})
+    prepared, prepare = [], Multigrid.prepare
+    monkeypatch.setattr(Multigrid, "prepare", lambda self, system: prepared.append(1) or prepare(self, system))
+    solve_it = lambda r, f: (
+        minimize(  # noqa: E731
+            Energy(V, lambda *a: helmholtz(*a), clamped), (r, f), method=Multigrid()
+        ).value
+    )
+    first = solve_it(-1.0, 1.0)
+    torch.testing.assert_close(solve_it(-1.0, 2.0), 2 * first, rtol=1e-9, atol=0)
+    assert len(prepared) == 1
+    assert float(solve_it(-50.0, 1.0).max()) < 0.7 * float(first.max())
+    assert len(prepared) == 2
+    field = V.function(torch.full(V.shape, -50.0, dtype=V.dtype))
+    torch.testing.assert_close(solve_it(field, 1.0), solve_it(-50.0, 1.0), rtol=1e-9, atol=1e-15)
