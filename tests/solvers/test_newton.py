@@ -316,11 +316,11 @@ def test_on_grids_a_number_that_the_matrix_depends_on_counts_and_another_does_no
     clamped = Dirichlet(V, {"boundary": 0.0})
     prepared, prepare = [], Multigrid.prepare
     monkeypatch.setattr(Multigrid, "prepare", lambda self, system: prepared.append(1) or prepare(self, system))
-    solve_it = lambda r, f: (
-        minimize(  # noqa: E731
-            Energy(V, lambda *a: helmholtz(*a), clamped), (r, f), method=Multigrid()
-        ).value
-    )
+
+    def solve_it(r, f):
+        energy = Energy(V, lambda *args: helmholtz(*args), clamped)
+        return minimize(energy, (r, f), method=Multigrid()).value
+
     first = solve_it(-1.0, 1.0)
     torch.testing.assert_close(solve_it(-1.0, 2.0), 2 * first, rtol=1e-9, atol=0)
     assert len(prepared) == 1
