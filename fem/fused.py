@@ -240,7 +240,7 @@ class Layout:
         return tuple(degree * n + 1 for n in self.cells)
 
     def chunks(self) -> list[Chunk]:
-        limit = CHUNK if self.like.device.type == "cpu" else CHUNK_DEVICE
+        limit = CHUNK * 8 // self.like.element_size() if self.like.device.type == "cpu" else CHUNK_DEVICE
         items = even(self.size, max(limit // prod(self.cells), 1))
         layers = even(self.cells[0], max(limit // prod(self.cells[1:]), 1))
         return [(i, k) for i in items for k in layers]
