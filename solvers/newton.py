@@ -170,7 +170,7 @@ def chosen(items: Tensor, state: State, other: State) -> State:
     return State(value, pick(state.residual, other.residual), pick(state.magnitude, other.magnitude))
 
 
-_recent: list[tuple[int | None, LinearMethod, Prepared]] = []
+_recent: list[tuple[int | None, LinearMethod, Prepared, list[Tensor]]] = []
 
 
 def forget() -> None:
@@ -184,11 +184,13 @@ def recent(system: System, linear: LinearMethod) -> Prepared | None:
     It is let go before anything else is prepared, so that only one factorisation or hierarchy is ever kept.
     """
     if _recent:
-        version, method, prepared = _recent[0]
+        version, method, prepared, copies = _recent[0]
         before, now = prepared.system.lowered, system.lowered
         same = before.space is now.space and before.constraint is now.constraint and method == linear
         same &= version is not None and version == now.space.mesh.version
         same &= prepared.system.batch == system.batch and prepared.system.symmetric == system.symmetric
+        tensors = system.matrix_tensors
+        same &= len(tensors) == len(copies) and all(map(torch.equal, tensors, copies))
         if same and system.same_matrix(prepared.system):
             return prepared
         _recent.clear()
@@ -212,7 +214,8 @@ def prepare(
     prepared = linear.prepare(system)
     finish(codes, prepared.singular, Status.SINGULAR, kind)
     if sound and not bool(prepared.singular.any()):
-        _recent[:] = [(system.lowered.space.mesh.version, linear, prepared)]
+        copies = [t.clone() for t in system.matrix_tensors]  # the user may change them in place
+        _recent[:] = [(system.lowered.space.mesh.version, linear, prepared, copies)]
     return prepared if bool((codes == kind).any()) else None
 
 

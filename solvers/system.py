@@ -65,6 +65,12 @@ class System:
                     return False
         return True
 
+    @property
+    def matrix_tensors(self) -> list[Tensor]:
+        """The tensors, as the user gave them, that fused terms of the matrix depend on."""
+        fused = [(t.fused, t.tensors()) for t in self.lowered.terms if t.fused is not None]
+        return [tensors[i - 1] for f, tensors in fused for i in sorted(f.hessian_inputs) if i > 0]
+
     def project(self, v: Tensor) -> Tensor:
         """Zero at fixed dofs, balanced where the mean is."""
         v = self.lowered.constraint.project(v, self.lowered.data)
