@@ -175,9 +175,14 @@ class Integrand:
         return torch.stack(found, -1).reshape((*layout.batch, size, size))
 
     @cached_property
+    def hessian_program(self) -> Program:
+        """The program of second derivatives in the first input, as it was when it was first asked for."""
+        return self.program("hessian", (0,))
+
+    @cached_property
     def hessian_inputs(self) -> set[int]:
         """The inputs that second derivatives in the first one depend on; −1 stands for x."""
-        used, names = self.program("hessian", (0,)).used, entries_of(self)
+        used, names = self.hessian_program.used, entries_of(self)
         owner = {place: i for i, given in enumerate(self.inputs) for _, place in given.places}
         return {owner.get(argument, -1) for (argument, _), matters in zip(names, used, strict=True) if matters}
 
@@ -193,10 +198,9 @@ class Integrand:
 
     def same_hessian(self, mine: Sequence[Tensor], other: "Integrand", theirs: Sequence[Tensor]) -> bool:
         """Whether both have the same second derivatives: one program, and the same values of what it depends on."""
-        programs = [i.program("hessian", (0,)) for i in (self, other)]
-        if self.rule.key != other.rule.key or programs[0].signature != programs[1].signature:
+        if self.rule.key != other.rule.key or self.hessian_inputs != other.hessian_inputs:
             return False
-        if self.hessian_inputs != other.hessian_inputs:
+        if self.hessian_program.signature != other.hessian_program.signature:
             return False
         pairs = [(self.inputs[i], other.inputs[i], mine[i], theirs[i]) for i in self.hessian_inputs if i >= 0]
         return all(a == b and (x is y or torch.equal(x, y)) for a, b, x, y in pairs)

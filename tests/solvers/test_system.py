@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+import fem.lowered
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, unit_square
+from solvers import minimize
 from solvers.system import System
 from tests.solvers.systems import dense, distorted, stokes, system_of, taylor_hood
 
@@ -59,3 +61,30 @@ def test_same_matrix_is_true_between_states_of_a_quadratic_energy_only():
     assert not system.same_matrix(System(system.lowered, u, system.fixed | (u > 0.5)))
     system, _, _, u = system_of("scalar")
     assert not system.same_matrix(System(system.lowered, 2 * u))
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_no_matrix_outlives_what_it_is_made_of(fused, monkeypatch):
+    """Numbers, tensors and fields changed in place, captured ones too: each solve is that of a fresh start."""
+    monkeypatch.setattr(fem.lowered, "FUSED_CELLS", 1 if fused else 10**9)
+    V = FunctionSpace(unit_square(8), Lagrange(1))
+    captured, level = torch.tensor(1.0, dtype=V.dtype), [1.0]
+    tensor, field = torch.tensor(1.0, dtype=V.dtype), torch.ones(V.shape, dtype=V.dtype)
+
+    def density(x, u, g, number, k, f):
+        return 0.5 * number * k * f * captured * level[0] * g.square().sum(-1) - u
+
+    energy = Energy(V, density, Dirichlet(V, {"boundary": 0.0}))
+    solved = lambda number: minimize(energy, (number, tensor, V.function(field)))  # noqa: E731
+    reference = solved(1.0).value
+    for change, number, scale in (
+        (lambda: None, 50.0, 50),
+        (lambda: tensor.mul_(50), 1.0, 50),
+        (lambda: field.mul_(50), 1.0, 2500),
+        (lambda: captured.mul_(50), 1.0, 50**3),
+        (lambda: level.append(level.pop() * 50), 1.0, 50**4),
+    ):
+        change()
+        found = solved(number)
+        assert int(found.iterations) == 1
+        torch.testing.assert_close(found.value * scale, reference, rtol=1e-10, atol=0)
