@@ -160,6 +160,8 @@ class Integrand:
         """
         layout = Layout(self, tensors)
         sweep = self.sweep("hessian", (0,))
+        if not sweep.different:
+            return  # J is linear
         table = sweep.products.to(layout.like)
         for chunk in layout.chunks():
             found = sweep.kernel(*layout.cut(chunk, sweep.coordinates))
@@ -325,8 +327,6 @@ class Sweep:
         self.coordinates = [(axis, q) for axis in axes for q in range(len(self.rule.points))]
         self.sources = [self.source(*name) if used else None for name, used in zip(names, program.used, strict=True)]
         self.kernel = Kernel(self.run if scatters or not wrt else self.second_derivatives)
-        if wrt and not scatters:
-            self.products = self.products_of_basis()
 
     def source(self, argument: int, entry: int) -> tuple[Any, ...]:
         """Where an input of the program comes from: (kind, which list entry, which derivative or entry)."""
@@ -431,7 +431,8 @@ class Sweep:
         """The second derivatives that differ from each other and from zero."""
         return [name for name in dict.fromkeys(self.program.outputs) if isinstance(name, str) or name != 0]
 
-    def products_of_basis(self) -> Float[Tensor, "k m"]:
+    @cached_property
+    def products(self) -> Float[Tensor, "k m"]:
         """What each different second derivative at each point contributes to each entry A ≤ B of an element matrix."""
         given = self.inputs[0]
         tables, columns = self.tables[given.degree], []
@@ -450,7 +451,7 @@ class Sweep:
             for name in self.different:
                 mask = torch.tensor([o is name or o == name for o in self.program.outputs], dtype=torch.float64)
                 columns.append(weight * slots.T @ mask.reshape(len(slots), -1) @ slots)
-        size = len(columns[0]) if columns else 0
+        size = len(columns[0])
         i, j = torch.triu_indices(size, size)
         return torch.stack([c[i, j] for c in columns], -1)
 

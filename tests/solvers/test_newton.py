@@ -331,3 +331,16 @@ def test_on_grids_a_number_that_the_matrix_depends_on_counts_and_another_does_no
     before = solve_it(field, 1.0)
     field.values.mul_(2)  # what an optimiser does
     assert float(solve_it(field, 1.0).max()) < 0.7 * float(before.max())
+
+
+@pytest.mark.parametrize("n", [6, 48])
+@pytest.mark.parametrize("method", [Direct("superlu"), CG(), Multigrid()], ids=["superlu", "cg", "multigrid"])
+def test_an_energy_without_second_derivatives_has_no_minimum_unless_its_boundary_brings_some(n, method):
+    """The same on grids large enough for integrals without a gather."""
+    V = FunctionSpace(unit_square(n), Lagrange(1))
+    linear = lambda x, u, grad_u: -u  # noqa: E731
+    assert minimize(Energy(V, linear), method=method, throw=False).status is Status.SINGULAR
+    support = Energy(V, linear, boundary={"right": lambda x, u, normal: u.square()})
+    assert minimize(support, method=method, throw=False).status is Status.SINGULAR  # the inside is still free
+    held = Energy(V, linear, Dirichlet(V, {"boundary": 0.0}))
+    assert minimize(held, method=method, throw=False).status is Status.SINGULAR
