@@ -9,8 +9,7 @@ of its density: autograd through them never meets a gather, a scatter or an arra
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
-from math import ceil, prod
+from math import prod
 from typing import Any
 
 import torch
@@ -18,32 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fem.fingerprint import cached
-from fem.kernel import Kernel
+from fem.layout import Chunk, Input, Layout
 from fem.pointwise import directional, hessian, trace, value_and_gradient
 from fem.programs import Program, UntraceableError
-from fem.strided import GridRule, Interpolation, add_types, grid_rule, node_types, scatter, split_types
-
-CHUNK = 2**17  # cells of one sweep on a CPU, for double precision: temporaries stay in the caches
-CHUNK_DEVICE = 2**24  # elsewhere: temporaries stay small beside the fields
-
-
-@dataclass(frozen=True)
-class Input:
-    """One tensor that an integral depends on, and where its values and derivatives stand among the arguments.
-
-    kind: "field" (dofs "*b n (c)" of a Lagrange space of this degree), "constant" ("*b *shape"), or "points"
-    ("*b e q *shape", values at quadrature points). places: (order of derivative, position) pairs.
-    """
-
-    kind: str
-    places: tuple[tuple[int, int], ...]
-    shape: tuple[int, ...] = ()
-    degree: int = 0
-
-    @property
-    def rank(self) -> int:
-        """How many trailing axes are not batch."""
-        return len(self.shape) + {"field": 1, "constant": 0, "points": 2}[self.kind]
+from fem.strided import GridRule, grid_rule
+from fem.sweep import Sweep, as_image
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +42,11 @@ class Integrand:
     @cached_property
     def rule(self) -> GridRule:
         return grid_rule(self.space)
+
+    @property
+    def entries(self) -> list[tuple[int, int]]:
+        """(argument, entry) of every input of a program, in order."""
+        return [(i, k) for i, a in enumerate(self.arguments) if isinstance(a, tuple) for k in range(prod(a))]
 
     def derivative(self, wrt: Sequence[int]) -> "Integrand":
         """The integrand of Σ ⟨∂J/∂input, w⟩ over the inputs in `wrt`: the directions w are its last inputs."""
@@ -125,9 +108,13 @@ class Integrand:
         # Arguments by name, since 0 and −0 are equal and nan is not itself.
         return self.key, repr(self.arguments), self.inputs, kind, tuple(wrt), self.space.dtype
 
-    def sweep(self, kind: str, wrt: Sequence[int], scatters: tuple[bool, ...] = ()) -> "Sweep":
+    def sweep(self, kind: str, wrt: Sequence[int], scatters: tuple[bool, ...] = ()) -> Sweep:
         key = (*self.key_of(kind, wrt), scatters, self.rule.key)
-        return cached(self.density, key, lambda: Sweep(self, self.program(kind, wrt), wrt, scatters))
+        return cached(
+            self.density,
+            key,
+            lambda: Sweep(self.inputs, self.entries, self.rule, self.program(kind, wrt), wrt, scatters),
+        )
 
     # -- evaluation ----------------------------------------------------------------------------------------------------
 
@@ -135,7 +122,7 @@ class Integrand:
         self, tensors: Sequence[Tensor], wrt: Sequence[int] = (), value: bool = True, magnitude: bool = False
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """J "*b", its derivatives "*b …" item by item, and with `magnitude` the sums of their contributions by size."""
-        layout = Layout(self, tensors)
+        layout = Layout(self.inputs, self.rule, tensors)
         scatters = ((False, True) if magnitude else (False,)) if wrt else ()
         sweep = self.sweep("gradient" if value else "slope", wrt, scatters)
         total = layout.like.new_zeros(layout.size)
@@ -153,12 +140,12 @@ class Integrand:
         slopes, magnitudes, *_ = [*found, [], []]
         return total.reshape(layout.batch), slopes, magnitudes
 
-    def element_matrices(self, tensors: Sequence[Tensor]) -> "Iterator[tuple[Chunk, Tensor]]":
+    def element_matrices(self, tensors: Sequence[Tensor]) -> Iterator[tuple[Chunk, Tensor]]:
         """∂²J/∂U_A∂U_B of the first input, chunk by chunk: "k b nz ny nx" over pairs A ≤ B of local dofs.
 
         Local dofs are numbered with x fastest, components inmost; pairs as `torch.triu_indices` lists them.
         """
-        layout = Layout(self, tensors)
+        layout = Layout(self.inputs, self.rule, tensors)
         sweep = self.sweep("hessian", (0,))
         if not sweep.different:
             return  # J is linear
@@ -170,7 +157,7 @@ class Integrand:
 
     def constant_hessian(self, tensors: Sequence[Tensor]) -> Float[Tensor, "*b s s"]:
         """The second derivatives in the first input where no cell differs from another: u (its components), then ∇u."""
-        layout, sweep = Layout(self, tensors), self.sweep("hessian", (0,))
+        layout, sweep = Layout(self.inputs, self.rule, tensors), self.sweep("hessian", (0,))
         values = self.program("hessian", (0,)).run(*sweep.scalars((), [[], layout.constants, [], []]))
         found = [as_image(v, (layout.size,), layout.like) for v in flat_items(values)]
         size = round(len(found) ** 0.5)
@@ -184,7 +171,7 @@ class Integrand:
     @cached_property
     def hessian_inputs(self) -> set[int]:
         """The inputs that second derivatives in the first one depend on; −1 stands for x."""
-        used, names = self.hessian_program.used, entries_of(self)
+        used, names = self.hessian_program.used, self.entries
         owner = {place: i for i, given in enumerate(self.inputs) for _, place in given.places}
         return {owner.get(argument, -1) for (argument, _), matters in zip(names, used, strict=True) if matters}
 
@@ -208,283 +195,9 @@ class Integrand:
         return all(a == b and (x is y or torch.equal(x, y)) for a, b, x, y in pairs)
 
 
-Chunk = tuple[slice, slice]  # batch items, and layers of cells along the last axis of the grid (the first of an image)
-
-
-def entries_of(integrand: Integrand) -> list[tuple[int, int]]:
-    """(argument, entry) of every input of a program, in order."""
-    return [(i, k) for i, a in enumerate(integrand.arguments) if isinstance(a, tuple) for k in range(prod(a))]
-
-
-class Layout:
-    """The tensors of an integral as images with one batch axis, cut into chunks."""
-
-    def __init__(self, integrand: Integrand, tensors: Sequence[Tensor]):
-        self.inputs, self.rule = integrand.inputs, integrand.rule
-        self.cells = self.rule.cells[::-1]  # as the axes of an image
-        batches = [t.shape[: t.ndim - i.rank] for t, i in zip(tensors, self.inputs, strict=True)]
-        self.batch = tuple(torch.broadcast_shapes(*batches))
-        self.size, self.like = prod(self.batch), tensors[0]
-        self.fields: list[Tensor] = []
-        self.constants: list[Tensor] = []
-        self.points: list[Tensor] = []
-        for tensor, given, own in zip(tensors, self.inputs, batches, strict=True):
-            rest = tensor.shape[len(own) :]
-            b = 1 if prod(own) == 1 else self.size
-            flat = (tensor if prod(own) == 1 else tensor.expand(*self.batch, *rest)).reshape(b, *rest)
-            if given.kind == "field":
-                images = flat.reshape(b, *self.nodes(given.degree), prod(given.shape))
-                self.fields += images.unbind(-1)
-            elif given.kind == "constant":
-                self.constants += flat.reshape(b, *[1] * len(self.cells), prod(given.shape)).unbind(-1)
-            else:
-                full = flat.expand(b, prod(self.cells), len(self.rule.weights), *given.shape)
-                full = full.reshape(b, *self.cells, len(self.rule.weights), prod(given.shape))
-                self.points.append(full.movedim(-1, 0).movedim(-1, 1))
-
-    def nodes(self, degree: int) -> tuple[int, ...]:
-        return tuple(degree * n + 1 for n in self.cells)
-
-    def chunks(self) -> list[Chunk]:
-        limit = CHUNK * 8 // self.like.element_size() if self.like.device.type == "cpu" else CHUNK_DEVICE
-        items = even(self.size, max(limit // prod(self.cells), 1))
-        layers = even(self.cells[0], max(limit // prod(self.cells[1:]), 1))
-        return [(i, k) for i in items for k in layers]
-
-    def cut(self, chunk: Chunk, coordinates: Sequence[tuple[int, int]]) -> tuple[list[Tensor], ...]:
-        """Images, constants, values at points and coordinates of one chunk."""
-        items, layers = chunk
-        some = lambda t, axis: t if t.shape[axis] == 1 else t.narrow(axis, items.start, items.stop - items.start)  # noqa: E731
-        degrees = [i.degree for i in self.inputs if i.kind == "field" for _ in range(prod(i.shape))]
-        fields = [
-            part
-            for f, p in zip(self.fields, degrees, strict=True)
-            for part in split_types(some(f, 0)[:, nodes(layers, p)], p, len(self.cells))
-        ]
-        constants = [some(c, 0) for c in self.constants]
-        points = [some(p, 2)[:, :, :, layers] for p in self.points]
-        last, lines = len(self.cells) - 1, []
-        for axis, q in coordinates:
-            line = self.rule.coordinates(axis, q, self.like)
-            line = line[layers] if axis == last else line
-            lines.append(line.reshape(-1, *[1] * axis))
-        return fields, constants, points, lines
-
-    def zeros(self, given: Input) -> Tensor:
-        entries = prod(given.shape)
-        if given.kind == "field":
-            return self.like.new_zeros(entries, self.size, *self.nodes(given.degree))
-        if given.kind == "constant":
-            return self.like.new_zeros(entries, self.size)
-        return self.like.new_zeros(entries, len(self.rule.weights), self.size, *self.cells)
-
-    def add(self, given: Input, result: Tensor, chunk: Chunk, entry: int, parts: list[Tensor]) -> None:
-        items, layers = chunk
-        if given.kind == "field":
-            add_types(result[entry, items, nodes(layers, given.degree)], parts, given.degree, len(self.cells))
-        elif given.kind == "constant":
-            result[entry, items] += parts[0]
-        else:
-            result[entry, :, items, layers] = parts[0]
-
-    def shaped(self, given: Input, result: Tensor) -> Tensor:
-        """A derivative as the input is shaped, with the full batch."""
-        if given.kind == "field":
-            flat = result.flatten(2).movedim(0, -1)
-        elif given.kind == "constant":
-            flat = result.movedim(0, -1)
-        else:
-            flat = result.flatten(3).permute(2, 3, 1, 0)
-        return flat.reshape((*self.batch, *flat.shape[1:-1], *given.shape))
-
-
-def nodes(layers: slice, degree: int) -> slice:
-    """The nodes of some layers of cells."""
-    return slice(degree * layers.start, degree * layers.stop + 1)
-
-
-def even(count: int, size: int) -> list[slice]:
-    """0, …, count − 1 in portions of nearly equal length, at most `size`."""
-    parts = max(ceil(count / size), 1)
-    bounds = [count * i // parts for i in range(parts + 1)]
-    return [slice(a, b) for a, b in pairwise(bounds)]
-
-
-class Sweep:
-    """What is done with one chunk: interpolate, run the program at each quadrature point, scatter back.
-
-    Gradients: the sums of ψ "b", then for each way of scattering (by value, by size), each input of `wrt` and each of
-    its entries the derivative. Hessians: the distinct second derivatives at the points, to multiply with `products`.
-    """
-
-    def __init__(self, integrand: Integrand, program: Program, wrt: Sequence[int], scatters: tuple[bool, ...]):
-        self.inputs, self.program, self.wrt, self.scatters = integrand.inputs, program, tuple(wrt), scatters
-        self.rule, self.dim = integrand.rule, len(integrand.rule.cells)
-        self.tables = {i.degree: self.rule.tables(i.degree) for i in self.inputs if i.kind == "field"}
-        self.degrees = [i.degree for i in self.inputs if i.kind == "field" for _ in range(prod(i.shape))]
-        names = entries_of(integrand)
-        axes = sorted({k for (i, k), used in zip(names, program.used, strict=True) if i == 0 and used})
-        self.coordinates = [(axis, q) for axis in axes for q in range(len(self.rule.points))]
-        self.sources = [self.source(*name) if used else None for name, used in zip(names, program.used, strict=True)]
-        self.kernel = Kernel(self.run if scatters or not wrt else self.second_derivatives)
-
-    def source(self, argument: int, entry: int) -> tuple[Any, ...]:
-        """Where an input of the program comes from: (kind, which list entry, which derivative or entry)."""
-        if argument == 0:
-            return "x", entry, None
-        starts = {"field": 0, "constant": 0, "points": 0}
-        for given in self.inputs:
-            for order, place in given.places:
-                if place == argument:
-                    if given.kind == "points":
-                        return "points", starts["points"], entry
-                    component, axis = (entry // self.dim, entry % self.dim) if order else (entry, None)
-                    return given.kind, starts[given.kind] + component, axis
-            starts[given.kind] += 1 if given.kind == "points" else prod(given.shape)
-        raise AssertionError("every argument of a program is x or belongs to an input")
-
-    def scalars(self, q: tuple[int, ...], lists: Sequence[list[Any]]) -> list[Any]:
-        """The program's inputs at quadrature point q of all cells."""
-        fields, constants, points, coordinates = lists
-        found: list[Any] = []
-        for source in self.sources:
-            match source:
-                case ("x", axis, _):
-                    found.append(coordinates[self.coordinates.index((axis, q[axis]))])
-                case ("field", i, axis):
-                    found.append(fields[i].at(q, axis))
-                case ("constant", i, _):
-                    found.append(constants[i])
-                case ("points", i, entry):
-                    found.append(points[i][entry, self.rule.order[q]])
-                case _:
-                    found.append(None)
-        return found
-
-    def run(
-        self, fields: list[Tensor], constants: list[Tensor], points: list[Tensor], lines: list[Tensor]
-    ) -> list[Tensor]:
-        shape, like = self.chunk_shape(fields, constants, points)
-        lists = [self.interpolations(fields), constants, points, lines]
-        slots = [
-            (i, order, k) for i in self.wrt for order, _ in self.inputs[i].places for k in self.entry_range(i, order)
-        ]
-        has_value = len(self.program.outputs) > len(slots)
-        total: Any = None
-        fluxes: dict[tuple[int, int], dict[Any, Tensor]] = {
-            (i, c): {} for i in self.wrt for c in range(prod(self.inputs[i].shape))
-        }
-        for q, weight in self.rule.weights.items():
-            outputs = self.program.run(*self.scalars(q, lists))
-            if has_value:
-                part = as_image(outputs[0], shape, like) * weight
-                total = part if total is None else total + part
-            for (i, order, k), output in zip(slots, outputs[int(has_value) :], strict=True):
-                if isinstance(output, Tensor) or output != 0:
-                    component, axis = (k // self.dim, k % self.dim) if order else (k, None)
-                    fluxes[i, component][q, axis] = as_image(output, shape, like) * weight
-        value = like.new_zeros(shape[0]) if total is None else total.flatten(1).sum(1)
-        return [
-            value,
-            *[
-                part
-                for size in self.scatters
-                for (i, _), f in fluxes.items()
-                for part in self.spread(i, f, size, shape, like)
-            ],
-        ]
-
-    def spread(
-        self, i: int, fluxes: dict[Any, Tensor], size: bool, shape: tuple[int, ...], like: Tensor
-    ) -> list[Tensor]:
-        """A derivative with respect to one entry of an input from what multiplies its values and slopes at points."""
-        given = self.inputs[i]
-        if given.kind == "field":
-            parts = scatter(fluxes, self.tables[given.degree], given.degree, size) if fluxes else {}
-            return [
-                parts[kind] if kind in parts else like.new_zeros(shape[0], *vertices_of(kind, shape[1:]))
-                for kind in node_types(given.degree, self.dim)
-            ]
-        at_points = {self.rule.order[q]: f for (q, _), f in fluxes.items()}
-        if given.kind == "points":
-            zero = like.new_zeros(shape)
-            return [torch.stack([at_points.get(k, zero) for k in range(len(self.rule.weights))])]
-        total = like.new_zeros(shape[0])
-        for flux in at_points.values():
-            total = total + flux.flatten(1).sum(1)
-        return [total]
-
-    def second_derivatives(
-        self, fields: list[Tensor], constants: list[Tensor], points: list[Tensor], lines: list[Tensor]
-    ) -> list[Tensor]:
-        shape, like = self.chunk_shape(fields, constants, points)
-        lists = [self.interpolations(fields), constants, points, lines]
-        first = {name: self.program.outputs.index(name) for name in self.different}
-        found = []
-        for q in self.rule.weights:
-            outputs = self.program.run(*self.scalars(q, lists))
-            found += [as_image(outputs[k], shape, like) for k in first.values()]
-        return found
-
-    @cached_property
-    def different(self) -> list[Any]:
-        """The second derivatives that differ from each other and from zero."""
-        return [name for name in dict.fromkeys(self.program.outputs) if isinstance(name, str) or name != 0]
-
-    @cached_property
-    def products(self) -> Float[Tensor, "k m"]:
-        """What each different second derivative at each point contributes to each entry A ≤ B of an element matrix."""
-        given = self.inputs[0]
-        tables, columns = self.tables[given.degree], []
-        components = prod(given.shape)
-        for q, weight in self.rule.weights.items():
-            rows = []  # of each slot: how each local dof enters it
-            for order, _ in given.places:
-                for k in self.entry_range(0, order):
-                    component, axis = (k // self.dim, k % self.dim) if order else (k, None)
-                    local = torch.ones(1, dtype=torch.float64)
-                    for d in range(self.dim):
-                        line = torch.tensor(tables[d][d == axis][q[d]], dtype=torch.float64)
-                        local = (line[:, None] * local).reshape(-1)
-                    rows.append(local[:, None] * torch.eye(components, dtype=torch.float64)[component])
-            slots = torch.stack(rows).flatten(1)
-            for name in self.different:
-                mask = torch.tensor([o is name or o == name for o in self.program.outputs], dtype=torch.float64)
-                columns.append(weight * slots.T @ mask.reshape(len(slots), -1) @ slots)
-        size = len(columns[0])
-        i, j = torch.triu_indices(size, size)
-        return torch.stack([c[i, j] for c in columns], -1)
-
-    def entry_range(self, i: int, order: int) -> range:
-        return range(prod(self.inputs[i].shape) * (self.dim if order else 1))
-
-    def interpolations(self, fields: list[Tensor]) -> list[Interpolation]:
-        parts = iter(fields)
-        return [Interpolation([next(parts) for _ in node_types(p, self.dim)], self.tables[p], p) for p in self.degrees]
-
-    def chunk_shape(
-        self, fields: list[Tensor], constants: list[Tensor], points: list[Tensor]
-    ) -> tuple[tuple[int, ...], Tensor]:
-        """ "b nz ny nx" of the cells of a chunk, and a tensor of the right type."""
-        b = max(t.shape[0] for t in [*fields, *constants, *[p[0, 0] for p in points]])
-        return (b, *[n - 1 for n in fields[0].shape[1:]]), fields[0]  # the first type of nodes are vertices
-
-
-def vertices_of(kind: tuple[int, ...], cells: Sequence[int]) -> list[int]:
-    """How many nodes of a type there are along each axis."""
-    return [n + (t == 0) for n, t in zip(cells, kind, strict=True)]
-
-
 def flat_items(values: Sequence[Any]) -> list[Any]:
     """Constants "b 1 … 1" as "b"."""
     return [v.flatten() if isinstance(v, Tensor) else v for v in values]
-
-
-def as_image(value: Any, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """An output of a program as an image, whatever it depends on."""
-    if not isinstance(value, Tensor):
-        value = torch.full((), value, dtype=like.dtype, device=like.device)
-    return value if value.shape == shape else value.expand(shape)
 
 
 # -- autograd --------------------------------------------------------------------------------------------------------

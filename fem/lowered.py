@@ -17,9 +17,9 @@ from torch.autograd import forward_ad
 
 from fem.assembly import Coefficient, Pattern, chunks, element_matrices, make_pattern, scatter_fluxes
 from fem.boundary import Constraint
-from fem.fused import Input, Integral, Integrand, Slopes
+from fem.fused import Integral, Integrand, Slopes
 from fem.geometry import Domain, Geometry
-from fem.lagrange import LagrangeElement
+from fem.layout import Input
 from fem.parameters import Function, Gradient, NodalValues, PointValues, at_points, nodal
 from fem.programs import UntraceableError
 from fem.space import AnySpace, FunctionSpace, MixedSpace, Slots, sum_of
@@ -343,7 +343,7 @@ def lower_fused(space: AnySpace, term: Term, domain: Domain, params: Sequence[An
         name, place = f"parameter {i}", len(arguments)
         if isinstance(parameter, Function | Gradient):
             value = nodal(parameter, name, space)
-            if not is_lagrange(value.space):
+            if not value.space.is_lagrange:
                 return None
             own = () if value.space.components is None else (value.space.components,)
             arguments.append((*own, dim) if value.order else own)
@@ -371,11 +371,7 @@ def is_fusable(space: AnySpace, term: Term) -> bool:
         return False  # `torch.func`, forward differentiation and `torch.compile` must see the density
     if term.tag is not None or term.linear_in_test or term.derivatives > 1 or not isinstance(space, FunctionSpace):
         return False
-    return space.mesh.is_uniform and space.mesh.num_cells >= FUSED_CELLS and is_lagrange(space)
-
-
-def is_lagrange(space: FunctionSpace) -> bool:
-    return all(isinstance(e, LagrangeElement) for e in space.elements)
+    return space.mesh.is_uniform and space.mesh.num_cells >= FUSED_CELLS and space.is_lagrange
 
 
 @dataclass(frozen=True)

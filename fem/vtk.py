@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fem.cells import Cell
-from fem.lagrange import LagrangeElement, lagrange_element
+from fem.lagrange import lagrange_element
 from fem.mesh_files import exchanged_edges
 from fem.parameters import Function
 from fem.space import AnySpace, FunctionSpace, MixedSpace
@@ -153,17 +153,16 @@ def at_nodes(
 ) -> np.ndarray:
     """The field at the output nodes, "n" or "n c" with two components padded to three."""
     space, values = checked_field(name, field, V)
-    if not all(isinstance(e, LagrangeElement) and e.degree == degree for e in space.elements):
+    if not (space.is_lagrange and space.degree == degree):
         if not values.is_floating_point():
             values = values.to(space.dtype)
         found = values.new_zeros(numbering[1], *values.shape[1:])
         local = values_at(space, values, lambda cell: lagrange_element(cell, degree).nodes)
         for part, numbers in zip(local, numbering[0], strict=True):
             found[numbers] = part
-        smooth = all(isinstance(element, LagrangeElement) for element in space.elements)
         scale = 1e-3 * float(values.nan_to_num(0, 0, 0).abs().max())
         for part, numbers in zip(local, numbering[0], strict=True):
-            if not smooth and not torch.allclose(found[numbers], part, 0, scale, equal_nan=True):
+            if not space.is_lagrange and not torch.allclose(found[numbers], part, 0, scale, equal_nan=True):
                 raise ValueError(f"field {name!r} jumps between cells, which a file of shared nodes cannot show.")
         values = found
     return as_array(padded(values))

@@ -27,7 +27,6 @@ from torch import Tensor
 
 from fem.assembly import sparse_csr
 from fem.boundary import MeanZero
-from fem.lagrange import LagrangeElement
 from fem.space import AnySpace, FunctionSpace
 from solvers.linear import CG, PreparedCG
 from solvers.solution import norm
@@ -384,7 +383,7 @@ def near_kernel(space: AnySpace) -> Float[Tensor, "N k"]:
         start += f.num_dofs
     if not isinstance(space, FunctionSpace) or space.components != space.mesh.dim or space.components == 1:
         return torch.stack(constants, -1)
-    if not all(isinstance(e, LagrangeElement) for e in space.elements):
+    if not space.is_lagrange:
         return torch.stack(constants, -1)
     x = space.dof_coordinates.detach()
     x = (x - x.mean(0)) / (x.amax(0) - x.amin(0)).max()

@@ -23,7 +23,6 @@ from torch.nn.functional import pad
 
 from fem.boundary import MeanZero
 from fem.geometry import Domain
-from fem.lagrange import LagrangeElement
 from fem.space import AnySpace, FunctionSpace, sum_of
 from solvers.modes import Axis, modes, supported_modes
 from solvers.solution import per_item
@@ -337,12 +336,7 @@ def fixed_sides(system: System, grid: tuple[int, ...]) -> list[list[tuple[bool, 
 def check_space(space: AnySpace) -> FunctionSpace:
     """The space, if it is one of Lagrange elements on a box grid."""
     mesh = space.mesh
-    if (
-        not isinstance(space, FunctionSpace)
-        or not isinstance(space.elements[0], LagrangeElement)
-        or mesh.grid is None
-        or not mesh.is_uniform
-    ):
+    if not isinstance(space, FunctionSpace) or not space.is_lagrange or mesh.grid is None or not mesh.is_uniform:
         raise ValueError(
             "`FastDiagonalization()` needs a single Lagrange space on a grid of intervals, quadrilaterals or hexahedra "
             f"whose nodes nobody moved (`box`, `unit_square`, …); got {space} on {mesh}. Use `Direct()` or `CG()`."

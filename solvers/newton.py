@@ -26,8 +26,8 @@ class Newton:
     """Newton's method.
 
     Args:
-        linear: `Direct()` or `CG()`; by default direct on the CPU, and conjugate gradients on a GPU and for large
-            three-dimensional problems.
+        linear: `Multigrid()`, `AlgebraicMultigrid()`, `Direct()` or `CG()`; by default multigrid on grids beyond
+            some thousand dofs, a factorisation where that is cheap, else one of the others (`solvers/defaults.py`).
         rtol: stop at this relative residual (see `Solution.residual`); 1e-12 in float64, 1e-5 in float32.
         max_iterations: at most this many steps.
     """

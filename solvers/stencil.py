@@ -24,7 +24,6 @@ from torch import Tensor
 
 from fem.assembly import CHUNK, element_matrices
 from fem.fused import Integrand
-from fem.lagrange import LagrangeElement
 from fem.space import AnySpace, FunctionSpace
 from solvers.workspace import zeros
 
@@ -135,7 +134,7 @@ def grid_of(space: AnySpace, batch: int) -> Grid | None:
     """The grid of a Lagrange space on a mesh made as a grid of intervals, quadrilaterals or hexahedra; or None."""
     if not isinstance(space, FunctionSpace) or space.mesh.grid is None:
         return None
-    if not all(isinstance(e, LagrangeElement) and set(e.cell.factors) == {1} for e in space.elements):
+    if not (space.is_lagrange and all(set(e.cell.factors) == {1} for e in space.elements)):
         return None
     dim = space.mesh.dim
     return Grid(tuple(n + 1 for n in space.mesh.grid[::-1]), (space.degree,) * dim, space.components or 1, batch)
