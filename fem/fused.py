@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fem.c_sweep import generated
 from fem.fingerprint import cached
 from fem.layout import Chunk, Input, Layout
 from fem.pointwise import directional, hessian, trace, value_and_gradient
@@ -127,18 +128,39 @@ class Integrand:
         sweep = self.sweep("gradient" if value else "slope", wrt, scatters)
         total = layout.like.new_zeros(layout.size)
         results = [[layout.zeros(self.inputs[i]) for i in wrt] for _ in scatters]
-        for chunk in layout.chunks():
-            part, *derivatives = sweep.kernel(*layout.cut(chunk, sweep.coordinates))
-            total[chunk[0]] += part
-            parts = iter(derivatives)
-            for kind in results:
-                for i, result in zip(wrt, kind, strict=True):
-                    for entry in range(prod(self.inputs[i].shape)):
-                        count = self.inputs[i].degree ** len(layout.cells) if self.inputs[i].kind == "field" else 1
-                        layout.add(self.inputs[i], result, chunk, entry, [next(parts) for _ in range(count)])
+        if not self.evaluate_natively(sweep, layout, total, results):
+            for chunk in layout.chunks():
+                part, *derivatives = sweep.kernel(*layout.cut(chunk, sweep.coordinates))
+                total[chunk[0]] += part
+                parts = iter(derivatives)
+                for kind in results:
+                    for i, result in zip(wrt, kind, strict=True):
+                        for entry in range(prod(self.inputs[i].shape)):
+                            count = self.inputs[i].degree ** len(layout.cells) if self.inputs[i].kind == "field" else 1
+                            layout.add(self.inputs[i], result, chunk, entry, [next(parts) for _ in range(count)])
         found = [[layout.shaped(self.inputs[i], r) for i, r in zip(wrt, kind, strict=True)] for kind in results]
         slopes, magnitudes, *_ = [*found, [], []]
         return total.reshape(layout.batch), slopes, magnitudes
+
+    def evaluate_natively(self, sweep: Sweep, layout: Layout, total: Tensor, results: list[list[Tensor]]) -> bool:
+        """The same by compiled C code, where there is some."""
+        code = generated(sweep, layout)
+        if code is None:
+            return False
+        kinds = [self.inputs[i].kind for i in sweep.wrt]
+        pairs = [(kind, r) for found in results for kind, r in zip(kinds, found, strict=True)]
+        images = [
+            image for kind, r in pairs if kind != "constant" for image in (r if kind == "field" else r.flatten(0, 1))
+        ]
+        sums = code(layout, layout.whole, images)
+        if sums is None:
+            return False
+        first, *others = sums.to(total.dtype).unbind(-1)
+        total.copy_(first)
+        constants = [entry for kind, r in pairs if kind == "constant" for entry in r]
+        for target, value in zip(constants, others, strict=True):
+            target.copy_(value)
+        return True
 
     def element_matrices(self, tensors: Sequence[Tensor]) -> Iterator[tuple[Chunk, Tensor]]:
         """∂²J/∂U_A∂U_B of the first input, chunk by chunk: "k b nz ny nx" over pairs A ≤ B of local dofs.
@@ -151,9 +173,19 @@ class Integrand:
             return  # J is linear
         table = sweep.products.to(layout.like)
         for chunk in layout.chunks():
-            found = sweep.kernel(*layout.cut(chunk, sweep.coordinates))
-            stacked = torch.stack(found)
+            stacked = self.second_derivatives(sweep, layout, chunk)
             yield chunk, (table @ stacked.flatten(1)).unflatten(1, stacked.shape[1:])
+
+    def second_derivatives(self, sweep: Sweep, layout: Layout, chunk: Chunk) -> Tensor:
+        """Those that differ, at all points of a chunk: "m b nz ny nx"."""
+        code = generated(sweep, layout)
+        if code is not None:
+            (items, layers), count = chunk, len(sweep.different) * len(self.rule.weights)
+            cells = (items.stop - items.start, layers.stop - layers.start, *layout.cells[1:])
+            found = layout.like.new_empty(count, *cells)
+            if code(layout, chunk, found.unbind()) is not None:
+                return found
+        return torch.stack(sweep.kernel(*layout.cut(chunk, sweep.coordinates)))
 
     def constant_hessian(self, tensors: Sequence[Tensor]) -> Float[Tensor, "*b s s"]:
         """The second derivatives in the first input where no cell differs from another: u (its components), then ∇u."""

@@ -39,6 +39,25 @@ def compilation(when: str) -> Iterator[None]:
         _policy[0] = before
 
 
+def policy() -> str:
+    return _policy[0]
+
+
+def missing(what: str, advice: str) -> None:
+    """Without a compiler everything stays uncompiled; one warning says so."""
+    if not _missing:
+        _missing.append(what)
+        warnings.warn(
+            f"kernels stay uncompiled and slower: no working {what} compiler was found. {advice}, or say "
+            '`compilation("never")`.',
+            stacklevel=4,
+        )
+
+
+def failed(why: str) -> None:
+    warnings.warn(f"a kernel stays uncompiled and slower: {why}", stacklevel=4)
+
+
 class Kernel:
     """A function of lists of tensors that is compiled, shape by shape, when that pays."""
 
@@ -67,18 +86,10 @@ class Kernel:
     def give_up(self, error: Exception) -> None:
         """Stay uncompiled from now on; without a compiler everything does."""
         self.broken, text = True, f"{type(error).__name__}: {error}"
-        if not any(sign in text for sign in MISSING):
-            warnings.warn(
-                f"a kernel stays uncompiled and slower, since `torch.compile` failed: {text.splitlines()[0]}",
-                stacklevel=3,
-            )
-        elif not _missing:
-            _missing.append(text)
-            warnings.warn(
-                "kernels stay uncompiled and slower: `torch.compile` found no working C++ compiler. Install g++ or "
-                'clang, or say `compilation("never")`.',
-                stacklevel=3,
-            )
+        if any(sign in text for sign in MISSING):
+            missing("C++", "Install g++ or clang")
+        else:
+            failed(f"`torch.compile` failed: {text.splitlines()[0]}")
 
 
 def fresh(function: Callable[..., Any]) -> Callable[..., Any]:

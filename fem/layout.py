@@ -64,6 +64,10 @@ class Layout:
     def nodes(self, degree: int) -> tuple[int, ...]:
         return tuple(degree * n + 1 for n in self.cells)
 
+    @property
+    def whole(self) -> Chunk:
+        return slice(0, self.size), slice(0, self.cells[0])
+
     def chunks(self) -> list[Chunk]:
         limit = CHUNK * 8 // self.like.element_size() if self.like.device.type == "cpu" else CHUNK_DEVICE
         items = even(self.size, max(limit // prod(self.cells), 1))

@@ -38,6 +38,7 @@ class Sweep:
         axes = sorted({k for (i, k), used in zip(names, program.used, strict=True) if i == 0 and used})
         self.coordinates = [(axis, q) for axis in axes for q in range(len(self.rule.points))]
         self.sources = [self.source(*name) if used else None for name, used in zip(names, program.used, strict=True)]
+        self.generated: dict[torch.dtype, Any] = {}  # as C code, where it has been tried
         self.kernel = Kernel(self.run if scatters or not wrt else self.second_derivatives)
 
     def source(self, argument: int, entry: int) -> tuple[Any, ...]:
@@ -78,9 +79,7 @@ class Sweep:
     ) -> list[Tensor]:
         shape, like = self.chunk_shape(fields, constants, points)
         lists = [self.interpolations(fields), constants, points, lines]
-        slots = [
-            (i, order, k) for i in self.wrt for order, _ in self.inputs[i].places for k in self.entry_range(i, order)
-        ]
+        slots = self.slots
         has_value = len(self.program.outputs) > len(slots)
         total: Any = None
         fluxes: dict[tuple[int, int], dict[Any, Tensor]] = {
@@ -104,6 +103,13 @@ class Sweep:
                 for (i, _), f in fluxes.items()
                 for part in self.spread(i, f, size, shape, like)
             ],
+        ]
+
+    @property
+    def slots(self) -> list[tuple[int, int, int]]:
+        """(input, order of derivative, entry) of each slope among the outputs of the program."""
+        return [
+            (i, order, k) for i in self.wrt for order, _ in self.inputs[i].places for k in self.entry_range(i, order)
         ]
 
     def spread(

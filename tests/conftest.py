@@ -1,7 +1,17 @@
-"""Shape annotations are executed: jaxtyping checks every annotated call of the packages through beartype."""
+"""Shape annotations are executed: jaxtyping checks every annotated call of the packages through beartype.
+
+Code compiled by tests goes into a folder of its own, so that what an earlier run left behind plays no part.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
 
 from jaxtyping import install_import_hook
 
 import tests.typechecker
 
 install_import_hook(["fem", "solvers"], f"{tests.typechecker.__name__}.check")
+os.environ["RITZ_CACHE"] = tempfile.mkdtemp(prefix="ritz-")
+atexit.register(shutil.rmtree, os.environ["RITZ_CACHE"], ignore_errors=True)

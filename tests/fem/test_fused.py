@@ -25,6 +25,7 @@ from fem import (
     WeakForm,
     box,
     by_cell_tag,
+    compilation,
     gradient,
     unit_square,
 )
@@ -33,6 +34,7 @@ from fem.bspline_element import BSpline
 from fem.fused import Integrand, Slopes
 from fem.layout import Input
 from fem.lowered import Lowered
+from fem.native import find_compiler
 from solvers import minimize
 from tests.problems import distorted
 
@@ -48,9 +50,12 @@ def path(fused: bool):
         yield
 
 
-@pytest.fixture(autouse=True)
-def always_fused():
-    with path(True):
+@pytest.fixture(autouse=True, params=["never", pytest.param("always", marks=pytest.mark.slow)])
+def always_fused(request: pytest.FixtureRequest):
+    """In PyTorch, and as C code where there is a compiler."""
+    if request.param == "always" and find_compiler() is None:
+        pytest.skip("needs a C compiler")
+    with path(True), compilation(request.param):
         yield
 
 
