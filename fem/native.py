@@ -110,8 +110,13 @@ def machine() -> str:
     return repr((known, sorted(lines), OPTIONS, ATTEMPTS))
 
 
+@cache
+def name_of(source: str) -> str:
+    return f"{hashlib.sha256((machine() + source).encode()).hexdigest()[:32]}.so"
+
+
 def library(source: str) -> Path:
-    return folder() / f"{hashlib.sha256((machine() + source).encode()).hexdigest()[:32]}.so"
+    return folder() / name_of(source)
 
 
 def folder() -> Path:

@@ -25,6 +25,7 @@ from torch import Tensor
 from fem.assembly import CHUNK, element_matrices
 from fem.fused import Integrand
 from fem.space import AnySpace, FunctionSpace
+from solvers.c_stencil import CompiledProduct
 from solvers.workspace import zeros
 
 Key = tuple[int, int, tuple[int, ...]]  # row type, column type, offset between their cells, slowest axis first
@@ -92,6 +93,20 @@ class Grid:
             for b, column in enumerate(types[a:], a):
                 found += [(a, b, o) for o in reachable(row, column) if a < b or o > zero]
         return {key: k for k, key in enumerate(found)}
+
+    @cached_property
+    def terms(self) -> list[list[tuple[int, int, int, int]]]:
+        """What adds to each type of dofs in a product A x: row of the data and shift, type of x and shift.
+
+        Couplings are kept with the first dof of a pair: for the second they lie where the first does.
+        """
+        rows: list[list[tuple[int, int, int, int]]] = [[] for _ in self.types]
+        for (a, b, offset), k in self.keys.items():
+            shift = self.shift(offset)
+            rows[a].append((k, 0, b, shift))
+            if k >= len(self.types):
+                rows[b].append((k, -shift, a, -shift))
+        return rows
 
     def image(self, flat: Shaped[Tensor, "k"], dof_type: tuple[int, ...]) -> Tensor:
         """The entries of one type that exist, "b *vertices"."""
@@ -223,27 +238,36 @@ class Stencil:
 
 
 class Product:
-    """y = A x or y = b − A x between two buffers, all views made beforehand."""
+    """y = A x or y = b − A x between two buffers, as C code or by passes over views made beforehand."""
 
     def __init__(self, stencil: Stencil, x: Float[Tensor, "t m"], y: Float[Tensor, "t m"]):
         grid = stencil.grid
-        self.diagonal, self.x, self.y = stencil.diagonal, grid.shifted(x), grid.shifted(y)
-        self.passes = []
-        for (a, b, offset), k in grid.keys.items():
-            if k >= len(grid.types):
-                shift, S = grid.shift(offset), grid.shifted(stencil.data[k])
-                self.passes.append((grid.shifted(y[a]), S, grid.shifted(x[b], shift)))
-                self.passes.append((grid.shifted(y[b], shift), S, grid.shifted(x[a])))
+        self.stencil, self.buffers = stencil, (x, y)
+        self.x, self.y = grid.shifted(x), grid.shifted(y)
+        self.compiled = CompiledProduct(grid.terms, grid.halo, stencil.data, x, y)
 
     def __call__(self) -> None:
-        torch.mul(self.diagonal, self.x, out=self.y)
-        for y, S, x in self.passes:
-            y.addcmul_(S, x)
+        if not self.compiled():
+            torch.mul(self.stencil.diagonal, self.x, out=self.y)
+            for y, S, x in self.passes:
+                y.addcmul_(S, x)
 
     def residual(self, b: Float[Tensor, "t k"]) -> None:
-        torch.addcmul(b, self.diagonal, self.x, value=-1, out=self.y)
-        for y, S, x in self.passes:
-            y.addcmul_(S, x, value=-1)
+        if not self.compiled(b):
+            torch.addcmul(b, self.stencil.diagonal, self.x, value=-1, out=self.y)
+            for y, S, x in self.passes:
+                y.addcmul_(S, x, value=-1)
+
+    @cached_property
+    def passes(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """What is added to what: y += S x, off the diagonal."""
+        grid, (x, y), found = self.stencil.grid, self.buffers, []
+        for (a, b, offset), k in grid.keys.items():
+            if k >= len(grid.types):
+                shift, S = grid.shift(offset), grid.shifted(self.stencil.data[k])
+                found.append((grid.shifted(y[a]), S, grid.shifted(x[b], shift)))
+                found.append((grid.shifted(y[b], shift), S, grid.shifted(x[a])))
+        return found
 
 
 # -- from element matrices ---------------------------------------------------------------------------------------------
