@@ -5,7 +5,7 @@ operator coarsened along all axes is the product with the tensor product of thei
 one cell, so does PᵀAP, and it comes from shifted arrays alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
 from math import prod
@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fem.space import FunctionSpace
+from solvers.c_coarsening import Axis
 from solvers.stencil import Grid, Stencil, reachable
 
 
@@ -54,11 +55,15 @@ class Interpolation:
         """Restriction from `fine` to `coarse` (set), and interpolation from `x_coarse` to `x_fine` (added)."""
         left, right, odd = self.left.to(fine), self.right.to(fine), self.odd
         f, c = self.grid.along(fine, self.axis), self.coarse.along(coarse, self.axis)
+        along = Axis(left, right, *f.shape[1:])
+        down = along.bind([("restricted", a, a, a, b) for a, b in zip(f, c, strict=True)])
         even, between = f[:, :, ::2], f[:, :, 1::2]
         first, last, rest = c[:, :, :odd], c[:, :, odd], c[:, :, 1:]
         kept = even[:, :, odd] if even.shape[2] > odd else torch.zeros_like(last)
 
         def restrict() -> None:
+            if down():
+                return
             torch.addcmul(even[:, :, :odd], between, left, out=first)
             last.copy_(kept)
             rest.addcmul_(between, right)
@@ -66,8 +71,11 @@ class Interpolation:
         g, e = self.grid.along(x_fine, self.axis), self.coarse.along(x_coarse, self.axis)
         into_even, into_odd, same = g[:, :, ::2], g[:, :, 1::2], e[:, :, : f.shape[2] - odd]
         before, after = e[:, :, :-1], e[:, :, 1:]
+        up = along.bind([("interpolated", a, a, a, b) for a, b in zip(g, e, strict=True)])
 
         def interpolate() -> None:
+            if up():
+                return
             into_even.add_(same)
             into_odd.addcmul_(before, left)
             into_odd.addcmul_(after, right)
@@ -143,16 +151,15 @@ def coarsen(stencil: Stencil, axis: int, left: Float[Tensor, "k 1"], right: Floa
     odd = fine.vertices[axis] // 2  # odd vertices; as many even ones, or one more
     even = fine.vertices[axis] - odd
     shape = (fine.size // fine.vertices[axis] // fine.strides[axis], odd, fine.strides[axis])
+    groups = list(galerkin_groups(stencil, coarse, axis))
+    named = zip(("minus", "centre", "plus"), range(3), strict=True)
+    work = [(name, *sources, t[k]) for name, k in named for sources, t in groups if t[k] is not None]
+    if Axis(left, right, shape[0], fine.vertices[axis], shape[2]).bind(work)():
+        return coarse
     to_left, to_right = (stencil.data.new_empty(shape) for _ in range(2))
-    for a, b, across in dict.fromkeys((a, b, (*o[:axis], 0, *o[axis + 1 :])) for a, b, o in grid.keys):
-        taps = [(*across[:axis], s, *across[axis + 1 :]) for s in (-1, 0, 1)]
-        minus, centre, plus = (stencil.entries(a, b, o, axis) for o in taps)
-        assert minus is not None
-        assert centre is not None
-        assert plus is not None
+    for (minus, centre, plus), targets in groups:
         torch.addcmul(minus[:, 1::2], centre[:, 1::2], left, out=to_left)
         torch.addcmul(plus[:, 1::2], centre[:, 1::2], right, out=to_right)
-        targets = [grid.along(coarse.data[grid.keys[a, b, o]], axis) if (a, b, o) in grid.keys else None for o in taps]
         if (target := targets[0]) is not None:
             torch.mul(to_left, right, out=target[:, 1:])
             target[:, 1:even].addcmul_(minus[:, 2::2], left[: even - 1])
@@ -166,6 +173,17 @@ def coarsen(stencil: Stencil, axis: int, left: Float[Tensor, "k 1"], right: Floa
             torch.mul(to_right, left, out=target[:, :odd])
             target[:, :odd].addcmul_(plus[:, ::2][:, :odd], right)
     return coarse
+
+
+def galerkin_groups(stencil: Stencil, coarse: Stencil, axis: int) -> Iterator[tuple[list[Tensor], list[Tensor | None]]]:
+    """The taps A₋, A₀, A₊ along an axis, for each pair of types and offset across it, and those that they turn into."""
+    grid = coarse.grid
+    for a, b, across in dict.fromkeys((a, b, (*o[:axis], 0, *o[axis + 1 :])) for a, b, o in grid.keys):
+        offsets = [(*across[:axis], s, *across[axis + 1 :]) for s in (-1, 0, 1)]
+        taps = [stencil.entries(a, b, o, axis) for o in offsets]
+        assert all(t is not None for t in taps)
+        rows = [grid.keys.get((a, b, o)) for o in offsets]
+        yield taps, [None if k is None else grid.along(coarse.data[k], axis) for k in rows]
 
 
 def embedding(degree: int, lower: int) -> list[tuple[int, int, int, float]]:

@@ -29,6 +29,7 @@ from solvers.system import Prepared, System
 from solvers.workspace import workspace
 
 COARSEST = 130  # unknowns per item that a dense inverse takes care of
+ENTRIES = 2**17  # of the inverses of all items together; beyond, another level costs less
 STRONG = 0.5  # axes with couplings of this strength, relative to the strongest, are coarsened
 # Degree in D⁻¹A and ratio λ_max/λ_min of smoothing, by the number of axes that are not coarsened: along those the mass
 # matrices of linear elements widen the spectrum by 3. (The finest level is content with degree one and a ratio of 3.)
@@ -284,7 +285,8 @@ def scaled(stencil: Stencil, dtype: torch.dtype) -> tuple[Stencil, Float[Tensor,
 def next_steps(stencil: Stencil, width: list[Tensor]) -> list:
     """The steps to the next level, along the axes of strong coupling: a lower degree, or else every second vertex."""
     grid = stencil.grid
-    if grid.size // grid.batch * len(grid.types) <= COARSEST:
+    count = grid.size // grid.batch * len(grid.types)
+    if count <= COARSEST and grid.batch * count**2 <= ENTRIES:
         return []
     possible = coarsenable(grid)
     strength = strengths(stencil)

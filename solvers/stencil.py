@@ -208,11 +208,13 @@ class Stencil:
         """Clear rows and columns of fixed dofs in place, but for a diagonal entry."""
         grid = self.grid
         index = [torch.nonzero(row).flatten() + grid.halo for row in fixed]
-        for (a, b, offset), k in grid.keys.items():
-            if k < len(grid.types):
-                self.data[k].index_fill_(0, index[a], diagonal)
-            else:
-                self.data[k].index_fill_(0, index[a], 0)
+        types = len(grid.types)
+        for a, fill in enumerate(index):
+            self.data[a].index_fill_(0, fill, diagonal)
+            if rows := [k for (row, _, _), k in grid.keys.items() if row == a and k >= types]:  # one after another
+                self.data[rows[0] : rows[-1] + 1].index_fill_(1, fill, 0)
+        for (_, b, offset), k in grid.keys.items():
+            if k >= types:
                 self.data[k].index_fill_(0, index[b] - grid.shift(offset), 0)
 
     def entries(self, a: int, b: int, offset: tuple[int, ...], axis: int) -> Float[Tensor, "o k i"] | None:
