@@ -27,6 +27,7 @@ from fem.sweep import Sweep
 SCRATCH = 2**15  # bytes of rows that one loop reads and writes: they stay in the nearest cache
 PORTIONS = 32  # units of work, at least, if there are enough layers
 TYPES = {torch.float32: "float", torch.float64: "double"}
+Targets = tuple[tuple[int, tuple[int, ...]], ...]
 STRIDES = 6  # of each tensor: batch, layer, line, cell, entry, point
 
 HEAD = """
@@ -71,13 +72,18 @@ void run(const int64_t *size, const T *const *in, const int64_t *at, T *const *o
 class GeneratedSweep:
     """A sweep as C code.
 
+    Args:
+        targets: for each entry of element matrices the image of vertices that it is added to, and the corner of the
+            cell that it belongs to (slowest axis first); without them second derivatives at points are written.
+
     Raises:
         UnsupportedError: an operation that C code is not written for, or too many of them.
     """
 
-    def __init__(self, sweep: Sweep, dtype: torch.dtype):
+    def __init__(self, sweep: Sweep, dtype: torch.dtype, targets: Targets | None = None):
         if dtype not in TYPES:
             raise UnsupportedError
+        self.targets = targets
         self.sweep, self.dtype, self.dim = sweep, dtype, sweep.dim
         self.cell, self.sums = Cell(dtype), ["total"]
         self.before: list[str] = []
@@ -205,11 +211,23 @@ class GeneratedSweep:
 
     def write_second_derivatives(self) -> None:
         sweep = self.sweep
-        first = [sweep.program.outputs.index(name) for name in sweep.different]
+        first, found = [sweep.program.outputs.index(name) for name in sweep.different], []
         for q in sweep.rule.weights:
             outputs = self.cell.run(sweep.program, [self.source(s, q) for s in sweep.sources])
-            for k in first:
-                self.write_image(next(self.outputs), outputs[k])
+            found += [outputs[k] for k in first]
+        if self.targets is None:
+            for value in found:
+                self.write_image(next(self.outputs), value)
+            return
+        parts: dict[int, dict[tuple[int, ...], Value]] = {}
+        sums: dict[tuple[int, tuple[int, ...]], Tensor] = {}
+        for target, row in zip(self.targets, sweep.products, strict=True):
+            sums[target] = sums.get(target, 0) + row
+        for (image, corner), row in sums.items():
+            terms = list(zip(row.tolist(), found, strict=True))
+            parts.setdefault(image, {})[corner] = self.cell.combination(terms)
+        for image in range(max(parts) + 1):
+            self.write_field(1, parts.get(image, {}))
 
     def sized(self, value: Value, size: bool) -> Value:
         return self.cell.call("fabs", self.cell.text(value)) if size else value
@@ -362,15 +380,15 @@ def pointers(tensors: Sequence[Tensor]) -> Any:
     return array(ctypes.c_void_p, [t.data_ptr() for t in tensors])
 
 
-def generated(sweep: Sweep, layout: Layout) -> GeneratedSweep | None:
+def generated(sweep: Sweep, layout: Layout, targets: Targets | None = None) -> GeneratedSweep | None:
     """The sweep as C code, if C has what it takes and the tensors are the CPU's."""
     tensors = [*layout.fields, *layout.constants, *layout.points]
     if any(t.device.type != "cpu" or t.dtype != layout.like.dtype for t in tensors):
         return None
-    dtype = layout.like.dtype
-    if dtype not in sweep.generated:
+    key = layout.like.dtype, targets
+    if key not in sweep.generated:
         try:
-            sweep.generated[dtype] = GeneratedSweep(sweep, dtype)
+            sweep.generated[key] = GeneratedSweep(sweep, *key)
         except UnsupportedError:
-            sweep.generated[dtype] = None
-    return sweep.generated[dtype]
+            sweep.generated[key] = None
+    return sweep.generated[key]

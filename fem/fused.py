@@ -16,13 +16,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fem.c_sweep import generated
+from fem.c_sweep import Targets, generated
 from fem.fingerprint import cached
 from fem.layout import Chunk, Input, Layout
 from fem.pointwise import directional, hessian, trace, value_and_gradient
 from fem.programs import Program, UntraceableError
 from fem.strided import GridRule, grid_rule
 from fem.sweep import Sweep, as_image
+
+PRODUCTS = 3000  # in a cell, from second derivatives to element matrices: more are better done by matrix products
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,6 +177,18 @@ class Integrand:
         for chunk in layout.chunks():
             stacked = self.second_derivatives(sweep, layout, chunk)
             yield chunk, (table @ stacked.flatten(1)).unflatten(1, stacked.shape[1:])
+
+    def add_element_matrices(self, tensors: Sequence[Tensor], images: Sequence[Tensor], targets: Targets) -> bool:
+        """The same added up by compiled C code, where there is some: each entry to an image "b …" of vertices.
+
+        Args:
+            targets: for each pair the number of its image, and the corner of the cell where it is added.
+        """
+        layout, sweep = Layout(self.inputs, self.rule, tensors), self.sweep("hessian", (0,))
+        if len(targets) * len(self.rule.weights) * len(sweep.different) > PRODUCTS:
+            return False
+        code = generated(sweep, layout, targets) if sweep.different else None
+        return code is not None and code(layout, layout.whole, images) is not None
 
     def second_derivatives(self, sweep: Sweep, layout: Layout, chunk: Chunk) -> Tensor:
         """Those that differ, at all points of a chunk: "m b nz ny nx"."""

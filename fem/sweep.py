@@ -38,7 +38,7 @@ class Sweep:
         axes = sorted({k for (i, k), used in zip(names, program.used, strict=True) if i == 0 and used})
         self.coordinates = [(axis, q) for axis in axes for q in range(len(self.rule.points))]
         self.sources = [self.source(*name) if used else None for name, used in zip(names, program.used, strict=True)]
-        self.generated: dict[torch.dtype, Any] = {}  # as C code, where it has been tried
+        self.generated: dict[Any, Any] = {}  # as C code, where it has been tried
         self.kernel = Kernel(self.run if scatters or not wrt else self.second_derivatives)
 
     def source(self, argument: int, entry: int) -> tuple[Any, ...]:

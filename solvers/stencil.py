@@ -344,11 +344,13 @@ def sweep_into(stencil: Stencil, integrand: Integrand, tensors: list[Tensor]) ->
     keys = [grid.keys.get(coupling(local[i], local[j])) for i, j in pairs]
     corners = [local[i][1] if k is not None else local[j][1] for k, (i, j) in zip(keys, pairs, strict=True)]
     keys = [grid.keys[coupling(local[j], local[i])] if k is None else k for k, (i, j) in zip(keys, pairs, strict=True)]
+    images = grid.shifted(stencil.data).unflatten(-1, (grid.batch, *grid.vertices))
+    if integrand.add_element_matrices(tensors, images.unbind(), tuple(zip(keys, corners, strict=True))):
+        return
     for (items, layers), entries in integrand.element_matrices(tensors):
         for k, corner, values in zip(keys, corners, entries, strict=True):
-            image = grid.shifted(stencil.data[k]).view(grid.batch, *grid.vertices)
             first = (layers.start + corner[0], *corner[1:])
-            image[(items, *(slice(f, f + m) for f, m in zip(first, values.shape[1:], strict=True)))] += values
+            images[k][(items, *(slice(f, f + m) for f, m in zip(first, values.shape[1:], strict=True)))] += values
 
 
 def reachable(row: tuple[int, ...], column: tuple[int, ...]) -> Iterable[tuple[int, ...]]:
