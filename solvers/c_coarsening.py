@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fem.c_sweep import TYPES, array, pointers
+from fem.c_sweep import TYPES, array
 from fem.native import native
 
 # Images are "outer n inner" along an axis of n vertices, m of them odd; the coarse axis has m + 1 vertices, and where
@@ -119,24 +119,27 @@ class Axis:
         self.after = [ctypes.c_void_p(w.data_ptr()) for w in self.weights]
         self.after += [ctypes.c_int64(v) for v in (outer, n, inner, portions, parts)]
 
-    def bind(self, groups: Sequence[tuple[str, Tensor, Tensor, Tensor, Tensor]]) -> "Bound":
-        """For each group what is done, with which images A, B, C, and into which (or from which) coarse one."""
-        return Bound(self, groups)
+    def bind(self, kept: Sequence[Tensor], groups: Sequence[tuple[str, int, int, int, int]]) -> "Bound":
+        """For each group what is done, with which images A, B, C, and into which (or from which) coarse one.
+
+        Images are addresses in the tensors that are kept.
+        """
+        return Bound(self, kept, groups)
 
 
 class Bound:
     """Work on some images; calls tell whether C code did it."""
 
-    def __init__(self, axis: Axis, groups: Sequence[tuple[str, Tensor, Tensor, Tensor, Tensor]]):
-        self.axis, self.kept = axis, groups
+    def __init__(self, axis: Axis, kept: Sequence[Tensor], groups: Sequence[tuple[str, int, int, int, int]]):
+        self.axis, self.kept, self.work = axis, kept, axis.work * len(groups)
         if axis.usable:
             names, *images = zip(*groups, strict=True)
             self.source, kinds = source(axis.dtype), [list(FORMULAS).index(name) for name in names]
             self.arguments: list[Any] = [ctypes.c_int64(len(groups)), array(ctypes.c_int64, kinds)]
-            self.arguments += [pointers(i) for i in images]
+            self.arguments += [array(ctypes.c_void_p, i) for i in images]
 
     def __call__(self) -> bool:
-        run = native(self.source, self.axis.work * len(self.kept)) if self.axis.usable else None
+        run = native(self.source, self.work) if self.axis.usable else None
         if run is None:
             return False
         run(*self.arguments, *self.axis.after, ctypes.c_int64(torch.get_num_threads()))

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fem.space import FunctionSpace
-from solvers.c_coarsening import Axis
+from solvers.c_coarsening import Axis, Bound
 from solvers.stencil import Grid, Stencil, reachable
 
 
@@ -54,31 +54,31 @@ class Interpolation:
     def bind(self, fine: Tensor, coarse: Tensor, x_fine: Tensor, x_coarse: Tensor) -> tuple[Callable, Callable]:
         """Restriction from `fine` to `coarse` (set), and interpolation from `x_coarse` to `x_fine` (added)."""
         left, right, odd = self.left.to(fine), self.right.to(fine), self.odd
-        f, c = self.grid.along(fine, self.axis), self.coarse.along(coarse, self.axis)
-        along = Axis(left, right, *f.shape[1:])
-        down = along.bind([("restricted", a, a, a, b) for a, b in zip(f, c, strict=True)])
-        even, between = f[:, :, ::2], f[:, :, 1::2]
-        first, last, rest = c[:, :, :odd], c[:, :, odd], c[:, :, 1:]
-        kept = even[:, :, odd] if even.shape[2] > odd else torch.zeros_like(last)
+        n, inner = self.grid.vertices[self.axis], self.grid.strides[self.axis]
+        along = Axis(left, right, self.grid.size // (n * inner), n, inner)
+
+        def bound(name: str, fine: Tensor, coarse: Tensor) -> Bound:
+            rows = range(len(self.grid.types))
+            pairs = [(self.grid.address(fine, k), self.coarse.address(coarse, k)) for k in rows]
+            return along.bind((fine, coarse), [(name, f, f, f, c) for f, c in pairs])
+
+        down, up = bound("restricted", fine, coarse), bound("interpolated", x_fine, x_coarse)
 
         def restrict() -> None:
             if down():
                 return
-            torch.addcmul(even[:, :, :odd], between, left, out=first)
-            last.copy_(kept)
-            rest.addcmul_(between, right)
-
-        g, e = self.grid.along(x_fine, self.axis), self.coarse.along(x_coarse, self.axis)
-        into_even, into_odd, same = g[:, :, ::2], g[:, :, 1::2], e[:, :, : f.shape[2] - odd]
-        before, after = e[:, :, :-1], e[:, :, 1:]
-        up = along.bind([("interpolated", a, a, a, b) for a, b in zip(g, e, strict=True)])
+            f, c = self.grid.along(fine, self.axis), self.coarse.along(coarse, self.axis)
+            even, between = f[:, :, ::2], f[:, :, 1::2]
+            torch.addcmul(even[:, :, :odd], between, left, out=c[:, :, :odd])
+            c[:, :, odd].copy_(even[:, :, odd] if even.shape[2] > odd else torch.zeros_like(c[:, :, odd]))
+            c[:, :, 1:].addcmul_(between, right)
 
         def interpolate() -> None:
             if up():
                 return
-            into_even.add_(same)
-            into_odd.addcmul_(before, left)
-            into_odd.addcmul_(after, right)
+            f, c = self.grid.along(x_fine, self.axis), self.coarse.along(x_coarse, self.axis)
+            f[:, :, ::2].add_(c[:, :, : f.shape[2] - odd])
+            f[:, :, 1::2].addcmul_(c[:, :, :-1], left).addcmul_(c[:, :, 1:], right)
 
         return restrict, interpolate
 
@@ -151,13 +151,13 @@ def coarsen(stencil: Stencil, axis: int, left: Float[Tensor, "k 1"], right: Floa
     odd = fine.vertices[axis] // 2  # odd vertices; as many even ones, or one more
     even = fine.vertices[axis] - odd
     shape = (fine.size // fine.vertices[axis] // fine.strides[axis], odd, fine.strides[axis])
-    groups = list(galerkin_groups(stencil, coarse, axis))
-    named = zip(("minus", "centre", "plus"), range(3), strict=True)
-    work = [(name, *sources, t[k]) for name, k in named for sources, t in groups if t[k] is not None]
-    if Axis(left, right, shape[0], fine.vertices[axis], shape[2]).bind(work)():
+    if Axis(left, right, shape[0], fine.vertices[axis], shape[2]).bind(*galerkin_work(stencil, coarse, axis))():
         return coarse
     to_left, to_right = (stencil.data.new_empty(shape) for _ in range(2))
-    for (minus, centre, plus), targets in groups:
+    for a, b, offsets in taps(grid, axis):
+        minus, centre, plus = (stencil.entries(a, b, o, axis) for o in offsets)
+        rows = [grid.keys.get((a, b, o)) for o in offsets]
+        targets = [None if k is None else grid.along(coarse.data[k], axis) for k in rows]
         torch.addcmul(minus[:, 1::2], centre[:, 1::2], left, out=to_left)
         torch.addcmul(plus[:, 1::2], centre[:, 1::2], right, out=to_right)
         if (target := targets[0]) is not None:
@@ -175,15 +175,21 @@ def coarsen(stencil: Stencil, axis: int, left: Float[Tensor, "k 1"], right: Floa
     return coarse
 
 
-def galerkin_groups(stencil: Stencil, coarse: Stencil, axis: int) -> Iterator[tuple[list[Tensor], list[Tensor | None]]]:
-    """The taps A₋, A₀, A₊ along an axis, for each pair of types and offset across it, and those that they turn into."""
-    grid = coarse.grid
+def taps(grid: Grid, axis: int) -> Iterator[tuple[int, int, list[tuple[int, ...]]]]:
+    """For each pair of types and offset across an axis the three offsets that differ along it."""
     for a, b, across in dict.fromkeys((a, b, (*o[:axis], 0, *o[axis + 1 :])) for a, b, o in grid.keys):
-        offsets = [(*across[:axis], s, *across[axis + 1 :]) for s in (-1, 0, 1)]
-        taps = [stencil.entries(a, b, o, axis) for o in offsets]
-        assert all(t is not None for t in taps)
-        rows = [grid.keys.get((a, b, o)) for o in offsets]
-        yield taps, [None if k is None else grid.along(coarse.data[k], axis) for k in rows]
+        yield a, b, [(*across[:axis], s, *across[axis + 1 :]) for s in (-1, 0, 1)]
+
+
+def galerkin_work(stencil: Stencil, coarse: Stencil, axis: int) -> tuple[tuple[Tensor, Tensor], list]:
+    """The same as work for C code: which coarse coupling comes of which three."""
+    found = []
+    for a, b, offsets in taps(coarse.grid, axis):
+        images = [stencil.grid.address(stencil.data, *stencil.place(a, b, o)) for o in offsets]
+        for name, o in zip(("minus", "centre", "plus"), offsets, strict=True):
+            if (k := coarse.grid.keys.get((a, b, o))) is not None:
+                found.append((name, *images, coarse.grid.address(coarse.data, k)))
+    return (stencil.data, coarse.data), found
 
 
 def embedding(degree: int, lower: int) -> list[tuple[int, int, int, float]]:
@@ -217,6 +223,5 @@ def lower_degree(stencil: Stencil, axis: int, degree: int) -> Stencil:
                 moved = (*offset[:axis], offset[axis] + x - u, *offset[axis + 1 :])
                 if (k := grid.keys.get((coarse_a, coarse_b, moved))) is not None:
                     values = stencil.entries(a, b, offset, axis)
-                    assert values is not None
                     grid.along(coarse.data[k], axis, u * fine.strides[axis]).add_(values, alpha=w * y)
     return coarse

@@ -318,13 +318,15 @@ def strengths(stencil: Stencil) -> list[float]:
     shaped = grid.items(grid.shifted(stencil.data))[..., ::sample]  # "b z n"
     inverse = 1 / shaped[:, : len(grid.types)].abs()
     total = shaped.new_zeros(grid.batch, grid.dim)
-    for (a, b, offset), k in grid.keys.items():
-        row, column = grid.types[a], grid.types[b]
-        if row[-1] != column[-1] or k < len(grid.types):
-            continue
-        coupling = (shaped[:, k] * (inverse[:, a] + inverse[:, b])).nan_to_num(0, 0, 0).sum(-1)
-        for axis, p in enumerate(grid.degrees):
-            total[:, axis] -= (offset[axis] * p + column[axis] - row[axis]) ** 2 * coupling
+    for a, row in enumerate(grid.types):
+        keys = [key for key, k in grid.keys.items() if key[0] == a and k >= len(grid.types)]
+        keys = [(b, o, grid.keys[a, b, o]) for _, b, o in keys if grid.types[b][-1] == row[-1]]
+        if keys:
+            both = inverse[:, a, None] + inverse[:, [b for b, _, _ in keys]]
+            coupling = (shaped[:, [k for _, _, k in keys]] * both).nan_to_num(0, 0, 0).sum(-1)
+            columns = [(grid.types[b], o) for b, o, _ in keys]
+            distance = [[o[k] * p + c[k] - row[k] for k, p in enumerate(grid.degrees)] for c, o in columns]
+            total -= coupling @ torch.tensor(distance).to(coupling) ** 2
     largest = total.amax(-1, keepdim=True)
     return torch.where(largest > 0, total / largest, 1).amin(0).tolist()
 

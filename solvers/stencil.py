@@ -28,6 +28,8 @@ from fem.space import AnySpace, FunctionSpace
 from solvers.c_stencil import CompiledProduct
 from solvers.workspace import zeros
 
+PLACES = 2**20  # of entries that are cleared at a time
+
 Key = tuple[int, int, tuple[int, ...]]  # row type, column type, offset between their cells, slowest axis first
 
 
@@ -74,6 +76,10 @@ class Grid:
     def shifted(self, buffer: Float[Tensor, "*t m"], shift: int = 0) -> Float[Tensor, "*t k"]:
         """The flattened images in a buffer without halo, or the neighbours of their entries so many places on."""
         return buffer[..., self.halo + shift : self.halo + shift + self.size]
+
+    def address(self, buffer: Float[Tensor, "t m"], row: int, shift: int = 0) -> int:
+        """Where in memory the flattened image in a row begins, or its neighbours so many places on."""
+        return buffer.data_ptr() + (row * buffer.stride(0) + self.halo + shift) * buffer.element_size()
 
     def along(self, buffer: Float[Tensor, "*t m"], axis: int, shift: int = 0) -> Float[Tensor, "*t o k i"]:
         """The images with slower axes (and the batch), one axis and faster axes apart."""
@@ -208,23 +214,28 @@ class Stencil:
         """Clear rows and columns of fixed dofs in place, but for a diagonal entry."""
         grid = self.grid
         index = [torch.nonzero(row).flatten() + grid.halo for row in fixed]
-        types = len(grid.types)
+        types, flat, width = len(grid.types), self.data.view(-1), self.data.shape[1]
         for a, fill in enumerate(index):
             self.data[a].index_fill_(0, fill, diagonal)
             if rows := [k for (row, _, _), k in grid.keys.items() if row == a and k >= types]:  # one after another
                 self.data[rows[0] : rows[-1] + 1].index_fill_(1, fill, 0)
-        for (_, b, offset), k in grid.keys.items():
-            if k >= types:
-                self.data[k].index_fill_(0, index[b] - grid.shift(offset), 0)
+            # Columns lie elsewhere in each row: some rows at a time, so that memory stays small.
+            starts = [
+                k * width - grid.shift(o) for (_, column, o), k in grid.keys.items() if column == a and k >= types
+            ]
+            for some in torch.tensor(starts, device=fill.device).split(max(PLACES // max(len(fill), 1), 1)):
+                flat.index_fill_(0, (some[:, None] + fill).flatten(), 0)
 
-    def entries(self, a: int, b: int, offset: tuple[int, ...], axis: int) -> Float[Tensor, "o k i"] | None:
-        """A(i, a; i + δ, b) for all i, one axis apart, from whichever of the symmetric pair is kept; or None."""
-        grid = self.grid
-        if (k := grid.keys.get((a, b, offset))) is not None:
-            return grid.along(self.data[k], axis)
-        if (k := grid.keys.get((b, a, tuple(-o for o in offset)))) is not None:
-            return grid.along(self.data[k], axis, grid.shift(offset))
-        return None
+    def place(self, a: int, b: int, offset: tuple[int, ...]) -> tuple[int, int]:
+        """Row of the data and shift of A(i, a; i + δ, b): couplings are kept once for both dofs."""
+        if (k := self.grid.keys.get((a, b, offset))) is not None:
+            return k, 0
+        return self.grid.keys[b, a, tuple(-o for o in offset)], self.grid.shift(offset)
+
+    def entries(self, a: int, b: int, offset: tuple[int, ...], axis: int) -> Float[Tensor, "o k i"]:
+        """A(i, a; i + δ, b) for all i, one axis apart."""
+        k, shift = self.place(a, b, offset)
+        return self.grid.along(self.data[k], axis, shift)
 
     def dense(self) -> Float[Tensor, "b N N"]:
         """The matrix of each item, type after type."""
