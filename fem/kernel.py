@@ -1,8 +1,9 @@
-"""When kernels are compiled: never on their first runs, always once they have shown to be worth it.
+"""When work is compiled: never on its first runs, always once it has shown to be worth it.
 
-`torch.compile` costs seconds, and pays only for work that comes back. A kernel runs uncompiled until it has seen a fair
-amount of work in one shape, then it is compiled for that shape; `compilation("always")` and `compilation("never")`
-decide it by hand. Where no compiler is installed everything stays uncompiled, and one warning says so.
+Compiling costs a second or more, and pays only for work that comes back. A kernel runs uncompiled until it has seen a
+fair amount of work; `compilation("always")` and `compilation("never")` decide it by hand. Where no compiler is
+installed everything stays uncompiled, and one warning says so. The same policy governs kernels for `torch.compile`,
+which are those of GPUs and of operations that C code is not written for, and C code of our own (`fem.native`).
 """
 
 import types
