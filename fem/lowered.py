@@ -221,7 +221,7 @@ class Lowered:
                 values.append(value)
             size = self.join_totals(sizes, u, batch)
             if self.constraint.mask is not None:
-                size = size.masked_fill(self.constraint.mask, 0)
+                size.masked_fill_(self.constraint.mask, 0)
             residual = self.constraint.project(self.join_totals(totals, u, batch), self.data)
             return State(None if None in values else sum_of(values).expand(batch), residual, size)
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 
+import pytest
 from jaxtyping import install_import_hook
 
 import tests.typechecker
@@ -15,3 +16,15 @@ import tests.typechecker
 install_import_hook(["fem", "solvers"], f"{tests.typechecker.__name__}.check")
 os.environ["RITZ_CACHE"] = tempfile.mkdtemp(prefix="ritz-")
 atexit.register(shutil.rmtree, os.environ["RITZ_CACHE"], ignore_errors=True)
+
+
+@pytest.fixture(params=["never", "always"])
+def both_ways(request: pytest.FixtureRequest):
+    """Everything in PyTorch, and all that can be compiled compiled."""
+    from fem import compilation
+    from fem.native import find_compiler
+
+    if request.param == "always" and find_compiler() is None:
+        pytest.skip("needs a C compiler")
+    with compilation(request.param):
+        yield

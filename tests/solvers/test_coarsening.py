@@ -3,11 +3,13 @@
 import pytest
 import torch
 
-from fem import FunctionSpace, Lagrange
+from fem import FunctionSpace, Lagrange, compilation
 from solvers.coarsening import Embedding, Interpolation, embedding
-from solvers.stencil import Stencil, grid_of
+from solvers.stencil import Grid, Product, Stencil, grid_of
 from tests.solvers.systems import distorted
 from tests.solvers.test_stencil import grid_system
+
+pytestmark = pytest.mark.usefixtures("both_ways")
 
 
 @pytest.mark.parametrize("cells", [(4, 6, 2), (5, 3, 3), (7, 1, 2)])
@@ -81,3 +83,33 @@ def test_interpolation_is_exact_on_linear_functions_of_uneven_grids():
     step.bind(grid.buffer(width), step.coarse.buffer(width), fine, x)[1]()
     expected = torch.cat([torch.zeros(1), width.cumsum(0)]).to(width)
     torch.testing.assert_close(grid.along(fine, 1)[0, 0, :, 0], expected)
+
+
+@pytest.mark.parametrize("vertices", [(9001,), (9002,), (130, 71), (71, 130), (24, 17, 21), (2, 3000)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_compiled_work_is_the_same_in_portions(vertices, dtype):
+    """On grids that are worked on by several threads: products, residuals, coarse operators, transfers."""
+    generator = torch.Generator().manual_seed(0)
+    grid = Grid(vertices, (1,) * len(vertices), batch=2)
+    stencil = Stencil.zeros(grid, torch.zeros((), dtype=dtype))
+    grid.shifted(stencil.data).copy_(torch.rand(len(grid.keys), grid.size, generator=generator, dtype=dtype))
+    found = []
+    for when in ("never", "always"):
+        x, y, b = (grid.buffer(stencil.data) for _ in range(3))
+        grid.shifted(x).copy_(torch.rand(1, grid.size, generator=torch.Generator().manual_seed(1), dtype=dtype))
+        with compilation(when):
+            work = Product(stencil, x, y)
+            work()
+            found.append([grid.shifted(y).clone()])
+            work.residual(grid.shifted(x))
+            found[-1].append(grid.shifted(y))
+            for axis, n in enumerate(vertices):
+                if n > 2:
+                    step = Interpolation(grid, axis, torch.linspace(1, 2, n - 1, dtype=dtype))
+                    c = step.coarse.buffer(stencil.data)
+                    restrict, interpolate = step.bind(x, c, b, c)
+                    restrict()
+                    interpolate()
+                    found[-1] += [step.operator(stencil).data, c, b.clone()]
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)

@@ -9,6 +9,8 @@ from solvers.stencil import Stencil, assemble, grid_of, local_dofs, needed_entri
 from solvers.system import System
 from tests.solvers.systems import elasticity, laplace, system_of
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 
 def diffusion(x, u, grad_u, k):
     return 0.5 * k * grad_u.square().sum(-1) + 0.3 * k * u.square()
@@ -88,3 +90,18 @@ def test_packing_is_undone_by_unpacking():
     flat = grid.pack(v, grid.shifted(grid.buffer(v)))
     assert torch.equal(grid.unpack(flat), v)
     assert int((~grid.fixed(None, v)).sum()) == v.numel()
+
+
+@pytest.mark.parametrize(
+    ("degree", "dim", "components"),
+    [(1, 1, None), (1, 2, None), (2, 2, None), (3, 2, None), (1, 2, 2), (1, 3, None), (2, 3, None)],
+)
+@pytest.mark.parametrize("cells", [(3, 4, 2), (5, 20, 17)])
+def test_integrals_without_a_gather_make_the_same_stencil(degree, dim, components, cells, monkeypatch):
+    found = []
+    for smallest in (1, 10**9):
+        monkeypatch.setattr("fem.lowered.FUSED_CELLS", smallest)
+        system = grid_system(degree, dim, components, cells, moved=False)
+        assert any(t.fused is not None for t in system.lowered.terms) == (smallest == 1)
+        found.append(system.stencil.data)
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-13)
