@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fem.boundary import Constraint, Free
 from fem.geometry import Geometry
-from fem.lowered import Density, Lowered, LoweredTerm, Term, lower_fused
+from fem.lowered import Density, Lowered, LoweredTerm, Term, lower_fused, outside_inference
 from fem.parameters import Constant, Function, Gradient, NodalValues, Parameter, at_points
 from fem.space import AnySpace
 
@@ -74,14 +74,17 @@ class Functional:
     def _moving(self, geometry: Geometry) -> Geometry | None:
         return geometry if self.space.mesh.version is None else None  # none: the nodes need gradients
 
+    @outside_inference
     def residual(self, u: Tensor, *params: Parameter) -> Tensor:
         """The first derivative, shaped like the dofs; zero at prescribed dofs."""
         return self.lower(params).residual(self.space.check(u))
 
+    @outside_inference
     def hessian_product(self, u: Tensor, v: Tensor, *params: Parameter) -> Tensor:
         """The derivative of the residual at u in the direction v, without a matrix; zero at prescribed dofs."""
         return self.lower(params).hessian_product(self.space.check(u), self.space.check(v, "v"))
 
+    @outside_inference
     def hessian(self, u: Tensor, *params: Parameter) -> Tensor:
         """The derivative of the residual as `sparse_csr` "*b N N", dofs flattened node-major.
 
@@ -121,6 +124,7 @@ class Energy(Functional):
         ValueError: unknown tags, or second derivatives on a Lagrange space.
     """
 
+    @outside_inference
     def __call__(self, u: Tensor, *params: Parameter) -> Tensor:
         lowered = self.lower(params)
         value = lowered.value(self.space.check(u))

@@ -7,6 +7,7 @@ values) are explicit, so that an adjoint can differentiate with respect to them.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import wraps
 from math import prod
 from typing import Any
 
@@ -26,6 +27,19 @@ from fem.space import AnySpace, FunctionSpace, MixedSpace, Slots, sum_of
 
 Density = Callable[..., Tensor]
 FUSED_CELLS = 2**11  # on smaller grids the trace of a density costs more than it saves
+
+
+def outside_inference(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A user's `torch.inference_mode()` records no derivatives, and spoils what is kept: the method runs without it."""
+
+    @wraps(method)
+    def call(*args: Any, **options: Any) -> Any:
+        if not torch.is_inference_mode_enabled():
+            return method(*args, **options)
+        with torch.inference_mode(False), torch.no_grad():
+            return method(*args, **options)
+
+    return call
 
 
 @dataclass(frozen=True, eq=False)

@@ -180,4 +180,5 @@ def check_like(space: Any, value: Tensor, name: str) -> Tensor:
         raise TypeError(f"{name} is {value.dtype} but the space is {space.dtype}; convert one of them.")
     if value.device != space.device:
         raise TypeError(f"{name} is on {value.device} but the space is on {space.device}; move one of them.")
-    return value
+    # What a user's inference mode made takes no part in derivatives.
+    return value.clone() if value.is_inference() and not torch.is_inference_mode_enabled() else value

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fem.boundary import MeanZero
 from fem.energy import Energy, Functional, WeakForm
-from fem.lowered import Lowered
+from fem.lowered import Lowered, outside_inference
 from fem.parameters import Function, NodalValues, Parameter
 from fem.space import AnySpace, FunctionSpace
 from solvers.adjoint import Deferred, Stationary, attach
@@ -75,6 +75,7 @@ def solve(
     return run(problem, params, initial, method, (None, None), throw, minimum=False)
 
 
+@outside_inference
 def run(
     problem: Functional,
     params: Sequence[Parameter],

@@ -636,3 +636,21 @@ def test_an_energy_without_lower_bound(small):
     V, _ = small
     with pytest.raises(ConvergenceError, match="the energy has no lower bound"):
         minimize(Energy(V, lambda x, u, g: -g.square().sum(-1) + u, Dirichlet(V, {"left": 0.0})))
+
+
+@pytest.mark.parametrize("n", [3, 48])
+def test_in_inference_mode_derivatives_are_what_they_are_outside(n):
+    """On grids and where integrals gather; nothing kept from there spoils later derivatives."""
+    V = FunctionSpace(unit_square(n), Lagrange(1))
+    energy = Energy(V, lambda x, u, g, k: 0.5 * k * g.square().sum(-1) + u**4 - u, Dirichlet(V, {"boundary": 0.0}))
+    with torch.inference_mode():
+        k = torch.tensor(2.0, dtype=V.dtype)
+        found = minimize(energy, (k,)).value
+        residual, product = energy.residual(found + 1, k), energy.hessian_product(found, found, k)
+    k = torch.tensor(2.0, dtype=V.dtype, requires_grad=True)
+    u = minimize(energy, (k,)).value
+    torch.testing.assert_close(found, u.detach())
+    torch.testing.assert_close(residual, energy.residual(u + 1, k).detach())
+    torch.testing.assert_close(product, energy.hessian_product(u, u, k).detach())
+    (slope,) = torch.autograd.grad(u.sum(), k)
+    assert slope < 0
