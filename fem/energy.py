@@ -54,8 +54,11 @@ class Functional:
                 "cells; use a spline space of degree 2 or more, or a mixed form."
             )
 
-    def lower(self, params: Sequence[Parameter] = ()) -> "Lowered":
+    def lower(self, params: Sequence[Parameter] = (), fused: bool = True) -> "Lowered":
         """Everything outside the functional as tensors at quadrature points and dofs.
+
+        Args:
+            fused: whether terms may be integrated without ever having values at points.
 
         Raises:
             ValueError, TypeError: a parameter that does not fit the space (its position named).
@@ -63,7 +66,7 @@ class Functional:
         lowered = []
         for term in self.terms:
             for domain in self.space.domains(term.tag):
-                found = lower_fused(self.space, term, domain, params)
+                found = lower_fused(self.space, term, domain, params) if fused else None
                 if found is None:
                     geometry = self.space.geometry(domain, max(term.derivatives, 1))
                     at = [at_points(p, f"parameter {i}", self.space, domain, geometry) for i, p in enumerate(params)]

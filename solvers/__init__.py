@@ -1,29 +1,35 @@
-"""Ways to minimise an energy: Newton with direct or iterative linear solvers, L-BFGS, Adam, all differentiable."""
+"""Ways to minimise an energy: Newton with all kinds of linear solvers, L-BFGS, Adam, networks; and what they are worth."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from solvers.algebraic import AlgebraicMultigrid
+    from solvers.certificate import Certificate, Prediction, certify, predict
     from solvers.descent import LBFGS, Adam
     from solvers.direct import Direct
+    from solvers.families import ExponentialSeries, GaussianField
     from solvers.fast_diagonalization import FastDiagonalization
     from solvers.linear import CG, Jacobi
     from solvers.minimization import minimize, solve
     from solvers.multigrid import Multigrid
     from solvers.newton import Newton, forget
     from solvers.solution import ConvergenceError, Solution, Status
+    from solvers.unet import UNet
 
 _HOME = {
     "solvers.algebraic": ("AlgebraicMultigrid",),
+    "solvers.certificate": ("Certificate", "Prediction", "certify", "predict"),
     "solvers.descent": ("LBFGS", "Adam"),
     "solvers.direct": ("Direct",),
     "solvers.fast_diagonalization": ("FastDiagonalization",),
+    "solvers.families": ("ExponentialSeries", "GaussianField"),
     "solvers.linear": ("CG", "Jacobi"),
     "solvers.minimization": ("minimize", "solve"),
     "solvers.multigrid": ("Multigrid",),
     "solvers.newton": ("Newton", "forget"),
     "solvers.solution": ("ConvergenceError", "Solution", "Status"),
+    "solvers.unet": ("UNet",),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
@@ -32,16 +38,23 @@ __all__ = [
     "LBFGS",
     "Adam",
     "AlgebraicMultigrid",
+    "Certificate",
     "ConvergenceError",
     "Direct",
+    "ExponentialSeries",
     "FastDiagonalization",
+    "GaussianField",
     "Jacobi",
     "Multigrid",
     "Newton",
+    "Prediction",
     "Solution",
     "Status",
+    "UNet",
+    "certify",
     "forget",
     "minimize",
+    "predict",
     "solve",
 ]
 

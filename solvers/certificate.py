@@ -1,0 +1,242 @@
+"""How far a prediction is from the minimiser of its energy, from one multigrid cycle; and cycles until it is close.
+
+For a quadratic energy with Hessian A the energy gap of any v is J(v) − J(u_h) = ½‖e‖², with e = u_h − v, A e = r the
+negative residual, and ‖e‖² = eᵀAe = rᵀA⁻¹r. With a symmetric cycle B in the place of A⁻¹ the spectrum of E = 1 − BA
+lies between 0 and a contraction δ < 1, since coarse operators are Galerkin products. From A⁻¹ = Σ Eᵏ B
+
+    t₀ + t₁ ≤ ‖e‖² ≤ t₀ + t₁ / (1 − δ),    t₀ = rᵀBr,    t₁ = (r − A B r)ᵀ B r.
+
+Conjugate gradients preconditioned by B know t₀ of each of their iterates, so the answer costs nothing more there.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import prod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fem.boundary import Free
+from fem.energy import Energy
+from fem.lowered import derivative_transposed, differentiable, outside_inference
+from fem.parameters import Parameter
+from fem.space import FunctionSpace, sum_of
+from solvers.defaults import default_linear
+from solvers.minimization import check_tensors
+from solvers.solution import dot, per_item
+from solvers.system import LinearMethod, Preconditioner, System
+
+STEPS = 8  # of the power iteration for δ: it comes from below, so a tenth of what is missing to 1 is added
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """How far v is from the minimiser u_h of a quadratic energy, item by item.
+
+    energy_error: ‖v − u_h‖ in the energy norm, √(t₀ + t₁): never above the truth, but for rounding, and close to it.
+    relative: the same relative to ‖u_h‖.
+    bracket: what the truth lies between; its upper end trusts an estimate of the contraction δ.
+    contraction: that δ.
+    """
+
+    energy_error: Float[Tensor, "*b"]
+    relative: Float[Tensor, "*b"]
+    bracket: tuple[Float[Tensor, "*b"], Float[Tensor, "*b"]]
+    contraction: float
+    _cells: Callable[[], Tensor] = field(repr=False)
+
+    @property
+    def gap(self) -> Float[Tensor, "*b"]:
+        """J(v) − J(u_h), estimated."""
+        return 0.5 * self.energy_error.square()
+
+    @cached_property
+    def indicator(self) -> Float[Tensor, "*b e"]:
+        """Where the error is: the energy norm of the correction B r in each cell. Computed when asked for."""
+        return self._cells()
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """value: dofs "*b *shape" that meet the tolerance; certificate: of these; cycles: added after the network "*b"."""
+
+    value: Tensor
+    certificate: Certificate
+    cycles: Tensor
+
+
+@outside_inference
+@torch.no_grad()
+def certify(
+    energy: Energy, v: Tensor, params: Sequence[Parameter] = (), method: Preconditioner | LinearMethod | None = None
+) -> Certificate:
+    """How far v is from the minimiser of a quadratic energy: no solve, the cost of one multigrid cycle.
+
+    Args:
+        energy: quadratic in u and bounded from below; its constraint is applied to v first.
+        v: dofs "*b *shape", any prediction.
+        params: as for `energy(v, *params)`.
+        method: what approximates A⁻¹ from below, symmetrically, or solves; by default `Multigrid()` on grids.
+
+    Raises:
+        ValueError: v or a parameter that is not finite, an energy that is not quadratic or not convex.
+    """
+    return Error(energy, v, params, method).certificate()
+
+
+@outside_inference
+@torch.no_grad()
+def predict(
+    network: Callable[[Tensor], Tensor],
+    energy: Energy,
+    inputs: Tensor,
+    params: Sequence[Parameter] = (),
+    tol: float | None = 1e-6,
+    method: Preconditioner | LinearMethod | None = None,
+    max_cycles: int = 200,
+) -> Prediction:
+    """What a network says, certified, and corrected until its relative error in the energy norm is at most `tol`.
+
+    Args:
+        network: from images "b c *grid" to nodal values as images "b *grid", or "b 1 *grid" ("b c *grid" for vectors).
+        inputs: what the network is given, in its own type.
+        params: of the energy, as many items as inputs.
+        tol: for ‖v − u_h‖ / ‖u_h‖; None leaves the network's answer as it is.
+        max_cycles: give up there: the certificate says what was reached.
+
+    Raises:
+        ValueError: an output of the wrong shape or one that is not finite; see `certify`.
+    """
+    V, training = energy.space, isinstance(network, nn.Module) and network.training
+    if not isinstance(V, FunctionSpace):
+        raise ValueError("`predict` takes an energy over one `FunctionSpace`.")
+    if tol is not None and not 0 < tol < 1:
+        raise ValueError(f"`predict(tol=...)` must lie between 0 and 1, or be None; got {tol!r}.")
+    if isinstance(network, nn.Module):
+        network.eval()
+    try:
+        image = network(inputs)
+    finally:
+        if isinstance(network, nn.Module):
+            network.train(training)
+    if V.components is None and image.ndim == V.mesh.dim + 2 and image.shape[1] == 1:
+        image = image[:, 0]
+    error = Error(energy, V.from_grid(image).to(V.dtype), params, method)
+    cycles = torch.zeros(error.system.batch, dtype=torch.int64, device=V.device)
+    if tol is not None:
+        for _ in range(3):  # rounding and a better ‖u_h‖ may ask for a few more
+            more = error.reduce(tol, max_cycles - int(cycles.max()) if cycles.numel() else 0)
+            cycles += more
+            if not bool(more.any()):
+                break
+    return Prediction(error.v, error.certificate(), cycles)
+
+
+class Error:
+    """The error of v as something that cycles measure and reduce."""
+
+    def __init__(
+        self, energy: Energy, v: Tensor, params: Sequence[Parameter], method: Preconditioner | LinearMethod | None
+    ):
+        if not isinstance(energy, Energy):
+            raise TypeError(f"certificates are for an `Energy`; got {type(energy).__name__}.")
+        v = energy.space.check(v, "v").detach()
+        if not bool(torch.isfinite(v).all()):
+            raise ValueError("`v` holds values that are not finite.")
+        self.energy, self.params = energy, tuple(params)
+        self.lowered = energy.lower(self.params).detach()
+        check_tensors(self.lowered)
+        _, full = self.lowered.constrained(v)
+        self.v, self.system = full.clone(), System(self.lowered, full)
+        self.lead = len(self.system.batch)
+        if not self.system.same_matrix(System(self.lowered, torch.zeros_like(full))):
+            raise ValueError("certificates are for quadratic energies; the Hessian of this one depends on u.")
+        if bool((self.system.diagonal <= 0).any()):
+            raise ValueError("the energy is not convex: is a coefficient negative or zero somewhere?")
+        chosen = method or default_linear(energy.space, True, prod(self.system.batch))
+        make = getattr(chosen, "preconditioner", None)
+        self.precondition = make(self.system) if callable(make) else chosen.prepare(self.system).solve
+        self.free = replace(self.lowered, constraint=Free(energy.space), data=None)
+
+    def residual(self) -> Tensor:
+        """r = −J′(v) at free dofs."""
+        return -self.system.project(self.lowered.residual(self.v))
+
+    def size(self, u: Tensor) -> Float[Tensor, "*b"]:
+        """‖u‖, boundary values included."""
+        return dot(u, self.free.hessian_product(u, u), self.lead).clamp(min=0).sqrt()
+
+    @cached_property
+    def contraction(self) -> float:
+        """δ, the largest over all items, by power iteration with 1 − BA on the energy norm."""
+        generator = torch.Generator(self.v.device).manual_seed(0)
+        x = torch.randn(self.v.shape, generator=generator, dtype=self.v.dtype, device=self.v.device)
+        x = self.system.project(x)
+        before = largest = torch.zeros((), dtype=x.dtype, device=x.device)
+        for k in range(STEPS + 1):
+            Ax = self.system.apply(x)
+            size = dot(x, Ax, self.lead).clamp(min=0).sqrt()
+            if k:
+                largest = torch.where(before > 0, size / before, 0).max() if size.numel() else largest
+            x = (x - self.precondition(Ax)) / per_item(torch.where(size > 0, size, 1), x)
+            before = (size > 0).to(size)
+        found = float(largest)
+        return min(found + 0.1 * (1 - found), 1 - 1e-12)
+
+    def certificate(self) -> Certificate:
+        r = self.residual()
+        e = self.precondition(r).clone()
+        t = dot(r, e, self.lead).clamp(min=0)
+        rest = dot(r - self.system.apply(e), e, self.lead).clamp(min=0)
+        error, above = (t + rest).sqrt(), (t + rest / (1 - self.contraction)).sqrt()
+        size = self.size(self.v + e)
+        relative = torch.where(size > 0, error / size, torch.where(error > 0, torch.inf, 0))
+        return Certificate(error, relative, (error, above), self.contraction, lambda: self.in_cells(e))
+
+    def reduce(self, tol: float, max_cycles: int) -> Tensor:
+        """Conjugate gradients on v until t₀ / (1 − δ) ≤ (tol ‖v‖)², which holds for the error: cycles "*b"."""
+        r, lead = self.residual(), self.lead
+        z = self.precondition(r).clone()
+        goal = (tol * self.size(self.v + z)) ** 2 * (1 - self.contraction)
+        p, rz = z.clone(), dot(r, z, lead)
+        count = torch.zeros(self.system.batch, dtype=torch.int64, device=r.device)
+        for _ in range(max_cycles):
+            running = rz > goal
+            if not bool(running.any()):
+                break
+            Ap = self.system.apply(p)
+            step = per_item(torch.where(running, rz / dot(p, Ap, lead), 0), p)
+            self.v += step * p
+            r -= step * Ap
+            z = self.precondition(r)
+            rz, before = torch.where(running, dot(r, z, lead), rz), rz
+            p = z + per_item(torch.where(running, rz / before, 0), p) * p
+            count += running
+        return count
+
+    def in_cells(self, e: Tensor) -> Float[Tensor, "*b e"]:
+        """√(∫ over each cell of e's energy density), boundary terms with the cells they lie on."""
+        lowered, batch, space = (
+            self.energy.lower(self.params, fused=False).detach(),
+            self.system.batch,
+            self.energy.space,
+        )
+        found = e.new_zeros(*batch, space.mesh.num_cells)
+        for t in lowered.terms:
+            slots, along = differentiable(lowered.slots(t, torch.zeros_like(e))), lowered.slots(t, e)
+            with torch.enable_grad():
+                fluxes = lowered.fluxes(t, slots, batch, True)
+                products = derivative_transposed(fluxes, slots, along, False)
+            pairs = [
+                (p * a).reshape(*a.shape[: self.lead + 2], -1)
+                for p, a in zip(products, along, strict=True)
+                if p is not None
+            ]
+            if pairs:
+                per_cell = (sum_of(p.sum(-1) for p in pairs) * t.geometry.weights).sum(-1)
+                start, count = space.mesh.block_starts[t.domain.block], per_cell.shape[-1]
+                own = torch.arange(count, device=e.device) if t.domain.cells is None else t.domain.cells
+                found.index_add_(-1, start + own, per_cell)
+        return found.clamp(min=0).sqrt()
