@@ -1,4 +1,4 @@
-"""Ways to minimise an energy: Newton with all kinds of linear solvers, L-BFGS, Adam, networks; and what they are worth."""
+"""Ways to minimise an energy: Newton with all kinds of linear solvers, L-BFGS, Adam, networks; and certificates."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -24,6 +24,7 @@ from fem.lowered import derivative_transposed, differentiable, outside_inference
 from fem.parameters import Parameter
 from fem.space import FunctionSpace, sum_of
 from solvers.defaults import default_linear
+from solvers.equilibration import flux_bound
 from solvers.minimization import check_tensors
 from solvers.solution import dot, per_item
 from solvers.system import LinearMethod, Preconditioner, System
@@ -46,6 +47,7 @@ class Certificate:
     bracket: tuple[Float[Tensor, "*b"], Float[Tensor, "*b"]]
     contraction: float
     _cells: Callable[[], Tensor] = field(repr=False)
+    _bound: Callable[[], Tensor | None] = field(repr=False)
 
     @property
     def gap(self) -> Float[Tensor, "*b"]:
@@ -56,6 +58,15 @@ class Certificate:
     def indicator(self) -> Float[Tensor, "*b e"]:
         """Where the error is: the energy norm of the correction B r in each cell. Computed when asked for."""
         return self._cells()
+
+    @cached_property
+    def upper_bound(self) -> Float[Tensor, "*b"] | None:
+        """What ‖v − u‖ is at most, u being the exact solution of the differential equation, discretisation and all.
+
+        Guaranteed up to quadrature and rounding, by an equilibrated flux; costs the solution of a dual problem, so it
+        is computed when asked for. None where no flux is at hand: see `solvers.equilibration.flux_bound`.
+        """
+        return self._bound()
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +204,7 @@ class Error:
         error, above = (t + rest).sqrt(), (t + rest / (1 - self.contraction)).sqrt()
         size = self.size(self.v + e)
         relative = torch.where(size > 0, error / size, torch.where(error > 0, torch.inf, 0))
-        return Certificate(error, relative, (error, above), self.contraction, lambda: self.in_cells(e))
+        return Certificate(error, relative, (error, above), self.contraction, lambda: self.in_cells(e), self.bound)
 
     def reduce(self, tol: float, max_cycles: int) -> Tensor:
         """Conjugate gradients on v until t₀ / (1 − δ) ≤ (tol ‖v‖)², which holds for the error: cycles "*b"."""
@@ -216,6 +227,11 @@ class Error:
             count += running
         return count
 
+    @torch.no_grad()
+    def bound(self) -> Float[Tensor, "*b"] | None:
+        return flux_bound(self.energy, self.v, self.params)
+
+    @torch.no_grad()
     def in_cells(self, e: Tensor) -> Float[Tensor, "*b e"]:
         """√(∫ over each cell of e's energy density), boundary terms with the cells they lie on."""
         lowered, batch, space = (
