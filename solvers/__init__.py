@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from solvers.minimization import minimize, solve
     from solvers.multigrid import Multigrid
     from solvers.newton import Newton, forget
+    from solvers.reduced_basis import ReducedBasis
     from solvers.solution import ConvergenceError, Solution, Status
     from solvers.unet import UNet
 
@@ -28,6 +29,7 @@ _HOME = {
     "solvers.minimization": ("minimize", "solve"),
     "solvers.multigrid": ("Multigrid",),
     "solvers.newton": ("Newton", "forget"),
+    "solvers.reduced_basis": ("ReducedBasis",),
     "solvers.solution": ("ConvergenceError", "Solution", "Status"),
     "solvers.unet": ("UNet",),
 }
@@ -48,6 +50,7 @@ __all__ = [
     "Multigrid",
     "Newton",
     "Prediction",
+    "ReducedBasis",
     "Solution",
     "Status",
     "UNet",

@@ -167,8 +167,11 @@ class Error:
         if bool((self.system.diagonal <= 0).any()):
             raise ValueError("the energy is not convex: is a coefficient negative or zero somewhere?")
         chosen = method or default_linear(energy.space, True, prod(self.system.batch))
-        make = getattr(chosen, "preconditioner", None)
-        self.precondition = make(self.system) if callable(make) else chosen.prepare(self.system).solve
+        self.precondition: Callable[[Tensor], Tensor]
+        if isinstance(chosen, LinearMethod) and not callable(getattr(chosen, "preconditioner", None)):
+            self.precondition = chosen.prepare(self.system).solve
+        else:
+            self.precondition = chosen.preconditioner(self.system)  # type: ignore[union-attr]
         self.free = replace(self.lowered, constraint=Free(energy.space), data=None)
 
     def residual(self) -> Tensor:

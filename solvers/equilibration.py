@@ -50,7 +50,7 @@ def flux_bound(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> Float[
 
     def solved(level: int) -> Tensor:
         """The best φ that is 1 on one stretch of natural boundary and 0 on the others."""
-        held = Dirichlet(W, {name: float(i == level) for i, name in enumerate(named)}) if named else MeanZero(W)
+        held: Any = Dirichlet(W, {name: float(i == level) for i, name in enumerate(named)}) if named else MeanZero(W)
         return minimize(Energy(W, density, held), given, throw=False).value
 
     free, phi = Energy(W, density), solved(-1)
