@@ -6,7 +6,6 @@ import torch
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, unit_square
 from solvers import ExponentialSeries, ReducedBasis, minimize
 
-
 V = FunctionSpace(unit_square(16), Lagrange(1))
 
 
