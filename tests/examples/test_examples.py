@@ -8,6 +8,7 @@ import pytest
 
 from examples import (
     advection_diffusion,
+    certificate,
     command_line,
     elasticity,
     inverse,
@@ -95,6 +96,15 @@ def test_network(tmp_path: Path) -> None:
     assert (tmp_path / "network.png").exists()
 
 
+def test_certificate(tmp_path: Path) -> None:
+    figures = certificate.main(cells=32, items=8, snapshots=17, tol=1e-5, out=str(tmp_path))
+    assert figures["worst"] < 1e-5
+    assert all(value > 0.85 for name, value in figures.items() if name.endswith("lowest"))
+    assert all(value < 1 + 1e-6 for name, value in figures.items() if name.endswith("highest"))
+    assert all(value > 1 for name, value in figures.items() if name.endswith("bound"))
+    assert {p.name for p in tmp_path.iterdir()} == {f"certificate.{kind}" for kind in ("md", "png", "vtu")}
+
+
 def test_assembly_benchmark_compares_equal_matrices() -> None:
     pytest.importorskip("skfem")
     assembly = importlib.import_module("examples.benchmarks.assembly")
@@ -163,7 +173,18 @@ def test_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     printed = capsys.readouterr().out
     assert "| 4² |" in printed.replace("  ", " ").replace("  ", " ")
     assert "6²" in printed
-    examples = (advection_diffusion, elasticity, inverse, l_shape, network, neumann_robin, p_laplace, poisson, shape)
+    examples = (
+        advection_diffusion,
+        certificate,
+        elasticity,
+        inverse,
+        l_shape,
+        network,
+        neumann_robin,
+        p_laplace,
+        poisson,
+        shape,
+    )
     for example in (*examples, adjoint, batch, energy, scaling, solve):
         monkeypatch.setattr(sys, "argv", ["example", "--help"])
         with pytest.raises(SystemExit, match="0"):
