@@ -85,6 +85,14 @@ def test_linear_elements_converge_with_their_order():
     assert found[1] / found[2] > 1.9
 
 
+def test_a_reaction_where_the_prediction_vanishes_is_noticed():
+    V = FunctionSpace(unit_square(8), Lagrange(1))
+    reaction = lambda x, u, g: g.square().sum(-1) + 100 * (x[..., 0] > 0.5) * u**2  # noqa: E731
+    energy = Energy(V, reaction, Dirichlet(V, {"left": 1.0}))
+    v = (1 - 4 * V.dof_coordinates[:, 0]).clamp(min=0)
+    assert certify(energy, v).upper_bound is None
+
+
 def test_where_there_is_none():
     V = FunctionSpace(unit_square(4), Lagrange(1))
     held = {"left": 1.0, "right": 0.0}
