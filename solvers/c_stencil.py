@@ -16,7 +16,7 @@ SOURCE = """
 typedef {real} T;
 enum {{ W = 2048 }};
 
-/* y[i] = first ? b[i] : y[i], plus the sum over k of S[s[k] + i] x[d[k] + i] or, for residuals, minus it */
+/* y[i] += the sum over k of S[s[k] + i] x[d[k] + i], or −= for residuals; the first time y starts from 0, or from b */
 static void add(int64_t count, int first, int residual, int64_t low, int64_t high, const T *restrict S,
                 const T *restrict x, const T *b, T *y, const int64_t *s, const int64_t *d)
 {{

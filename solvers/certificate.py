@@ -120,18 +120,20 @@ def predict(
     Raises:
         ValueError: an output of the wrong shape or one that is not finite; see `certify`.
     """
-    V, training = energy.space, isinstance(network, nn.Module) and network.training
+    V = energy.space
     if not isinstance(V, FunctionSpace):
         raise ValueError("`predict` takes an energy over one `FunctionSpace`.")
     if tol is not None and not 0 < tol < 1:
         raise ValueError(f"`predict(tol=...)` must lie between 0 and 1, or be None; got {tol!r}.")
-    if isinstance(network, nn.Module):
-        network.eval()
+    # Parts of a network may rest in evaluation while others train: each goes back to what it was.
+    training = [m for m in network.modules() if m.training] if isinstance(network, nn.Module) else []
     try:
+        for module in training:
+            module.training = False
         image = network(inputs)
     finally:
-        if isinstance(network, nn.Module):
-            network.train(training)
+        for module in training:
+            module.training = True
     if V.components is None and image.ndim == V.mesh.dim + 2 and image.shape[1] == 1:
         image = image[:, 0]
     error = Error(energy, V.from_grid(image).to(V.dtype), params, method)

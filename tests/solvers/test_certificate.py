@@ -109,6 +109,15 @@ def test_without_a_tolerance_the_answer_is_the_network_s():
     torch.testing.assert_close(found.value, energy.constraint.apply(0.5 * params[0].values))
 
 
+def test_each_part_of_a_network_stays_in_its_mode():
+    V, energy, params, _ = family(2)
+    network = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Conv2d(1, 1, 1), torch.nn.BatchNorm2d(1)).double()
+    network[2].eval()
+    seen = [predict(network, energy, V.to_grid(params[0].values)[:, None], params, None).value for _ in range(2)]
+    assert [m.training for m in network] == [True, True, False]
+    torch.testing.assert_close(*seen)
+
+
 def test_a_good_answer_is_left_alone():
     V, energy, params, u = family(2)
     found = predict(lambda image: image, energy, V.to_grid(u), params, 1e-6)
