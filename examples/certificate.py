@@ -25,9 +25,11 @@ def density(x: Tensor, u: Tensor, grad_u: Tensor, nu: Tensor) -> Tensor:
     return 0.5 * nu * grad_u.square().sum(-1)
 
 
-def problem(cells: int) -> tuple[FunctionSpace, Energy, Energy]:
-    """The space, the energy, and the energy without boundary values, whose square root is the norm."""
-    V = FunctionSpace(unit_square(cells), Lagrange(1))
+def problem(
+    cells: int, dtype: torch.dtype = torch.float64, device: str = "cpu"
+) -> tuple[FunctionSpace, Energy, Energy]:
+    """The space, the energy, and the energy without boundary values, half the square of the norm."""
+    V = FunctionSpace(unit_square(cells, dtype=dtype, device=device), Lagrange(1))
     return V, Energy(V, density, Dirichlet(V, {"left": 1.0, "right": 0.0})), Energy(V, density)
 
 

@@ -59,6 +59,15 @@ def failed(why: str) -> None:
     warnings.warn(f"a kernel stays uncompiled and slower: {why}", stacklevel=4)
 
 
+def gave_up(error: Exception) -> None:
+    """What is said when `torch.compile` raises: its compiler is missing, or why it failed."""
+    text = f"{type(error).__name__}: {error}"
+    if any(sign in text for sign in MISSING):
+        missing("C++", "Install g++ or clang")
+    else:
+        failed(f"`torch.compile` failed: {text.splitlines()[0]}")
+
+
 class Kernel:
     """A function of lists of tensors that is compiled, shape by shape, when that pays."""
 
@@ -86,11 +95,8 @@ class Kernel:
 
     def give_up(self, error: Exception) -> None:
         """Stay uncompiled from now on; without a compiler everything does."""
-        self.broken, text = True, f"{type(error).__name__}: {error}"
-        if any(sign in text for sign in MISSING):
-            missing("C++", "Install g++ or clang")
-        else:
-            failed(f"`torch.compile` failed: {text.splitlines()[0]}")
+        self.broken = True
+        gave_up(error)
 
 
 def fresh(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,8 +6,7 @@ written beside its place and moved there when complete, so that no reader ever s
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fem.cells import Cell
+from fem.files import explained, put
 from fem.lagrange import lagrange_element
 from fem.mesh_files import exchanged_edges
 from fem.parameters import Function
@@ -235,27 +235,3 @@ def write_vtu(
 
     contents = meshio.Mesh(points, list(blocks), point_data, cell_data)
     put(path, lambda temporary: contents.write(temporary, file_format="vtu", compression="zlib"))
-
-
-def put(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a sibling of `path` and move it there when it is complete."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        with explained(path):
-            write(temporary)
-            os.replace(temporary, path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """The operating system's errors, with what was to be written and a remedy."""
-    try:
-        yield
-    except OSError as error:
-        remedy = "choose a place that you can write to"
-        if not path.parent.is_dir():
-            remedy = f"make the directory {str(path.parent)!r} first"
-        raise OSError(error.errno, f"cannot write {path} ({error.strerror or error}); {remedy}") from error

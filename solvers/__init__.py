@@ -10,15 +10,34 @@ if TYPE_CHECKING:
     from solvers.direct import Direct
     from solvers.families import ExponentialSeries, GaussianField
     from solvers.fast_diagonalization import FastDiagonalization
+    from solvers.lift import BoundedLift, Lift
     from solvers.linear import CG, Jacobi
     from solvers.minimization import minimize, solve
     from solvers.multigrid import Multigrid
+    from solvers.muon import Muon
     from solvers.newton import Newton, forget
+    from solvers.problems import DiffusionProblems
     from solvers.reduced_basis import ReducedBasis
     from solvers.solution import ConvergenceError, Solution, Status
+    from solvers.surrogate import Training, train_surrogate
     from solvers.unet import UNet
+    from solvers.weights import load_network, save_network
 
 _HOME = {
+    "solvers.weights": (
+        "load_network",
+        "save_network",
+    ),
+    "solvers.surrogate": (
+        "Training",
+        "train_surrogate",
+    ),
+    "solvers.problems": ("DiffusionProblems",),
+    "solvers.muon": ("Muon",),
+    "solvers.lift": (
+        "BoundedLift",
+        "Lift",
+    ),
     "solvers.algebraic": ("AlgebraicMultigrid",),
     "solvers.certificate": ("Certificate", "Prediction", "certify", "predict"),
     "solvers.descent": ("LBFGS", "Adam"),
@@ -40,25 +59,33 @@ __all__ = [
     "LBFGS",
     "Adam",
     "AlgebraicMultigrid",
+    "BoundedLift",
     "Certificate",
     "ConvergenceError",
+    "DiffusionProblems",
     "Direct",
     "ExponentialSeries",
     "FastDiagonalization",
     "GaussianField",
     "Jacobi",
+    "Lift",
     "Multigrid",
+    "Muon",
     "Newton",
     "Prediction",
     "ReducedBasis",
     "Solution",
     "Status",
+    "Training",
     "UNet",
     "certify",
     "forget",
+    "load_network",
     "minimize",
     "predict",
+    "save_network",
     "solve",
+    "train_surrogate",
 ]
 
 

@@ -25,6 +25,7 @@ from fem.parameters import Parameter
 from fem.space import FunctionSpace, sum_of
 from solvers.defaults import default_linear
 from solvers.equilibration import flux_bound
+from solvers.lift import nodal_values
 from solvers.minimization import check_tensors
 from solvers.solution import dot, per_item
 from solvers.system import LinearMethod, Preconditioner, System
@@ -134,9 +135,7 @@ def predict(
     finally:
         for module in training:
             module.training = True
-    if V.components is None and image.ndim == V.mesh.dim + 2 and image.shape[1] == 1:
-        image = image[:, 0]
-    error = Error(energy, V.from_grid(image).to(V.dtype), params, method)
+    error = Error(energy, nodal_values(V, image), params, method)
     cycles = torch.zeros(error.system.batch, dtype=torch.int64, device=V.device)
     if tol is not None:
         for _ in range(3):  # rounding and a better ‖u_h‖ may ask for a few more

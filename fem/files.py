@@ -1,0 +1,31 @@
+"""Files that are whole or not there: written beside their place, and moved there when complete."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+
+def put(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a sibling of `path` and move it there when it is complete."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        with explained(path):
+            write(temporary)
+            os.replace(temporary, path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """The operating system's errors, with what was to be written and a remedy."""
+    try:
+        yield
+    except OSError as error:
+        remedy = "choose a place that you can write to"
+        if not path.parent.is_dir():
+            remedy = f"make the directory {str(path.parent)!r} first"
+        raise OSError(error.errno, f"cannot write {path} ({error.strerror or error}); {remedy}") from error

@@ -1,0 +1,334 @@
+"""The loop behind `train_surrogate`: a Lightning module, its checkpoints and its progress bar.
+
+Everything random about a step follows from its number, and the rest of the state is in the checkpoint: weights,
+optimiser, schedule, PyTorch's random state. So a run that was killed goes on from its last checkpoint as if nothing had
+happened. Checkpoints are written beside their place and moved there when complete.
+"""
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from math import cos, isfinite, pi
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from fem.energy import Energy
+from fem.files import put
+from fem.kernel import compilation, gave_up, policy
+from fem.parameters import Parameter
+from fem.space import FunctionSpace
+from solvers.lift import nodal_values
+from solvers.minimization import minimize
+from solvers.muon import Muon
+from solvers.problems import Problems
+from solvers.surrogate import Loss, MakeOptimizer, Training
+from solvers.weights import load_state, save_network
+
+WARM_UP = 100  # steps in which the step length rises
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What is trained, and how: the arguments of `train_surrogate` of these names."""
+
+    energy: Energy
+    problems: Problems
+    steps: int
+    batch: int
+    lr: float
+    loss: Loss
+    every: int
+    clip: float
+    optimizer: MakeOptimizer | None
+    compile: bool
+
+    @property
+    def space(self) -> FunctionSpace:
+        assert isinstance(self.energy.space, FunctionSpace)
+        return self.energy.space
+
+    def facts(self) -> dict[str, Any]:
+        """What must be the same for a run to go on."""
+        loss = self.loss if isinstance(self.loss, str) else "a function"
+        return {"steps": self.steps, "batch": self.batch, "lr": self.lr, "loss": loss, "every": self.every}
+
+
+class Module(LightningModule):
+    """One step: problems by their number, the network's answer, its energy."""
+
+    def __init__(self, network: nn.Module, plan: Plan, held_out: tuple[Tensor, Sequence[Parameter]] | None):
+        super().__init__()
+        self.network, self.plan, self.held_out = network, plan, held_out
+        self.call = (network,)  # in a tuple, lest a compiled one be stored as a second module
+        self.history: list[dict[str, float]] = []
+        self.random: dict[str, Tensor] = {}
+        self.solution = None if held_out is None else minimize(plan.energy, held_out[1])
+
+    def configure_optimizers(self) -> Any:
+        make = self.plan.optimizer or (lambda named: Muon(named, self.plan.lr))
+        optimizer, steps = make(self.network.named_parameters()), self.plan.steps
+
+        def rate(k: int) -> float:
+            return min((k + 1) / WARM_UP, 1) * 0.5 * (1 + cos(pi * min(k / steps, 1)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        if "cpu" in self.random:
+            torch.set_rng_state(self.random["cpu"].cpu())
+        if "cuda" in self.random:
+            torch.cuda.set_rng_state(self.random["cuda"].cpu(), self.device)
+        self.since = (time.perf_counter(), self.global_step)
+
+    def training_step(self, batch: int, index: int) -> Tensor:
+        share = self.plan.batch // self.trainer.world_size
+        start = self.global_step * self.plan.batch + self.global_rank * share
+        images, params = self.plan.problems(start, share)
+        energies = self.energies(images, params)
+        loss = self.plan.loss
+        value = loss(energies) if callable(loss) else (energies.log() if loss == "log" else energies).mean()
+        if value.device.type == "cpu" or index % 50 == 0:  # on a GPU looking means waiting
+            self.check(value.detach(), energies.detach())
+        self.log("loss", value.detach(), on_step=True)
+        return value
+
+    def energies(self, images: Tensor, params: Sequence[Parameter]) -> Tensor:
+        V = self.plan.space
+        image = self.call[0](images.to(next(self.network.parameters()).dtype))
+        with torch.autocast(V.device.type, enabled=False):
+            return self.plan.energy(nodal_values(V, image), *params)
+
+    def check(self, value: Tensor, energies: Tensor) -> None:
+        if isfinite(float(value)):
+            return
+        lowest = float(energies.min())
+        reason = 'loss="log" needs positive energies; use "mean"' if lowest <= 0 else "a smaller lr may help"
+        raise ValueError(
+            f"at step {self.global_step} the loss is {float(value)}, the lowest energy {lowest:.3g}: {reason}. What "
+            "was stored before is as it was."
+        )
+
+    @torch.no_grad()
+    def on_train_epoch_end(self) -> None:
+        """Measure, at the end of an interval."""
+        (begin, first), now = self.since, time.perf_counter()
+        loss = self.trainer.callback_metrics.get("loss")
+        found = {"step": self.global_step, "loss": float("nan") if loss is None else float(loss)}
+        found["samples_per_second"] = (self.global_step - first) * self.plan.batch / max(now - begin, 1e-9)
+        if self.held_out is not None and self.solution is not None:
+            images, params = self.held_out
+            V, energy, u = self.plan.space, self.plan.energy, self.solution.value
+            self.network.eval()
+            image = self.network(images.to(next(self.network.parameters()).dtype))
+            self.network.train()
+            _, v = energy.lower(params).constrained(nodal_values(V, image))
+            distance = (v - u).flatten(1).norm(dim=-1) / u.flatten(1).norm(dim=-1)
+            least = self.solution.energy
+            gap = (energy(v, *params) - least) / least.abs()
+            found |= {"l2": float(distance.mean()), "l2_max": float(distance.max()), "energy_gap": float(gap.mean())}
+        self.history.append(found)
+        self.log_dict({k: v for k, v in found.items() if k not in ("step", "loss")}, rank_zero_only=True)
+        self.since = (time.perf_counter(), self.global_step)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        random = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self.device)
+        checkpoint["ritz"] = {"facts": self.plan.facts(), "random": random, "history": self.history}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.random, self.history = checkpoint["ritz"]["random"], checkpoint["ritz"]["history"]
+
+
+class Whole(TorchCheckpointIO):
+    """Checkpoints that are whole or not there, and hold nothing but tensors and numbers."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        put(Path(path), lambda temporary: torch.save(checkpoint, temporary))
+
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
+        return torch.load(path, map_location=map_location, weights_only=True)
+
+
+class Last(Checkpoint):
+    """The state at the end of each interval, each in the place of the one before."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.save_checkpoint(self.path)
+
+
+class Bar(Callback):
+    """One bar for the whole run, with loss, held-out error and samples per second."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.bar = tqdm(
+            total=trainer.max_steps,
+            initial=trainer.global_step,
+            unit="step",
+            disable=not trainer.is_global_zero,
+            dynamic_ncols=True,
+            mininterval=0.5,
+        )
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        step = trainer.global_step
+        if step % 20 == 0 or step == trainer.max_steps:
+            last = pl_module.history[-1] if pl_module.history else {}
+            (begin, first), now = pl_module.since, time.perf_counter()
+            shown = {"loss": f"{float(outputs['loss']):.4f}"} | {
+                k: f"{last[k]:.2e}" for k in ("l2", "l2_max") if k in last
+            }
+            rate = (step - first) * pl_module.plan.batch / max(now - begin, 1e-9)
+            self.bar.set_postfix(shown | {"samples/s": f"{rate:.0f}"}, refresh=False)
+            self.bar.update(step - self.bar.n)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.bar.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if hasattr(self, "bar"):
+            self.bar.close()
+
+
+def run(
+    network: nn.Module,
+    plan: Plan,
+    held_out: tuple[Tensor, Sequence[Parameter]] | None,
+    folder: Path | None,
+    resume: bool,
+    precision: str,
+    devices: int,
+    progress: bool,
+    options: dict[str, Any],
+) -> Training:
+    """`train_surrogate` with its arguments checked."""
+    begin, device = time.perf_counter(), plan.energy.space.device
+    stored = None if folder is None else stored_run(folder / "last.ckpt", network, plan, resume)
+    callbacks: list[Callback] = [Last(folder / "last.ckpt")] if folder is not None else []
+    if progress:
+        callbacks.append(Bar())
+    modes = [m for m in network.modules() if not m.training]
+    # Work that comes back is compiled from the first step on: resumed or not, its sums are the same to the last digit.
+    with quiet(), compilation("always" if policy() == "auto" else policy()):
+        module = Module(network.to(device).train(), plan, held_out)
+        if plan.compile:
+            module.call = (compiled(network, plan),)
+        trainer = Trainer(
+            **{
+                "accelerator": "gpu" if device.type == "cuda" else device.type,
+                "devices": [device.index or 0] if device.type == "cuda" and devices == 1 else devices,
+                "strategy": "ddp" if devices > 1 else "auto",
+                "max_steps": plan.steps,
+                "max_epochs": -1,
+                "limit_train_batches": plan.every,
+                "precision": precision,
+                "gradient_clip_val": plan.clip,
+                "logger": loggers(folder) if folder is not None else False,
+                "log_every_n_steps": min(50, plan.every),
+                "callbacks": callbacks,
+                "plugins": [Whole()],
+                "enable_checkpointing": folder is not None,
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                "use_distributed_sampler": False,
+                **options,
+            }
+        )
+        trainer.fit(module, train_dataloaders=Numbers(), ckpt_path=stored)
+    network.to(device)  # Lightning leaves it on the CPU
+    for m in modes:
+        m.training = False
+    if folder is not None and trainer.is_global_zero:
+        save_network(network, folder / "network.safetensors")
+    steps = trainer.global_step
+    return Training(network, steps, steps * plan.batch, time.perf_counter() - begin, module.history)
+
+
+class Numbers:
+    """An endless loader of nothing: a step knows its number."""
+
+    def __iter__(self) -> Iterator[int]:
+        while True:
+            yield 0
+
+
+def stored_run(path: Path, network: nn.Module, plan: Plan, resume: bool) -> Path | None:
+    """The checkpoint to go on from, once it is known to belong to this run."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        return None
+    if not resume:
+        raise ValueError(f"{path.parent} holds a run already; name another folder, or resume it.")
+    try:
+        checkpoint = Whole().load_checkpoint(path)
+        facts, weights = checkpoint["ritz"]["facts"], checkpoint["state_dict"]
+    except Exception as error:  # what a damaged or foreign file leads to has many names
+        raise ValueError(
+            f"{path} is damaged, or no checkpoint of a training ({type(error).__name__}); it was left as it is. Move "
+            "it away to start anew."
+        ) from error
+    differing = [f"{k}={facts.get(k)!r} there, {v!r} here" for k, v in plan.facts().items() if facts.get(k) != v]
+    if differing:
+        raise ValueError(f"{path} is of another run: {', '.join(differing)}. Name another folder.")
+    load_state(network, {k.removeprefix("network."): v for k, v in weights.items()}, path, check_only=True)
+    return path
+
+
+def loggers(folder: Path) -> list[Any]:
+    found: list[Any] = [CSVLogger(folder, "logs", flush_logs_every_n_steps=50)]
+    if find_spec("tensorboard"):
+        found.append(TensorBoardLogger(folder, "logs", version=found[0].version))
+    return found
+
+
+def compiled(network: nn.Module, plan: Plan) -> Any:
+    """The network through `torch.compile`; as it is, with one warning, where that does not work."""
+    fast = torch.compile(network)
+    try:
+        images, _ = plan.problems(0, 1)
+        fast(images.to(next(network.parameters()).dtype)).sum().backward()
+    except Exception as error:  # PyTorch has many kinds
+        gave_up(error)
+        return network
+    finally:
+        network.zero_grad()
+    return fast
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Lightning's announcements and its advice on loaders of data."""
+    names = ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric")
+    levels = {name: logging.getLogger(name).level for name in names}
+    try:
+        for name in names:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            for message in (
+                ".*litlogger.*",
+                ".*num_workers.*",
+                ".*_pytree.*",
+                ".*LeafSpec.*",
+                ".*does not have many workers.*",
+            ):
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

@@ -1,0 +1,78 @@
+"""Weights of networks in files: safetensors, which hold numbers and nothing that could run.
+
+The tensors keep their names and types. Beside them stands what the network looked like when it was saved, so that a
+network of another architecture is told by its first difference.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from fem.files import put
+
+FORMAT = "ritz network 1"
+
+
+def save_network(network: nn.Module, path: str | Path, about: str = "") -> Path:
+    """Write a network's weights as a safetensors file, whole or not at all.
+
+    Args:
+        about: kept in the file, for people: the command that made it, say.
+    """
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    facts = {"format": FORMAT, "network": repr(network), "about": about}
+    put(path, lambda temporary: save_file(state, temporary, facts))
+    return path
+
+
+def load_network(network: nn.Module, path: str | Path) -> str:
+    """Fill a network with the weights of a file, and return what the file says `about` itself.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that is damaged or of another kind (pickles are refused: they can run code), or of a network
+            with other weights; the network stays as it was.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}.")
+    try:
+        with safe_open(path, "pt") as file:
+            facts = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        with path.open("rb") as file:
+            head = file.read(2)
+        pickled = head in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05")
+        kind = "a pickle (`torch.save`), which can run code and is refused" if pickled else "damaged or of another kind"
+        raise ValueError(f"{path} is {kind}; a safetensors file is needed, such as `save_network` writes.") from error
+    load_state(network, state, path)
+    return facts.get("about", "")
+
+
+def load_state(network: nn.Module, state: Mapping[str, Any], path: Path, check_only: bool = False) -> None:
+    """Fill a network with weights once all of them are known to fit."""
+    own = network.state_dict()
+    for name in [*own, *state]:
+        there, here = (shape(x.get(name)) for x in (state, own))
+        if there != here:
+            raise ValueError(
+                f"{path} is of another architecture: it has {there} for `{name}`, where this network has {here}. Make "
+                "the network as it was when the file was written."
+            )
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ValueError(f"{path} holds values that are not finite, in `{name}`.")
+    if not check_only:
+        network.load_state_dict(state)
+
+
+def shape(tensor: Tensor | None) -> str:
+    return "nothing" if tensor is None else f"a tensor {tuple(tensor.shape)}"
