@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from solvers.minimization import minimize, solve
     from solvers.multigrid import Multigrid
     from solvers.newton import Newton, forget
+    from solvers.pinn import PINN, deep_ritz, gauss_points, mismatch, strong_form
+    from solvers.pinn_fit import Fit, fit_pinn
     from solvers.reduced_basis import ReducedBasis
     from solvers.solution import ConvergenceError, Solution, Status
     from solvers.unet import UNet
@@ -29,6 +31,8 @@ _HOME = {
     "solvers.minimization": ("minimize", "solve"),
     "solvers.multigrid": ("Multigrid",),
     "solvers.newton": ("Newton", "forget"),
+    "solvers.pinn": ("PINN", "deep_ritz", "gauss_points", "mismatch", "strong_form"),
+    "solvers.pinn_fit": ("Fit", "fit_pinn"),
     "solvers.reduced_basis": ("ReducedBasis",),
     "solvers.solution": ("ConvergenceError", "Solution", "Status"),
     "solvers.unet": ("UNet",),
@@ -38,6 +42,7 @@ _MODULE = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
     "CG",
     "LBFGS",
+    "PINN",
     "Adam",
     "AlgebraicMultigrid",
     "Certificate",
@@ -45,6 +50,7 @@ __all__ = [
     "Direct",
     "ExponentialSeries",
     "FastDiagonalization",
+    "Fit",
     "GaussianField",
     "Jacobi",
     "Multigrid",
@@ -55,10 +61,15 @@ __all__ = [
     "Status",
     "UNet",
     "certify",
+    "deep_ritz",
+    "fit_pinn",
     "forget",
+    "gauss_points",
     "minimize",
+    "mismatch",
     "predict",
     "solve",
+    "strong_form",
 ]
 
 
