@@ -81,7 +81,7 @@ class PINN(nn.Module):
             raise ValueError("`PINN(lift=...)` holds on the boundary only together with `distance=`, zero there.")
         self.dim, self.distance, self.lift = dim, distance, lift
         sizes = (dim, *[width] * depth, 1)
-        self.layers = nn.ModuleList([nn.Linear(a, b, dtype=dtype) for a, b in pairwise(sizes)])
+        self.layers: Any = nn.ModuleList([nn.Linear(a, b, dtype=dtype) for a, b in pairwise(sizes)])
         for layer in self.layers:
             nn.init.xavier_normal_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -176,7 +176,7 @@ def jet_of(function: Field, x: Float[Tensor, "n d"], name: str = "the function")
         got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
         raise ValueError(f"`{name}` of points {tuple(x.shape)} must have shape {tuple(x.shape[:-1])}; got {got}.")
     grad = torch.vmap(torch.func.grad(function))(x.detach())
-    second = torch.vmap(torch.func.hessian(function))(x.detach())
+    second = torch.vmap(torch.func.jacrev(torch.func.grad(function)))(x.detach())
     jet = Jet(value.detach(), grad.detach(), torch.einsum("ndd->n", second).detach())
     if not all(bool(torch.isfinite(t).all()) for t in (value, grad, second)):
         raise ValueError(f"`{name}` or one of its first two derivatives is not finite at some point.")

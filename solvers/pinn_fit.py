@@ -57,7 +57,7 @@ def fit_pinn(
     seconds: float | None = None,
     steps: int | None = None,
     adam_share: float = 0.1,
-    lr: float = 5e-3,
+    lr: float = 1e-3,
     history: int = 100,
     monitor: Callable[[], float] | None = None,
 ) -> Fit:
@@ -109,6 +109,7 @@ class Training:
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.loss, self.seconds, self.steps, self.monitor = loss, seconds, steps, monitor
         self.taken, self.record, self.finite, self.kept = 0, [], True, [p.detach().clone() for p in self.parameters]
+        self.optimiser = torch.optim.Adam(self.parameters)  # imports for seconds what is no part of the training
         self.start = time.perf_counter()
         value = loss()
         if not isinstance(value, Tensor) or value.ndim or not bool(torch.isfinite(value)):
@@ -122,8 +123,10 @@ class Training:
         return share if self.steps is None else max(share, self.taken / self.steps)
 
     def left(self) -> int:
-        """Steps until the next look at the clock."""
-        return CHUNK if self.steps is None else min(CHUNK, self.steps - self.taken)
+        """Steps until the next look at the clock: no more than the budget has room for at the pace so far."""
+        if not self.taken:
+            return 1
+        return max(1, min(CHUNK, round(self.taken * (1 / self.used() - 1))))
 
     def note(self, loss: float) -> None:
         """Keep parameters with a finite loss, and record the moment with the clock stopped."""
@@ -154,16 +157,15 @@ class Training:
 
     def adam(self, share: float, lr: float) -> int:
         """Steps of Adam for a share of the budget."""
-        optimiser = torch.optim.Adam(self.parameters, lr=lr)
         while self.finite and self.used() < share:
             for _ in range(self.left()):
-                progress = min(self.used() / share, 1.0)
-                optimiser.param_groups[0]["lr"] = lr * 0.01**progress
-                self.backward()
-                optimiser.step()
-                self.taken += 1
-                if progress == 1.0:
+                progress = self.used() / share
+                if progress >= 1:
                     break
+                self.optimiser.param_groups[0]["lr"] = lr * 0.01**progress
+                self.backward()
+                self.optimiser.step()
+                self.taken += 1
             self.note(self.value())
         return self.taken
 
