@@ -39,7 +39,7 @@ class Fit:
         adam, lbfgs: steps of each phase.
         restarts: of L-BFGS.
         seconds: of training, without those of `monitor`.
-        history: moments, at the start and every 25 steps.
+        history: moments, at the start and at least every 25 steps.
     """
 
     status: Status
@@ -84,6 +84,8 @@ def fit_pinn(
     if not 0 <= adam_share <= 1:
         raise ValueError(f"`fit_pinn(adam_share=...)` is between 0 and 1; got {adam_share!r}.")
     training = Training(network, loss, seconds, steps, monitor)
+    if adam_share < 1:
+        training.check_fixed()
     adam = training.adam(adam_share, lr)
     status, restarts = Status.BUDGET, 0
     if training.finite and adam_share < 1:
@@ -116,6 +118,15 @@ class Training:
             got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) and value.ndim else repr(value)
             raise ValueError(f"the loss must be a finite scalar tensor at the start; got {got}.")
         self.note(float(value.detach()))
+
+    def check_fixed(self) -> None:
+        """Raise where the loss is another one each time."""
+        before, again = self.record[0].loss, self.value()
+        if abs(before - again) > 1e-3 * abs(before):
+            raise ValueError(
+                f"the loss is {before} and then {again} for the same parameters, and L-BFGS needs one function: draw "
+                "its points once, or train by Adam alone with `adam_share=1`."
+            )
 
     def used(self) -> float:
         """Of the budget, as a share."""
@@ -171,15 +182,10 @@ class Training:
 
     def lbfgs(self, history: int) -> tuple[Status, int]:
         """L-BFGS until the budget is used or a fresh start gains nothing; how it ended, and fresh starts."""
-        value, again = (self.value() for _ in range(2))
-        if abs(value - again) > 1e-3 * abs(value):
-            raise ValueError(
-                f"the loss is {value} and then {again} for the same parameters, and L-BFGS needs one function: draw "
-                "its points once, or train by Adam alone with `adam_share=1`."
-            )
-        eps, restarts = torch.finfo(self.parameters[0].dtype).eps, 0
+        limits, value, restarts = torch.finfo(self.parameters[0].dtype), self.value(), 0
+        eps = limits.eps
         while True:
-            first, scale = value, 1 / (eps * abs(value)) if value else 1.0
+            first, scale = value, 1 / max(eps * abs(value), limits.tiny**0.5)
             optimiser = torch.optim.LBFGS(
                 self.parameters,
                 1,
