@@ -8,7 +8,7 @@
   L-BFGS, double precision.
 - Deep Ritz: the same network and training, with the energy of the finite elements at 32² Gauss points.
 - Energy by L-BFGS: the dofs themselves by descent, the paper's own route. This load flatters it: it is an eigenvector
-  of the grid's Laplacian, which a handful of steps finds.
+  of the grid's Laplacian, which three steps find; from a random start it takes 220 on 128² cells, more on finer ones.
 - ritz: `minimize`, degrees 1 to 3.
 
 Every network has 4 hidden layers of 50, and every training the same seconds. Claims: each `ritz` has the Galerkin error
@@ -32,7 +32,7 @@ from examples.poisson import PUBLISHED, density, discretise, exact, load
 from fem import FunctionSpace, Lagrange, integrate, l2_error, plot, unit_square
 from solvers import LBFGS, PINN, Fit, deep_ritz, fit_pinn, gauss_points, mismatch, strong_form
 
-HEAD = ("method", "cells", "RMS error", "of the seeds", "L2 error", "max error", "seconds", "steps", "status")
+HEAD = ("method", "cells", "RMS error", "of all seeds", "L2 error", "max error", "seconds", "steps", "status")
 COLORS = {"PINN 2021": "#9aa5b1", "Deep Ritz": "#d9902f", "PINN, strong": "#b3402f"}
 INK = "#1f4e79"
 
@@ -183,18 +183,22 @@ def draw(
         ax.loglog(*xy, marker, color=color, markersize=7, label=name, linestyle="none", zorder=3)
         if name == "ritz":
             for (n, d), x, y in zip(found, *xy, strict=True):
-                ax.annotate(f"d = {d}, {n}²", (x, y), (9, -3), textcoords="offset points", fontsize=8.5, color=color)
+                look = {"ha": "right", "fontsize": 8.5, "color": color, "textcoords": "offset points"}
+                ax.annotate(f"d = {d}, {n}²", (x, y), (-8, -3), **look)
     published = [error for (n, d), error in PUBLISHED.items() if n in cells and d in degrees]
     if published:
         ax.axhspan(min(published), max(published), color="#e8d9a0", zorder=0, label="published splines")
+    ax.margins(x=0.12)
     ax.set(xlabel="seconds", ylabel="nodal RMS error")
     ax.grid(True, which="major", color="#e5e8ec", linewidth=0.6)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, loc="lower right", fontsize=9)
+    ax.legend(frameon=False, loc="upper right", bbox_to_anchor=(1, 0.4), fontsize=9)
     for panel, (name, (V, e)) in zip("ABCD", maps.items(), strict=True):
         size = float(e.abs().max())
         title = f"{name}, d = {V.degree}" if name == "ritz" else name
-        plot(V, e, axes[panel], cmap="RdBu_r", limits=(-size, size)).set_title(f"error of {title}", fontsize=10)
+        plot(V, e, axes[panel], cmap="RdBu_r", limits=(-size, size)).set_title(
+            f"error of {title}", fontsize=10, loc="left"
+        )
     save(figure, out, "compare_pinn.png")
     plt.close(figure)
 
