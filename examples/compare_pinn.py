@@ -183,12 +183,12 @@ def draw(
         ax.loglog(*xy, marker, color=color, markersize=7, label=name, linestyle="none", zorder=3)
         if name == "ritz":
             for (n, d), x, y in zip(found, *xy, strict=True):
-                look = {"ha": "right", "fontsize": 8.5, "color": color, "textcoords": "offset points"}
-                ax.annotate(f"d = {d}, {n}²", (x, y), (-8, -3), **look)
+                look = {"ha": "center", "fontsize": 8.5, "color": color, "textcoords": "offset points"}
+                ax.annotate(f"d = {d}, {n}²", (x, y), (0, 8 if n == cells[0] else -15), **look)
     published = [error for (n, d), error in PUBLISHED.items() if n in cells and d in degrees]
     if published:
         ax.axhspan(min(published), max(published), color="#e8d9a0", zorder=0, label="published splines")
-    ax.margins(x=0.12)
+    ax.margins(x=0.08, y=0.08)
     ax.set(xlabel="seconds", ylabel="nodal RMS error")
     ax.grid(True, which="major", color="#e5e8ec", linewidth=0.6)
     ax.spines[["top", "right"]].set_visible(False)
