@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from solvers.multigrid import Multigrid
     from solvers.muon import Muon
     from solvers.newton import Newton, forget
+    from solvers.pinn import PINN, deep_ritz, gauss_points, mismatch, strong_form
+    from solvers.pinn_fit import Fit, fit_pinn
     from solvers.problems import DiffusionProblems
     from solvers.reduced_basis import ReducedBasis
     from solvers.solution import ConvergenceError, Solution, Status
@@ -24,39 +26,33 @@ if TYPE_CHECKING:
     from solvers.weights import load_network, save_network
 
 _HOME = {
-    "solvers.weights": (
-        "load_network",
-        "save_network",
-    ),
-    "solvers.surrogate": (
-        "Training",
-        "train_surrogate",
-    ),
-    "solvers.problems": ("DiffusionProblems",),
-    "solvers.muon": ("Muon",),
-    "solvers.lift": (
-        "BoundedLift",
-        "Lift",
-    ),
     "solvers.algebraic": ("AlgebraicMultigrid",),
     "solvers.certificate": ("Certificate", "Prediction", "certify", "predict"),
     "solvers.descent": ("LBFGS", "Adam"),
     "solvers.direct": ("Direct",),
-    "solvers.fast_diagonalization": ("FastDiagonalization",),
     "solvers.families": ("ExponentialSeries", "GaussianField"),
+    "solvers.fast_diagonalization": ("FastDiagonalization",),
+    "solvers.lift": ("BoundedLift", "Lift"),
     "solvers.linear": ("CG", "Jacobi"),
     "solvers.minimization": ("minimize", "solve"),
     "solvers.multigrid": ("Multigrid",),
+    "solvers.muon": ("Muon",),
     "solvers.newton": ("Newton", "forget"),
+    "solvers.pinn": ("PINN", "deep_ritz", "gauss_points", "mismatch", "strong_form"),
+    "solvers.pinn_fit": ("Fit", "fit_pinn"),
+    "solvers.problems": ("DiffusionProblems",),
     "solvers.reduced_basis": ("ReducedBasis",),
     "solvers.solution": ("ConvergenceError", "Solution", "Status"),
+    "solvers.surrogate": ("Training", "train_surrogate"),
     "solvers.unet": ("UNet",),
+    "solvers.weights": ("load_network", "save_network"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "CG",
     "LBFGS",
+    "PINN",
     "Adam",
     "AlgebraicMultigrid",
     "BoundedLift",
@@ -66,6 +62,7 @@ __all__ = [
     "Direct",
     "ExponentialSeries",
     "FastDiagonalization",
+    "Fit",
     "GaussianField",
     "Jacobi",
     "Lift",
@@ -79,12 +76,17 @@ __all__ = [
     "Training",
     "UNet",
     "certify",
+    "deep_ritz",
+    "fit_pinn",
     "forget",
+    "gauss_points",
     "load_network",
     "minimize",
+    "mismatch",
     "predict",
     "save_network",
     "solve",
+    "strong_form",
     "train_surrogate",
 ]
 

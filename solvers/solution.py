@@ -37,6 +37,7 @@ class Status(Enum):
         "the energy or its derivatives are not finite at the iterate: start elsewhere with `initial=`, and look for "
         "logarithms, roots or divisions outside their domain"
     )
+    BUDGET = "the budget of seconds or steps is used up: raise `seconds` or `steps`"
 
     def __str__(self) -> str:
         return self.value

@@ -43,7 +43,7 @@ def test_without_a_correction_the_lift_is_its_base():
 
 
 def test_on_a_line_the_correction_is_the_logarithm_of_a_ratio_of_resistances():
-    """u = R(x, 1) / R(0, 1), R the integral of 1/ν: logit u − logit (1 − x) = log (R(x, 1) / (1 − x)) / (R(0, x) / x)."""
+    """u = R(x, 1)/R(0, 1), R the integral of 1/ν: logit u − logit (1 − x) = log R(x, 1)/(1 − x) − log R(0, x)/x."""
     x = torch.linspace(0, 1, 1001, dtype=torch.float64)
     ones = torch.ones(1, 1, 2, 1001, dtype=torch.float64)
     for contrast in (1.0, 5.0, 10.0):

@@ -23,6 +23,7 @@ def solution_of(status, batch=()):
         (Status.UNBOUNDED, "use `solve` if a saddle"),
         (Status.SADDLE, "start elsewhere with `initial=`"),
         (Status.NOT_FINITE, "logarithms, roots or divisions"),
+        (Status.BUDGET, "raise `seconds`"),
     ],
 )
 def test_every_failure_says_what_to_do(status, remedy):
@@ -31,7 +32,7 @@ def test_every_failure_says_what_to_do(status, remedy):
 
 
 def test_no_status_lacks_a_text_of_its_own():
-    assert len({str(s) for s in Status}) == len(Status) == 7
+    assert len({str(s) for s in Status}) == len(Status) == 8
 
 
 @pytest.mark.parametrize("batch", [(), (1,), (4,), (2, 3), (2, 1, 2), (0,)])
