@@ -10,6 +10,7 @@ Conjugate gradients preconditioned by B know t₀ of each of their iterates, so 
 """
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -18,8 +19,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fem.boundary import Free
+from fem.boundary import Dirichlet, Free, MeanZero
 from fem.energy import Energy
+from fem.lagrange import Lagrange
 from fem.lowered import derivative_transposed, differentiable, outside_inference
 from fem.parameters import Parameter
 from fem.space import FunctionSpace, sum_of
@@ -48,6 +50,7 @@ class Certificate:
     contraction: float
     _cells: Callable[[], Tensor] = field(repr=False)
     _bound: Callable[[], Tensor | None] = field(repr=False)
+    _enriched: Callable[[], Tensor] = field(repr=False)
 
     @property
     def gap(self) -> Float[Tensor, "*b"]:
@@ -60,12 +63,26 @@ class Certificate:
         return self._cells()
 
     @cached_property
+    def lower_bound(self) -> Float[Tensor, "*b"]:
+        """What ‖u − v‖ is at least, u being the exact solution of the differential equation with v's boundary values.
+
+        Guaranteed up to quadrature and rounding: the energy that one cycle takes off in the next degree, or in the same
+        where there is none. Computed when asked for.
+        """
+        return self._enriched()
+
+    @cached_property
     def upper_bound(self) -> Float[Tensor, "*b"] | None:
-        """What ‖v − u‖ is at most, u being the exact solution of the differential equation, discretisation and all.
+        """What ‖u − v‖ is at most, discretisation and all: √Σ `bound_indicator`².
 
         Guaranteed up to quadrature and rounding, by an equilibrated flux; costs the solution of a dual problem, so it
         is computed when asked for. None where no flux is at hand: see `solvers.equilibration.flux_bound`.
         """
+        return None if self.bound_indicator is None else self.bound_indicator.square().sum(-1).sqrt()
+
+    @cached_property
+    def bound_indicator(self) -> Float[Tensor, "*b e"] | None:
+        """Where the upper bound comes from: the share of each cell, discretisation and all, for `write_vtk`."""
         return self._bound()
 
 
@@ -201,15 +218,20 @@ class Error:
         found = float(largest)
         return min(found + 0.1 * (1 - found), 1 - 1e-12)
 
-    def certificate(self) -> Certificate:
+    def cycle(self) -> tuple[Tensor, Float[Tensor, "*b"], Float[Tensor, "*b"]]:
+        """B r, t₀ and t₁."""
         r = self.residual()
         e = self.precondition(r).clone()
         t = dot(r, e, self.lead).clamp(min=0)
-        rest = dot(r - self.system.apply(e), e, self.lead).clamp(min=0)
+        return e, t, dot(r - self.system.apply(e), e, self.lead).clamp(min=0)
+
+    def certificate(self) -> Certificate:
+        e, t, rest = self.cycle()
         error, above = (t + rest).sqrt(), (t + rest / (1 - self.contraction)).sqrt()
         size = self.size(self.v + e)
         relative = torch.where(size > 0, error / size, torch.where(error > 0, torch.inf, 0))
-        return Certificate(error, relative, (error, above), self.contraction, lambda: self.in_cells(e), self.bound)
+        later = lambda: self.in_cells(e), self.bound, lambda: self.enriched(error)  # noqa: E731
+        return Certificate(error, relative, (error, above), self.contraction, *later)
 
     def reduce(self, tol: float, max_cycles: int) -> Tensor:
         """Conjugate gradients on v until t₀ / (1 − δ) ≤ (tol ‖v‖)², which holds for the error: cycles "*b"."""
@@ -233,8 +255,17 @@ class Error:
         return count
 
     @torch.no_grad()
-    def bound(self) -> Float[Tensor, "*b"] | None:
+    def bound(self) -> Float[Tensor, "*b e"] | None:
         return flux_bound(self.energy, self.v, self.params)
+
+    @torch.no_grad()
+    def enriched(self, error: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+        """√(t₀ + t₁) in the space of the next degree, which is nearer to the exact solution; else the error given."""
+        richer = next_degree(self.energy, self.v)
+        if richer is None:
+            return error
+        _, t, rest = Error(*richer, self.params, None).cycle()
+        return (t + rest).sqrt()
 
     @torch.no_grad()
     def in_cells(self, e: Tensor) -> Float[Tensor, "*b e"]:
@@ -261,3 +292,26 @@ class Error:
                 own = torch.arange(count, device=e.device) if t.domain.cells is None else t.domain.cells
                 found.index_add_(-1, start + own, per_cell)
         return found.clamp(min=0).sqrt()
+
+
+def next_degree(energy: Energy, v: Tensor) -> tuple[Energy, Tensor] | None:
+    """The energy over the Lagrange space of the next degree, and v there, whose values it keeps where prescribed."""
+    V, held = energy.space, energy.constraint
+    if not isinstance(V, FunctionSpace) or not V.is_lagrange or V.degree == 3:
+        return None
+    W = FunctionSpace(V.mesh, Lagrange(V.degree + 1), V.components, max(2 * V.degree + 3, V.quadrature_degree))
+    axis = -len(W.shape)
+    same = v.new_empty(*v.shape[:axis], *W.shape)
+    for own, old, new, numbers in zip(V.elements, V.cell_dofs, W.elements, W.cell_dofs, strict=True):
+        table = own.tabulate(new.nodes, 0).value[0].to(v)  # type: ignore[attr-defined]
+        local = v.index_select(v.ndim + axis, old.flatten()).unflatten(axis, old.shape)
+        values = torch.tensordot(table, local.movedim(v.ndim + axis + 1, 0), 1).movedim(0, v.ndim + axis + 1)
+        same.index_copy_(v.ndim + axis, numbers.flatten(), values.flatten(v.ndim + axis, v.ndim + axis + 1))
+    richer = copy(energy)
+    richer.space, richer.constraint = W, Free(W)
+    if isinstance(held, MeanZero):
+        richer.constraint = MeanZero(W)
+    elif isinstance(held, Dirichlet):
+        component = lambda key: isinstance(key, tuple) and len(key) > 1  # noqa: E731
+        richer.constraint = Dirichlet(W, {key: same[..., key[1]] if component(key) else same for key in held.values})
+    return richer, same

@@ -15,61 +15,76 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fem.boundary import Dirichlet, MeanZero
 from fem.energy import Energy
-from fem.lowered import differentiable
-from fem.parameters import Parameter, gradient
+from fem.lowered import Lowered, differentiable
+from fem.parameters import CellPoints, Parameter, gradient
 from fem.space import FunctionSpace
 from solvers.minimization import minimize
+from solvers.particular_flux import particular_flux
 from solvers.solution import dot
 
 POINTS = 6  # added to the degree of the quadrature, since A⁻¹ is no polynomial
 
 
-def flux_bound(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> Float[Tensor, "*b"] | None:
-    """What ‖u − v‖ is at most, u being the exact solution with v's boundary values; None where no flux is at hand.
+def flux_bound(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> Float[Tensor, "*b e"] | None:
+    """What ‖u − v‖ is at most, as shares η of the cells: ‖u − v‖² ≤ Σ η². None where no flux is at hand.
 
-    One is where the space is scalar on a plane domain without holes, the density depends on x and ∇u alone and is
-    quadratic, and there are no boundary terms.
+    u is the exact solution with v's boundary values. A flux is at hand where the space is scalar on a plane domain
+    without holes, the density is quadratic in ∇u plus f u with f a function of x and parameters alone, and there are no
+    boundary terms; cells must be straight where f does not vanish.
 
     Args:
         v: dofs that meet the constraint.
     """
     space = energy.space
-    if not is_pure_diffusion(energy, v, params):
+    if not is_plane(energy):
         return None
     assert isinstance(space, FunctionSpace)
-    arcs = natural_arcs(energy)
+    free = natural_facets(energy)
+    arcs = natural_arcs(space.mesh.facets[free])
     named = {f"natural boundary {i}": vertices for i, vertices in enumerate(arcs)}
     mesh = space.mesh.with_tags(facet_tags=named)
     W = FunctionSpace(mesh, space.family, quadrature_degree=space.quadrature_degree + POINTS)
-    density, given = dual_density(energy.terms[0].density), (gradient(space.function(v)), *params)
+    primal = Energy(W, energy.terms[0].density).lower(params, fused=False).detach()
+    loads = sources(primal, v)
+    if loads is None:
+        return None
+    given, rest = (gradient(space.function(v)), *params), None
+    if any(bool((f != 0).any()) for f in loads):
+        flux = particular_flux(W, loads, ~free) if all(block.degree == 1 for block in mesh.blocks) else None
+        if flux is None:
+            return None
+        rest = flux.rest / lowest_stiffness(primal).sqrt()
+        given = (CellPoints(flux.values, 1), *given)
+    density = dual_density(energy.terms[0].density, rest is not None)
 
     def solved(level: int) -> Tensor:
         """The best φ that is 1 on one stretch of natural boundary and 0 on the others."""
         held: Any = Dirichlet(W, {name: float(i == level) for i, name in enumerate(named)}) if named else MeanZero(W)
         return minimize(Energy(W, density, held), given, throw=False).value
 
-    free, phi = Energy(W, density), solved(-1)
+    dual, phi = Energy(W, density), solved(-1)
     # φ depends linearly on its constants: the best ones make the energy stationary in them.
     steps = [solved(i) - phi for i in range(1, len(arcs))]
     if steps:
         lead = phi.ndim - 1
-        slope = -free.residual(phi, *given)
-        images = [free.hessian_product(phi, s, *given) for s in steps]
+        slope = -dual.residual(phi, *given)
+        images = [dual.hessian_product(phi, s, *given) for s in steps]
         matrix = torch.stack([torch.stack([dot(s, i, lead) for i in images], -1) for s in steps], -2)
         right = torch.stack([dot(slope, s, lead) for s in steps], -1)
         levels = torch.linalg.solve(matrix, right[..., None])[..., 0]
         for s, level in zip(steps, levels.unbind(-1), strict=True):
             phi = phi + level[..., None] * s
-    return (2 * free(phi, *given)).clamp(min=0).sqrt()
+    shares = (2 * in_cells(dual, phi, given)).clamp(min=0).sqrt()
+    return shares if rest is None else shares + rest
 
 
-def is_pure_diffusion(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> bool:
-    """Whether the energy is ∫ ½∇u·A∇u over a plane domain without holes, u prescribed on parts of its boundary."""
+def is_plane(energy: Energy) -> bool:
+    """Whether u is scalar over a plane domain without holes, prescribed on parts of its boundary, and J one integral."""
     space, mesh = energy.space, energy.space.mesh
     plain = isinstance(space, FunctionSpace) and space.components is None and space.is_lagrange
     if not plain or mesh.dim != 2 or mesh.nodes.shape[-1] != 2 or not isinstance(energy.constraint, Dirichlet):
@@ -77,41 +92,78 @@ def is_pure_diffusion(energy: Energy, v: Tensor, params: Sequence[Parameter]) ->
     if len(energy.terms) != 1 or energy.terms[0].derivatives != 1:
         return False
     facets = mesh.facets
-    if int(torch.unique(facets[facets >= 0]).numel()) - len(facets) + mesh.num_cells != 1:
-        return False  # Euler: a disk has characteristic one
-    lowered = energy.lower(params, fused=False).detach()
-    # ∂ψ/∂u is affine in u and ∇u: where it vanishes at random it does so everywhere, which v alone might not show.
-    u = torch.randn(v.shape, generator=torch.Generator(v.device).manual_seed(0), dtype=v.dtype, device=v.device)
+    # Euler: a disk has characteristic one
+    return int(torch.unique(facets[facets >= 0]).numel()) - len(facets) + mesh.num_cells == 1
+
+
+def sources(lowered: Lowered, v: Tensor) -> list[Float[Tensor, "..."]] | None:
+    """f = −∂ψ/∂u "*b e q" at the points of each block, if it does not depend on u and ∇u."""
+    # ∂ψ/∂u is affine in u and ∇u: what is the same at 0 and at random is so everywhere, which v might not show.
+    u = torch.randn(v.shape[-1:], generator=torch.Generator(v.device).manual_seed(0), dtype=v.dtype, device=v.device)
+    batch, found = lowered.full_batch(u), []
     for t in lowered.terms:
-        source, _ = lowered.fluxes(t, differentiable(lowered.slots(t, u)), lowered.full_batch(u), False)
-        if source is not None and bool((source != 0).any()):
-            return False
-    return True
+        slots = [lowered.slots(t, w.expand(*batch, -1)) for w in (u, torch.zeros_like(u))]
+        random, still = (lowered.fluxes(t, differentiable(s), batch, False)[0] for s in slots)
+        if random is None or still is None:
+            random = still = slots[0][0].new_zeros(slots[0][0].shape)
+        if bool((random != still).any()):
+            return None
+        found.append(-still)
+    return found
 
 
-def natural_arcs(energy: Energy) -> list[Int[Tensor, "f v"]]:
-    """The facets, by their vertices, of each connected stretch of boundary where nothing is prescribed."""
+def lowest_stiffness(lowered: Lowered) -> Float[Tensor, "*b e"]:
+    """The lowest eigenvalue of A = ∂²ψ/∂∇u² that quadrature sees in each cell."""
+    zero = torch.zeros(lowered.space.shape, dtype=lowered.space.dtype, device=lowered.space.device)
+    lowest = []
+    for _, entries in lowered.coefficients(zero):
+        (matrix,) = (c.value for c in entries if (c.row, c.column) == ((0, 1), (0, 1)))
+        (a, b), (_, d) = (row.unbind(-1) for row in matrix.unbind(-2))
+        lowest.append((0.5 * (a + d) - (0.25 * (a - d).square() + b * b).sqrt()).amin(-1))
+    return torch.cat(lowest, -1)
+
+
+def in_cells(energy: Energy, u: Tensor, params: Sequence[Parameter]) -> Float[Tensor, "*b e"]:
+    """The energy of each cell."""
+    lowered = energy.lower(params, fused=False).detach()
+    batch, full = lowered.constrained(u)
+    parts = [lowered.integrand(t, lowered.slots(t, full), None, batch) * t.geometry.weights for t in lowered.terms]
+    return torch.cat([part.sum(-1) for part in parts], -1)
+
+
+def natural_facets(energy: Energy) -> Bool[Tensor, "f"]:
+    """Boundary facets where nothing is prescribed."""
+    mesh, constraint = energy.space.mesh, energy.constraint
+    assert isinstance(constraint, Dirichlet)
+    free = torch.zeros(len(mesh.facets), dtype=torch.bool, device=mesh.device)
+    free[mesh.facets_tagged("boundary")] = True
+    for key in constraint.values:
+        free[mesh.facets_tagged(key[0] if isinstance(key, tuple) else key)] = False
+    return free
+
+
+def natural_arcs(facets: Int[Tensor, "f v"]) -> list[Int[Tensor, "_ v"]]:
+    """The facets, by their vertices, of each connected stretch of them."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    mesh, constraint = energy.space.mesh, energy.constraint
-    assert isinstance(constraint, Dirichlet)
-    free = torch.zeros(len(mesh.facets), dtype=torch.bool)
-    free[mesh.facets_tagged("boundary").cpu()] = True
-    for key in constraint.values:
-        free[mesh.facets_tagged(key[0] if isinstance(key, tuple) else key).cpu()] = False
-    vertices = mesh.facets.cpu()[free]
-    ends, pairs = torch.unique(vertices, return_inverse=True)
+    ends, pairs = torch.unique(facets.cpu(), return_inverse=True)
     graph = coo_matrix((torch.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(ends), len(ends)))
     count, label = connected_components(graph, directed=False)
-    labels = torch.from_numpy(label)[pairs[:, 0]]
-    return [vertices[labels == i].to(mesh.device) for i in range(count)]
+    labels = torch.from_numpy(label)[pairs[:, 0]].to(facets.device)
+    return [facets[labels == i] for i in range(count)]
 
 
-def dual_density(density: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """½ (rot φ − A∇v)·A⁻¹(rot φ − A∇v), with A∇v = ∂ψ/∂∇u from the density ψ itself."""
+def dual_density(density: Callable[..., Tensor], loaded: bool) -> Callable[..., Tensor]:
+    """½ (σ − A∇v)·A⁻¹(σ − A∇v), with A∇v = ∂ψ/∂∇u from the density ψ itself and σ = rot φ, plus σ_p where loaded.
 
-    def dual(x: Tensor, phi: Tensor, grad_phi: Tensor, grad_v: Tensor, *params: Any) -> Tensor:
+    Arguments: x, φ, ∇φ, σ_p where loaded, ∇v, and those of ψ.
+    """
+
+    def dual(x: Tensor, phi: Tensor, grad_phi: Tensor, *given: Any) -> Tensor:
+        *particular, grad_v = given[: 1 + loaded]
+        params = given[1 + loaded :]
+
         def flux(g: Tensor) -> Tensor:
             with torch.enable_grad():
                 g = g.detach().requires_grad_()
@@ -123,7 +175,10 @@ def dual_density(density: Callable[..., Tensor]) -> Callable[..., Tensor]:
             torch.zeros_like(grad_v) + torch.eye(2, dtype=grad_v.dtype, device=grad_v.device)[i] for i in (0, 1)
         )
         (a, c), (b, d) = ((flux(e) - start).unbind(-1) for e in (x_unit, y_unit))
-        p, q = (torch.stack([grad_phi[..., 1], -grad_phi[..., 0]], -1) - flux(grad_v)).unbind(-1)
+        sigma = torch.stack([grad_phi[..., 1], -grad_phi[..., 0]], -1)
+        for part in particular:
+            sigma = sigma + part
+        p, q = (sigma - flux(grad_v)).unbind(-1)
         return 0.5 * (d * p * p - (b + c) * p * q + a * q * q) / (a * d - b * c)
 
     return dual
