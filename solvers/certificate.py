@@ -26,7 +26,7 @@ from fem.lowered import derivative_transposed, differentiable, outside_inference
 from fem.parameters import Parameter
 from fem.space import FunctionSpace, sum_of
 from solvers.defaults import default_linear
-from solvers.equilibration import flux_bound
+from solvers.equilibration import FluxBound, flux_bound
 from solvers.minimization import check_tensors
 from solvers.solution import dot, per_item
 from solvers.system import LinearMethod, Preconditioner, System
@@ -49,7 +49,7 @@ class Certificate:
     bracket: tuple[Float[Tensor, "*b"], Float[Tensor, "*b"]]
     contraction: float
     _cells: Callable[[], Tensor] = field(repr=False)
-    _bound: Callable[[], Tensor | None] = field(repr=False)
+    _bound: Callable[[], FluxBound | None] = field(repr=False)
     _enriched: Callable[[], Tensor] = field(repr=False)
 
     @property
@@ -73,16 +73,20 @@ class Certificate:
 
     @cached_property
     def upper_bound(self) -> Float[Tensor, "*b"] | None:
-        """What ‖u − v‖ is at most, discretisation and all: √Σ `bound_indicator`².
+        """What ‖u − v‖ is at most, u being the exact solution with v's boundary values.
 
         Guaranteed up to quadrature and rounding, by an equilibrated flux; costs the solution of a dual problem, so it
         is computed when asked for. None where no flux is at hand: see `solvers.equilibration.flux_bound`.
         """
-        return None if self.bound_indicator is None else self.bound_indicator.square().sum(-1).sqrt()
+        return None if self._flux is None else self._flux.total
 
     @cached_property
     def bound_indicator(self) -> Float[Tensor, "*b e"] | None:
-        """Where the upper bound comes from: the share of each cell, discretisation and all, for `write_vtk`."""
+        """Where the error is, discretisation and all: the share η of each cell, with ‖u − v‖² ≤ Σ η² ≤ `upper_bound`²."""
+        return None if self._flux is None else self._flux.in_cells
+
+    @cached_property
+    def _flux(self) -> FluxBound | None:
         return self._bound()
 
 
@@ -255,7 +259,7 @@ class Error:
         return count
 
     @torch.no_grad()
-    def bound(self) -> Float[Tensor, "*b e"] | None:
+    def bound(self) -> FluxBound | None:
         return flux_bound(self.energy, self.v, self.params)
 
     @torch.no_grad()

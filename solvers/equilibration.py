@@ -11,31 +11,64 @@ of an energy of φ, with A⁻¹ for A: the dual problem, solved by the same code
 the bound is as good as v is.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fem.boundary import Dirichlet, MeanZero
+from fem.boundary import Dirichlet, Free, MeanZero
 from fem.energy import Energy
-from fem.lowered import Lowered, differentiable
-from fem.parameters import CellPoints, Parameter, gradient
+from fem.geometry import Domain
+from fem.lagrange import lagrange_element
+from fem.lowered import Lowered, LoweredTerm, Term, differentiable
+from fem.parameters import CellPoints, Parameter, at_points, gradient
 from fem.space import FunctionSpace
 from solvers.minimization import minimize
 from solvers.particular_flux import particular_flux
 from solvers.solution import dot
 
 POINTS = 6  # added to the degree of the quadrature, since A⁻¹ is no polynomial
+CHUNK = 2**16  # points looked at together
 
 
-def flux_bound(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> Float[Tensor, "*b e"] | None:
-    """What ‖u − v‖ is at most, as shares η of the cells: ‖u − v‖² ≤ Σ η². None where no flux is at hand.
+@dataclass(frozen=True, eq=False)
+class FluxBound:
+    """½ ∫ (σ − A∇v)·A⁻¹(σ − A∇v) as an energy of φ, the best φ, and what σ leaves unbalanced in each cell, if anything."""
 
-    u is the exact solution with v's boundary values. A flux is at hand where the space is scalar on a plane domain
-    without holes, the density is quadratic in ∇u plus f u with f a function of x and parameters alone, and there are no
-    boundary terms; cells must be straight where f does not vanish.
+    energy: Energy
+    phi: Float[Tensor, "*b n"]
+    params: tuple[Parameter, ...]
+    rest: Float[Tensor, "*b e"] | None
+
+    @property
+    def total(self) -> Float[Tensor, "*b"]:
+        """What ‖u − v‖ is at most."""
+        bound = (2 * self.energy(self.phi, *self.params)).clamp(min=0).sqrt()
+        return bound if self.rest is None else bound + self.rest.norm(dim=-1)
+
+    @property
+    def in_cells(self) -> Float[Tensor, "*b e"]:
+        """Shares η of the cells with ‖u − v‖² ≤ Σ η²."""
+        space, (term,) = self.energy.space, self.energy.terms
+        batch, parts = self.phi.shape[:-1], []
+        for domain in portions(space, prod(batch)):
+            lowered = lower_on(space, term, domain, self.params)
+            (t,) = lowered.terms
+            density = lowered.integrand(t, lowered.slots(t, self.phi), None, batch)
+            parts.append((density * t.geometry.weights).sum(-1))
+        shares = (2 * torch.cat(parts, -1)).clamp(min=0).sqrt()
+        return shares if self.rest is None else shares + self.rest
+
+
+def flux_bound(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> FluxBound | None:
+    """What ‖u − v‖ is at most, u being the exact solution with v's boundary values; None where no flux is at hand.
+
+    One is where the space is scalar on a plane domain without holes, the density is quadratic in ∇u plus −f u with f a
+    function of x and parameters alone, and there are no boundary terms; where f does not vanish, cells are straight.
 
     Args:
         v: dofs that meet the constraint.
@@ -49,18 +82,17 @@ def flux_bound(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> Float[
     named = {f"natural boundary {i}": vertices for i, vertices in enumerate(arcs)}
     mesh = space.mesh.with_tags(facet_tags=named)
     W = FunctionSpace(mesh, space.family, quadrature_degree=space.quadrature_degree + POINTS)
-    primal = Energy(W, energy.terms[0].density).lower(params, fused=False).detach()
-    loads = sources(primal, v)
-    if loads is None:
+    source, given, rest = has_source(energy, v, params), (gradient(space.function(v)), *params), None
+    if source is None:
         return None
-    given, rest = (gradient(space.function(v)), *params), None
-    if any(bool((f != 0).any()) for f in loads):
-        flux = particular_flux(W, loads, ~free) if all(block.degree == 1 for block in mesh.blocks) else None
+    if source:
+        straight = all(block.degree == 1 for block in mesh.blocks)
+        flux = particular_flux(W, loads(W, energy.terms[0], params), ~free) if straight else None
         if flux is None:
             return None
-        rest = flux.rest / lowest_stiffness(primal).sqrt()
+        rest = flux.rest / lowest_stiffness(W, energy.terms[0], params).sqrt()
         given = (CellPoints(flux.values, 1), *given)
-    density = dual_density(energy.terms[0].density, rest is not None)
+    density = dual_density(energy.terms[0].density, source)
 
     def solved(level: int) -> Tensor:
         """The best φ that is 1 on one stretch of natural boundary and 0 on the others."""
@@ -79,8 +111,7 @@ def flux_bound(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> Float[
         levels = torch.linalg.solve(matrix, right[..., None])[..., 0]
         for s, level in zip(steps, levels.unbind(-1), strict=True):
             phi = phi + level[..., None] * s
-    shares = (2 * in_cells(dual, phi, given)).clamp(min=0).sqrt()
-    return shares if rest is None else shares + rest
+    return FluxBound(dual, phi, given, rest)
 
 
 def is_plane(energy: Energy) -> bool:
@@ -96,39 +127,65 @@ def is_plane(energy: Energy) -> bool:
     return int(torch.unique(facets[facets >= 0]).numel()) - len(facets) + mesh.num_cells == 1
 
 
-def sources(lowered: Lowered, v: Tensor) -> list[Float[Tensor, "..."]] | None:
-    """f = −∂ψ/∂u "*b e q" at the points of each block, if it does not depend on u and ∇u."""
+def has_source(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> bool | None:
+    """Whether ψ depends on u; None where not by a term −f u with f a function of x alone."""
+    lowered = energy.lower(params, fused=False).detach()
     # ∂ψ/∂u is affine in u and ∇u: what is the same at 0 and at random is so everywhere, which v might not show.
-    u = torch.randn(v.shape[-1:], generator=torch.Generator(v.device).manual_seed(0), dtype=v.dtype, device=v.device)
-    batch, found = lowered.full_batch(u), []
+    random = torch.randn(v.shape[-1:], generator=torch.Generator(v.device).manual_seed(0), dtype=v.dtype, device=v.device)
+    batch, found = lowered.full_batch(random), False
     for t in lowered.terms:
-        slots = [lowered.slots(t, w.expand(*batch, -1)) for w in (u, torch.zeros_like(u))]
-        random, still = (lowered.fluxes(t, differentiable(s), batch, False)[0] for s in slots)
-        if random is None or still is None:
-            random = still = slots[0][0].new_zeros(slots[0][0].shape)
-        if bool((random != still).any()):
+        slots = [lowered.slots(t, u.expand(*batch, -1)) for u in (random, torch.zeros_like(random))]
+        moved, still = (lowered.fluxes(t, differentiable(s), batch, False)[0] for s in slots)
+        if moved is None or still is None:
+            continue
+        if bool((moved != still).any()):
             return None
-        found.append(-still)
+        found = True
     return found
 
 
-def lowest_stiffness(lowered: Lowered) -> Float[Tensor, "*b e"]:
-    """The lowest eigenvalue of A = ∂²ψ/∂∇u² that quadrature sees in each cell."""
-    zero = torch.zeros(lowered.space.shape, dtype=lowered.space.dtype, device=lowered.space.device)
-    lowest = []
-    for _, entries in lowered.coefficients(zero):
+def loads(space: FunctionSpace, term: Term, params: Sequence[Parameter]) -> list[Float[Tensor, "..."]]:
+    """f = −∂ψ/∂u "*b e q" at the space's points, block by block."""
+    zero = torch.zeros(space.shape, dtype=space.dtype, device=space.device)
+    parts: dict[int, list[Tensor]] = {}
+    for domain in portions(space, prod(lower_on(space, term, space.domains()[0], params).batch)):
+        lowered = lower_on(space, term, domain, params)
+        (t,), batch = lowered.terms, lowered.batch
+        u, grad = lowered.slots(t, zero.expand(*batch, -1))
+        with torch.enable_grad():
+            u.requires_grad_()
+            (slope,) = torch.autograd.grad(lowered.integrand(t, [u, grad], None, batch).sum(), u)
+        parts.setdefault(domain.block, []).append(-slope)
+    return [torch.cat(part, -2) for part in parts.values()]
+
+
+def lowest_stiffness(space: FunctionSpace, term: Term, params: Sequence[Parameter]) -> Float[Tensor, "*b e"]:
+    """The lowest eigenvalue of A = ∂²ψ/∂∇u² at the nodes of degree 2 of each cell: vertices are where it mostly is."""
+    zero, found = torch.zeros(space.shape, dtype=space.dtype, device=space.device), []
+    for domain in space.domains():
+        nodes = lagrange_element(domain.cell, 2).nodes
+        inside = nodes.lerp(nodes.mean(0), 1e-6).to(zero)  # coefficients may jump between cells
+        domain = replace(domain, points=inside, weights=torch.ones_like(inside[:, 0]))
+        ((_, entries),) = lower_on(space, term, domain, params).coefficients(zero)
         (matrix,) = (c.value for c in entries if (c.row, c.column) == ((0, 1), (0, 1)))
         (a, b), (_, d) = (row.unbind(-1) for row in matrix.unbind(-2))
-        lowest.append((0.5 * (a + d) - (0.25 * (a - d).square() + b * b).sqrt()).amin(-1))
-    return torch.cat(lowest, -1)
+        found.append((0.5 * (a + d) - (0.25 * (a - d).square() + b * b).sqrt()).amin(-1))
+    return torch.cat(found, -1)
 
 
-def in_cells(energy: Energy, u: Tensor, params: Sequence[Parameter]) -> Float[Tensor, "*b e"]:
-    """The energy of each cell."""
-    lowered = energy.lower(params, fused=False).detach()
-    batch, full = lowered.constrained(u)
-    parts = [lowered.integrand(t, lowered.slots(t, full), None, batch) * t.geometry.weights for t in lowered.terms]
-    return torch.cat([part.sum(-1) for part in parts], -1)
+def lower_on(space: FunctionSpace, term: Term, domain: Domain, params: Sequence[Parameter]) -> Lowered:
+    """One term on one domain."""
+    geometry = space.geometry(domain)
+    values = tuple(at_points(p, f"parameter {i}", space, domain, geometry) for i, p in enumerate(params))
+    return Lowered(space, Free(space), (LoweredTerm(space, term, domain, values),), None).detach()
+
+
+def portions(space: FunctionSpace, items: int) -> Iterator[Domain]:
+    """All cells in order, so many at a time that what is made at their points stays in the caches."""
+    for domain in space.domains():
+        count = space.mesh.blocks[domain.block].num_cells
+        for cells in torch.arange(count, device=space.device).split(max(CHUNK // (items * len(domain.weights)), 1)):
+            yield replace(domain, cells=cells)
 
 
 def natural_facets(energy: Energy) -> Bool[Tensor, "f"]:
