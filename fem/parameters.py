@@ -132,7 +132,9 @@ def at_points(parameter: Parameter, name: str, space: Any, domain: Domain, geome
         e, q = value.shape[value.ndim - rank - 2 : value.ndim - rank]
         if domain.facet is not None or q != len(domain.weights) or e != space.mesh.blocks[domain.block].num_cells:
             raise ValueError(f"{name} has values at {q} points of {e} cells, which are not those of the integral.")
-        return PointValues(value if domain.cells is None else value.index_select(value.ndim - rank - 2, domain.cells), rank)
+        return PointValues(
+            value if domain.cells is None else value.index_select(value.ndim - rank - 2, domain.cells), rank
+        )
     if isinstance(parameter, Constant):
         value, rank = check_like(space, parameter.value, name), len(parameter.shape)
         return PointValues(value[(..., None, None, *[slice(None)] * rank)], rank)

@@ -10,7 +10,6 @@ Conjugate gradients preconditioned by B know t₀ of each of their iterates, so 
 """
 
 from collections.abc import Callable, Sequence
-from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -19,13 +18,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fem.boundary import Dirichlet, Free, MeanZero
+from fem.boundary import Free
 from fem.energy import Energy
-from fem.lagrange import Lagrange
 from fem.lowered import derivative_transposed, differentiable, outside_inference
 from fem.parameters import Parameter
 from fem.space import FunctionSpace, sum_of
 from solvers.defaults import default_linear
+from solvers.enrichment import next_degree
 from solvers.equilibration import FluxBound, flux_bound
 from solvers.minimization import check_tensors
 from solvers.solution import dot, per_item
@@ -82,7 +81,7 @@ class Certificate:
 
     @cached_property
     def bound_indicator(self) -> Float[Tensor, "*b e"] | None:
-        """Where the error is, discretisation and all: the share η of each cell, with ‖u − v‖² ≤ Σ η² ≤ `upper_bound`²."""
+        """Where the error is, discretisation and all: each cell's share η, with ‖u − v‖² ≤ Σ η² ≤ `upper_bound`²."""
         return None if self._flux is None else self._flux.in_cells
 
     @cached_property
@@ -234,7 +233,7 @@ class Error:
         error, above = (t + rest).sqrt(), (t + rest / (1 - self.contraction)).sqrt()
         size = self.size(self.v + e)
         relative = torch.where(size > 0, error / size, torch.where(error > 0, torch.inf, 0))
-        later = lambda: self.in_cells(e), self.bound, lambda: self.enriched(error)  # noqa: E731
+        later = lambda: self.in_cells(e), self.bound, lambda: self.enriched(error)
         return Certificate(error, relative, (error, above), self.contraction, *later)
 
     def reduce(self, tol: float, max_cycles: int) -> Tensor:
@@ -296,26 +295,3 @@ class Error:
                 own = torch.arange(count, device=e.device) if t.domain.cells is None else t.domain.cells
                 found.index_add_(-1, start + own, per_cell)
         return found.clamp(min=0).sqrt()
-
-
-def next_degree(energy: Energy, v: Tensor) -> tuple[Energy, Tensor] | None:
-    """The energy over the Lagrange space of the next degree, and v there, whose values it keeps where prescribed."""
-    V, held = energy.space, energy.constraint
-    if not isinstance(V, FunctionSpace) or not V.is_lagrange or V.degree == 3:
-        return None
-    W = FunctionSpace(V.mesh, Lagrange(V.degree + 1), V.components, max(2 * V.degree + 3, V.quadrature_degree))
-    axis = -len(W.shape)
-    same = v.new_empty(*v.shape[:axis], *W.shape)
-    for own, old, new, numbers in zip(V.elements, V.cell_dofs, W.elements, W.cell_dofs, strict=True):
-        table = own.tabulate(new.nodes, 0).value[0].to(v)  # type: ignore[attr-defined]
-        local = v.index_select(v.ndim + axis, old.flatten()).unflatten(axis, old.shape)
-        values = torch.tensordot(table, local.movedim(v.ndim + axis + 1, 0), 1).movedim(0, v.ndim + axis + 1)
-        same.index_copy_(v.ndim + axis, numbers.flatten(), values.flatten(v.ndim + axis, v.ndim + axis + 1))
-    richer = copy(energy)
-    richer.space, richer.constraint = W, Free(W)
-    if isinstance(held, MeanZero):
-        richer.constraint = MeanZero(W)
-    elif isinstance(held, Dirichlet):
-        component = lambda key: isinstance(key, tuple) and len(key) > 1  # noqa: E731
-        richer.constraint = Dirichlet(W, {key: same[..., key[1]] if component(key) else same for key in held.values})
-    return richer, same

@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fem.boundary import Dirichlet, Free, MeanZero
+from fem.cells import interval
 from fem.energy import Energy
 from fem.geometry import Domain
 from fem.lagrange import lagrange_element
@@ -37,7 +38,7 @@ CHUNK = 2**16  # points looked at together
 
 @dataclass(frozen=True, eq=False)
 class FluxBound:
-    """½ ∫ (σ − A∇v)·A⁻¹(σ − A∇v) as an energy of φ, the best φ, and what σ leaves unbalanced in each cell, if anything."""
+    """½ ∫ (σ − A∇v)·A⁻¹(σ − A∇v) as an energy of φ, the best φ, and what each cell adds as σ leaves it unbalanced."""
 
     energy: Energy
     phi: Float[Tensor, "*b n"]
@@ -54,6 +55,7 @@ class FluxBound:
     def in_cells(self) -> Float[Tensor, "*b e"]:
         """Shares η of the cells with ‖u − v‖² ≤ Σ η²."""
         space, (term,) = self.energy.space, self.energy.terms
+        assert isinstance(space, FunctionSpace)
         batch, parts = self.phi.shape[:-1], []
         for domain in portions(space, prod(batch)):
             lowered = lower_on(space, term, domain, self.params)
@@ -67,8 +69,8 @@ class FluxBound:
 def flux_bound(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> FluxBound | None:
     """What ‖u − v‖ is at most, u being the exact solution with v's boundary values; None where no flux is at hand.
 
-    One is where the space is scalar on a plane domain without holes, the density is quadratic in ∇u plus −f u with f a
-    function of x and parameters alone, and there are no boundary terms; where f does not vanish, cells are straight.
+    One is where the space is scalar on a plane domain without holes, the density is quadratic in ∇u plus −f u, and
+    boundary terms are −g u, with f and g functions of x and parameters alone; cells are straight where there are such.
 
     Args:
         v: dofs that meet the constraint.
@@ -77,22 +79,23 @@ def flux_bound(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> FluxBo
     if not is_plane(energy):
         return None
     assert isinstance(space, FunctionSpace)
+    term, *outer = energy.terms
     free = natural_facets(energy)
     arcs = natural_arcs(space.mesh.facets[free])
     named = {f"natural boundary {i}": vertices for i, vertices in enumerate(arcs)}
     mesh = space.mesh.with_tags(facet_tags=named)
     W = FunctionSpace(mesh, space.family, quadrature_degree=space.quadrature_degree + POINTS)
-    source, given, rest = has_source(energy, v, params), (gradient(space.function(v)), *params), None
-    if source is None:
+    loaded, given, rest = is_loaded(energy, v, params), (gradient(space.function(v)), *params), None
+    if loaded is None:
         return None
-    if source:
+    if loaded:
         straight = all(block.degree == 1 for block in mesh.blocks)
-        flux = particular_flux(W, loads(W, energy.terms[0], params), ~free) if straight else None
+        flux = particular_flux(W, loads(W, term, params), traces(W, outer, params, free), ~free) if straight else None
         if flux is None:
             return None
-        rest = flux.rest / lowest_stiffness(W, energy.terms[0], params).sqrt()
+        rest = flux.rest / lowest_stiffness(W, term, params).sqrt()
         given = (CellPoints(flux.values, 1), *given)
-    density = dual_density(energy.terms[0].density, source)
+    density = dual_density(term.density, loaded)
 
     def solved(level: int) -> Tensor:
         """The best φ that is 1 on one stretch of natural boundary and 0 on the others."""
@@ -115,23 +118,28 @@ def flux_bound(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> FluxBo
 
 
 def is_plane(energy: Energy) -> bool:
-    """Whether u is scalar over a plane domain without holes, prescribed on parts of its boundary, and J one integral."""
+    """Whether u is scalar over a plane domain without holes, prescribed on parts of its boundary, with one density."""
     space, mesh = energy.space, energy.space.mesh
     plain = isinstance(space, FunctionSpace) and space.components is None and space.is_lagrange
     if not plain or mesh.dim != 2 or mesh.nodes.shape[-1] != 2 or not isinstance(energy.constraint, Dirichlet):
         return False
-    if len(energy.terms) != 1 or energy.terms[0].derivatives != 1:
+    term, *outer = energy.terms
+    if term.tag is not None or term.derivatives != 1 or any(t.tag is None or t.derivatives for t in outer):
+        return False
+    if any(bool((mesh.topology.facets.num_cells[mesh.facets_tagged(t.tag)] > 1).any()) for t in outer if t.tag):
         return False
     facets = mesh.facets
     # Euler: a disk has characteristic one
     return int(torch.unique(facets[facets >= 0]).numel()) - len(facets) + mesh.num_cells == 1
 
 
-def has_source(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> bool | None:
-    """Whether ψ depends on u; None where not by a term −f u with f a function of x alone."""
+def is_loaded(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> bool | None:
+    """Whether densities depend on u; None where not by terms −f u and −g u alone, f and g being functions of x."""
     lowered = energy.lower(params, fused=False).detach()
     # ∂ψ/∂u is affine in u and ∇u: what is the same at 0 and at random is so everywhere, which v might not show.
-    random = torch.randn(v.shape[-1:], generator=torch.Generator(v.device).manual_seed(0), dtype=v.dtype, device=v.device)
+    random = torch.randn(
+        v.shape[-1:], generator=torch.Generator(v.device).manual_seed(0), dtype=v.dtype, device=v.device
+    )
     batch, found = lowered.full_batch(random), False
     for t in lowered.terms:
         slots = [lowered.slots(t, u.expand(*batch, -1)) for u in (random, torch.zeros_like(random))]
@@ -146,17 +154,35 @@ def has_source(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> bool |
 
 def loads(space: FunctionSpace, term: Term, params: Sequence[Parameter]) -> list[Float[Tensor, "..."]]:
     """f = −∂ψ/∂u "*b e q" at the space's points, block by block."""
+    items, parts = prod(lower_on(space, term, space.domains()[0], params).batch), [[] for _ in space.domains()]
+    for domain in portions(space, items):
+        parts[domain.block].append(load(space, term, domain, params))
+    return [torch.cat(part, -2) for part in parts]
+
+
+def traces(
+    space: FunctionSpace, terms: Sequence[Term], params: Sequence[Parameter], free: Bool[Tensor, "f"]
+) -> list[tuple[Domain, Float[Tensor, "..."]]]:
+    """g = −∂ψ/∂u "*b e q" of boundary terms, on facets where nothing is prescribed."""
+    found = []
+    for term in terms:
+        for domain in space.domains(term.tag):
+            numbers = space.mesh.topology.entities(interval).of_cells[domain.block][domain.cells, domain.facet]
+            found.append((domain, load(space, term, domain, params) * free[numbers, None]))
+    return found
+
+
+def load(space: FunctionSpace, term: Term, domain: Domain, params: Sequence[Parameter]) -> Float[Tensor, "*b e q"]:
+    """Minus the derivative of a density in u, which does not depend on u."""
+    lowered = lower_on(space, term, domain, params)
+    (t,), batch = lowered.terms, lowered.batch
     zero = torch.zeros(space.shape, dtype=space.dtype, device=space.device)
-    parts: dict[int, list[Tensor]] = {}
-    for domain in portions(space, prod(lower_on(space, term, space.domains()[0], params).batch)):
-        lowered = lower_on(space, term, domain, params)
-        (t,), batch = lowered.terms, lowered.batch
-        u, grad = lowered.slots(t, zero.expand(*batch, -1))
-        with torch.enable_grad():
-            u.requires_grad_()
-            (slope,) = torch.autograd.grad(lowered.integrand(t, [u, grad], None, batch).sum(), u)
-        parts.setdefault(domain.block, []).append(-slope)
-    return [torch.cat(part, -2) for part in parts.values()]
+    u, *grad = lowered.slots(t, zero.expand(*batch, -1))
+    with torch.enable_grad():
+        u.requires_grad_()
+        value = lowered.integrand(t, [u, *grad], None, batch).expand(u.shape).sum()
+        (slope,) = torch.autograd.grad(value, u, allow_unused=True) if value.requires_grad else (None,)
+    return torch.zeros_like(u.detach()) if slope is None else -slope
 
 
 def lowest_stiffness(space: FunctionSpace, term: Term, params: Sequence[Parameter]) -> Float[Tensor, "*b e"]:
