@@ -213,7 +213,7 @@ def tabulated(
     fields: Callable[[Tensor], Tensor], points: Float[Tensor, "q r"]
 ) -> tuple[Float[Tensor, "q m r"], Float[Tensor, "q m"]]:
     """Fields "m r" of one point, and their divergence, at many."""
-    jacobian = torch.func.vmap(torch.func.jacfwd(fields))(points)
+    jacobian = torch.func.vmap(torch.func.jacrev(fields))(points)
     return torch.func.vmap(fields)(points), jacobian.diagonal(dim1=-2, dim2=-1).sum(-1)
 
 
