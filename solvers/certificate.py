@@ -257,10 +257,10 @@ class Error:
             count += running
         return count
 
-    @torch.no_grad()
     def bound(self) -> FluxBound | None:
         return flux_bound(self.energy, self.v, self.params)
 
+    @outside_inference
     @torch.no_grad()
     def enriched(self, error: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """√(t₀ + t₁) in the space of the next degree, which is nearer to the exact solution; else the error given."""

@@ -1,14 +1,17 @@
 """Guaranteed bounds of the error in the energy norm, discretisation included, by an equilibrated flux.
 
-For −div(A∇u) = 0 and any σ that is balanced, div σ = 0 inside and σ·n = 0 where nothing is prescribed (Prager & Synge,
+For −div(A∇u) = f and any σ that is balanced, −div σ = f inside and σ·n = g where nothing is prescribed (Prager & Synge,
 1947),
 
     ‖u − v‖² = ∫ (∇u − ∇v)·A(∇u − ∇v) ≤ ∫ (σ − A∇v)·A⁻¹(σ − A∇v)
 
-for every v with the right boundary values. In two dimensions on a domain without holes σ = rot φ = (∂φ/∂y, −∂φ/∂x) is
-balanced for every φ that is constant along each stretch of natural boundary. The least right-hand side is the minimum
-of an energy of φ, with A⁻¹ for A: the dual problem, solved by the same code. As both sides meet when u and φ are exact,
-the bound is as good as v is.
+for every v with the right boundary values. In two dimensions on a domain without holes these are σ = σ_p + rot φ, with
+one that is balanced (`solvers.particular_flux`; none is needed where f = g = 0), rot φ = (∂φ/∂y, −∂φ/∂x), and φ
+constant along each stretch of natural boundary. The least right-hand side is the minimum of an energy of φ, with A⁻¹
+for A: the dual problem, solved by the same code. As both sides meet when u and φ are exact, the bound is as good as v
+is. What σ_p leaves of f and g adds to the share of each cell, with λ the least eigenvalue of A there:
+
+    ‖u − v‖² ≤ Σ_K (‖A^(−½)(σ − A∇v)‖_K + rest_K / √λ)².
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,9 +26,9 @@ from torch import Tensor
 from fem.boundary import Dirichlet, Free, MeanZero
 from fem.cells import interval
 from fem.energy import Energy
-from fem.geometry import Domain
+from fem.geometry import Domain, geometry
 from fem.lagrange import lagrange_element
-from fem.lowered import Lowered, LoweredTerm, Term, differentiable
+from fem.lowered import Lowered, LoweredTerm, Term, differentiable, outside_inference
 from fem.parameters import CellPoints, Parameter, at_points, gradient
 from fem.space import FunctionSpace
 from solvers.minimization import minimize
@@ -33,7 +36,7 @@ from solvers.particular_flux import particular_flux
 from solvers.solution import dot
 
 POINTS = 6  # added to the degree of the quadrature, since A⁻¹ is no polynomial
-CHUNK = 2**16  # points looked at together
+CHUNK, CHUNK_DEVICE = 2**16, 2**23  # points looked at together, on a CPU and elsewhere
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +49,15 @@ class FluxBound:
     rest: Float[Tensor, "*b e"] | None
 
     @property
+    @torch.no_grad()
     def total(self) -> Float[Tensor, "*b"]:
         """What ‖u − v‖ is at most."""
         bound = (2 * self.energy(self.phi, *self.params)).clamp(min=0).sqrt()
         return bound if self.rest is None else bound + self.rest.norm(dim=-1)
 
     @property
+    @outside_inference
+    @torch.no_grad()
     def in_cells(self) -> Float[Tensor, "*b e"]:
         """Shares η of the cells with ‖u − v‖² ≤ Σ η²."""
         space, (term,) = self.energy.space, self.energy.terms
@@ -66,6 +72,8 @@ class FluxBound:
         return shares if self.rest is None else shares + self.rest
 
 
+@outside_inference
+@torch.no_grad()
 def flux_bound(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> FluxBound | None:
     """What ‖u − v‖ is at most, u being the exact solution with v's boundary values; None where no flux is at hand.
 
@@ -93,7 +101,8 @@ def flux_bound(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> FluxBo
         flux = particular_flux(W, loads(W, term, params), traces(W, outer, params, free), ~free) if straight else None
         if flux is None:
             return None
-        rest = flux.rest / lowest_stiffness(W, term, params).sqrt()
+        lowest = lowest_stiffness(W, term, params)
+        rest = torch.where(lowest > 0, flux.rest / lowest.clamp(min=0).sqrt(), torch.inf)
         given = (CellPoints(flux.values, 1), *given)
     density = dual_density(term.density, loaded)
 
@@ -154,8 +163,8 @@ def is_loaded(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> bool | 
 
 def loads(space: FunctionSpace, term: Term, params: Sequence[Parameter]) -> list[Float[Tensor, "..."]]:
     """f = −∂ψ/∂u "*b e q" at the space's points, block by block."""
-    items, parts = prod(lower_on(space, term, space.domains()[0], params).batch), [[] for _ in space.domains()]
-    for domain in portions(space, items):
+    parts: list[list[Tensor]] = [[] for _ in space.domains()]
+    for domain in portions(space, batch_size(space, term, params)):
         parts[domain.block].append(load(space, term, domain, params))
     return [torch.cat(part, -2) for part in parts]
 
@@ -188,7 +197,7 @@ def load(space: FunctionSpace, term: Term, domain: Domain, params: Sequence[Para
 def lowest_stiffness(space: FunctionSpace, term: Term, params: Sequence[Parameter]) -> Float[Tensor, "*b e"]:
     """The lowest eigenvalue of A = ∂²ψ/∂∇u² at the nodes of degree 2 of each cell: vertices are where it mostly is."""
     zero, found = torch.zeros(space.shape, dtype=space.dtype, device=space.device), []
-    for domain in space.domains():
+    for domain in portions(space, batch_size(space, term, params)):
         nodes = lagrange_element(domain.cell, 2).nodes
         inside = nodes.lerp(nodes.mean(0), 1e-6).to(zero)  # coefficients may jump between cells
         domain = replace(domain, points=inside, weights=torch.ones_like(inside[:, 0]))
@@ -200,17 +209,24 @@ def lowest_stiffness(space: FunctionSpace, term: Term, params: Sequence[Paramete
 
 
 def lower_on(space: FunctionSpace, term: Term, domain: Domain, params: Sequence[Parameter]) -> Lowered:
-    """One term on one domain."""
-    geometry = space.geometry(domain)
-    values = tuple(at_points(p, f"parameter {i}", space, domain, geometry) for i, p in enumerate(params))
-    return Lowered(space, Free(space), (LoweredTerm(space, term, domain, values),), None).detach()
+    """One term on one domain; nothing of it stays with the space."""
+    place = geometry(space.mesh, domain)
+    values = tuple(at_points(p, f"parameter {i}", space, domain, place) for i, p in enumerate(params))
+    return Lowered(space, Free(space), (LoweredTerm(space, term, domain, values, place),), None).detach()
+
+
+def batch_size(space: FunctionSpace, term: Term, params: Sequence[Parameter]) -> int:
+    """How many items the parameters have."""
+    first = replace(space.domains()[0], cells=torch.zeros(1, dtype=torch.int64, device=space.device))
+    return prod(lower_on(space, term, first, params).batch)
 
 
 def portions(space: FunctionSpace, items: int) -> Iterator[Domain]:
     """All cells in order, so many at a time that what is made at their points stays in the caches."""
+    chunk = CHUNK if space.device.type == "cpu" else CHUNK_DEVICE
     for domain in space.domains():
         count = space.mesh.blocks[domain.block].num_cells
-        for cells in torch.arange(count, device=space.device).split(max(CHUNK // (items * len(domain.weights)), 1)):
+        for cells in torch.arange(count, device=space.device).split(max(chunk // (items * len(domain.weights)), 1)):
             yield replace(domain, cells=cells)
 
 
