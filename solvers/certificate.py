@@ -37,6 +37,9 @@ STEPS = 8  # of the power iteration for δ: it comes from below, so a tenth of w
 class Certificate:
     """How far v is from the minimiser u_h of a quadratic energy, item by item.
 
+    Beside it, when asked for, bounds of the true error ‖v − u‖, u being the exact solution: `lower_bound` and, where a
+    flux is at hand, `upper_bound`.
+
     energy_error: ‖v − u_h‖ in the energy norm, √(t₀ + t₁): never above the truth, but for rounding, and close to it.
     relative: the same relative to ‖u_h‖.
     bracket: what the truth lies between; its upper end trusts an estimate of the contraction δ.
@@ -65,8 +68,8 @@ class Certificate:
     def lower_bound(self) -> Float[Tensor, "*b"]:
         """What ‖u − v‖ is at least, u being the exact solution of the differential equation with v's boundary values.
 
-        Guaranteed up to quadrature and rounding: the energy that one cycle takes off in the next degree, or in the same
-        where there is none. Computed when asked for.
+        Guaranteed up to quadrature and rounding: the energy that the correction of one cycle takes off in the next
+        degree; where there is none (degree 3, splines, mixed spaces) it is `energy_error`. Computed when asked for.
         """
         return self._enriched()
 
@@ -225,11 +228,11 @@ class Error:
         """B r, t₀ and t₁."""
         r = self.residual()
         e = self.precondition(r).clone()
-        t = dot(r, e, self.lead).clamp(min=0)
-        return e, t, dot(r - self.system.apply(e), e, self.lead).clamp(min=0)
+        return e, dot(r, e, self.lead), dot(r - self.system.apply(e), e, self.lead)
 
     def certificate(self) -> Certificate:
         e, t, rest = self.cycle()
+        t, rest = t.clamp(min=0), rest.clamp(min=0)
         error, above = (t + rest).sqrt(), (t + rest / (1 - self.contraction)).sqrt()
         size = self.size(self.v + e)
         relative = torch.where(size > 0, error / size, torch.where(error > 0, torch.inf, 0))
@@ -263,12 +266,12 @@ class Error:
     @outside_inference
     @torch.no_grad()
     def enriched(self, error: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-        """√(t₀ + t₁) in the space of the next degree, which is nearer to the exact solution; else the error given."""
+        """rᵀe / ‖e‖ with e = B r in the space of the next degree, which is nearer to u; else the error given."""
         richer = next_degree(self.energy, self.v)
         if richer is None:
             return error
         _, t, rest = Error(*richer, self.params, None).cycle()
-        return (t + rest).sqrt()
+        return torch.where(t > rest, t.clamp(min=0) / (t - rest).clamp(min=0).sqrt(), 0)  # ‖e‖² = t₀ − t₁
 
     @torch.no_grad()
     def in_cells(self, e: Tensor) -> Float[Tensor, "*b e"]:
