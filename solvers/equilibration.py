@@ -226,7 +226,9 @@ def portions(space: FunctionSpace, items: int) -> Iterator[Domain]:
     chunk = CHUNK if space.device.type == "cpu" else CHUNK_DEVICE
     for domain in space.domains():
         count = space.mesh.blocks[domain.block].num_cells
-        for cells in torch.arange(count, device=space.device).split(max(chunk // max(items * len(domain.weights), 1), 1)):
+        for cells in torch.arange(count, device=space.device).split(
+            max(chunk // max(items * len(domain.weights), 1), 1)
+        ):
             yield replace(domain, cells=cells)
 
 
