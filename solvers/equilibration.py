@@ -195,7 +195,10 @@ def load(space: FunctionSpace, term: Term, domain: Domain, params: Sequence[Para
 
 
 def lowest_stiffness(space: FunctionSpace, term: Term, params: Sequence[Parameter]) -> Float[Tensor, "*b e"]:
-    """The lowest eigenvalue of A = ∂²ψ/∂∇u² at the nodes of degree 2 of each cell: vertices are where it mostly is."""
+    """The lowest eigenvalue λ of A = ∂²ψ/∂∇u² at the nodes of degree 2 of each cell.
+
+    λ is concave in A, so its minimum is at a vertex wherever A is linear in between.
+    """
     zero, found = torch.zeros(space.shape, dtype=space.dtype, device=space.device), []
     for domain in portions(space, batch_size(space, term, params)):
         nodes = lagrange_element(domain.cell, 2).nodes
