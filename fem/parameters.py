@@ -52,7 +52,15 @@ class CellValues:
     values: Mapping[str, Any]
 
 
-Parameter = float | Tensor | Constant | Function | Gradient | CellValues | Callable[[Tensor], Tensor]
+@dataclass(frozen=True, eq=False)
+class CellPoints:
+    """Values that are known at the quadrature points of all cells and nowhere else: "*b e q *shape", block by block."""
+
+    values: tuple[Tensor, ...]
+    rank: int = 0
+
+
+Parameter = float | Tensor | Constant | Function | Gradient | CellValues | CellPoints | Callable[[Tensor], Tensor]
 
 
 def gradient(function: Function) -> Gradient:
@@ -119,6 +127,14 @@ def at_points(parameter: Parameter, name: str, space: Any, domain: Domain, geome
         return nodal(parameter, name, space).at_points(domain, geometry)
     if isinstance(parameter, CellValues):
         return PointValues(check_like(space, cell_values(parameter, name, space, domain), name)[..., None])
+    if isinstance(parameter, CellPoints):
+        value, rank = check_like(space, parameter.values[domain.block], name), parameter.rank
+        e, q = value.shape[value.ndim - rank - 2 : value.ndim - rank]
+        if domain.facet is not None or q != len(domain.weights) or e != space.mesh.blocks[domain.block].num_cells:
+            raise ValueError(f"{name} has values at {q} points of {e} cells, which are not those of the integral.")
+        return PointValues(
+            value if domain.cells is None else value.index_select(value.ndim - rank - 2, domain.cells), rank
+        )
     if isinstance(parameter, Constant):
         value, rank = check_like(space, parameter.value, name), len(parameter.shape)
         return PointValues(value[(..., None, None, *[slice(None)] * rank)], rank)

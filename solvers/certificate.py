@@ -24,7 +24,8 @@ from fem.lowered import derivative_transposed, differentiable, outside_inference
 from fem.parameters import Parameter
 from fem.space import FunctionSpace, sum_of
 from solvers.defaults import default_linear
-from solvers.equilibration import flux_bound
+from solvers.enrichment import next_degree
+from solvers.equilibration import FluxBound, flux_bound
 from solvers.lift import nodal_values
 from solvers.minimization import check_tensors
 from solvers.solution import dot, per_item
@@ -37,6 +38,9 @@ STEPS = 8  # of the power iteration for δ: it comes from below, so a tenth of w
 class Certificate:
     """How far v is from the minimiser u_h of a quadratic energy, item by item.
 
+    Beside it, when asked for, bounds of the true error ‖v − u‖, u being the exact solution: `lower_bound` and, where a
+    flux is at hand, `upper_bound`.
+
     energy_error: ‖v − u_h‖ in the energy norm, √(t₀ + t₁): never above the truth, but for rounding, and close to it.
     relative: the same relative to ‖u_h‖.
     bracket: what the truth lies between; its upper end trusts an estimate of the contraction δ.
@@ -48,7 +52,8 @@ class Certificate:
     bracket: tuple[Float[Tensor, "*b"], Float[Tensor, "*b"]]
     contraction: float
     _cells: Callable[[], Tensor] = field(repr=False)
-    _bound: Callable[[], Tensor | None] = field(repr=False)
+    _bound: Callable[[], FluxBound | None] = field(repr=False)
+    _enriched: Callable[[], Tensor] = field(repr=False)
 
     @property
     def gap(self) -> Float[Tensor, "*b"]:
@@ -61,12 +66,30 @@ class Certificate:
         return self._cells()
 
     @cached_property
+    def lower_bound(self) -> Float[Tensor, "*b"]:
+        """What ‖u − v‖ is at least, u being the exact solution of the differential equation with v's boundary values.
+
+        Guaranteed up to quadrature and rounding: the energy that the correction of one cycle takes off in the next
+        degree; where there is none (degree 3, splines, mixed spaces) it is `energy_error`. Computed when asked for.
+        """
+        return self._enriched()
+
+    @cached_property
     def upper_bound(self) -> Float[Tensor, "*b"] | None:
-        """What ‖v − u‖ is at most, u being the exact solution of the differential equation, discretisation and all.
+        """What ‖u − v‖ is at most, u being the exact solution with v's boundary values.
 
         Guaranteed up to quadrature and rounding, by an equilibrated flux; costs the solution of a dual problem, so it
         is computed when asked for. None where no flux is at hand: see `solvers.equilibration.flux_bound`.
         """
+        return None if self._flux is None else self._flux.total
+
+    @cached_property
+    def bound_indicator(self) -> Float[Tensor, "*b e"] | None:
+        """Where the error is, discretisation and all: each cell's share η, with ‖u − v‖² ≤ Σ η² ≤ `upper_bound`²."""
+        return None if self._flux is None else self._flux.in_cells
+
+    @cached_property
+    def _flux(self) -> FluxBound | None:
         return self._bound()
 
 
@@ -200,15 +223,20 @@ class Error:
         found = float(largest)
         return min(found + 0.1 * (1 - found), 1 - 1e-12)
 
-    def certificate(self) -> Certificate:
+    def cycle(self) -> tuple[Tensor, Float[Tensor, "*b"], Float[Tensor, "*b"]]:
+        """B r, t₀ and t₁."""
         r = self.residual()
         e = self.precondition(r).clone()
-        t = dot(r, e, self.lead).clamp(min=0)
-        rest = dot(r - self.system.apply(e), e, self.lead).clamp(min=0)
+        return e, dot(r, e, self.lead), dot(r - self.system.apply(e), e, self.lead)
+
+    def certificate(self) -> Certificate:
+        e, t, rest = self.cycle()
+        t, rest = t.clamp(min=0), rest.clamp(min=0)
         error, above = (t + rest).sqrt(), (t + rest / (1 - self.contraction)).sqrt()
         size = self.size(self.v + e)
         relative = torch.where(size > 0, error / size, torch.where(error > 0, torch.inf, 0))
-        return Certificate(error, relative, (error, above), self.contraction, lambda: self.in_cells(e), self.bound)
+        later = lambda: self.in_cells(e), self.bound, lambda: self.enriched(error)
+        return Certificate(error, relative, (error, above), self.contraction, *later)
 
     def reduce(self, tol: float, max_cycles: int) -> Tensor:
         """Conjugate gradients on v until t₀ / (1 − δ) ≤ (tol ‖v‖)², which holds for the error: cycles "*b"."""
@@ -231,9 +259,18 @@ class Error:
             count += running
         return count
 
-    @torch.no_grad()
-    def bound(self) -> Float[Tensor, "*b"] | None:
+    def bound(self) -> FluxBound | None:
         return flux_bound(self.energy, self.v, self.params)
+
+    @outside_inference
+    @torch.no_grad()
+    def enriched(self, error: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+        """rᵀe / ‖e‖ with e = B r in the space of the next degree, which is nearer to u; else the error given."""
+        richer = next_degree(self.energy, self.v)
+        if richer is None:
+            return error
+        _, t, rest = Error(*richer, self.params, None).cycle()
+        return torch.where(t > rest, t.clamp(min=0) / (t - rest).clamp(min=0).sqrt(), 0)  # ‖e‖² = t₀ − t₁
 
     @torch.no_grad()
     def in_cells(self, e: Tensor) -> Float[Tensor, "*b e"]:

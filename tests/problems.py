@@ -8,7 +8,7 @@ from math import pi
 import torch
 from torch import Tensor
 
-from fem import Mesh, box, unit_interval
+from fem import Mesh, box, unit_interval, unit_square
 from fem.cells import CELLS, Cell
 from fem.lagrange import lagrange_element
 
@@ -169,6 +169,16 @@ def mixed_mesh() -> Mesh:
     triangles = torch.cat([rest[:, [0, 1, 2]], rest[:, [0, 2, 3]]])
     sides: dict[str, Callable[[Tensor], Tensor]] = {"left": lambda x: x[..., 0] == 0, "right": lambda x: x[..., 0] == 1}
     return Mesh(grid.nodes, {"quadrilateral": quadrilaterals, "triangle": triangles}, facet_tags=sides)
+
+
+def irregular(cell: str, n: int) -> Mesh:
+    """The unit square in distorted triangles, quadrilaterals, or ("mixed") the former below and the latter above."""
+    mesh = unit_square(n, cell="quadrilateral" if cell == "mixed" else cell)
+    if cell == "mixed":
+        below, above = mesh.cells.split([n * (n // 2), n * (n - n // 2)])
+        triangles = torch.cat([below[:, [0, 1, 2]], below[:, [0, 2, 3]]])
+        mesh = Mesh(mesh.nodes, {"triangle": triangles, "quadrilateral": above})
+    return distorted(mesh)
 
 
 def disk(n: int, degree: int = 3) -> Mesh:

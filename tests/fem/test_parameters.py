@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from fem import Constant, FunctionSpace, Lagrange, by_cell_tag, gradient, unit_square
-from fem.parameters import PointValues, at_points
+from fem import Constant, Energy, FunctionSpace, Lagrange, by_cell_tag, gradient, unit_square
+from fem.parameters import CellPoints, PointValues, at_points
 from tests.problems import distorted, mixed_mesh, polynomial
 
 
@@ -117,6 +117,30 @@ def halves() -> FunctionSpace:
         unit_square(4, 2).with_tags(cell_tags={"west": lambda x: x[:, 0] < 0.5, "east": lambda x: x[:, 0] > 0.5}),
         Lagrange(1),
     )
+
+
+@pytest.mark.parametrize("mesh", [unit_square(3), unit_square(48), mixed_mesh()])
+def test_values_at_points_of_cells_are_those_of_a_callable(mesh) -> None:
+    """Fused or not, on one block or more, with a batch."""
+    V = FunctionSpace(mesh, Lagrange(1))
+    scale = tensor(1, -2)
+    there = lambda x: torch.stack([x[..., 0] ** 2, x.sum(-1)], -1)  # noqa: E731
+    known = [scale[:, None, None, None] * there(V.geometry(d).points) for d in V.domains()]
+    with_points = Energy(V, lambda x, u, g, p: (g * p).sum(-1) + u.square())
+    with_callable = Energy(V, lambda x, u, g, s, p: s * (g * p).sum(-1) + u.square())
+    u = V.interpolate(lambda x: torch.sin(x).prod(-1))
+    found = with_points.residual(u, CellPoints(tuple(known), 1))
+    torch.testing.assert_close(found, with_callable.residual(u, scale, there))
+
+
+def test_values_at_points_of_cells_belong_to_their_quadrature(V: FunctionSpace) -> None:
+    known = CellPoints(tuple(V.geometry(d).points[..., 0] for d in V.domains()))
+    assert values_of(known, V).rank == 0
+    with pytest.raises(ValueError, match="has values at 9 points of 6 cells, which are not those of the integral"):
+        values_of(known, V, "left")
+    finer = FunctionSpace(V.mesh, Lagrange(2), quadrature_degree=9)
+    with pytest.raises(ValueError, match="has values at 9 points of 6 cells, which are not those of the integral"):
+        values_of(known, finer)
 
 
 def test_materials_by_cell_tag() -> None:
