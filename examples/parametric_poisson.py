@@ -42,10 +42,10 @@ def surrogate(width: int = 16, depth: int = 4) -> nn.Module:
     )
 
 
-def trained(device: str = "cpu") -> nn.Module:
-    """The network with the weights that come with this file."""
+def trained(weights: str | None = None, device: str = "cpu") -> nn.Module:
+    """The network with weights of a file, or those that come with this one."""
     network = surrogate()
-    load_network(network, WEIGHTS)
+    load_network(network, weights or WEIGHTS)
     return network.to(device).eval()
 
 
@@ -121,7 +121,7 @@ def main(
         there; "cycles": for a relative energy error of 1e-6.
     """
     training = (cells, steps, batch, width, depth, device, precision, devices, out)
-    network = train(*training) if steps else trained(device)
+    network = train(*training) if steps else trained(device=device)
     V, energy, norm = problem(cells, device=device)
     series = ExponentialSeries()
     omega = torch.cat([torch.tensor([FIGURE], dtype=V.dtype), series.sample(items, seed=HELD_OUT)])

@@ -160,7 +160,9 @@ def check_finite(value: Tensor, u: Tensor, params: Sequence[Any], lowered: Lower
     for name, tensor in [("u", u)] + [(f"parameter {i}", made_of(p)) for i, p in enumerate(params)]:
         if isinstance(tensor, Tensor) and not bool(torch.isfinite(tensor).all()):
             bad = torch.nonzero(~torch.isfinite(tensor))[0].tolist()
-            raise ValueError(f"{name} holds {float(tensor[tuple(bad)])}" + (f" at index {bad}." if bad else "."))
+            raise ValueError(
+                f"{name} holds {float(tensor.detach()[tuple(bad)])}" + (f" at index {bad}." if bad else ".")
+            )
     for term in lowered.terms:
         for i, parameter in enumerate(term.params):
             if isinstance(parameter, NodalValues):
@@ -170,8 +172,8 @@ def check_finite(value: Tensor, u: Tensor, params: Sequence[Any], lowered: Lower
                 cell, q = torch.nonzero(bad)[0][len(parameter.batch) :][:2].tolist()
                 raise ValueError(f"parameter {i} is not finite at x = {term.geometry.points[cell, q].tolist()}.")
     raise ValueError(
-        f"the energy is {float(value[~torch.isfinite(value)].flatten()[0])}: the density is not finite for finite "
-        "arguments. Look for logarithms, roots or divisions outside their domain."
+        f"the energy is {float(value.detach()[~torch.isfinite(value)].flatten()[0])}: the density is not finite for "
+        "finite arguments. Look for logarithms, roots or divisions outside their domain."
     )
 
 

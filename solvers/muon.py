@@ -45,7 +45,7 @@ class Muon(torch.optim.Optimizer):
         kinds: dict[bool, list[nn.Parameter]] = {True: [], False: []}
         for _, p in named:
             if p.requires_grad:
-                kinds[p.ndim >= 2 and min(len(p), p[0].numel()) > 1].append(p)
+                kinds[p.ndim >= 2 and min(len(p), p[0].numel()) > 1 and not p.is_complex()].append(p)
         rates = {True: lr, False: 0.1 * lr if adam_lr is None else adam_lr}
         groups = [{"params": kinds[k], "lr": rates[k], "matrices": k} for k in (True, False) if kinds[k]]
         super().__init__(groups, {"weight_decay": weight_decay})
@@ -79,13 +79,14 @@ class Muon(torch.optim.Optimizer):
         first, second = BETAS
         for p in parameters:
             state = self.state[p]
+            x, gradient = (torch.view_as_real(t) if t.is_complex() else t for t in (p, gradient_of(p)))
             if not state:
-                state.update(step=0, mean=torch.zeros_like(p), square=torch.zeros_like(p))
+                state.update(step=0, mean=torch.zeros_like(x), square=torch.zeros_like(x))
             state["step"] += 1
-            state["mean"].lerp_(gradient_of(p), 1 - first)
-            state["square"].lerp_(gradient_of(p).square(), 1 - second)
+            state["mean"].lerp_(gradient, 1 - first)
+            state["square"].lerp_(gradient.square(), 1 - second)
             size = (state["square"] / (1 - second ** state["step"])).sqrt_().add_(1e-8)
-            p.addcdiv_(state["mean"], size, value=-lr / (1 - first ** state["step"]))
+            x.addcdiv_(state["mean"], size, value=-lr / (1 - first ** state["step"]))
 
 
 def gradient_of(p: nn.Parameter) -> Tensor:

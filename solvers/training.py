@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ from solvers.minimization import minimize
 from solvers.muon import Muon
 from solvers.problems import Problems
 from solvers.surrogate import Loss, MakeOptimizer, Training
-from solvers.weights import load_state, save_network
+from solvers.weights import load_state, save_network, tensors
 
 WARM_UP = 100  # steps in which the step length rises
 
@@ -122,11 +122,10 @@ class Module(LightningModule):
         )
 
     @torch.no_grad()
-    def on_train_epoch_end(self) -> None:
-        """Measure, at the end of an interval."""
+    def measure(self, loss: float) -> None:
+        """What is known at the end of an interval."""
         (begin, first), now = self.since, time.perf_counter()
-        loss = self.trainer.callback_metrics.get("loss")
-        found = {"step": self.global_step, "loss": float("nan") if loss is None else float(loss)}
+        found = {"step": self.global_step, "loss": loss}
         found["samples_per_second"] = (self.global_step - first) * self.plan.batch / max(now - begin, 1e-9)
         if self.held_out is not None and self.solution is not None:
             images, params = self.held_out
@@ -140,13 +139,15 @@ class Module(LightningModule):
             gap = (energy(v, *params) - least) / least.abs()
             found |= {"l2": float(distance.mean()), "l2_max": float(distance.max()), "energy_gap": float(gap.mean())}
         self.history.append(found)
-        self.log_dict({k: v for k, v in found.items() if k not in ("step", "loss")}, rank_zero_only=True)
+        for logger in self.trainer.loggers:
+            logger.log_metrics({k: v for k, v in found.items() if k not in ("step", "loss")}, self.global_step)
         self.since = (time.perf_counter(), self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         random = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self.device)
+        checkpoint["state_dict"] = tensors(self)
         checkpoint["ritz"] = {"facts": self.plan.facts(), "random": random, "history": self.history}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -163,14 +164,18 @@ class Whole(TorchCheckpointIO):
         return torch.load(path, map_location=map_location, weights_only=True)
 
 
-class Last(Checkpoint):
-    """The state at the end of each interval, each in the place of the one before."""
+class Interval(Callback):
+    """At the end of each interval all is measured and stored, in the place of the checkpoint before."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path | None):
         self.path = path
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        trainer.save_checkpoint(self.path)
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        step, plan = trainer.global_step, pl_module.plan
+        if step % plan.every == 0 or step == plan.steps:
+            pl_module.measure(float(outputs["loss"]))
+            if self.path is not None:
+                trainer.save_checkpoint(self.path)
 
 
 class Bar(Callback):
@@ -195,6 +200,7 @@ class Bar(Callback):
                 k: f"{last[k]:.2e}" for k in ("l2", "l2_max") if k in last
             }
             rate = (step - first) * pl_module.plan.batch / max(now - begin, 1e-9)
+            rate = rate if step > first else last["samples_per_second"]  # just measured
             self.bar.set_postfix(shown | {"samples/s": f"{rate:.0f}"}, refresh=False)
             self.bar.update(step - self.bar.n)
 
@@ -220,7 +226,7 @@ def run(
     """`train_surrogate` with its arguments checked."""
     begin, device = time.perf_counter(), plan.energy.space.device
     stored = None if folder is None else stored_run(folder / "last.ckpt", network, plan, resume)
-    callbacks: list[Callback] = [Last(folder / "last.ckpt")] if folder is not None else []
+    callbacks: list[Callback] = [Interval(None if folder is None else folder / "last.ckpt")]
     if progress:
         callbacks.append(Bar())
     modes = [m for m in network.modules() if not m.training]
@@ -236,14 +242,13 @@ def run(
                 "strategy": "ddp" if devices > 1 else "auto",
                 "max_steps": plan.steps,
                 "max_epochs": -1,
-                "limit_train_batches": plan.every,
                 "precision": precision,
                 "gradient_clip_val": plan.clip,
                 "logger": loggers(folder) if folder is not None else False,
                 "log_every_n_steps": min(50, plan.every),
                 "callbacks": callbacks,
                 "plugins": [Whole()],
-                "enable_checkpointing": folder is not None,
+                "enable_checkpointing": False,
                 "enable_progress_bar": False,
                 "enable_model_summary": False,
                 "use_distributed_sampler": False,
@@ -261,11 +266,16 @@ def run(
 
 
 class Numbers:
-    """An endless loader of nothing: a step knows its number."""
+    """An endless loader of nothing: a step knows its number, so there is no state to store."""
 
     def __iter__(self) -> Iterator[int]:
         while True:
             yield 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 def stored_run(path: Path, network: nn.Module, plan: Plan, resume: bool) -> Path | None:

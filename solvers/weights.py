@@ -21,12 +21,12 @@ def save_network(network: nn.Module, path: str | Path, about: str = "") -> Path:
     Args:
         about: kept in the file, for people: the command that made it, say.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     path = Path(path)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors(network).items()}
     facts = {"format": FORMAT, "network": repr(network), "about": about}
-    put(path, lambda temporary: save_file(state, temporary, facts))
+    put(path, lambda temporary: temporary.write_bytes(save(state, facts)))
     return path
 
 
@@ -57,9 +57,14 @@ def load_network(network: nn.Module, path: str | Path) -> str:
     return facts.get("about", "")
 
 
+def tensors(network: nn.Module) -> dict[str, Tensor]:
+    """The state of a network without what some libraries put beside it."""
+    return {name: entry for name, entry in network.state_dict().items() if isinstance(entry, Tensor)}
+
+
 def load_state(network: nn.Module, state: Mapping[str, Any], path: Path, check_only: bool = False) -> None:
     """Fill a network with weights once all of them are known to fit."""
-    own = network.state_dict()
+    own = tensors(network)
     for name in [*own, *state]:
         there, here = (shape(x.get(name)) for x in (state, own))
         if there != here:

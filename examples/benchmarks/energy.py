@@ -75,7 +75,7 @@ def convolutions(V: FunctionSpace, nu: Tensor, at_once: bool) -> Callable[[Tenso
     """J "b" of nodal values by one convolution per Gauss point and slot, or with all of them as channels of one."""
     assert V.mesh.grid is not None
     dim, cells = V.mesh.dim, V.mesh.grid[0]
-    convolve, kernels = (conv2d, conv3d)[dim - 2], gauss_kernels(dim, cells)
+    convolve, kernels = (conv2d, conv3d)[dim - 2], gauss_kernels(dim, cells).to(nu)
     weight = (0.5 / cells) ** dim
     nu = V.to_grid(nu)[:, None]
 
