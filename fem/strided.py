@@ -165,7 +165,7 @@ class Interpolation:
 
 def chain(tables: Tables, q: tuple[int, ...], derived: int | None) -> tuple[Row, ...]:
     """What interpolates to point q along each axis, and derives along one."""
-    return tuple(tables[k][k == derived][i] for k, i in enumerate(q))
+    return tuple(tables[k][int(k == derived)][i] for k, i in enumerate(q))
 
 
 def scatter(
