@@ -20,6 +20,7 @@ benchmarks: .venv/.installed
 	$(BIN)/python -m examples.benchmarks.energy --degree 2 --out results
 	$(BIN)/python -m examples.benchmarks.energy --degree 3 --out results
 	$(BIN)/python -m examples.benchmarks.energy --dim 3 --items 2 --nodes 129 --repeats 5 --out results
+	$(BIN)/python -m examples.benchmarks.training --out results
 	$(BIN)/python -m examples.benchmarks.solve --out results
 	$(BIN)/python -m examples.benchmarks.batch --out results
 	$(BIN)/python -m examples.benchmarks.adjoint --out results

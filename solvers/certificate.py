@@ -4,9 +4,10 @@ For a quadratic energy with Hessian A the energy gap of any v is J(v) − J(u_h)
 negative residual, and ‖e‖² = eᵀAe = rᵀA⁻¹r. With a symmetric cycle B in the place of A⁻¹ the spectrum of E = 1 − BA
 lies between 0 and a contraction δ < 1, since coarse operators are Galerkin products. From A⁻¹ = Σ Eᵏ B
 
-    t₀ + t₁ ≤ ‖e‖² ≤ t₀ + t₁ / (1 − δ),    t₀ = rᵀBr,    t₁ = (r − A B r)ᵀ B r.
+    t₀² / (t₀ − t₁) ≤ ‖e‖² ≤ t₀ + t₁ / (1 − δ),    t₀ = rᵀBr,    t₁ = (r − A B r)ᵀ B r.
 
-Conjugate gradients preconditioned by B know t₀ of each of their iterates, so the answer costs nothing more there.
+On the left stands what the best step along B r takes off, ‖B r‖² being t₀ − t₁: at least t₀ + t₁, and all of it where e
+is one mode of BA, such as the slowest, which iterations leave for the last. Conjugate gradients preconditioned by B know t₀ of each of their iterates, so the answer costs nothing more there.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,7 +42,7 @@ class Certificate:
     Beside it, when asked for, bounds of the true error ‖v − u‖, u being the exact solution: `lower_bound` and, where a
     flux is at hand, `upper_bound`.
 
-    energy_error: ‖v − u_h‖ in the energy norm, √(t₀ + t₁): never above the truth, but for rounding, and close to it.
+    energy_error: ‖v − u_h‖ in the energy norm, t₀ / √(t₀ − t₁): never above the truth, but for rounding, and close.
     relative: the same relative to ‖u_h‖.
     bracket: what the truth lies between; its upper end trusts an estimate of the contraction δ.
     contraction: that δ.
@@ -62,7 +63,7 @@ class Certificate:
 
     @cached_property
     def indicator(self) -> Float[Tensor, "*b e"]:
-        """Where the error is: the energy norm of the correction B r in each cell. Computed when asked for."""
+        """Where the error is: the energy norm in each cell of the best step along B r. Computed when asked for."""
         return self._cells()
 
     @cached_property
@@ -232,7 +233,10 @@ class Error:
     def certificate(self) -> Certificate:
         e, t, rest = self.cycle()
         t, rest = t.clamp(min=0), rest.clamp(min=0)
-        error, above = (t + rest).sqrt(), (t + rest / (1 - self.contraction)).sqrt()
+        step = torch.where(t > rest, t / (t - rest), 0)
+        e *= per_item(step, e)
+        error = (step * t).sqrt()
+        above = torch.maximum(error, (t + rest / (1 - self.contraction)).sqrt())
         size = self.size(self.v + e)
         relative = torch.where(size > 0, error / size, torch.where(error > 0, torch.inf, 0))
         later = lambda: self.in_cells(e), self.bound, lambda: self.enriched(error)

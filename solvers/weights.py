@@ -5,6 +5,7 @@ network of another architecture is told by its first difference.
 """
 
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,10 @@ def save_network(network: nn.Module, path: str | Path, about: str = "") -> Path:
     Args:
         about: kept in the file, for people: the command that made it, say.
     """
-    from safetensors.torch import save
-
-    path = Path(path)
+    path, library = Path(path), safetensors()
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors(network).items()}
     facts = {"format": FORMAT, "network": repr(network), "about": about}
-    put(path, lambda temporary: temporary.write_bytes(save(state, facts)))
+    put(path, lambda temporary: temporary.write_bytes(library.torch.save(state, facts)))
     return path
 
 
@@ -38,16 +37,14 @@ def load_network(network: nn.Module, path: str | Path) -> str:
         ValueError: a file that is damaged or of another kind (pickles are refused: they can run code), or of a network
             with other weights; the network stays as it was.
     """
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(path)
+    path, library = Path(path), safetensors()
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}.")
     try:
-        with safe_open(path, "pt") as file:
+        with library.safe_open(path, "pt") as file:
             facts = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    except library.SafetensorError as error:
         with path.open("rb") as file:
             head = file.read(2)
         pickled = head in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05")
@@ -55,6 +52,15 @@ def load_network(network: nn.Module, path: str | Path) -> str:
         raise ValueError(f"{path} is {kind}; a safetensors file is needed, such as `save_network` writes.") from error
     load_state(network, state, path)
     return facts.get("about", "")
+
+
+def safetensors() -> Any:
+    """The library, or where to find it."""
+    try:
+        import_module("safetensors.torch")
+    except ImportError as error:
+        raise ImportError("weights in files need safetensors: pip install 'ritz[train]'.", name=error.name) from error
+    return import_module("safetensors")
 
 
 def tensors(network: nn.Module) -> dict[str, Tensor]:

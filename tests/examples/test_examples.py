@@ -13,19 +13,39 @@ from examples import (
     command_line,
     compare_pinn,
     elasticity,
+    fourier,
     inverse,
     l_shape,
     network,
     neumann_robin,
     p_laplace,
+    parametric_poisson,
     poisson,
     shape,
+    surrogate_table,
 )
-from examples.benchmarks import adjoint, batch, energy, scaling, solve, timing
+from examples.benchmarks import adjoint, batch, energy, scaling, solve, timing, training
 from fem import unit_square
 from solvers import fit_pinn
 
 pytest.importorskip("matplotlib").use("Agg")
+EXAMPLES = (
+    advection_diffusion,
+    certificate,
+    compare_pinn,
+    elasticity,
+    fourier,
+    inverse,
+    l_shape,
+    network,
+    neumann_robin,
+    p_laplace,
+    parametric_poisson,
+    poisson,
+    shape,
+    surrogate_table,
+)
+BENCHMARKS = (adjoint, batch, energy, scaling, solve, training)
 
 
 def test_poisson(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,6 +154,56 @@ def test_the_strong_pinn_is_no_straw_man(seed: int) -> None:
     assert compare_pinn.error(network, unit_square(64).nodes) < 1e-5 < min(poisson.PUBLISHED.values())
 
 
+def test_parametric_poisson_with_the_weights_that_come_with_it(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    figures = parametric_poisson.main(items=16, out=str(tmp_path))
+    assert figures["l2"] < 5e-3
+    assert figures["l2 max"] < 5e-2
+    assert figures["figure"] < 0.005
+    assert 0.9 < figures["certificate"] < 1 + 1e-6
+    assert {p.name for p in tmp_path.iterdir()} == {"parametric_poisson.png", "parametric_poisson.vtu"}
+
+
+def test_parametric_poisson_trains_and_goes_on(tmp_path: Path) -> None:
+    pytest.importorskip("lightning")
+    small = {"cells": 8, "steps": 12, "batch": 2, "width": 2, "depth": 1, "items": 2, "out": str(tmp_path)}
+    first, again = (parametric_poisson.main(**small) for _ in range(2))
+    assert first["l2"] == again["l2"] > 5e-3
+    assert {p.name for p in (tmp_path / "training").iterdir()} == {"last.ckpt", "logs", "network.safetensors"}
+
+
+def test_surrogate_table(tmp_path: Path) -> None:
+    """On another grid than that of the training the network is worse, and answers meet their tolerance all the same."""
+    pytest.importorskip("safetensors")
+    tolerances = (1e-3, 1e-8)
+    figures = surrogate_table.main(
+        cells=16, items=6, outside=3, finer=3, snapshots=(8,), tolerances=tolerances, batch=6, out=str(tmp_path)
+    )
+    for where in ("", ", [−4, 4]⁴"):
+        for tol in tolerances:
+            assert figures[f"predict to {tol:.0e}{where} energy max"] <= tol
+        assert figures[f"UNet + 1 cycle{where} l2"] < 0.3 * figures[f"UNet{where} l2"]
+        assert 0.9 < figures[f"UNet{where} lowest"] <= figures[f"UNet{where} highest"] < 1 + 1e-6
+    for name in ("u = 1 − x", "UNet", "minimiser + noise", "minimiser, multigrid"):
+        assert 1 < figures[f"{name} bound"] <= figures[f"{name} bound mean"] < 2
+    assert figures["reduced basis, 8 snapshots l2"] < figures["u = 1 − x l2"]
+    assert (tmp_path / "surrogate_table.md").exists()
+
+
+def test_fourier(tmp_path: Path) -> None:
+    pytest.importorskip("lightning")
+    figures = fourier.main(cells=8, steps=10, batch=4, width=4, modes=4, out=str(tmp_path))
+    assert all(value < 1e-6 for name, value in figures.items() if name.endswith("worst"))
+    assert (tmp_path / "fourier.md").exists()
+
+
+def test_training_benchmark_compares_equal_gradients(tmp_path: Path) -> None:
+    figures = training.main(nodes=9, items=2, width=2, repeats=1, policy="never", out=str(tmp_path))
+    assert max(value for name, value in figures.items() if name.endswith("difference")) < 1e-5
+    assert 0 < figures["share"] < 1
+    assert (tmp_path / "training.md").exists()
+
+
 def test_assembly_benchmark_compares_equal_matrices() -> None:
     pytest.importorskip("skfem")
     assembly = importlib.import_module("examples.benchmarks.assembly")
@@ -202,20 +272,7 @@ def test_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     printed = capsys.readouterr().out
     assert "| 4² |" in printed.replace("  ", " ").replace("  ", " ")
     assert "6²" in printed
-    examples = (
-        advection_diffusion,
-        certificate,
-        compare_pinn,
-        elasticity,
-        inverse,
-        l_shape,
-        network,
-        neumann_robin,
-        p_laplace,
-        poisson,
-        shape,
-    )
-    for example in (*examples, adjoint, batch, energy, scaling, solve):
+    for example in (*EXAMPLES, *BENCHMARKS):
         monkeypatch.setattr(sys, "argv", ["example", "--help"])
         with pytest.raises(SystemExit, match="0"):
             command_line.run(example.main)
