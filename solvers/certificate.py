@@ -7,7 +7,8 @@ lies between 0 and a contraction δ < 1, since coarse operators are Galerkin pro
     t₀² / (t₀ − t₁) ≤ ‖e‖² ≤ t₀ + t₁ / (1 − δ),    t₀ = rᵀBr,    t₁ = (r − A B r)ᵀ B r.
 
 On the left stands what the best step along B r takes off, ‖B r‖² being t₀ − t₁: at least t₀ + t₁, and all of it where e
-is one mode of BA, such as the slowest, which iterations leave for the last. Conjugate gradients preconditioned by B know t₀ of each of their iterates, so the answer costs nothing more there.
+is one mode of BA, such as the slowest, which iterations leave for the last. Conjugate gradients preconditioned by B
+know t₀ of each of their iterates, so the answer costs nothing more there.
 """
 
 from collections.abc import Callable, Sequence

@@ -114,4 +114,4 @@ def train_surrogate(
         raise ImportError(f"training needs {error.name}: pip install 'ritz[train]'.", name=error.name) from error
     plan = Plan(energy, problems, steps, batch, lr, loss, every, clip, optimizer, compile)
     place = None if folder is None else Path(folder)
-    return run(network, plan, held_out, place, resume, precision, devices, progress, trainer or {})
+    return run(network, plan, held_out, place, resume, precision, devices, progress, dict(trainer or {}))

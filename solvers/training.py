@@ -229,6 +229,7 @@ def run(
     callbacks: list[Callback] = [Interval(None if folder is None else folder / "last.ckpt")]
     if progress:
         callbacks.append(Bar())
+    callbacks += options.pop("callbacks", [])
     modes = [m for m in network.modules() if not m.training]
     # Work that comes back is compiled from the first step on: resumed or not, its sums are the same to the last digit.
     with quiet(), compilation("always" if policy() == "auto" else policy()):
@@ -309,8 +310,8 @@ def loggers(folder: Path) -> list[Any]:
 
 def compiled(network: nn.Module, plan: Plan) -> Any:
     """The network through `torch.compile`; as it is, with one warning, where that does not work."""
-    fast = torch.compile(network)
     try:
+        fast = torch.compile(network)
         images, _ = plan.problems(0, 1)
         fast(images.to(next(network.parameters()).dtype)).sum().backward()
     except Exception as error:  # PyTorch has many kinds

@@ -4,7 +4,7 @@ A step draws problems (log ν of `ExponentialSeries`), runs the network, evaluat
 the boundary and its gradient in u (the loss part), and goes back through the network and on by its optimiser. The peers
 differ in the loss part alone: one convolution per Gauss point and slot, as in DiffNet (Balu et al., 2021), or all of
 them as channels of one, in PyTorch without compilation. Runs are interleaved and medians compared. Claims: on a CPU the
-loss part is at least 5 times as fast as the peers', and less than 15 % of the step.
+loss part is at least 5 times as fast as one convolution after another, and less than 15 % of the step.
 """
 
 from collections.abc import Callable
