@@ -28,11 +28,12 @@ from fem.space import FunctionSpace, sum_of
 from solvers.defaults import default_linear
 from solvers.enrichment import next_degree
 from solvers.equilibration import FluxBound, flux_bound
-from solvers.lift import nodal_values
+from solvers.lift import answer, nodal_values
 from solvers.minimization import check_tensors
 from solvers.solution import dot, per_item
 from solvers.system import LinearMethod, Preconditioner, System
 
+NOT_CONVEX = "the energy is not convex: is a coefficient negative or zero somewhere?"
 STEPS = 8  # of the power iteration for δ: it comes from below, so a tenth of what is missing to 1 is added
 
 
@@ -156,10 +157,15 @@ def predict(
     try:
         for module in training:
             module.training = False
-        image = network(inputs)
+        image = answer(network, inputs)
     finally:
         for module in training:
             module.training = True
+    bad = ~image.isfinite().flatten(1).all(-1)
+    if bool(bad.any()):
+        raise ValueError(
+            f"the network's answer to item {int(bad.nonzero()[0])} is not finite; are its inputs, and its weights?"
+        )
     error = Error(energy, nodal_values(V, image), params, method)
     cycles = torch.zeros(error.system.batch, dtype=torch.int64, device=V.device)
     if tol is not None:
@@ -185,13 +191,20 @@ class Error:
         self.energy, self.params = energy, tuple(params)
         self.lowered = energy.lower(self.params).detach()
         check_tensors(self.lowered)
+        given, batch = tuple(v.shape[: v.ndim - len(energy.space.shape)]), tuple(self.lowered.batch)
+        if 0 in (*given, *batch):
+            raise ValueError("there is nothing to certify: the batch is empty.")
+        if any(m != n and 1 not in (m, n) for m, n in zip(given[::-1], batch[::-1], strict=False)):
+            raise ValueError(
+                f"`v` is a batch {given} of fields and the parameters are a batch {batch}; they must match."
+            )
         _, full = self.lowered.constrained(v)
         self.v, self.system = full.clone(), System(self.lowered, full)
         self.lead = len(self.system.batch)
         if not self.system.same_matrix(System(self.lowered, torch.zeros_like(full))):
             raise ValueError("certificates are for quadratic energies; the Hessian of this one depends on u.")
         if bool((self.system.diagonal <= 0).any()):
-            raise ValueError("the energy is not convex: is a coefficient negative or zero somewhere?")
+            raise ValueError(NOT_CONVEX)
         chosen = method or default_linear(energy.space, True, prod(self.system.batch))
         self.precondition: Callable[[Tensor], Tensor]
         if isinstance(chosen, LinearMethod) and not callable(getattr(chosen, "preconditioner", None)):
@@ -217,7 +230,7 @@ class Error:
         before = largest = torch.zeros((), dtype=x.dtype, device=x.device)
         for k in range(STEPS + 1):
             Ax = self.system.apply(x)
-            size = dot(x, Ax, self.lead).clamp(min=0).sqrt()
+            size = self.form(x, Ax).sqrt()
             if k:
                 largest = torch.where(before > 0, size / before, 0).max() if size.numel() else largest
             x = (x - self.precondition(Ax)) / per_item(torch.where(size > 0, size, 1), x)
@@ -229,11 +242,24 @@ class Error:
         """B r, t₀ and t₁."""
         r = self.residual()
         e = self.precondition(r).clone()
-        return e, dot(r, e, self.lead), dot(r - self.system.apply(e), e, self.lead)
+        t = self.form(r, e)
+        return e, t, t - self.form(e, self.system.apply(e))
+
+    def form(self, a: Tensor, b: Tensor) -> Float[Tensor, "*b"]:
+        """aᵀb, which is no less than zero where the energy is convex.
+
+        Raises:
+            ValueError: it is less, by more than rounding.
+        """
+        found = dot(a, b, self.lead)
+        rounding = 1e3 * torch.finfo(a.dtype).eps * (dot(a, a, self.lead) * dot(b, b, self.lead)).sqrt()
+        if not bool((found >= -rounding).all()):
+            raise ValueError(NOT_CONVEX)
+        return found.clamp(min=0)
 
     def certificate(self) -> Certificate:
         e, t, rest = self.cycle()
-        t, rest = t.clamp(min=0), rest.clamp(min=0)
+        rest = rest.clamp(min=0)
         step = torch.where(t > rest, t / (t - rest), 0)
         e *= per_item(step, e)
         error = (step * t).sqrt()

@@ -101,9 +101,12 @@ def flux_bound(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> FluxBo
         flux = particular_flux(W, loads(W, term, params), traces(W, outer, params, free), ~free) if straight else None
         if flux is None:
             return None
-        lowest = lowest_stiffness(W, term, params)
-        rest = torch.where(lowest > 0, flux.rest / lowest.clamp(min=0).sqrt(), torch.inf)
+        rest = flux.rest
         given = (CellPoints(flux.values, 1), *given)
+    lowest = lowest_stiffness(W, term, params)
+    if rest is not None or bool((lowest <= 0).any()):  # nothing is bounded where A is not positive
+        rest = 0 if rest is None else rest
+        rest = torch.where(lowest > 0, rest / lowest.clamp(min=0).sqrt(), torch.inf)
     density = dual_density(term.density, loaded)
 
     def solved(level: int) -> Tensor:

@@ -66,6 +66,13 @@ def positions(size: Sequence[int], like: Tensor, at_least: torch.dtype | None = 
     return torch.stack(torch.meshgrid(*lines, indexing="ij")[::-1], -1)
 
 
+def answer(network: Callable[[Tensor], Tensor], images: Float[Tensor, "b c *grid"]) -> Tensor:
+    """What a network says to images, in the type of its weights where it has any."""
+    weights = list(network.parameters()) if isinstance(network, nn.Module) else []
+    kind = next((p.dtype for p in weights if p.is_floating_point()), images.dtype)
+    return network(images.to(kind))
+
+
 def nodal_values(V: FunctionSpace, image: Float[Tensor, "b *rest"]) -> Float[Tensor, "b n *components"]:
     """What a network returns, "b *grid" or "b 1 *grid" ("b c *grid" for vectors), as dofs of a space."""
     if V.components is None and image.ndim == V.mesh.dim + 2 and image.shape[1] == 1:

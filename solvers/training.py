@@ -29,7 +29,7 @@ from fem.files import put
 from fem.kernel import compilation, gave_up, policy
 from fem.parameters import Parameter
 from fem.space import FunctionSpace
-from solvers.lift import nodal_values
+from solvers.lift import answer, nodal_values
 from solvers.minimization import minimize
 from solvers.muon import Muon
 from solvers.problems import Problems
@@ -96,7 +96,7 @@ class Module(LightningModule):
     def training_step(self, batch: int, index: int) -> Tensor:
         share = self.plan.batch // self.trainer.world_size
         start = self.global_step * self.plan.batch + self.global_rank * share
-        images, params = self.plan.problems(start, share)
+        images, params = problems_of(self.plan.problems, start, share)
         energies = self.energies(images, params)
         loss = self.plan.loss
         value = loss(energies) if callable(loss) else (energies.log() if loss == "log" else energies).mean()
@@ -107,7 +107,7 @@ class Module(LightningModule):
 
     def energies(self, images: Tensor, params: Sequence[Parameter]) -> Tensor:
         V = self.plan.space
-        image = self.call[0](images.to(next(self.network.parameters()).dtype))
+        image = answer(self.call[0], images)
         with torch.autocast(V.device.type, enabled=False):
             return self.plan.energy(nodal_values(V, image), *params)
 
@@ -131,7 +131,7 @@ class Module(LightningModule):
             images, params = self.held_out
             V, energy, u = self.plan.space, self.plan.energy, self.solution.value
             self.network.eval()
-            image = self.network(images.to(next(self.network.parameters()).dtype))
+            image = answer(self.network, images)
             self.network.train()
             _, v = energy.lower(params).constrained(nodal_values(V, image))
             distance = (v - u).flatten(1).norm(dim=-1) / u.flatten(1).norm(dim=-1)
@@ -152,6 +152,17 @@ class Module(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.random, self.history = checkpoint["ritz"]["random"], checkpoint["ritz"]["history"]
+
+
+def problems_of(problems: Problems, start: int, count: int) -> tuple[Tensor, Sequence[Parameter]]:
+    """What `problems` gives, once it is known to be what was asked for."""
+    found = problems(start, count)
+    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], Tensor) and len(found[0]) == count):
+        got = f"{len(found)} things" if isinstance(found, tuple) else type(found).__name__
+        if isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], Tensor):
+            got = f"{len(found[0])} images"
+        raise ValueError(f"`problems({start}, {count})` must return ({count} images, parameters); got {got}.")
+    return found
 
 
 class Whole(TorchCheckpointIO):
@@ -313,7 +324,7 @@ def compiled(network: nn.Module, plan: Plan) -> Any:
     try:
         fast = torch.compile(network)
         images, _ = plan.problems(0, 1)
-        fast(images.to(next(network.parameters()).dtype)).sum().backward()
+        answer(fast, images).sum().backward()
     except Exception as error:  # PyTorch has many kinds
         gave_up(error)
         return network

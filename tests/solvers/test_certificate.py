@@ -135,6 +135,17 @@ def test_what_cannot_be_certified():
         certify(energy, u, (V.function(params[0].values * torch.nan),))
     with pytest.raises(ValueError, match="`v` holds values that are not finite"):
         certify(energy, u / 0, params)
+    with pytest.raises(ValueError, match=r"`v` is a batch \(2,\) of fields and the parameters are a batch \(3,\)"):
+        certify(energy, u, (V.function(torch.ones(3, V.num_dofs, dtype=V.dtype)),))
+    with pytest.raises(ValueError, match="the batch is empty"):
+        certify(energy, u[:0], (V.function(params[0].values[:0]),))
+    with pytest.raises(ValueError, match="the network's answer to item 1 is not finite"):
+        predict(lambda image: image / torch.tensor([1.0, 0.0])[:, None, None], energy, V.to_grid(u), params)
+    for value in (-1e2, -1e3):  # at one node, where the diagonal may stay positive
+        nu = params[0].values.clone()
+        nu[1, 500] = value
+        with pytest.raises(ValueError, match="not convex: is a coefficient negative or zero"):
+            certify(energy, u + 0.1, (V.function(nu),))
     with pytest.raises(ValueError, match="`from_grid` needs an image of shape"):
         predict(lambda image: image[..., 1:], energy, V.to_grid(u), params)
     with pytest.raises(ValueError, match="must lie between 0 and 1"):

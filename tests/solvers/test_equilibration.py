@@ -267,6 +267,16 @@ def test_a_reaction_where_the_prediction_vanishes_is_noticed():
     assert certify(energy, v).upper_bound is None
 
 
+def test_coefficients_that_are_not_positive_bound_nothing():
+    V = FunctionSpace(unit_square(8), Lagrange(1))
+    energy = problem(V, {"left": 1.0, "right": 0.0})
+    nu = torch.ones(2, V.num_dofs, dtype=V.dtype)
+    nu[1, 40] = -0.01  # only near this node, and at no quadrature point of the energy
+    bound = certify(energy, 1 - V.dof_coordinates[:, 0], (V.function(nu),)).upper_bound
+    assert bound[0] < 1e-7
+    assert bound[1] == torch.inf
+
+
 def test_where_there_is_none():
     V = FunctionSpace(unit_square(4), Lagrange(1))
     held = {"left": 1.0, "right": 0.0}
