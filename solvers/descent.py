@@ -1,7 +1,9 @@
 """Gradient-based minimisation of the energy with the optimisers of PyTorch: the paper's own route, for comparison.
 
 They see the same energy and its gradient with respect to the dofs, and nothing of its curvature, so their step counts
-grow as the mesh is refined; `Newton` and its linear solvers do not.
+grow as the mesh is refined; `Newton` and its linear solvers do not. Each item's energy is handed over in units of its
+first residual, far above 1: `torch.optim.LBFGS` forgets pairs with s·y below 1e-10, whatever the units, and Adam adds
+1e-8 to the size of gradients; and the items of a batch weigh alike.
 """
 
 from collections.abc import Iterator
@@ -80,13 +82,16 @@ def descent(lowered: Lowered, u: Tensor, method: LBFGS | Adam, bounds: Bounds | 
     leaf = u.clone().requires_grad_()
     codes = torch.full(u.shape[:lead], RUNNING, device=u.device)
     report = Report(u, codes, torch.zeros_like(codes), torch.ones(u.shape[:lead], dtype=u.dtype, device=u.device))
+    with torch.no_grad():
+        start = norm(lowered.residual(u), lead)
+    scale = 1e-6 / torch.finfo(u.dtype).eps / torch.where(start > 0, start, 1)  # its square must not overflow
     rtol = method.rtol if method.rtol is not None else 1e-6 if u.dtype == torch.float64 else 1e-3
 
     def closure() -> Tensor:
         running, value = codes == RUNNING, leaf.detach()
         with torch.no_grad():
-            leaf.grad = torch.where(per_item(running, u), lowered.residual(value), 0)
-            return torch.where(running, lowered.value(value), 0).sum()
+            leaf.grad = torch.where(per_item(running, u), per_item(scale, u) * lowered.residual(value), 0)
+            return torch.where(running, scale * lowered.value(value), 0).sum()
 
     best, idle, taken, steps = float("inf"), 0, 0, method.steps(leaf, closure)
     while True:

@@ -34,15 +34,29 @@ def test_they_reach_the_minimum_of_newton(energy, method, accuracy):
 
 def test_a_batch_descends_together(energy):
     stiffness = torch.tensor([0.1, 1.0, 100.0], dtype=torch.float64)
-    found = minimize(energy, (stiffness,), method=LBFGS())
+    wanted = minimize(energy, (stiffness,)).value
+    initial = torch.cat([torch.zeros_like(wanted[:2]), wanted[2:]])  # so that one has finished when others begin
+    found = minimize(energy, (stiffness,), initial, method=LBFGS())
     assert found.converged
-    torch.testing.assert_close(found.value, minimize(energy, (stiffness,)).value, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.value, wanted, rtol=0, atol=1e-5)
     # Value and residual of each item are those of the moment when it finished.
     assert len(set(found.iterations.tolist())) > 1
     lowered = energy.lower((stiffness,))
     with torch.no_grad():
         r, size = lowered.residual(found.value), lowered.state(found.value).magnitude
     torch.testing.assert_close(found.residual, r.norm(dim=-1) / size.norm(dim=-1), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("kind", [LBFGS, Adam])
+def test_units_of_the_energy_do_not_matter(energy, kind):
+    (term,) = energy.terms
+    found = []
+    for unit in (1e-6, 1.0, 1e6):
+        scaled = Energy(energy.space, lambda *a, unit=unit: unit * term.density(*a), energy.constraint)
+        found.append(minimize(scaled, (1.0,), method=kind()))
+    for other in found[::2]:
+        assert abs(int(other.iterations) - int(found[1].iterations)) <= 0.1 * int(found[1].iterations)
+        torch.testing.assert_close(other.value, found[1].value, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("limit", [1, 7, 20, 30])
