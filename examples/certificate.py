@@ -101,8 +101,12 @@ def main(
         axes[3].set_title("certified error by cell")
         figure.colorbar(image, ax=axes[3])
         save(figure, out, "certificate.png")
+        cell_data = {"certified_error": indicator}
+        bound = certificates[name].bound_indicator
+        if bound is not None:
+            cell_data["bound_of_true_error"] = bound[0]
         fields = {"nu": nu[0], "reduced_basis": reduced[0], "minimiser": u[0]}
-        print(f"wrote {write_vtk(folder(out) / 'certificate.vtu', V, fields, {'indicator': indicator})}")
+        print(f"wrote {write_vtk(folder(out) / 'certificate.vtu', V, fields, cell_data)}")
     return figures
 
 

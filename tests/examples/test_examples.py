@@ -161,6 +161,7 @@ def test_parametric_poisson_with_the_weights_that_come_with_it(tmp_path: Path) -
     assert figures["l2 max"] < 5e-2
     assert figures["figure"] < 0.005
     assert 0.9 < figures["certificate"] < 1 + 1e-6
+    assert 0 < figures["lower"] < figures["upper"] < 2 * figures["lower"]
     assert {p.name for p in tmp_path.iterdir()} == {"parametric_poisson.png", "parametric_poisson.vtu"}
 
 
