@@ -18,7 +18,7 @@ from math import prod
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from fem.boundary import Free
 from fem.energy import Energy
@@ -28,7 +28,7 @@ from fem.space import FunctionSpace, sum_of
 from solvers.defaults import default_linear
 from solvers.enrichment import next_degree
 from solvers.equilibration import FluxBound, flux_bound
-from solvers.lift import answer, nodal_values
+from solvers.lift import answer, evaluating, nodal_values
 from solvers.minimization import check_tensors
 from solvers.solution import dot, per_item
 from solvers.system import LinearMethod, Preconditioner, System
@@ -152,15 +152,8 @@ def predict(
         raise ValueError("`predict` takes an energy over one `FunctionSpace`.")
     if tol is not None and not 0 < tol < 1:
         raise ValueError(f"`predict(tol=...)` must lie between 0 and 1, or be None; got {tol!r}.")
-    # Parts of a network may rest in evaluation while others train: each goes back to what it was.
-    training = [m for m in network.modules() if m.training] if isinstance(network, nn.Module) else []
-    try:
-        for module in training:
-            module.training = False
+    with evaluating(network):
         image = answer(network, inputs)
-    finally:
-        for module in training:
-            module.training = True
     bad = ~image.isfinite().flatten(1).all(-1)
     if bool(bad.any()):
         raise ValueError(

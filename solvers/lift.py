@@ -1,6 +1,7 @@
 """Boundary values built into a network: what it returns is right on the boundary, whatever its weights say."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
@@ -64,6 +65,19 @@ def positions(size: Sequence[int], like: Tensor, at_least: torch.dtype | None = 
     dtype = like.dtype if at_least is None else torch.promote_types(like.dtype, at_least)
     lines = [torch.linspace(0, 1, n, dtype=dtype, device=like.device) for n in size]
     return torch.stack(torch.meshgrid(*lines, indexing="ij")[::-1], -1)
+
+
+@contextmanager
+def evaluating(network: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Every part of a network in evaluation, and back to what it was: some may rest while others train."""
+    training = [m for m in network.modules() if m.training] if isinstance(network, nn.Module) else []
+    try:
+        for module in training:
+            module.training = False
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def answer(network: Callable[[Tensor], Tensor], images: Float[Tensor, "b c *grid"]) -> Tensor:

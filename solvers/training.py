@@ -29,7 +29,7 @@ from fem.files import put
 from fem.kernel import compilation, gave_up, policy
 from fem.parameters import Parameter
 from fem.space import FunctionSpace
-from solvers.lift import answer, nodal_values
+from solvers.lift import answer, evaluating, nodal_values
 from solvers.minimization import minimize
 from solvers.muon import Muon
 from solvers.problems import Problems
@@ -130,9 +130,8 @@ class Module(LightningModule):
         if self.held_out is not None and self.solution is not None:
             images, params = self.held_out
             V, energy, u = self.plan.space, self.plan.energy, self.solution.value
-            self.network.eval()
-            image = answer(self.network, images)
-            self.network.train()
+            with evaluating(self.network):
+                image = answer(self.network, images)
             _, v = energy.lower(params).constrained(nodal_values(V, image))
             distance = (v - u).flatten(1).norm(dim=-1) / u.flatten(1).norm(dim=-1)
             least = self.solution.energy
@@ -184,6 +183,7 @@ class Interval(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         step, plan = trainer.global_step, pl_module.plan
         if step % plan.every == 0 or step == plan.steps:
+            pl_module.check(outputs["loss"], outputs["loss"])  # nothing but numbers is stored
             pl_module.measure(float(outputs["loss"]))
             if self.path is not None:
                 trainer.save_checkpoint(self.path)
@@ -241,10 +241,12 @@ def run(
     if progress:
         callbacks.append(Bar())
     callbacks += options.pop("callbacks", [])
-    modes = [m for m in network.modules() if not m.training]
+    resting = not network.training
+    if resting:
+        network.train()  # where it trains as a whole, parts of it may rest
     # Work that comes back is compiled from the first step on: resumed or not, its sums are the same to the last digit.
     with quiet(), compilation("always" if policy() == "auto" else policy()):
-        module = Module(network.to(device).train(), plan, held_out)
+        module = Module(network.to(device), plan, held_out)
         if plan.compile:
             module.call = (compiled(network, plan),)
         trainer = Trainer(
@@ -269,8 +271,8 @@ def run(
         )
         trainer.fit(module, train_dataloaders=Numbers(), ckpt_path=stored)
     network.to(device)  # Lightning leaves it on the CPU
-    for m in modes:
-        m.training = False
+    if resting:
+        network.eval()
     if folder is not None and trainer.is_global_zero:
         save_network(network, folder / "network.safetensors")
     steps = trainer.global_step
@@ -335,21 +337,15 @@ def compiled(network: nn.Module, plan: Plan) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without Lightning's announcements and its advice on loaders of data."""
+    """Without Lightning's announcements."""
     names = ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric")
     levels = {name: logging.getLogger(name).level for name in names}
     try:
         for name in names:
             logging.getLogger(name).setLevel(logging.ERROR)
         with warnings.catch_warnings():
-            for message in (
-                ".*litlogger.*",
-                ".*num_workers.*",
-                ".*_pytree.*",
-                ".*LeafSpec.*",
-                ".*does not have many workers.*",
-            ):
-                warnings.filterwarnings("ignore", message)
+            warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # parts may rest
+            warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)  # of Lightning's own making
             yield
     finally:
         for name, level in levels.items():

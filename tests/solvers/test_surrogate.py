@@ -147,11 +147,20 @@ def test_loads_vectors_and_three_dimensions():
     assert done.steps == 3
 
 
-def test_networks_in_evaluation_and_their_parts_stay_so():
+def test_networks_in_evaluation_return_to_it_and_their_parts_rest():
+    seen = []
     net = network(dropout=0.1)
-    net.network[0].eval()
-    train(net, 2)
-    assert (net.training, net.network[0].training, net.network[1].training) == (True, False, True)
+    net.network[0].register_forward_hook(lambda module, given, out: seen.append(module.training))
+    for resting in (False, True):  # a part of the network
+        net.train()
+        net.network[0].train(not resting)
+        train(net, 4, every=2, held_out=PROBLEMS(99, 2))
+        assert seen == [not resting] * 2 + [False] + [not resting] * 2 + [False]
+        assert (net.training, net.network[0].training, net.network[1].training) == (True, not resting, True)
+        seen.clear()
+    train(net.eval(), 1)
+    assert seen == [True]
+    assert not any(m.training for m in net.modules())
 
 
 def test_without_a_compiler_networks_learn_as_they_are(monkeypatch):
