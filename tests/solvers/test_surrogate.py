@@ -25,6 +25,8 @@ from solvers import (
 )
 
 pytest.importorskip("lightning")
+from solvers.training import logarithm
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -59,6 +61,15 @@ def test_networks_learn_from_the_energy_alone():
     assert last["l2"] <= last["l2_max"] < 0.1
     assert 0 < last["energy_gap"] < first["energy_gap"]
     assert last["samples_per_second"] > 0
+
+
+def test_every_energy_counts_in_units_of_its_own():
+    energies = torch.tensor([1e-3, -2.0, 5e4, 0.0], requires_grad=True)
+    values = logarithm(energies)
+    values[:3].sum().backward()
+    torch.testing.assert_close(values[:3].detach(), energies.detach()[:3].sign() * energies.detach()[:3].abs().log())
+    torch.testing.assert_close(energies.grad[:3], 1 / energies.detach()[:3].abs())
+    assert float(values[3].detach()) == 0
 
 
 def test_problems_are_drawn_by_number():
@@ -139,7 +150,7 @@ def test_loads_vectors_and_three_dimensions():
     C = FunctionSpace(unit_cube(4, dtype=torch.float32), Lagrange(1))
     energy = Energy(C, lambda x, u, g, nu, f: diffusion(x, u, g, nu) - f * u, Dirichlet(C, {"boundary": 0.0}))
     problems = DiffusionProblems(C, GaussianField(3, modes=3), GaussianField(3, modes=3))
-    done = train(UNet(2, width=4, depth=1, dim=3), 12, 4, problems, energy, loss="mean", held_out=problems(99, 2))
+    done = train(UNet(2, width=4, depth=1, dim=3), 12, 4, problems, energy, held_out=problems(99, 2))
     assert done.history[-1]["energy_gap"] < done.history[0]["energy_gap"]
     W = FunctionSpace(unit_square(8, dtype=torch.float32), Lagrange(1), components=2)
     energy = Energy(W, lambda x, u, g: 0.5 * g.square().sum((-1, -2)) - u.sum(-1), Dirichlet(W, {"boundary": 0.0}))
@@ -188,9 +199,8 @@ def test_what_cannot_be_trained(tmp_path):
     small = DiffusionProblems(FunctionSpace(unit_square(4, dtype=torch.float32), Lagrange(1)), PROBLEMS.family)
     with pytest.raises(ValueError, match="`from_grid` needs an image of shape"):
         train(network(), 1, problems=small)
-    loaded = Energy(V, lambda x, u, g, nu: diffusion(x, u, g, nu) - 100 * u, ENERGY.constraint)
-    with pytest.raises(ValueError, match='loss="log" needs positive energies; use "mean"'):
-        train(network(), 1, energy=loaded)
+    with pytest.raises(ValueError, match="at step 0 the loss is nan: a smaller lr may help"):
+        train(network(), 1, loss=lambda energies: (energies - energies - 1).log().mean())
     with pytest.raises(ValueError, match="holds nan"):
         train(
             network(), 1, problems=lambda start, count: (torch.full((count, 1, 9, 9), torch.nan), PROBLEMS(0, count)[1])
