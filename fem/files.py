@@ -13,6 +13,8 @@ def put(path: Path, write: Callable[[Path], Any]) -> None:
     try:
         with explained(path):
             write(temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())  # else a power cut may leave the name without the content
             os.replace(temporary, path)
     finally:
         with suppress(OSError):

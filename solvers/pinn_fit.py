@@ -83,7 +83,7 @@ def fit_pinn(
             raise ValueError(f"`fit_pinn({name}=...)` must be positive; got {value!r}.")
     if not 0 <= adam_share <= 1:
         raise ValueError(f"`fit_pinn(adam_share=...)` is between 0 and 1; got {adam_share!r}.")
-    training = Training(network, loss, seconds, steps, monitor)
+    training = Run(network, loss, seconds, steps, monitor)
     if adam_share < 1:
         training.check_fixed()
     adam = training.adam(adam_share, lr)
@@ -97,7 +97,7 @@ def fit_pinn(
     return Fit(status, last.loss, adam, training.taken - adam, restarts, last.seconds, tuple(training.record))
 
 
-class Training:
+class Run:
     """The state of a training: the clock, the record, and the last parameters with a finite loss."""
 
     def __init__(

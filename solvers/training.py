@@ -299,6 +299,8 @@ class Numbers:
 def stored_run(path: Path, network: nn.Module, plan: Plan, resume: bool) -> Path | None:
     """The checkpoint to go on from, once it is known to belong to this run."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    for half in path.parent.glob(f".{path.stem}.*{path.suffix}"):
+        half.unlink()  # of a process that was killed while it wrote
     if not path.exists():
         return None
     if not resume:

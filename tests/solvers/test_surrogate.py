@@ -107,6 +107,7 @@ def test_a_broken_run_goes_on_as_if_nothing_had_happened(tmp_path):
     other = network(seed=1, dropout=0.3)
     assert load_network(other, tmp_path / "broken" / "network.safetensors") == ""
     assert equal(other, whole.network)
+    (tmp_path / "broken" / ".last.123.ckpt").write_bytes(b"half a checkpoint")
     again = train(network(seed=2, dropout=0.3), 11, folder=tmp_path / "broken")  # nothing is left to do
     assert equal(again.network, whole.network)
     assert not list((tmp_path / "broken").glob(".*"))
