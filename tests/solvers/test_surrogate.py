@@ -208,6 +208,13 @@ def test_what_cannot_be_trained(tmp_path):
         )
 
 
+def test_what_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
+    monkeypatch.delitem(sys.modules, "solvers.training")
+    with pytest.raises(ImportError, match=r"training needs lightning.*: pip install 'ritz\[train\]'"):
+        train(network(), 1)
+
+
 def test_folders_of_other_runs_are_left_alone(tmp_path):
     train(network(), 3, folder=tmp_path)
     path = tmp_path / "last.ckpt"

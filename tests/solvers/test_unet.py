@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from solvers import UNet
+from solvers.lift import positions
 
 
 @pytest.mark.parametrize(("dim", "size"), [(2, (65, 65)), (2, (64, 37)), (2, (5, 4)), (3, (9, 8, 10))])
@@ -12,6 +13,16 @@ def test_images_keep_their_size(dim, size):
     image = network(torch.rand(2, 2, *size)).detach()
     assert image.shape == (2, 3, *size)
     assert 0 < float(image.min()) < float(image.max()) < 1
+
+
+def test_coarse_pixels_are_nodes_of_the_fine_grid():
+    """Linear functions are the same on both, but where averages end at the boundary."""
+    for size in ((9, 17), (5, 9, 17)):
+        x = positions(size, torch.zeros((), dtype=torch.float64)).movedim(-1, 0)[None]
+        coarse = UNet(dim=len(size)).pool(x)
+        every_other = x[(..., *[slice(None, None, 2)] * len(size))]
+        inner = (..., *[slice(1, -1)] * len(size))
+        torch.testing.assert_close(coarse[inner], every_other[inner])
 
 
 def test_gradients_reach_all_parameters_and_the_input():

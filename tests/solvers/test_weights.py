@@ -1,5 +1,7 @@
 """Weights come back as they were; whatever is not a network's safetensors file is refused and nothing changes."""
 
+import sys
+
 import pytest
 import torch
 
@@ -61,3 +63,10 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path):
     with pytest.raises(OSError, match="cannot write"):
         save_network(UNet(width=4), tmp_path / "missing" / "weights.safetensors")
     assert path.read_bytes() == content
+
+
+def test_what_is_missing_is_named(tmp_path, monkeypatch):
+    path = save_network(UNet(width=4), tmp_path / "weights.safetensors")
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(ImportError, match=r"weights in files need safetensors: pip install 'ritz\[train\]'"):
+        load_network(UNet(width=4), path)
