@@ -5,7 +5,7 @@
 for log ν = Σᵢ ωᵢ λᵢ ξᵢ(x) ηᵢ(y), ω in [−3, 3]⁴ (Cho et al., Differentiable Spline Approximations, NeurIPS 2021, eq. 14
 and figure 3). A UNet sees the image of log ν; its output is the logit of u against that of 1 − x, so boundary values
 and bounds of u hold exactly. Without training, weights that come with this file are used; `--steps 12000` trains
-afresh (half an hour on two cores).
+afresh (22 minutes on two cores).
 
 Claims: on problems never seen the relative error in L2 is below 5e-3 in the mean and 5e-2 at most; at the figure's ω no
 nodal value is wrong by more than 0.005 (the paper: 0.01); and every answer says how wrong it is.
