@@ -7,7 +7,7 @@ optimizer for hidden layers in neural networks, 2024)
     X ← a X + b (X Xᵀ) X + c (X Xᵀ)² X,    (a, b, c) = (3.4445, −4.7750, 2.0315).
 
 `torch.optim.Muon` takes matrices alone, one at a time; here kernels of equal shape are one batch, and what is no matrix
-(biases, norms, the last layer) follows AdamW in the same optimiser.
+(biases, norms, a last layer of one channel) or is complex follows AdamW in the same optimiser.
 """
 
 from collections import defaultdict
@@ -28,7 +28,7 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         named: the network's `named_parameters()`.
-        lr: of matrices: the root mean square of what a step changes, per singular direction.
+        lr: of matrices: how far a step goes along each singular direction, times √(rows / columns) where that is more.
         adam_lr: of everything else; a tenth of `lr` by default.
         weight_decay: per unit of lr.
     """

@@ -37,7 +37,8 @@ class DiffusionProblems:
     Args:
         space: Lagrange, on a grid; problems have its type and device.
         family: of log ν.
-        load: of f, if any: log of its fields, a `GaussianField` for instance.
+        load: of f, if any: log of its fields. A `GaussianField` for instance; with two families that are quasi-random,
+            f would depend on ν.
         seed: another one gives other problems, as for validation.
 
     `problems(start, count)` gives images "b 1 *grid" of log ν (with a load "b 2 *grid", f last) in single precision,

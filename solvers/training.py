@@ -111,10 +111,11 @@ class Module(LightningModule):
         with torch.autocast(V.device.type, enabled=False):
             return self.plan.energy(nodal_values(V, image), *params)
 
-    def check(self, loss: Tensor) -> None:
-        if not isfinite(float(loss.detach())):
+    def check(self, value: Tensor, name: str = "loss") -> None:
+        """Nothing but numbers is stored."""
+        if not isfinite(float(value.detach())):
             raise ValueError(
-                f"at step {self.global_step} the loss is {float(loss.detach())}: a smaller lr may help. What was "
+                f"at step {self.global_step} the {name} is {float(value.detach())}: a smaller lr may help. What was "
                 "stored before is as it was."
             )
 
@@ -160,12 +161,12 @@ def logarithm(energies: Tensor) -> Tensor:
 def problems_of(problems: Problems, start: int, count: int) -> tuple[Tensor, Sequence[Parameter]]:
     """What `problems` gives, once it is known to be what was asked for."""
     found = problems(start, count)
-    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], Tensor) and len(found[0]) == count):
-        got = f"{len(found)} things" if isinstance(found, tuple) else type(found).__name__
-        if isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], Tensor):
-            got = f"{len(found[0])} images"
-        raise ValueError(f"`problems({start}, {count})` must return ({count} images, parameters); got {got}.")
-    return found
+    got = f"{len(found)} things" if isinstance(found, tuple) else type(found).__name__
+    if isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], Tensor):
+        if len(found[0]) == count:
+            return found
+        got = f"{len(found[0])} images"
+    raise ValueError(f"`problems({start}, {count})` must return ({count} images, parameters); got {got}.")
 
 
 class Whole(TorchCheckpointIO):
@@ -187,7 +188,8 @@ class Interval(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         step, plan = trainer.global_step, pl_module.plan
         if step % plan.every == 0 or step == plan.steps:
-            pl_module.check(outputs["loss"])  # nothing but numbers is stored
+            pl_module.check(outputs["loss"])
+            pl_module.check(sum(p.detach().abs().sum() for p in pl_module.parameters()), "sum of all weights")
             pl_module.measure(float(outputs["loss"]))
             if self.path is not None:
                 trainer.save_checkpoint(self.path)
@@ -273,10 +275,12 @@ def run(
                 **options,
             }
         )
-        trainer.fit(module, train_dataloaders=Numbers(), ckpt_path=stored)
-    network.to(device)  # Lightning leaves it on the CPU
-    if resting:
-        network.eval()
+        try:
+            trainer.fit(module, train_dataloaders=Numbers(), ckpt_path=stored)
+        finally:
+            network.to(device)  # Lightning leaves it on the CPU
+            if resting:
+                network.eval()
     if folder is not None and trainer.is_global_zero:
         save_network(network, folder / "network.safetensors")
     steps = trainer.global_step

@@ -47,7 +47,7 @@ def load_network(network: nn.Module, path: str | Path) -> str:
     except library.SafetensorError as error:
         with path.open("rb") as file:
             head = file.read(2)
-        pickled = head in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05")
+        pickled = head == b"PK" or head[:1] == b"\x80"
         kind = "a pickle (`torch.save`), which can run code and is refused" if pickled else "damaged or of another kind"
         raise ValueError(f"{path} is {kind}; a safetensors file is needed, such as `save_network` writes.") from error
     load_state(network, state, path)

@@ -29,22 +29,8 @@ from fem import unit_square
 from solvers import fit_pinn
 
 pytest.importorskip("matplotlib").use("Agg")
-EXAMPLES = (
-    advection_diffusion,
-    certificate,
-    compare_pinn,
-    elasticity,
-    fourier,
-    inverse,
-    l_shape,
-    network,
-    neumann_robin,
-    p_laplace,
-    parametric_poisson,
-    poisson,
-    shape,
-    surrogate_table,
-)
+FOLDER = Path(command_line.__file__).parent
+EXAMPLES = [importlib.import_module(f"examples.{p.stem}") for p in FOLDER.glob("*.py") if p.stem != "command_line"]
 BENCHMARKS = (adjoint, batch, energy, scaling, solve, training)
 
 

@@ -21,9 +21,10 @@ def test_singular_values_become_about_one_and_vectors_stay(shape):
     assert float(orthogonalised(torch.zeros(1, 3, 4)).abs().max()) == 0
 
 
-def test_what_is_no_matrix_follows_adamw():
+@pytest.mark.parametrize(("shape", "dtype"), [((7,), torch.float32), ((3, 4), torch.complex64)])
+def test_what_is_no_real_matrix_follows_adamw(shape, dtype):
     torch.manual_seed(0)
-    start, gradients = torch.randn(7), torch.randn(5, 7)
+    start, gradients = torch.randn(shape, dtype=dtype), torch.randn(5, *shape, dtype=dtype)
     own, other = nn.Parameter(start.clone()), nn.Parameter(start.clone())
     muon = Muon([("bias", own)], adam_lr=0.1, weight_decay=0.2)
     adam = torch.optim.AdamW([other], lr=0.1, weight_decay=0.2)

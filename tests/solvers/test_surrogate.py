@@ -208,6 +208,23 @@ def test_what_cannot_be_trained(tmp_path):
         )
 
 
+def test_weights_that_are_no_numbers_are_not_stored(tmp_path):
+    def kink(energies):  # from the sixth step on 0, with a derivative of 0 times infinity
+        calls.append(None)
+        return energies.mean() if len(calls) < 6 else (energies - energies.detach()).abs().sqrt().mean()
+
+    calls = []
+    net = network().eval()
+    with pytest.raises(ValueError, match="at step 6 the sum of all weights is nan: a smaller lr may help"):
+        train(net, 9, loss=kink, folder=tmp_path, clip=0.0, every=3, optimizer=descent)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 3
+    assert not net.training
+
+
+def descent(named):
+    return torch.optim.SGD([p for _, p in named], 1e-3)
+
+
 def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
     monkeypatch.delitem(sys.modules, "solvers.training")
