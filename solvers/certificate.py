@@ -201,7 +201,10 @@ class Error:
         chosen = method or default_linear(energy.space, True, prod(self.system.batch))
         self.precondition: Callable[[Tensor], Tensor]
         if isinstance(chosen, LinearMethod) and not callable(getattr(chosen, "preconditioner", None)):
-            self.precondition = chosen.prepare(self.system).solve
+            prepared = chosen.prepare(self.system)
+            if bool(prepared.indefinite.any()):
+                raise ValueError(NOT_CONVEX)
+            self.precondition = prepared.solve
         else:
             self.precondition = chosen.preconditioner(self.system)  # type: ignore[union-attr]
         self.free = replace(self.lowered, constraint=Free(energy.space), data=None)

@@ -1,5 +1,6 @@
 """The UNet of the papers on neural energy minimisation, in two or three dimensions, on grids of nodes."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -89,12 +90,15 @@ class UNet(nn.Module):
         for k, block in enumerate(self.down):
             image = block(image if k == 0 else self.pool(image))
             kept.append(image)
-        mode = ("bilinear", "trilinear")[self.dim - 2]
         for block, beside in zip(reversed(self.up), reversed(kept[:-1]), strict=True):
-            finer = interpolate(image, size=beside.shape[2:], mode=mode, align_corners=True)
-            image = block(torch.cat([beside, finer], 1))
+            image = block(torch.cat([beside, refined(image, beside.shape[2:])], 1))
         with torch.autocast(image.device.type, enabled=False):
             return self.activation(self.last(image.to(self.last.weight.dtype)))
+
+
+def refined(image: Float[Tensor, "b c *coarse"], size: Sequence[int]) -> Float[Tensor, "b c *grid"]:
+    """Multilinear interpolation between nodes, the first and last of which stay where they are."""
+    return interpolate(image, size=tuple(size), mode=("bilinear", "trilinear")[len(size) - 2], align_corners=True)
 
 
 def level(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, by_cell_tag, unit_cube, unit_interval, unit_square
-from solvers import AlgebraicMultigrid, Direct, ExponentialSeries, Newton, UNet, certify, minimize, predict
+from solvers import AlgebraicMultigrid, Direct, ExponentialSeries, Multigrid, Newton, UNet, certify, minimize, predict
 
 
 def diffusion(x, u, g, nu):
@@ -141,6 +141,10 @@ def test_what_cannot_be_certified():
         certify(energy, u[:0], (V.function(params[0].values[:0]),))
     with pytest.raises(ValueError, match="the network's answer to item 1 is not finite"):
         predict(lambda image: image / torch.tensor([1.0, 0.0])[:, None, None], energy, V.to_grid(u), params)
+    saddle = Energy(V, lambda x, u, g: 0.5 * g.square().sum(-1) + 2 * g[..., 0] * g[..., 1], energy.constraint)
+    for method in (None, Multigrid()):  # its diagonal is positive
+        with pytest.raises(ValueError, match="not convex: is a coefficient negative or zero"):
+            certify(saddle, u, method=method)
     for value in (-1e2, -1e3):  # at one node, where the diagonal may stay positive
         nu = params[0].values.clone()
         nu[1, 500] = value

@@ -246,7 +246,9 @@ def test_folders_of_other_runs_are_left_alone(tmp_path):
     ):
         train(wider, 3, folder=tmp_path)
     assert path.read_bytes() == content
-    for damaged in (content[: len(content) // 2], b"", b"nonsense"):
+    stored = torch.load(path, weights_only=True)
+    torch.save(stored | {"code": Path("anything that a pickle could make")}, path)
+    for damaged in (path.read_bytes(), content[: len(content) // 2], b"", b"nonsense"):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match="is damaged, or no checkpoint of a training"):
             train(network(), 3, folder=tmp_path)

@@ -5,6 +5,7 @@ import torch
 
 from solvers import UNet
 from solvers.lift import positions
+from solvers.unet import refined
 
 
 @pytest.mark.parametrize(("dim", "size"), [(2, (65, 65)), (2, (64, 37)), (2, (5, 4)), (3, (9, 8, 10))])
@@ -23,6 +24,7 @@ def test_coarse_pixels_are_nodes_of_the_fine_grid():
         every_other = x[(..., *[slice(None, None, 2)] * len(size))]
         inner = (..., *[slice(1, -1)] * len(size))
         torch.testing.assert_close(coarse[inner], every_other[inner])
+        torch.testing.assert_close(refined(every_other, size), x)
 
 
 def test_gradients_reach_all_parameters_and_the_input():
