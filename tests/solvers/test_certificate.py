@@ -141,10 +141,13 @@ def test_what_cannot_be_certified():
         certify(energy, u[:0], (V.function(params[0].values[:0]),))
     with pytest.raises(ValueError, match="the network's answer to item 1 is not finite"):
         predict(lambda image: image / torch.tensor([1.0, 0.0])[:, None, None], energy, V.to_grid(u), params)
-    saddle = Energy(V, lambda x, u, g: 0.5 * g.square().sum(-1) + 2 * g[..., 0] * g[..., 1], energy.constraint)
-    for method in (None, Multigrid()):  # its diagonal is positive
+    for shear, method in ((1.2, Direct()), (2.0, Direct()), (2.0, Multigrid())):  # diagonals are positive
+
+        def saddle(x, u, g, shear=shear):
+            return 0.5 * g.square().sum(-1) + shear * g[..., 0] * g[..., 1]
+
         with pytest.raises(ValueError, match="not convex: is a coefficient negative or zero"):
-            certify(saddle, u, method=method)
+            certify(Energy(V, saddle, energy.constraint), u, method=method)
     for value in (-1e2, -1e3):  # at one node, where the diagonal may stay positive
         nu = params[0].values.clone()
         nu[1, 500] = value
