@@ -24,7 +24,11 @@ def test_every_python_block_of_the_readme_runs(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    "names", ["import fem, solvers", "from fem import Energy, FunctionSpace; from solvers import minimize"]
+    "names",
+    [
+        "import fem, nurbs, solvers",
+        "from fem import Energy, FunctionSpace; from nurbs import Surface; from solvers import minimize",
+    ],
 )
 def test_importing_loads_no_heavy_library(names: str) -> None:
     heavy = ("matplotlib", "meshio", "scipy", "lightning", "pyamg", "pypardiso")
@@ -35,9 +39,10 @@ def test_importing_loads_no_heavy_library(names: str) -> None:
 
 def test_every_exported_name_exists() -> None:
     import fem
+    import nurbs
     import solvers
 
-    for package in (fem, solvers):
+    for package in (fem, nurbs, solvers):
         assert set(package.__all__) <= set(dir(package))
         for name in package.__all__:
             assert getattr(package, name) is not None

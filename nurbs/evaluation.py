@@ -1,0 +1,258 @@
+"""Sums of B-spline functions on tensor grids and at scattered points, and quotients of such sums.
+
+A rational map is the quotient of two splines, S = A / W with A = Σ w_i P_i N_i and W = Σ w_i N_i (The NURBS Book,
+eqs. 4.15 and 4.5), so that everything here works on *homogeneous* control points (w P, w), "*b *n D" with D = d + 1,
+and divides at the end. On a tensor grid the p + 1 functions that live at each parameter stand in one matrix per
+direction, and the sum is a product of matrices, one direction after the other. At scattered points the (p+1)^r control
+points around each parameter are gathered, and gathered again in the backward pass: kept are the spans and the
+functions only, p + 1 numbers per direction and point.
+
+Source: L. Piegl, W. Tiller, *The NURBS Book*, 2nd ed., Springer 1997.
+"""
+
+from collections.abc import Sequence
+from itertools import product
+from math import comb, pi, prod, sqrt
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from fem.bspline import basis_functions, find_span
+
+Order = tuple[int, ...]
+CHUNK = 2**21  # gathered numbers at a time
+
+
+def evaluate_grid(
+    homogeneous: Float[Tensor, "..."],
+    knots: Sequence[Float[Tensor, "..."]],
+    degree: Sequence[int],
+    parameters: Sequence[Float[Tensor, "..."]],
+    orders: Sequence[Order],
+    sigma: float | None = None,
+    check: bool = True,
+) -> list[Float[Tensor, "..."]]:
+    """Derivatives of Σ_i H_i N_i on the grid of the parameters ("*b q" per direction): "*b *q D" per multi-index.
+
+    The results are views: in memory the components stand before the last parameter, where matrix products leave them.
+    """
+    r = len(degree)
+    tables = [
+        basis_matrix(t, p, u, max(order[axis] for order in orders), sigma, check)
+        for axis, (t, p, u) in enumerate(zip(knots, degree, parameters, strict=True))
+    ]
+    partial: dict[Order, Tensor] = {(): homogeneous.movedim(-1, -2)}  # "*b i j D k"
+
+    def contracted(order: Order) -> Tensor:
+        """The sum over the last len(order) directions, which the multi-indices share."""
+        if order not in partial:
+            axis, rest = r - len(order), contracted(order[1:])
+            table = tables[axis][..., order[0], :, :]
+            if len(order) == 1:
+                lead = rest.shape[-r - 1 : -1]
+                partial[order] = (rest.flatten(-r - 1, -2) @ table.mT).unflatten(-2, lead)
+            else:
+                trail = rest.shape[-len(order) :]
+                table = table.reshape(*table.shape[:-2], *[1] * axis, *table.shape[-2:])
+                partial[order] = (table @ rest.flatten(-len(order))).unflatten(-1, trail)
+        return partial[order]
+
+    return [contracted(order).movedim(-2, -1) for order in orders]
+
+
+def evaluate_scattered(
+    homogeneous: Float[Tensor, "..."],
+    knots: Sequence[Float[Tensor, "..."]],
+    degree: Sequence[int],
+    points: Float[Tensor, "*#b q r"],
+    orders: Sequence[Order],
+    sigma: float | None = None,
+    check: bool = True,
+) -> list[Float[Tensor, "*b q D"]]:
+    """Derivatives of Σ_i H_i N_i at scattered parameters, "*b q D" for each multi-index of `orders`."""
+    r = len(degree)
+    shape = homogeneous.shape[-r - 1 : -1]
+    own = homogeneous.shape[: -r - 1]
+    batch = torch.broadcast_shapes(own, points.shape[:-2], *(t.shape[:-1] for t in knots))
+    offsets = torch.arange(prod(own), device=points.device).reshape(own) * prod(shape)
+    rows = offsets[..., None, None]
+    lines = []
+    for axis, (t, p, u) in enumerate(zip(knots, degree, points.unbind(-1), strict=True)):
+        order = max(order[axis] for order in orders)
+        if sigma is None:
+            span = find_span(t, p, u, check)
+            line, first = basis_functions(t, p, u, order, span), (span - p)[..., None]
+        else:
+            line, first = basis_matrix(t, p, u, order, sigma, check), 0
+        lines.append(line.expand(*batch, *line.shape[-3:]))
+        index = first + torch.arange(line.shape[-1], device=u.device)
+        rows = (rows[..., :, None] + index[..., None, :] * prod(shape[axis + 1 :])).flatten(-2)
+    rows = rows.expand(*batch, points.shape[-2], -1).reshape(-1, rows.shape[-1])
+    table = homogeneous.reshape(-1, homogeneous.shape[-1])
+    results = []
+    for order in orders:
+        functions = [line[..., k, :, :].reshape(-1, line.shape[-1]) for line, k in zip(lines, order, strict=True)]
+        value = _LocalSum.apply(table, rows, *functions)
+        results.append(value.reshape(*batch, points.shape[-2], -1))  # pyright: ignore[reportAttributeAccessIssue]
+    return results
+
+
+def basis_matrix(
+    knots: Float[Tensor, "*#b m"],
+    degree: int,
+    u: Float[Tensor, "*#b q"],
+    order: int = 0,
+    sigma: float | None = None,
+    check: bool = True,
+) -> Float[Tensor, "*b {order+1} q n"]:
+    """All functions and their derivatives at u; only the p + 1 that live on the span of each u are evaluated.
+
+    With `sigma`, the derivatives in the knots are those of the Gaussian smoothing; see `Patch`.
+    """
+    span = find_span(knots, degree, u, check)
+    values = basis_functions(knots, degree, u, order, span)
+    index = _local(span, degree)
+    if sigma is not None:
+        extra, where = _smoothed_jumps(knots, degree, u, order, sigma)
+        values, index = torch.cat([values, extra], -1), torch.cat([index, where], -1)
+    matrix = values.new_zeros(*values.shape[:-1], knots.shape[-1] - degree - 1)
+    return matrix.scatter_add(-1, index.unsqueeze(-3).expand(values.shape), values)
+
+
+def _smoothed_jumps(
+    knots: Tensor, degree: int, u: Tensor, order: int, sigma: float
+) -> tuple[Float[Tensor, "*b k q ja"], Int64[Tensor, "*b q ja"]]:
+    """Terms of value 0 whose derivative in t_j is (N⁻ - N⁺)(u) G_σ(u - t_j): the Gaussian in the place of the δ that
+    the box functions 1_{[t_i, t_{i+1})} leave, with N⁻ and N⁺ the polynomial pieces left and right of the knot."""
+    batch = torch.broadcast_shapes(knots.shape[:-1], u.shape[:-1])
+    knots, v = knots.expand(*batch, -1).contiguous(), u.detach().expand(*batch, -1)
+    t = knots.detach()
+    inner = slice(degree + 1, t.shape[-1] - degree - 1)
+    moving = (knots - t)[..., None, inner]
+    at = t[..., inner].contiguous()
+    left, right = torch.searchsorted(t, at) - 1, torch.searchsorted(t, at, right=True) - 1
+    first, last = t[..., inner].diff(dim=-1, prepend=t[..., degree : degree + 1]) > 0, None
+    last = at.diff(dim=-1, append=t[..., -degree - 1 :][..., :1]) > 0  # of equal knots the outer ones carry the jump
+    gauss = torch.exp(-((v[..., :, None] - at[..., None, :]) ** 2) / (2 * sigma**2)) / (sigma * sqrt(2 * pi))
+    terms, where = [], []
+    for span, counts, sign in ((left, first, 1), (right, last, -1)):
+        q, j = v.shape[-1], at.shape[-1]
+        spans = span.clamp(degree, t.shape[-1] - degree - 2)[..., None, :].expand(*batch, q, j)
+        pieces = basis_functions(t, degree, v[..., None].expand(*batch, q, j).flatten(-2), order, spans.flatten(-2))
+        factor = sign * gauss * counts[..., None, :] * moving
+        terms.append((pieces.unflatten(-2, (q, j)) * factor[..., None, :, :, None]).flatten(-2))
+        where.append(_local(spans, degree).flatten(-2))
+    return torch.cat(terms, -1), torch.cat(where, -1)
+
+
+def _local(span: Tensor, degree: int) -> Tensor:
+    """Indices of the p + 1 functions that live on each span."""
+    return span[..., None] + torch.arange(-degree, 1, device=span.device)
+
+
+class _LocalSum(torch.autograd.Function):
+    """Σ_{a,c,…} f_a g_c … H[rows_{ac…}] at each point, "q D", with tables "N D", rows "q ac…" and functions "q a"."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(table: Tensor, rows: Tensor, *functions: Tensor) -> Tensor:
+        parts = [
+            _contract(table[chunk[0]].unflatten(1, [f.shape[1] for f in functions]), chunk[1:])
+            for chunk in _chunks(table.shape[-1], rows, *functions)
+        ]
+        return torch.cat(parts)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor):
+        table, rows, *functions = ctx.saved_tensors
+        sizes = [f.shape[1] for f in functions]
+        into_table = torch.zeros_like(table) if ctx.needs_input_grad[0] else None
+        into_functions: list[list[Tensor]] = [[] for _ in functions]
+        for index, grad, *local in _chunks(table.shape[-1], rows, grads[0], *functions):
+            if into_table is not None:
+                coefficients = _outer(local).flatten(1)
+                contributions = (coefficients[..., None] * grad[:, None]).flatten(0, 1)
+                into_table = into_table.index_add(0, index.flatten(), contributions)
+            if any(ctx.needs_input_grad[2:]):
+                pairing = (table[index] @ grad[..., None]).unflatten(1, sizes)  # "q a c … 1"
+                for axis, parts in enumerate(into_functions):
+                    moved = pairing.movedim(axis + 1, -1)
+                    parts.append(_contract(moved, [f for other, f in enumerate(local) if other != axis])[:, 0])
+        return into_table, None, *(torch.cat(parts) if parts else None for parts in into_functions)
+
+
+def _chunks(components: int, rows: Tensor, *others: Tensor):
+    size = max(1, CHUNK // (rows.shape[1] * components))
+    return zip(rows.split(size), *(other.split(size) for other in others), strict=True)
+
+
+def _contract(values: Tensor, functions: Sequence[Tensor]) -> Tensor:
+    """Σ_{a,c,…} f_a g_c … V_{ac…} for values "q a c … D"."""
+    for f in functions:
+        values = (f[:, None] @ values.flatten(2))[:, 0].unflatten(1, values.shape[2:])
+    return values
+
+
+def _outer(functions: Sequence[Tensor]) -> Tensor:
+    result = functions[0]
+    for f in functions[1:]:
+        result = result[..., None] * f.reshape(len(f), *[1] * (result.ndim - 1), -1)
+    return result
+
+
+class _Quotient(torch.autograd.Function):
+    """A / W for homogeneous values (A, W) "… D", in the memory order of its input, with one pass of gradient."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(values: Tensor) -> Tensor:
+        return values[..., :-1] / values[..., -1:]
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*inputs, output)
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor):
+        values, result = ctx.saved_tensors
+        ratio = grads[0] / values[..., -1:]
+        # cat keeps the order of its inputs only along its own axis, so that axis comes last in memory but one
+        parts = [part.movedim(-1, -2) for part in (ratio, -(ratio * result).sum(-1, keepdim=True))]
+        return torch.cat(parts, -2).movedim(-2, -1)
+
+
+def divide(values: dict[Order, Tensor], orders: Sequence[Order]) -> list[Tensor]:
+    """Derivatives of A / W from those of (A, W) at all multi-indices up to `orders` (The NURBS Book, eq. 4.20).
+
+    (A/W)_α = (A_α - Σ_{0<β≤α} C(α, β) W_β (A/W)_{α-β}) / W
+    """
+    known: dict[Order, Tensor] = {}
+    zero = (0,) * len(orders[0])
+
+    def derivative(alpha: Order) -> Tensor:
+        if alpha not in known:
+            if alpha == zero:
+                known[alpha] = _Quotient.apply(values[zero])  # pyright: ignore[reportArgumentType]
+            else:
+                numerator = values[alpha][..., :-1]
+                for beta in lower_orders([alpha]):
+                    if beta != zero:
+                        rest = tuple(a - b for a, b in zip(alpha, beta, strict=True))
+                        factor = prod(comb(a, b) for a, b in zip(alpha, beta, strict=True))
+                        numerator = numerator - factor * values[beta][..., -1:] * derivative(rest)
+                known[alpha] = numerator / values[zero][..., -1:]
+        return known[alpha]
+
+    return [derivative(tuple(order)) for order in orders]
+
+
+def lower_orders(orders: Sequence[Order]) -> list[Order]:
+    """All multi-indices at or below one of `orders`."""
+    return sorted({below for order in orders for below in product(*(range(k + 1) for k in order))})

@@ -1,0 +1,416 @@
+"""What curves, surfaces and volumes share: the tensors that define them, evaluation, and change of representation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fem.bspline import check_dtype, check_knots, uniform_knots
+from fem.quadrature import quadrature
+from nurbs.evaluation import Order, divide, evaluate_grid, evaluate_scattered, lower_orders
+
+if TYPE_CHECKING:
+    from nurbs.learned import LearnedPatch
+
+AnyPatch = TypeVar("AnyPatch", bound="Patch")
+KnotGradient = Literal["exact", "gaussian"]
+NAMES = "uvw"
+
+
+@dataclass(frozen=True, init=False, eq=False)
+class Patch:
+    """A map S(u) = Σ_i w_i P_i N_i(u) / Σ_i w_i N_i(u) from a box of parameters: `Curve`, `Surface` or `Volume`.
+
+    The tensors are used as they are, so that gradients flow to what is passed in. Leading axes are a batch; control
+    points, weights, knots and parameters broadcast against each other, and each item may have knots of its own.
+
+    Args:
+        control_points: "*b *n d", Euclidean (not multiplied by their weights), one axis *n per direction.
+        weights: "*b *n", positive; None for a polynomial patch.
+        knots: per direction "*b n+p+1", not decreasing, at most p + 1 equal ones; clamped or not. None: clamped with
+            equal spans on [0, 1]. In a periodic direction one period, "*b n+1".
+        degree: per direction, 0 or more; one integer for all of them.
+        periodic: per direction; a periodic direction has no ends, and any real number is a parameter of it.
+        knot_gradient: "exact" differentiates the Cox–de Boor recursion on the span of each parameter, which is the
+            derivative in the knots almost everywhere for degrees ≥ 1:
+
+                ∂C/∂t_j = Σ_{i=j-p}^{j} Ñ_i (P_{i-1} - P_i) / (t_{i+p} - t_i),    Ñ on the knots with t_j once more.
+
+            At degree 0 the map is constant on each span and this derivative is zero. "gaussian" adds what smoothing
+            the box functions by a Gaussian of standard deviation `sigma` leaves of their jumps,
+
+                (C⁻ - C⁺)(u) G_σ(u - t_j),    C⁻ and C⁺ the polynomial pieces left and right of the inner knot t_j.
+
+            It converges to the exact derivative as σ → 0 for degrees ≥ 1 and gives a useful direction at degree 0; it
+            is there for this and for comparison. (The matrix rule U' = N·U, Algorithm 1 of Cho et al., 2021, is no
+            gradient: its direction has nothing to do with the derivative. Their smoothing, by the chain rule, is the
+            one above.)
+        sigma: standard deviation for "gaussian", in units of the parameter.
+        check_finite: look at the values: NaN, infinity, decreasing knots, weights that are not positive, and
+            parameters outside the range are errors. This synchronises a GPU; False leaves it out, and parameters
+            outside the range then extrapolate the first or last polynomial piece.
+
+    Raises:
+        TypeError: tensors that differ in dtype or are not floating point.
+        ValueError: shapes, knots, weights or values as above.
+    """
+
+    control_points: Float[Tensor, "..."]
+    weights: Float[Tensor, "..."] | None
+    knots: tuple[Float[Tensor, "..."], ...]
+    degree: tuple[int, ...]
+    periodic: tuple[bool, ...]
+    knot_gradient: KnotGradient
+    sigma: float | None
+    check_finite: bool
+
+    directions: ClassVar[int]
+
+    def __init__(
+        self,
+        control_points: Float[Tensor, "..."],
+        weights: Float[Tensor, "..."] | None = None,
+        knots: Float[Tensor, "..."] | Sequence[Float[Tensor, "..."]] | None = None,
+        degree: int | Sequence[int] = 3,
+        *,
+        periodic: bool | Sequence[bool] = False,
+        knot_gradient: KnotGradient = "exact",
+        sigma: float | None = None,
+        check_finite: bool = True,
+    ):
+        r, kind = self.directions, type(self).__name__
+        if not control_points.is_floating_point():
+            raise TypeError(f"`control_points` must be floating point; got {control_points.dtype}. Convert them.")
+        if control_points.ndim < r + 1:
+            raise ValueError(
+                f"`{kind}(control_points)` needs {r} axes of points and one of coordinates, after any batch axes; "
+                f"got shape {tuple(control_points.shape)}."
+            )
+        shape = control_points.shape[-r - 1 : -1]
+        degree = _per_direction("degree", degree, r, kind, int)
+        periodic = _per_direction("periodic", periodic, r, kind, bool)
+        for axis, (n, p) in enumerate(zip(shape, degree, strict=True)):
+            if p < 0 or n < p + 1:
+                raise ValueError(
+                    f"`{kind}` of degree {p} in {NAMES[axis]} needs a degree >= 0 and at least degree + 1 control "
+                    f"points there; got {n} of them (shape {tuple(control_points.shape)})."
+                )
+        if knots is None:
+            like = {"dtype": control_points.dtype, "device": control_points.device}
+            knots = [
+                torch.linspace(0, 1, n + 1, **like) if closed else uniform_knots(n, p, **like)
+                for n, p, closed in zip(shape, degree, periodic, strict=True)
+            ]
+        knots = (knots,) if isinstance(knots, Tensor) else tuple(knots)
+        if len(knots) != r:
+            raise ValueError(f"`{kind}` needs {r} knot vector(s), one per direction; got {len(knots)}.")
+        if knot_gradient not in ("exact", "gaussian") or (knot_gradient == "gaussian") != (sigma is not None):
+            raise ValueError(
+                '`knot_gradient` must be "exact", or "gaussian" together with `sigma`; '
+                f"got {knot_gradient!r} with sigma={sigma}."
+            )
+        if sigma is not None and not sigma > 0:
+            raise ValueError(f"`sigma` must be positive; got {sigma}.")
+        values = (control_points, weights, knots, degree, periodic, knot_gradient, sigma, check_finite)
+        for field, value in zip(fields(Patch), values, strict=True):
+            object.__setattr__(self, field.name, value)
+        self._check()
+
+    def _check(self) -> None:
+        kind, shape = type(self).__name__, self.shape
+        for name, tensor in [("weights", self.weights), *((f"knots[{a}]", t) for a, t in enumerate(self.knots))]:
+            if tensor is not None:
+                check_dtype(name, tensor, self.control_points)
+        if self.weights is not None and self.weights.shape[-len(shape) :] != shape:
+            raise ValueError(
+                f"`weights` must have shape (*batch, {', '.join(map(str, shape))}), one per control point; "
+                f"got {tuple(self.weights.shape)}."
+            )
+        for axis, (t, n, p, closed) in enumerate(zip(self.knots, shape, self.degree, self.periodic, strict=True)):
+            wanted = n + 1 if closed else n + p + 1
+            if t.ndim < 1 or t.shape[-1] != wanted:
+                raise ValueError(
+                    f"{n} control points of {'periodic ' if closed else ''}degree {p} in {NAMES[axis]} need {wanted} "
+                    f"knots ({'n + 1, one period' if closed else 'n + degree + 1'}); got shape {tuple(t.shape)}."
+                )
+        try:
+            _ = self.batch
+        except RuntimeError as error:
+            weights = None if self.weights is None else tuple(self.weights.shape)
+            raise ValueError(
+                f"The batch axes of a `{kind}` must broadcast; got control points {tuple(self.control_points.shape)}, "
+                f"weights {weights}, knots {[tuple(t.shape) for t in self.knots]}."
+            ) from error
+        if self.check_finite:
+            if not (finite := self.control_points.detach().isfinite()).all():
+                index = (~finite).nonzero()[0].tolist()
+                raise ValueError(
+                    f"`control_points` must be finite; got {self.control_points[tuple(index)].item()} at index {index}."
+                )
+            if self.weights is not None:
+                w = self.weights.detach()
+                if not (good := (w > 0) & w.isfinite()).all():
+                    index = (~good).nonzero()[0].tolist()
+                    raise ValueError(
+                        f"`weights` must be positive and finite; got {w[tuple(index)].item()} at index {index}."
+                    )
+            for t, p in zip(self.unwrapped_knots, self.degree, strict=True):
+                check_knots(t, p)
+
+    @classmethod
+    def from_homogeneous(
+        cls: type[AnyPatch],
+        homogeneous: Float[Tensor, "..."],
+        knots: Float[Tensor, "..."] | Sequence[Float[Tensor, "..."]] | None = None,
+        degree: int | Sequence[int] = 3,
+        rational: bool = True,
+        **options,
+    ) -> AnyPatch:
+        """The patch with control points (w P, w) "*b *n d+1"; `rational=False`: P alone, "*b *n d"."""
+        if not rational:
+            return cls(homogeneous, None, knots, degree, **options)
+        w = homogeneous[..., -1]
+        return cls(homogeneous[..., :-1] / w[..., None], w, knots, degree, **options)
+
+    @property
+    def homogeneous(self) -> Float[Tensor, "..."]:
+        """(w P, w) "*b *n d+1"; P itself, "*b *n d", for a polynomial patch (`weights` is None)."""
+        if self.weights is None:
+            return self.control_points
+        points, w = self.control_points, self.weights[..., None]
+        batch = torch.broadcast_shapes(points.shape[:-1], w.shape[:-1])
+        return torch.cat([(points * w).expand(*batch, -1), w.expand(*batch, 1)], -1)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Control points per direction, those of one period where periodic."""
+        return tuple(self.control_points.shape[-self.directions - 1 : -1])
+
+    @property
+    def dim(self) -> int:
+        return self.control_points.shape[-1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.control_points.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.control_points.device
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        """The batch axes of control points, weights and knots, broadcast."""
+        shapes = [self.control_points.shape[: -self.directions - 1], *(t.shape[:-1] for t in self.knots)]
+        if self.weights is not None:
+            shapes.append(self.weights.shape[: -self.directions])
+        return tuple(torch.broadcast_shapes(*shapes))
+
+    @cached_property
+    def unwrapped_knots(self) -> tuple[Float[Tensor, "..."], ...]:
+        """Knot vectors "*b n+p+1" as the recursion needs them; periodic ones continued by p spans at both ends."""
+        return tuple(
+            _continued(t, p) if closed else t
+            for t, p, closed in zip(self.knots, self.degree, self.periodic, strict=True)
+        )
+
+    def unwrapped(self: AnyPatch) -> AnyPatch:
+        """The same patch without periodic directions: the first p control points repeated at the end."""
+        if not any(self.periodic):
+            return self
+        return self.replace(
+            control_points=self._wrap(self.control_points, 1),
+            weights=None if self.weights is None else self._wrap(self.weights, 0),
+            knots=self.unwrapped_knots,
+            periodic=False,
+        )
+
+    def _wrap(self, values: Tensor, trailing: int) -> Tensor:
+        for axis, (p, closed) in enumerate(zip(self.degree, self.periodic, strict=True)):
+            if closed and p:
+                where = axis - self.directions - trailing
+                values = torch.cat([values, values.narrow(where, 0, p)], where)
+        return values
+
+    def range(self) -> tuple[tuple[Float[Tensor, "..."], Float[Tensor, "..."]], ...]:
+        """Start and end of the parameters per direction, "*b" each: [t_p, t_n]."""
+        return tuple((t[..., p], t[..., -p - 1]) for t, p in zip(self.unwrapped_knots, self.degree, strict=True))
+
+    def replace(self: AnyPatch, **changes) -> AnyPatch:
+        """This patch with some of its arguments changed."""
+        return type(self)(**{f.name: getattr(self, f.name) for f in fields(Patch)} | changes)
+
+    def to(self: AnyPatch, *args, **kwargs) -> AnyPatch:
+        """This patch with its tensors moved or converted as by `Tensor.to`."""
+        weights = None if self.weights is None else self.weights.to(*args, **kwargs)
+        knots = tuple(t.to(*args, **kwargs) for t in self.knots)
+        return self.replace(control_points=self.control_points.to(*args, **kwargs), weights=weights, knots=knots)
+
+    def detach(self: AnyPatch) -> AnyPatch:
+        weights = None if self.weights is None else self.weights.detach()
+        knots = tuple(t.detach() for t in self.knots)
+        return self.replace(control_points=self.control_points.detach(), weights=weights, knots=knots)
+
+    def learn(self: AnyPatch, *names: str, floor: float = 1e-4) -> "LearnedPatch[AnyPatch]":
+        """A module that owns some of "control_points", "weights" and "knots" as parameters; see `LearnedPatch`.
+
+        Args:
+            floor: no knot span that is not empty becomes shorter than this times the mean one.
+        """
+        from nurbs.learned import LearnedPatch
+
+        return LearnedPatch(self, *names, floor=floor)
+
+    def __getitem__(self: AnyPatch, item) -> AnyPatch:
+        """Items of the batch."""
+        r, batch = self.directions, self.batch
+
+        def pick(tensor: Tensor, own: int) -> Tensor:
+            return tensor.expand(*batch, *tensor.shape[tensor.ndim - own :])[item]
+
+        if not batch:
+            raise IndexError(f"This `{type(self).__name__}` has no batch axes to index.")
+        return self.replace(
+            control_points=pick(self.control_points, r + 1),
+            weights=None if self.weights is None else pick(self.weights, r),
+            knots=tuple(pick(t, 1) for t in self.knots),
+        )
+
+    def __call__(self, *parameters: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Points on the tensor grid of the parameters ("*b q" per direction): "*b *q d".
+
+        Raises:
+            TypeError: parameters of another dtype.
+            ValueError: parameters outside the range, or not one tensor per direction.
+        """
+        return self.derivatives(*parameters, orders=[(0,) * self.directions])[0]
+
+    def at(self, points: Float[Tensor, "*#b q r"]) -> Float[Tensor, "*b q d"]:
+        """Points at scattered parameters; errors as for `__call__`."""
+        return self.derivatives_at(points, orders=[(0,) * self.directions])[0]
+
+    def derivative(self, *parameters: Float[Tensor, "..."], order: int | Sequence[int]) -> Float[Tensor, "..."]:
+        """The derivative of that order in each direction, on the tensor grid of the parameters: "*b *q d".
+
+        Across a knot of multiplicity k derivatives above p - k jump; the value is the one from the right.
+        """
+        return self.derivatives(*parameters, orders=[self._order(order)])[0]
+
+    def derivative_at(self, points: Float[Tensor, "*#b q r"], order: int | Sequence[int]) -> Float[Tensor, "*b q d"]:
+        """The derivative of that order in each direction at scattered parameters."""
+        return self.derivatives_at(points, orders=[self._order(order)])[0]
+
+    def derivatives(self, *parameters: Float[Tensor, "..."], orders: Sequence[Order]) -> list[Float[Tensor, "..."]]:
+        """Several derivatives on the tensor grid at the price of little more than one."""
+        if len(parameters) != self.directions:
+            raise ValueError(
+                f"A `{type(self).__name__}` takes {self.directions} tensor(s) of parameters; got {len(parameters)}."
+            )
+        return self._evaluate(evaluate_grid, [self._inside(u, axis) for axis, u in enumerate(parameters)], orders)
+
+    def derivatives_at(self, points: Float[Tensor, "*#b q r"], orders: Sequence[Order]) -> list[Float[Tensor, "..."]]:
+        """Several derivatives at scattered parameters."""
+        if points.ndim < 2 or points.shape[-1] != self.directions:
+            raise ValueError(
+                f"Scattered parameters of a `{type(self).__name__}` have shape (*batch, q, {self.directions}); "
+                f"got {tuple(points.shape)}."
+            )
+        if any(self.periodic):
+            points = torch.stack([self._inside(u, axis) for axis, u in enumerate(points.unbind(-1))], -1)
+        return self._evaluate(evaluate_scattered, points, orders)
+
+    def jacobian(self, *parameters: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """∂S_d/∂u_r on the tensor grid of the parameters, "*b *q d r"."""
+        return torch.stack(self.derivatives(*parameters, orders=self._units), -1)
+
+    def jacobian_at(self, points: Float[Tensor, "*#b q r"]) -> Float[Tensor, "*b q d r"]:
+        """∂S_d/∂u_r at scattered parameters."""
+        return torch.stack(self.derivatives_at(points, orders=self._units), -1)
+
+    @property
+    def _units(self) -> list[Order]:
+        return [tuple(int(r == axis) for r in range(self.directions)) for axis in range(self.directions)]
+
+    def quadrature(self, num_points: int) -> tuple[list[Float[Tensor, "*b q"]], list[Float[Tensor, "*b q"]]]:
+        """Gauss–Legendre points and weights, `num_points` on each knot span, per direction; differentiable in knots.
+
+        Spans of no length have weight zero, so that items of a batch may repeat different knots.
+        """
+        x, w = self._rule(num_points)
+        pairs = zip(self.unwrapped_knots, self.degree, strict=True)
+        corners = [t[..., p : t.shape[-1] - p] for t, p in pairs]
+        points = [torch.lerp(c[..., :-1, None], c[..., 1:, None], x).flatten(-2) for c in corners]
+        return points, [(c.diff()[..., None] * w).flatten(-2) for c in corners]
+
+    def _rule(self, num_points: int) -> tuple[Tensor, Tensor]:
+        rule = quadrature("interval", 2 * num_points - 1)
+        return rule.points[:, 0].to(self.device, self.dtype), rule.weights.to(self.device, self.dtype)
+
+    def measure(self, num_points: int | None = None) -> Float[Tensor, "*b"]:
+        """Length, area or volume: ∫ √det(JᵀJ) du by Gauss quadrature on each span, differentiably.
+
+        Args:
+            num_points: Gauss points per span and direction; 2 degree + 4 by default.
+        """
+        points, weights = self.quadrature(num_points or 2 * max(self.degree) + 4)
+        J = self.jacobian(*points)
+        if self.directions == self.dim:
+            density = torch.linalg.det(J).abs()
+        elif self.directions == 1:
+            density = torch.linalg.vector_norm(J[..., 0], dim=-1)
+        else:
+            density = torch.linalg.det(J.mT @ J).clamp_min(torch.finfo(J.dtype).tiny).sqrt()
+        for w in reversed(weights):
+            density = (density * w.reshape(*w.shape[:-1], *[1] * (density.ndim - w.ndim), -1)).sum(-1)
+        return density
+
+    def _evaluate(self, evaluate, parameters, orders: Sequence[Order]) -> list[Tensor]:
+        given = parameters if isinstance(parameters, list) else [parameters]
+        for u in given:
+            check_dtype("parameters", u, self.control_points)
+        patch = self._open
+        rational = patch.weights is not None
+        wanted = lower_orders(orders) if rational else list(orders)
+        values = evaluate(
+            patch.homogeneous, patch.knots, patch.degree, parameters, wanted, self.sigma, self.check_finite
+        )
+        if not rational:
+            return values
+        return divide(dict(zip(wanted, values, strict=True)), orders)
+
+    @cached_property
+    def _open(self: AnyPatch) -> AnyPatch:
+        return self.unwrapped()
+
+    def _inside(self, u: Tensor, axis: int) -> Tensor:
+        """Parameters of a periodic direction brought into its first period."""
+        if not self.periodic[axis]:
+            return u
+        start, end = (bound[..., None] for bound in self.range()[axis])
+        turns = ((u - start) / (end - start)).detach().floor()
+        return torch.minimum(torch.maximum(u - turns * (end - start), start), end)
+
+    def _order(self, order: int | Sequence[int]) -> Order:
+        order = (order,) if isinstance(order, int) else tuple(order)
+        if len(order) != self.directions or min(order) < 0:
+            raise ValueError(f"`order` must be {self.directions} integer(s) >= 0, one per direction; got {order}.")
+        return order
+
+
+def _per_direction(name: str, value, directions: int, kind: str, convert) -> tuple:
+    values = (value,) * directions if isinstance(value, int | bool) else tuple(value)
+    if len(values) != directions:
+        raise ValueError(f"`{name}` of a `{kind}` must be one value or one per direction ({directions}); got {values}.")
+    return tuple(convert(v) for v in values)
+
+
+def _continued(knots: Tensor, degree: int) -> Tensor:
+    """t_{-p}, …, t_{n+p} from one period t_0, …, t_n."""
+    if degree == 0:
+        return knots
+    period = knots[..., -1:] - knots[..., :1]
+    return torch.cat([knots[..., -degree - 1 : -1] - period, knots, knots[..., 1 : degree + 1] + period], -1)
