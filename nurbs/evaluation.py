@@ -1,8 +1,7 @@
 """Sums of B-spline functions on tensor grids and at scattered points, and quotients of such sums.
 
 A rational map is the quotient of two splines, S = A / W with A = Σ w_i P_i N_i and W = Σ w_i N_i (The NURBS Book,
-eqs. 4.15 and 4.5), so that everything here works on *homogeneous* control points (w P, w), "*b *n D" with D = d + 1,
-and divides at the end. On a tensor grid the p + 1 functions that live at each parameter stand in one matrix per
+eqs. 4.15 and 4.5): both are summed, and divided at the end. On a tensor grid the p + 1 functions that live at each parameter stand in one matrix per
 direction, and the sum is a product of matrices, one direction after the other. At scattered points the (p+1)^r control
 points around each parameter are gathered, and gathered again in the backward pass: kept are the spans and the
 functions only, p + 1 numbers per direction and point.
@@ -25,7 +24,8 @@ CHUNK = 2**21  # gathered numbers at a time
 
 
 def evaluate_grid(
-    homogeneous: Float[Tensor, "..."],
+    control_points: Float[Tensor, "..."],
+    weights: Float[Tensor, "..."] | None,
     knots: Sequence[Float[Tensor, "..."]],
     degree: Sequence[int],
     parameters: Sequence[Float[Tensor, "..."]],
@@ -33,69 +33,97 @@ def evaluate_grid(
     sigma: float | None = None,
     check: bool = True,
 ) -> list[Float[Tensor, "..."]]:
-    """Derivatives of Σ_i H_i N_i on the grid of the parameters ("*b q" per direction): "*b *q D" per multi-index.
+    """Derivatives of S on the tensor grid of the parameters ("*b q" per direction): "*b *q d" per multi-index.
 
-    The results are views: in memory the components stand before the last parameter, where matrix products leave them.
+    The functional form of a patch: control points "*b *n d", weights "*b *n" or None, knots "*b n+p+1" per direction,
+    not checked; `sigma` and `check` as `sigma` and `check_finite` of `Patch`.
     """
-    r = len(degree)
+    points, w = _homogeneous(control_points, weights)
+    wanted = list(orders) if w is None else lower_orders(orders)
     tables = [
-        basis_matrix(t, p, u, max(order[axis] for order in orders), sigma, check)
+        basis_matrix(t, p, u, max(order[axis] for order in wanted), sigma, check)
         for axis, (t, p, u) in enumerate(zip(knots, degree, parameters, strict=True))
     ]
-    partial: dict[Order, Tensor] = {(): homogeneous.movedim(-1, -2)}  # "*b i j D k"
+    numerator = _grid_sums(points, tables, wanted)
+    if w is None:
+        return [numerator[order] for order in orders]
+    # W once per coordinate: a few more columns in a matrix product, for divisions that run along memory
+    return divide(numerator, _grid_sums(w.expand(points.shape), tables, wanted), orders)
+
+
+def _grid_sums(coefficients: Tensor, tables: Sequence[Tensor], orders: Sequence[Order]) -> dict[Order, Tensor]:
+    """Derivatives of Σ_i c_i N_i: one matrix product per direction, last direction first, shared by multi-indices.
+
+    The layout is such that the largest product, the last, leaves the components varying fastest; the transposition
+    that this takes is that of the smallest intermediate.
+    """
+    r = len(tables)
+    partial: dict[Order, Tensor] = {(): coefficients}
 
     def contracted(order: Order) -> Tensor:
-        """The sum over the last len(order) directions, which the multi-indices share."""
         if order not in partial:
             axis, rest = r - len(order), contracted(order[1:])
             table = tables[axis][..., order[0], :, :]
-            if len(order) == 1:
+            if len(order) == 1 and r > 1:
+                rest = rest.movedim(-1, -2)  # "*b i j D k"
                 lead = rest.shape[-r - 1 : -1]
-                partial[order] = (rest.flatten(-r - 1, -2) @ table.mT).unflatten(-2, lead)
+                partial[order] = (rest.flatten(-r - 1, -2) @ table.mT).unflatten(-2, lead).movedim(-2, -1)
             else:
                 trail = rest.shape[-len(order) :]
                 table = table.reshape(*table.shape[:-2], *[1] * axis, *table.shape[-2:])
                 partial[order] = (table @ rest.flatten(-len(order))).unflatten(-1, trail)
         return partial[order]
 
-    return [contracted(order).movedim(-2, -1) for order in orders]
+    return {order: contracted(order) for order in orders}
 
 
 def evaluate_scattered(
-    homogeneous: Float[Tensor, "..."],
+    control_points: Float[Tensor, "..."],
+    weights: Float[Tensor, "..."] | None,
     knots: Sequence[Float[Tensor, "..."]],
     degree: Sequence[int],
     points: Float[Tensor, "*#b q r"],
     orders: Sequence[Order],
     sigma: float | None = None,
     check: bool = True,
-) -> list[Float[Tensor, "*b q D"]]:
-    """Derivatives of Σ_i H_i N_i at scattered parameters, "*b q D" for each multi-index of `orders`."""
+) -> list[Float[Tensor, "*b q d"]]:
+    """Derivatives of S at scattered parameters, "*b q d" per multi-index; otherwise as `evaluate_grid`."""
     r = len(degree)
-    shape = homogeneous.shape[-r - 1 : -1]
-    own = homogeneous.shape[: -r - 1]
+    control_points, w = _homogeneous(control_points, weights)
+    homogeneous = control_points if w is None else torch.cat([control_points, w], -1)
+    wanted = list(orders) if w is None else lower_orders(orders)
+    shape, own = homogeneous.shape[-r - 1 : -1], homogeneous.shape[: -r - 1]
     batch = torch.broadcast_shapes(own, points.shape[:-2], *(t.shape[:-1] for t in knots))
-    offsets = torch.arange(prod(own), device=points.device).reshape(own) * prod(shape)
-    rows = offsets[..., None, None]
+    rows = (torch.arange(prod(own), device=points.device) * prod(shape)).reshape(*own, 1, 1)
     lines = []
     for axis, (t, p, u) in enumerate(zip(knots, degree, points.unbind(-1), strict=True)):
-        order = max(order[axis] for order in orders)
+        order = max(order[axis] for order in wanted)
         if sigma is None:
             span = find_span(t, p, u, check)
-            line, first = basis_functions(t, p, u, order, span), (span - p)[..., None]
+            line, index = basis_functions(t, p, u, order, span), _local(span, p)
         else:
-            line, first = basis_matrix(t, p, u, order, sigma, check), 0
+            line = basis_matrix(t, p, u, order, sigma, check)
+            index = torch.arange(line.shape[-1], device=u.device).expand(*u.shape, -1)
         lines.append(line.expand(*batch, *line.shape[-3:]))
-        index = first + torch.arange(line.shape[-1], device=u.device)
         rows = (rows[..., :, None] + index[..., None, :] * prod(shape[axis + 1 :])).flatten(-2)
     rows = rows.expand(*batch, points.shape[-2], -1).reshape(-1, rows.shape[-1])
     table = homogeneous.reshape(-1, homogeneous.shape[-1])
-    results = []
-    for order in orders:
+    values = {}
+    for order in wanted:
         functions = [line[..., k, :, :].reshape(-1, line.shape[-1]) for line, k in zip(lines, order, strict=True)]
         value = _LocalSum.apply(table, rows, *functions)
-        results.append(value.reshape(*batch, points.shape[-2], -1))  # pyright: ignore[reportAttributeAccessIssue]
-    return results
+        values[order] = value.reshape(*batch, points.shape[-2], -1)  # pyright: ignore[reportAttributeAccessIssue]
+    if w is None:
+        return [values[order] for order in orders]
+    return divide({o: v[..., :-1] for o, v in values.items()}, {o: v[..., -1:] for o, v in values.items()}, orders)
+
+
+def _homogeneous(points: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """w P "*b *n d" and w "*b *n 1", with the same batch."""
+    if weights is None:
+        return points, None
+    product = points * weights[..., None]
+    return product, weights[..., None].expand(*product.shape[:-1], 1)
 
 
 def basis_matrix(
@@ -207,29 +235,27 @@ def _outer(functions: Sequence[Tensor]) -> Tensor:
 
 
 class _Quotient(torch.autograd.Function):
-    """A / W for homogeneous values (A, W) "… D", in the memory order of its input, with one pass of gradient."""
+    """A / W for tensors of the same shape, with a backward pass that reads and writes as little as it can."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(values: Tensor) -> Tensor:
-        return values[..., :-1] / values[..., -1:]
+    def forward(numerator: Tensor, denominator: Tensor) -> Tensor:
+        return numerator / denominator
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
-        ctx.save_for_backward(*inputs, output)
+        ctx.save_for_backward(inputs[1], output)
 
     @staticmethod
     def backward(ctx, *grads: Tensor):
-        values, result = ctx.saved_tensors
-        ratio = grads[0] / values[..., -1:]
-        # cat keeps the order of its inputs only along its own axis, so that axis comes last in memory but one
-        parts = [part.movedim(-1, -2) for part in (ratio, -(ratio * result).sum(-1, keepdim=True))]
-        return torch.cat(parts, -2).movedim(-2, -1)
+        denominator, result = ctx.saved_tensors
+        ratio = grads[0] / denominator
+        return ratio, -(ratio * result)
 
 
-def divide(values: dict[Order, Tensor], orders: Sequence[Order]) -> list[Tensor]:
-    """Derivatives of A / W from those of (A, W) at all multi-indices up to `orders` (The NURBS Book, eq. 4.20).
+def divide(numerator: dict[Order, Tensor], denominator: dict[Order, Tensor], orders: Sequence[Order]) -> list[Tensor]:
+    """Derivatives of A / W from those of A and W at all multi-indices up to `orders` (The NURBS Book, eq. 4.20).
 
     (A/W)_α = (A_α - Σ_{0<β≤α} C(α, β) W_β (A/W)_{α-β}) / W
     """
@@ -238,16 +264,14 @@ def divide(values: dict[Order, Tensor], orders: Sequence[Order]) -> list[Tensor]
 
     def derivative(alpha: Order) -> Tensor:
         if alpha not in known:
-            if alpha == zero:
-                known[alpha] = _Quotient.apply(values[zero])  # pyright: ignore[reportArgumentType]
-            else:
-                numerator = values[alpha][..., :-1]
-                for beta in lower_orders([alpha]):
-                    if beta != zero:
-                        rest = tuple(a - b for a, b in zip(alpha, beta, strict=True))
-                        factor = prod(comb(a, b) for a, b in zip(alpha, beta, strict=True))
-                        numerator = numerator - factor * values[beta][..., -1:] * derivative(rest)
-                known[alpha] = numerator / values[zero][..., -1:]
+            above = numerator[alpha]
+            for beta in lower_orders([alpha]):
+                if beta != zero:
+                    rest = tuple(a - b for a, b in zip(alpha, beta, strict=True))
+                    factor = prod(comb(a, b) for a, b in zip(alpha, beta, strict=True))
+                    above = above - factor * denominator[beta] * derivative(rest)
+            below = denominator[zero].expand(above.shape)
+            known[alpha] = _Quotient.apply(above, below)  # pyright: ignore[reportArgumentType]
         return known[alpha]
 
     return [derivative(tuple(order)) for order in orders]

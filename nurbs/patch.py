@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fem.bspline import check_dtype, check_knots, uniform_knots
 from fem.quadrature import quadrature
-from nurbs.evaluation import Order, divide, evaluate_grid, evaluate_scattered, lower_orders
+from nurbs.evaluation import Order, evaluate_grid, evaluate_scattered
 
 if TYPE_CHECKING:
     from nurbs.learned import LearnedPatch
@@ -373,14 +373,16 @@ class Patch:
         for u in given:
             check_dtype("parameters", u, self.control_points)
         patch = self._open
-        rational = patch.weights is not None
-        wanted = lower_orders(orders) if rational else list(orders)
-        values = evaluate(
-            patch.homogeneous, patch.knots, patch.degree, parameters, wanted, self.sigma, self.check_finite
+        return evaluate(
+            patch.control_points,
+            patch.weights,
+            patch.knots,
+            patch.degree,
+            parameters,
+            [tuple(order) for order in orders],
+            self.sigma,
+            self.check_finite,
         )
-        if not rational:
-            return values
-        return divide(dict(zip(wanted, values, strict=True)), orders)
 
     @cached_property
     def _open(self: AnyPatch) -> AnyPatch:
