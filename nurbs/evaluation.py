@@ -1,10 +1,10 @@
 """Sums of B-spline functions on tensor grids and at scattered points, and quotients of such sums.
 
 A rational map is the quotient of two splines, S = A / W with A = Σ w_i P_i N_i and W = Σ w_i N_i (The NURBS Book,
-eqs. 4.15 and 4.5): both are summed, and divided at the end. On a tensor grid the p + 1 functions that live at each parameter stand in one matrix per
-direction, and the sum is a product of matrices, one direction after the other. At scattered points the (p+1)^r control
-points around each parameter are gathered, and gathered again in the backward pass: kept are the spans and the
-functions only, p + 1 numbers per direction and point.
+eqs. 4.15 and 4.5): both are summed, and divided at the end. On a tensor grid the p + 1 functions that live at each
+parameter stand in one matrix per direction, and the sum is a product of matrices, one direction after the other. At
+scattered points the (p+1)^r control points around each parameter are gathered, and gathered again in the backward pass:
+kept are the spans and the functions only, p + 1 numbers per direction and point.
 
 Source: L. Piegl, W. Tiller, *The NURBS Book*, 2nd ed., Springer 1997.
 """

@@ -1,0 +1,151 @@
+"""Patches against SciPy on homogeneous coordinates, their derivatives by gradcheck, knots by the closed formula."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.interpolate import NdBSpline
+from torch.autograd import gradcheck, gradgradcheck
+
+from nurbs import Curve, Surface, Volume
+from nurbs.evaluation import basis_matrix
+
+KINDS = (Curve, Surface, Volume)
+
+
+def draw(kind, degree, batch=(), rational=True, repeat=False, seed=0):
+    """A random patch with knots of its own per item; with `repeat` one inner knot of multiplicity `degree`."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*shape):
+        return torch.rand(*shape, dtype=torch.float64, generator=generator)
+
+    r = kind.directions
+    shape = [degree + 3 + axis for axis in range(r)]
+    knots = []
+    for n in shape:
+        inner = random(*batch, n - degree - 1).sort(-1).values
+        if repeat:
+            inner[..., :degree] = inner[..., :1]
+        ends = torch.ones(*batch, degree + 1, dtype=torch.float64)
+        knots.append(torch.cat([0 * ends, inner.sort(-1).values, ends], -1))
+    weights = random(*batch, *shape) + 0.5 if rational else None
+    return kind(random(*batch, *shape, 3), weights, knots, degree)
+
+
+def parameters(r, num=4):
+    return [torch.linspace(0, 1, num + axis, dtype=torch.float64) for axis in range(r)]
+
+
+@pytest.mark.parametrize("repeat", [False, True])
+@pytest.mark.parametrize("degree", range(1, 6))
+@pytest.mark.parametrize("kind", KINDS)
+def test_values_agree_with_scipy_on_homogeneous_coordinates(kind, degree, repeat):
+    patch = draw(kind, degree, batch=(2,), repeat=repeat)
+    grid = parameters(kind.directions)
+    values = patch(*grid)
+    points = torch.stack(torch.meshgrid(*grid, indexing="ij"), -1)
+    for item in range(2):
+        one = patch[item]
+        reference = NdBSpline(tuple(t.numpy() for t in one.knots), one.homogeneous.numpy(), degree)(points.numpy())
+        assert np.abs(reference[..., :-1] / reference[..., -1:] - values[item].numpy()).max() < 1e-13
+    scattered = patch.at(points.reshape(-1, kind.directions))
+    assert torch.allclose(scattered.reshape(values.shape), values, rtol=0, atol=1e-13)
+    corner = (slice(None), *(0,) * kind.directions)
+    assert torch.allclose(values[corner], patch.control_points[corner], rtol=1e-15, atol=0)  # (w P) / w rounds twice
+    assert torch.equal(patch.replace(weights=None)(*grid)[corner], patch.control_points[corner])
+
+
+@pytest.mark.parametrize("scattered", [False, True])
+@pytest.mark.parametrize("degree", [1, 2, 3, 5])
+@pytest.mark.parametrize("kind", KINDS[:2])
+def test_gradients_in_everything(kind, degree, scattered):
+    patch = draw(kind, degree, batch=(2,))
+    grid = [u[1:-1] + 0.01 for u in parameters(kind.directions)]
+    points = torch.stack(torch.meshgrid(*grid, indexing="ij"), -1).reshape(-1, kind.directions)
+    given = (points,) if scattered else grid
+    inputs = [x.requires_grad_() for x in (patch.control_points, patch.weights, *patch.knots, *given)]
+
+    def evaluate(points, weights, *rest):
+        knots, at = rest[: kind.directions], rest[kind.directions :]
+        new = kind(points, weights, knots, degree, check_finite=False)
+        return new.at(*at) if scattered else new(*at)
+
+    assert gradcheck(evaluate, inputs, fast_mode=True)
+    assert gradgradcheck(evaluate, inputs, fast_mode=True)
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 4, 5])
+def test_knot_gradients_equal_the_closed_formula(degree):
+    curve = draw(Curve, degree, rational=False)
+    knots, points = curve.knots[0].requires_grad_(), curve.control_points
+    u = torch.tensor([0.37], dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(lambda t: Curve(points, None, t, degree)(u)[0], knots)
+    t = knots.detach()
+    for j in range(degree + 1, len(t) - degree - 1):
+        finer = torch.cat([t[: j + 1], t[j : j + 1], t[j + 1 :]])
+        table = basis_matrix(finer, degree, u)[0, 0]
+        i = torch.arange(j - degree, j + 1)
+        expected = (table[i] / (t[i + degree] - t[i])) @ (points[i - 1] - points[i])
+        assert torch.allclose(jacobian[:, j], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_gaussian_knot_gradients_converge_to_the_exact_ones():
+    exact = draw(Surface, 2, rational=False)
+    grid = [torch.linspace(0, 1, 400, dtype=torch.float64)] * 2
+
+    def gradient(patch):
+        knots = [t.clone().requires_grad_() for t in patch.knots]
+        loss = patch.replace(knots=knots)(*grid).square().mean()
+        return torch.cat(torch.autograd.grad(loss, knots))
+
+    true = gradient(exact)
+    errors = [
+        (gradient(exact.replace(knot_gradient="gaussian", sigma=sigma)) - true).norm() for sigma in (0.1, 0.03, 0.01)
+    ]
+    assert errors[1] < errors[0] / 2
+    assert errors[2] < errors[1] / 2
+
+
+def test_double_and_triple_knots_give_finite_gradients():
+    for patch in (draw(Curve, 3, repeat=True), draw(Surface, 2, repeat=True)):
+        knots = [t.requires_grad_() for t in patch.knots]
+        values = patch(*parameters(patch.directions, 9))
+        gradients = torch.autograd.grad(values.square().sum(), knots)
+        assert all(g.isfinite().all() for g in gradients)
+
+
+def test_periodic_curves_have_no_ends():
+    curve = Curve(torch.rand(6, 2, dtype=torch.float64), degree=3, periodic=True)
+    u = torch.tensor([0.0, 0.3], dtype=torch.float64)
+    assert torch.allclose(curve(u), curve(u + 1))
+    assert torch.allclose(curve.derivative(u, order=2), curve.derivative(u - 1, order=2))
+
+
+def test_a_learned_patch_is_the_patch_it_was_made_from():
+    patch = draw(Surface, 3, batch=(2,))
+    module = patch.learn("control_points", "weights", "knots")
+    grid = parameters(2)
+    assert torch.allclose(module(*grid), patch(*grid), atol=1e-9)
+    module(*grid).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
+
+
+def test_errors_name_what_was_given():
+    points = torch.rand(5, 2, dtype=torch.float64)
+    with pytest.raises(ValueError, match="not decrease"):
+        Curve(points, None, torch.tensor([0, 0, 0, 0.6, 0.5, 1, 1, 1], dtype=torch.float64), 2)
+    with pytest.raises(ValueError, match="at least degree"):
+        Curve(points, degree=5)
+    with pytest.raises(ValueError, match="positive and finite"):
+        Curve(points, torch.tensor([1, 1, 0, 1, 1], dtype=torch.float64), degree=2)
+    with pytest.raises(ValueError, match="must be finite"):
+        Curve(points * torch.nan, degree=2)
+    with pytest.raises(ValueError, match="must lie in the range"):
+        Curve(points, degree=2)(torch.tensor([1.5], dtype=torch.float64))
+    with pytest.raises(ValueError, match="must broadcast"):
+        Curve(points.expand(2, 5, 2), torch.ones(3, 5, dtype=torch.float64), degree=2)
+
+
+def test_lengths_of_straight_lines():
+    curve = Curve(torch.tensor([[0.0, 0], [3, 4]], dtype=torch.float64), degree=1)
+    assert torch.allclose(curve.length(), torch.tensor(5.0, dtype=torch.float64))
