@@ -94,24 +94,24 @@ def evaluate_scattered(
     wanted = list(orders) if w is None else lower_orders(orders)
     shape, own = homogeneous.shape[-r - 1 : -1], homogeneous.shape[: -r - 1]
     batch = torch.broadcast_shapes(own, points.shape[:-2], *(t.shape[:-1] for t in knots))
-    rows = (torch.arange(prod(own), device=points.device) * prod(shape)).reshape(*own, 1, 1)
+    first = (torch.arange(prod(own), device=points.device) * prod(shape)).reshape(*own, 1)
+    around = torch.zeros(1, dtype=torch.int64, device=points.device)
     lines = []
     for axis, (t, p, u) in enumerate(zip(knots, degree, points.unbind(-1), strict=True)):
-        order = max(order[axis] for order in wanted)
+        order, stride = max(order[axis] for order in wanted), prod(shape[axis + 1 :])
         if sigma is None:
             span = find_span(t, p, u, check)
-            line, index = basis_functions(t, p, u, order, span), _local(span, p)
+            line, first = basis_functions(t, p, u, order, span), first + (span - p) * stride
         else:
             line = basis_matrix(t, p, u, order, sigma, check)
-            index = torch.arange(line.shape[-1], device=u.device).expand(*u.shape, -1)
         lines.append(line.expand(*batch, *line.shape[-3:]))
-        rows = (rows[..., :, None] + index[..., None, :] * prod(shape[axis + 1 :])).flatten(-2)
-    rows = rows.expand(*batch, points.shape[-2], -1).reshape(-1, rows.shape[-1])
+        around = (around[:, None] + stride * torch.arange(line.shape[-1], device=u.device)).flatten()
+    first = first.expand(*batch, points.shape[-2]).flatten()
     table = homogeneous.reshape(-1, homogeneous.shape[-1])
     values = {}
     for order in wanted:
         functions = [line[..., k, :, :].reshape(-1, line.shape[-1]) for line, k in zip(lines, order, strict=True)]
-        value = _LocalSum.apply(table, rows, *functions)
+        value = _LocalSum.apply(table, first, around, *functions)
         values[order] = value.reshape(*batch, points.shape[-2], -1)  # pyright: ignore[reportAttributeAccessIssue]
     if w is None:
         return [values[order] for order in orders]
@@ -160,8 +160,8 @@ def _smoothed_jumps(
     moving = (knots - t)[..., None, inner]
     at = t[..., inner].contiguous()
     left, right = torch.searchsorted(t, at) - 1, torch.searchsorted(t, at, right=True) - 1
-    first, last = t[..., inner].diff(dim=-1, prepend=t[..., degree : degree + 1]) > 0, None
-    last = at.diff(dim=-1, append=t[..., -degree - 1 :][..., :1]) > 0  # of equal knots the outer ones carry the jump
+    ends = t[..., degree : degree + 1], t[..., -degree - 1 :][..., :1]
+    first, last = at.diff(prepend=ends[0]) > 0, at.diff(append=ends[1]) > 0  # of equal knots the outer ones jump
     gauss = torch.exp(-((v[..., :, None] - at[..., None, :]) ** 2) / (2 * sigma**2)) / (sigma * sqrt(2 * pi))
     terms, where = [], []
     for span, counts, sign in ((left, first, 1), (right, last, -1)):
@@ -180,17 +180,16 @@ def _local(span: Tensor, degree: int) -> Tensor:
 
 
 class _LocalSum(torch.autograd.Function):
-    """Σ_{a,c,…} f_a g_c … H[rows_{ac…}] at each point, "q D", with tables "N D", rows "q ac…" and functions "q a"."""
+    """Σ_{a,c,…} f_a g_c … H[first + around_{ac…}] at each point, "q D": table "N D", first "q", around "ac…" and
+    functions "q a". The rows of the table are gathered in portions, in both passes, and not kept."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(table: Tensor, rows: Tensor, *functions: Tensor) -> Tensor:
-        parts = [
-            _contract(table[chunk[0]].unflatten(1, [f.shape[1] for f in functions]), chunk[1:])
-            for chunk in _chunks(table.shape[-1], rows, *functions)
-        ]
-        return torch.cat(parts)
+    def forward(table: Tensor, first: Tensor, around: Tensor, *functions: Tensor) -> Tensor:
+        sizes = [f.shape[1] for f in functions]
+        portions = _portions(len(around) * table.shape[-1], first, *functions)
+        return torch.cat([_contract(table[at[:, None] + around].unflatten(1, sizes), fs) for at, *fs in portions])
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
@@ -198,26 +197,26 @@ class _LocalSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *grads: Tensor):
-        table, rows, *functions = ctx.saved_tensors
+        table, first, around, *functions = ctx.saved_tensors
         sizes = [f.shape[1] for f in functions]
         into_table = torch.zeros_like(table) if ctx.needs_input_grad[0] else None
         into_functions: list[list[Tensor]] = [[] for _ in functions]
-        for index, grad, *local in _chunks(table.shape[-1], rows, grads[0], *functions):
+        for at, grad, *local in _portions(len(around) * table.shape[-1], first, grads[0], *functions):
+            rows = at[:, None] + around
             if into_table is not None:
-                coefficients = _outer(local).flatten(1)
-                contributions = (coefficients[..., None] * grad[:, None]).flatten(0, 1)
-                into_table = into_table.index_add(0, index.flatten(), contributions)
-            if any(ctx.needs_input_grad[2:]):
-                pairing = (table[index] @ grad[..., None]).unflatten(1, sizes)  # "q a c … 1"
+                contributions = (_outer(local).flatten(1)[..., None] * grad[:, None]).flatten(0, 1)
+                into_table = into_table.index_add(0, rows.flatten(), contributions)
+            if any(ctx.needs_input_grad[3:]):
+                pairing = (table[rows] @ grad[..., None]).unflatten(1, sizes)  # "q a c … 1"
                 for axis, parts in enumerate(into_functions):
                     moved = pairing.movedim(axis + 1, -1)
                     parts.append(_contract(moved, [f for other, f in enumerate(local) if other != axis])[:, 0])
-        return into_table, None, *(torch.cat(parts) if parts else None for parts in into_functions)
+        return into_table, None, None, *(torch.cat(parts) if parts else None for parts in into_functions)
 
 
-def _chunks(components: int, rows: Tensor, *others: Tensor):
-    size = max(1, CHUNK // (rows.shape[1] * components))
-    return zip(rows.split(size), *(other.split(size) for other in others), strict=True)
+def _portions(width: int, *tensors: Tensor):
+    """The tensors, cut along their points so that `width` numbers at each stay within `CHUNK`."""
+    return zip(*(tensor.split(max(1, CHUNK // width)) for tensor in tensors), strict=True)
 
 
 def _contract(values: Tensor, functions: Sequence[Tensor]) -> Tensor:

@@ -106,6 +106,26 @@ def test_gaussian_knot_gradients_converge_to_the_exact_ones():
     assert errors[2] < errors[1] / 2
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_scattered_evaluation_keeps_spans_and_functions_but_no_gathered_points(kind):
+    r, q = kind.directions, 1001
+    points = torch.rand(*[10] * r, 3, dtype=torch.float64, requires_grad=True)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: (kept.append(x.shape), x)[1], lambda x: x):
+        kind(points, degree=3).at(torch.rand(q, r, dtype=torch.float64))
+    assert sum(shape.numel() for shape in kept if q in shape) <= q * (1 + 4 * r)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_portions_of_points_add_up(kind, monkeypatch):
+    patch, points = draw(kind, 2), torch.rand(50, kind.directions, dtype=torch.float64)
+    inputs = [patch.control_points.requires_grad_(), *(t.requires_grad_() for t in patch.knots)]
+    whole = torch.autograd.grad(patch.at(points).square().sum(), inputs)
+    monkeypatch.setattr("nurbs.evaluation.CHUNK", 7 * 4 * 3**kind.directions)
+    parts = torch.autograd.grad(patch.at(points).square().sum(), inputs)
+    assert all(torch.allclose(a, b, rtol=1e-12, atol=1e-12) for a, b in zip(whole, parts, strict=True))
+
+
 def test_double_and_triple_knots_give_finite_gradients():
     for patch in (draw(Curve, 3, repeat=True), draw(Surface, 2, repeat=True)):
         knots = [t.requires_grad_() for t in patch.knots]
