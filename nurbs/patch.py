@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -236,7 +236,7 @@ class Patch:
                 values = torch.cat([values, values.narrow(where, 0, p)], where)
         return values
 
-    def range(self) -> tuple[tuple[Float[Tensor, "..."], Float[Tensor, "..."]], ...]:
+    def domain(self) -> tuple[tuple[Float[Tensor, "..."], Float[Tensor, "..."]], ...]:
         """Start and end of the parameters per direction, "*b" each: [t_p, t_n]."""
         return tuple((t[..., p], t[..., -p - 1]) for t, p in zip(self.unwrapped_knots, self.degree, strict=True))
 
@@ -392,9 +392,9 @@ class Patch:
         """Parameters of a periodic direction brought into its first period."""
         if not self.periodic[axis]:
             return u
-        start, end = (bound[..., None] for bound in self.range()[axis])
-        turns = ((u - start) / (end - start)).detach().floor()
-        return torch.minimum(torch.maximum(u - turns * (end - start), start), end)
+        start, end = (bound[..., None] for bound in self.domain()[axis])
+        u = u - ((u - start) / (end - start)).detach().floor() * (end - start)
+        return u + (u.clamp(start, end) - u).detach()  # round-off may have left the period; the derivative stays 1
 
     def _order(self, order: int | Sequence[int]) -> Order:
         order = (order,) if isinstance(order, int) else tuple(order)
@@ -403,11 +403,13 @@ class Patch:
         return order
 
 
-def _per_direction(name: str, value, directions: int, kind: str, convert) -> tuple:
-    values = (value,) * directions if isinstance(value, int | bool) else tuple(value)
-    if len(values) != directions:
-        raise ValueError(f"`{name}` of a `{kind}` must be one value or one per direction ({directions}); got {values}.")
-    return tuple(convert(v) for v in values)
+def _per_direction(name: str, value: Any, directions: int, kind: str, wanted: type) -> tuple:
+    values = tuple(value) if isinstance(value, Sequence) else (value,) * directions
+    if len(values) != directions or not all(isinstance(v, wanted) for v in values):
+        raise ValueError(
+            f"`{name}` of a `{kind}` must be one {wanted.__name__} or one per direction ({directions}); got {value!r}."
+        )
+    return values
 
 
 def _continued(knots: Tensor, degree: int) -> Tensor:

@@ -32,7 +32,7 @@ class Surface(Patch):
         """
         self._check_space("normal")
         su, sv, *second = self.derivatives(u, v, orders=SECOND)
-        start_u, end_u, start_v, end_v = (b[..., None] for bounds in self.range() for b in bounds)
+        start_u, end_u, start_v, end_v = (b[..., None] for bounds in self.domain() for b in bounds)
         inwards = (((start_u + end_u) / 2 - u)[..., :, None, None], ((start_v + end_v) / 2 - v)[..., None, :, None])
         return _normal(su, sv, second, inwards)
 
@@ -40,7 +40,7 @@ class Surface(Patch):
         """The unit normal at scattered parameters; see `normal`."""
         self._check_space("normal_at")
         su, sv, *second = self.derivatives_at(points, orders=SECOND)
-        (start_u, end_u), (start_v, end_v) = ((start[..., None], end[..., None]) for start, end in self.range())
+        (start_u, end_u), (start_v, end_v) = ((start[..., None], end[..., None]) for start, end in self.domain())
         inwards = (
             ((start_u + end_u) / 2 - points[..., 0])[..., None],
             ((start_v + end_v) / 2 - points[..., 1])[..., None],

@@ -139,6 +139,9 @@ def test_periodic_curves_have_no_ends():
     u = torch.tensor([0.0, 0.3], dtype=torch.float64)
     assert torch.allclose(curve(u), curve(u + 1))
     assert torch.allclose(curve.derivative(u, order=2), curve.derivative(u - 1, order=2))
+    seam = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    slope = torch.autograd.grad(curve(seam)[:, 0].sum(), seam)[0]
+    assert torch.allclose(slope, curve.derivative(seam.detach(), order=1)[:, 0])
 
 
 def test_a_learned_patch_is_the_patch_it_was_made_from():
@@ -162,6 +165,10 @@ def test_errors_name_what_was_given():
         Curve(points * torch.nan, degree=2)
     with pytest.raises(ValueError, match="must lie in the range"):
         Curve(points, degree=2)(torch.tensor([1.5], dtype=torch.float64))
+    with pytest.raises(ValueError, match="must be one int or one per direction"):
+        Curve(points, degree=(2, 2))
+    with pytest.raises(ValueError, match="must be one bool or one per direction"):
+        Surface(points[None].expand(5, 5, 2), degree=2, periodic=(True,))
     with pytest.raises(ValueError, match="must broadcast"):
         Curve(points.expand(2, 5, 2), torch.ones(3, 5, dtype=torch.float64), degree=2)
 
