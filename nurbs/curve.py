@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fem.bspline import find_span
+from nurbs.measure import gauss_rule, measure
 from nurbs.patch import Patch
 
 
@@ -51,7 +52,7 @@ class Curve(Patch):
 
     def length(self, num_points: int | None = None) -> Float[Tensor, "*b"]:
         """∫ |C'| du; see `measure`."""
-        return self.measure(num_points)
+        return measure(self, num_points)
 
     def arc_length(self, u: Float[Tensor, "*#b u"], num_points: int | None = None) -> Float[Tensor, "*b u"]:
         """The length from the start to each u, ∫ |C'| up to u by Gauss quadrature on the spans and the part of one.
@@ -59,15 +60,14 @@ class Curve(Patch):
         Raises:
             ValueError: parameters outside the range of the knots; of a periodic curve, outside its first period.
         """
-        count = num_points or 2 * max(self.degree) + 4
         p, knots = self.degree[0], self.unwrapped_knots[0]
         if self.check_finite:
             find_span(knots, p, u)
         corners, end = knots[..., None, p : knots.shape[-1] - p], u[..., None]
         ends = torch.where(corners < end, corners, end)[..., 1:]  # spans beyond u have no length
         ends = torch.cat([corners[..., :1].expand(*ends.shape[:-1], 1), ends], -1)  # "*b u s+1"
-        rule = self._rule(count)
-        points = torch.lerp(ends[..., :-1, None], ends[..., 1:, None], rule[0]).flatten(-3)
+        x, w = gauss_rule(self, num_points)
+        points = torch.lerp(ends[..., :-1, None], ends[..., 1:, None], x).flatten(-3)
         speed = torch.linalg.vector_norm(self.derivative(points, order=1), dim=-1)
-        parts = speed.unflatten(-1, (*ends.shape[-2:-1], ends.shape[-1] - 1, count)) @ rule[1]
+        parts = speed.unflatten(-1, (*ends.shape[-2:-1], ends.shape[-1] - 1, len(x))) @ w
         return (parts * ends.diff()).sum(-1)

@@ -38,7 +38,7 @@ def evaluate_grid(
     The functional form of a patch: control points "*b *n d", weights "*b *n" or None, knots "*b n+p+1" per direction,
     not checked; `sigma` and `check` as `sigma` and `check_finite` of `Patch`.
     """
-    points, w = _homogeneous(control_points, weights)
+    points, w = homogeneous(control_points, weights)
     wanted = list(orders) if w is None else lower_orders(orders)
     tables = [
         basis_matrix(t, p, u, max(order[axis] for order in wanted), sigma, check)
@@ -89,10 +89,10 @@ def evaluate_scattered(
 ) -> list[Float[Tensor, "*b q d"]]:
     """Derivatives of S at scattered parameters, "*b q d" per multi-index; otherwise as `evaluate_grid`."""
     r = len(degree)
-    control_points, w = _homogeneous(control_points, weights)
-    homogeneous = control_points if w is None else torch.cat([control_points, w], -1)
+    control_points, w = homogeneous(control_points, weights)
+    coefficients = control_points if w is None else torch.cat([control_points, w], -1)
     wanted = list(orders) if w is None else lower_orders(orders)
-    shape, own = homogeneous.shape[-r - 1 : -1], homogeneous.shape[: -r - 1]
+    shape, own = coefficients.shape[-r - 1 : -1], coefficients.shape[: -r - 1]
     batch = torch.broadcast_shapes(own, points.shape[:-2], *(t.shape[:-1] for t in knots))
     first = (torch.arange(prod(own), device=points.device) * prod(shape)).reshape(*own, 1)
     around = torch.zeros(1, dtype=torch.int64, device=points.device)
@@ -107,7 +107,7 @@ def evaluate_scattered(
         lines.append(line.expand(*batch, *line.shape[-3:]))
         around = (around[:, None] + stride * torch.arange(line.shape[-1], device=u.device)).flatten()
     first = first.expand(*batch, points.shape[-2]).flatten()
-    table = homogeneous.reshape(-1, homogeneous.shape[-1])
+    table = coefficients.reshape(-1, coefficients.shape[-1])
     values = {}
     for order in wanted:
         functions = [line[..., k, :, :].reshape(-1, line.shape[-1]) for line, k in zip(lines, order, strict=True)]
@@ -118,8 +118,8 @@ def evaluate_scattered(
     return divide({o: v[..., :-1] for o, v in values.items()}, {o: v[..., -1:] for o, v in values.items()}, orders)
 
 
-def _homogeneous(points: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """w P "*b *n d" and w "*b *n 1", with the same batch."""
+def homogeneous(points: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """w P "*b *n d" and w "*b *n 1", with the same batch; P and None where there are no weights."""
     if weights is None:
         return points, None
     product = points * weights[..., None]

@@ -56,13 +56,15 @@ class LearnedPatch(nn.Module, Generic[AnyPatch]):
         unknown = [name for name in names if name not in LEARNABLE]
         if unknown or not names:
             raise ValueError(f"`learn(*names)` takes some of {LEARNABLE}; got {names}.")
+        if not 0 <= floor < 1:
+            raise ValueError(f"`learn(floor=...)` must lie in [0, 1); got {floor}.")
         self._fixed = patch.detach()
         self.names = names
         if "control_points" in names:
             self.control_points = nn.Parameter(patch.control_points.detach().clone())
         if "weights" in names:
-            weights = patch.control_points[..., 0].detach() * 0 + 1 if patch.weights is None else patch.weights.detach()
-            self.log_weights = nn.Parameter(weights.log())
+            weights = torch.ones_like(patch.control_points[..., 0]) if patch.weights is None else patch.weights
+            self.log_weights = nn.Parameter(weights.detach().log())
         if "knots" in names:
             self.knots = nn.ModuleDict({NAMES[axis]: OrderedKnots(t, floor) for axis, t in enumerate(patch.knots)})
 

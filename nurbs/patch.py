@@ -10,8 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fem.bspline import check_dtype, check_knots, uniform_knots
-from fem.quadrature import quadrature
-from nurbs.evaluation import Order, evaluate_grid, evaluate_scattered
+from nurbs.evaluation import Order, evaluate_grid, evaluate_scattered, homogeneous
 
 if TYPE_CHECKING:
     from nurbs.learned import LearnedPatch
@@ -179,11 +178,8 @@ class Patch:
     @property
     def homogeneous(self) -> Float[Tensor, "..."]:
         """(w P, w) "*b *n d+1"; P itself, "*b *n d", for a polynomial patch (`weights` is None)."""
-        if self.weights is None:
-            return self.control_points
-        points, w = self.control_points, self.weights[..., None]
-        batch = torch.broadcast_shapes(points.shape[:-1], w.shape[:-1])
-        return torch.cat([(points * w).expand(*batch, -1), w.expand(*batch, 1)], -1)
+        points, w = homogeneous(self.control_points, self.weights)
+        return points if w is None else torch.cat([points, w], -1)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -334,39 +330,6 @@ class Patch:
     @property
     def _units(self) -> list[Order]:
         return [tuple(int(r == axis) for r in range(self.directions)) for axis in range(self.directions)]
-
-    def quadrature(self, num_points: int) -> tuple[list[Float[Tensor, "*b q"]], list[Float[Tensor, "*b q"]]]:
-        """Gauss–Legendre points and weights, `num_points` on each knot span, per direction; differentiable in knots.
-
-        Spans of no length have weight zero, so that items of a batch may repeat different knots.
-        """
-        x, w = self._rule(num_points)
-        pairs = zip(self.unwrapped_knots, self.degree, strict=True)
-        corners = [t[..., p : t.shape[-1] - p] for t, p in pairs]
-        points = [torch.lerp(c[..., :-1, None], c[..., 1:, None], x).flatten(-2) for c in corners]
-        return points, [(c.diff()[..., None] * w).flatten(-2) for c in corners]
-
-    def _rule(self, num_points: int) -> tuple[Tensor, Tensor]:
-        rule = quadrature("interval", 2 * num_points - 1)
-        return rule.points[:, 0].to(self.device, self.dtype), rule.weights.to(self.device, self.dtype)
-
-    def measure(self, num_points: int | None = None) -> Float[Tensor, "*b"]:
-        """Length, area or volume: ∫ √det(JᵀJ) du by Gauss quadrature on each span, differentiably.
-
-        Args:
-            num_points: Gauss points per span and direction; 2 degree + 4 by default.
-        """
-        points, weights = self.quadrature(num_points or 2 * max(self.degree) + 4)
-        J = self.jacobian(*points)
-        if self.directions == self.dim:
-            density = torch.linalg.det(J).abs()
-        elif self.directions == 1:
-            density = torch.linalg.vector_norm(J[..., 0], dim=-1)
-        else:
-            density = torch.linalg.det(J.mT @ J).clamp_min(torch.finfo(J.dtype).tiny).sqrt()
-        for w in reversed(weights):
-            density = (density * w.reshape(*w.shape[:-1], *[1] * (density.ndim - w.ndim), -1)).sum(-1)
-        return density
 
     def _evaluate(self, evaluate, parameters, orders: Sequence[Order]) -> list[Tensor]:
         given = parameters if isinstance(parameters, list) else [parameters]

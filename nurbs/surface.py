@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nurbs.evaluation import Order
+from nurbs.measure import measure
 from nurbs.patch import Patch
 
 FIRST: list[Order] = [(1, 0), (0, 1)]
@@ -68,7 +69,7 @@ class Surface(Patch):
 
     def area(self, num_points: int | None = None) -> Float[Tensor, "*b"]:
         """∫ |S_u × S_v| du dv; see `measure`."""
-        return self.measure(num_points)
+        return measure(self, num_points)
 
     def _check_space(self, name: str) -> None:
         if self.dim != 3:

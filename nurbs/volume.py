@@ -5,6 +5,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from nurbs.measure import measure
 from nurbs.patch import Patch
 
 
@@ -18,4 +19,4 @@ class Volume(Patch):
 
     def volume(self, num_points: int | None = None) -> Float[Tensor, "*b"]:
         """∫ |det J| du dv dw; see `measure`."""
-        return self.measure(num_points)
+        return measure(self, num_points)
