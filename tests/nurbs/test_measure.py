@@ -87,6 +87,15 @@ def test_sphere_has_its_area_normals_and_curvatures():
         surface.replace(control_points=surface.control_points[..., :2]).normal(u, v)
 
 
+def test_saddle_has_its_curvatures_in_oblique_coordinates():
+    saddle = Surface(torch.tensor([[[0.0, 0, 0], [0, 1, 0]], [[1, 0, 0], [1, 1, 1]]], **f64), degree=1)  # z = x y
+    x, y = torch.linspace(0, 1, 5, **f64), torch.linspace(0, 1, 4, **f64)
+    size = 1 + x[:, None] ** 2 + y**2
+    gaussian, mean = saddle.curvatures(x, y)
+    assert torch.allclose(gaussian, -1 / size**2, rtol=1e-12)
+    assert torch.allclose(mean, -x[:, None] * y / size**1.5, atol=1e-14)
+
+
 def test_volume_of_a_box_and_of_a_batch_with_knots_of_fewer_axes():
     assert box_of_spans((2.0, 3.0, 0.5)).volume().item() == pytest.approx(3, rel=1e-13)
     sizes = torch.rand(2, 3, 1, 1, 1, 1, **f64) + 0.5

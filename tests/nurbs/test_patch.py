@@ -74,6 +74,18 @@ def test_gradients_in_everything(kind, degree, scattered):
     assert gradgradcheck(evaluate, inputs, fast_mode=True)
 
 
+def test_derivatives_of_rational_patches_are_those_of_their_values():
+    surface = draw(Surface, 4)
+    u = torch.tensor([[0.31, 0.72]], dtype=torch.float64, requires_grad=True)
+    for order in ((1, 0), (2, 0), (1, 1), (0, 2), (3, 0), (2, 1), (2, 2)):
+        value = surface.at(u)[..., 0].sum()
+        for axis, times in enumerate(order):
+            for _ in range(times):
+                value = torch.autograd.grad(value, u, create_graph=True)[0][0, axis]
+        for found in (surface.derivative_at(u, order), surface.derivative(u[:, 0], u[:, 1], order=order)):
+            assert torch.allclose(found.flatten()[0], value, rtol=1e-9)
+
+
 @pytest.mark.parametrize("degree", [1, 2, 3, 4, 5])
 def test_knot_gradients_equal_the_closed_formula(degree):
     curve = draw(Curve, degree, rational=False)
@@ -87,6 +99,28 @@ def test_knot_gradients_equal_the_closed_formula(degree):
         i = torch.arange(j - degree, j + 1)
         expected = (table[i] / (t[i + degree] - t[i])) @ (points[i - 1] - points[i])
         assert torch.allclose(jacobian[:, j], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_gaussian_gradients_of_steps_are_jumps_times_the_gaussian():
+    points = torch.tensor([[1.0], [4.0], [2.0]], dtype=torch.float64)
+    u = torch.linspace(0, 1, 7, dtype=torch.float64)
+
+    def jacobian(degree, points, knots):
+        def values(t):
+            return Curve(points, None, t, degree, knot_gradient="gaussian", sigma=0.2)(u)[:, 0]
+
+        return torch.autograd.functional.jacobian(values, torch.tensor(knots, dtype=torch.float64))
+
+    found = jacobian(0, points, [0, 0.25, 0.6, 1])
+    for j, (knot, jump) in enumerate([(0.25, 1 - 4), (0.6, 4 - 2)], 1):
+        gauss = torch.distributions.Normal(knot, 0.2).log_prob(u).exp()
+        assert torch.allclose(found[:, j], jump * gauss)
+    # at a double knot of a discontinuous line the outer pieces meet: one jump, shared between the copies
+    line = torch.tensor([[0.0], [1.0], [3.0], [3.0]], dtype=torch.float64)
+    both = jacobian(1, line, [0, 0, 0.5, 0.5, 1, 1])[:, 2:4].sum(-1)
+    pieces = torch.where(u < 0.5, 2.0, 0.0) * -torch.where(u < 0.5, u, 0 * u) / 0.5
+    gauss = torch.distributions.Normal(0.5, 0.2).log_prob(u).exp()
+    assert torch.allclose(both, pieces + (2 * u - 3) * gauss)
 
 
 def test_gaussian_knot_gradients_converge_to_the_exact_ones():
@@ -138,6 +172,10 @@ def test_periodic_curves_have_no_ends():
     curve = Curve(torch.rand(6, 2, dtype=torch.float64), degree=3, periodic=True)
     u = torch.tensor([0.0, 0.3], dtype=torch.float64)
     assert torch.allclose(curve(u), curve(u + 1))
+    rolled = curve.replace(control_points=curve.control_points.roll(-1, 0))
+    around = torch.linspace(0, 1, 25, dtype=torch.float64)
+    assert torch.allclose(rolled(around), curve(around + 1 / 6), atol=1e-14)
+    assert torch.allclose(curve.unwrapped()(around), curve(around), atol=1e-15)
     assert torch.allclose(curve.derivative(u, order=2), curve.derivative(u - 1, order=2))
     seam = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64, requires_grad=True)
     slope = torch.autograd.grad(curve(seam)[:, 0].sum(), seam)[0]
