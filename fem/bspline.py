@@ -140,6 +140,49 @@ def greville(knots: Float[Tensor, "*b m"], degree: int) -> Float[Tensor, "*b n"]
     return (knots[..., 1:-1].unfold(-1, degree, 1) if degree else knots.unfold(-1, 2, 1)).mean(-1)
 
 
+def basis_change(
+    knots: Float[Tensor, "*#b m"], degree: int, new_knots: Float[Tensor, "*#b k"], new_degree: int | None = None
+) -> Float[Tensor, "*b j i"]:
+    """The matrix A "*b j i" that writes a spline on other knots, of equal or higher degree, of a space that holds it.
+
+        Σ_i c_i N_i = Σ_j (A c)_j M_j,    (A c)_j = f(s_{j+1}, …, s_{j+q})
+
+    with the blossom f of the polynomial piece next to s_j: the multi-affine symmetric function with f(u, …, u) = c(u)
+    (Ramshaw 1989). With one argument per step the recursion of `basis_functions` yields the row of f; for q > p a
+    blossom of degree q is the mean of that of degree p over the p-subsets of its arguments, gathered on the way by
+    mean_{i+1,d+1} = (d+1)/(i+1) step(mean_{i,d}) + (i-d)/(i+1) mean_{i,d+1}. One rule thus inserts knots, raises
+    degrees, cuts off and clamps, exactly up to round-off: rows are convex combinations where the new knots include the
+    old. Differentiable in both knot vectors; loops run over degrees only. The parameter range may shrink.
+
+    Source: L. Ramshaw, *Blossoms are polar forms*, CAGD 6 (1989); E. Cohen, T. Lyche, R. Riesenfeld, CGIP 14 (1980),
+    for the choice of the piece.
+
+    Raises:
+        TypeError: the knot vectors differ in dtype.
+        ValueError: a lower degree, a range outside the old one, or an old knot that the new ones lack.
+    """
+    p, q, t, s = degree, degree if new_degree is None else new_degree, knots, new_knots
+    check_dtype("new_knots", s, t)
+    _check_length(t, p)
+    _check_length(s, q)
+    _check_nested(t.detach(), p, s.detach(), q)
+    n, num = t.shape[-1] - p - 1, s.shape[-1] - q - 1
+    start, _ = _range(s, q)
+    span = find_span(t, p, torch.maximum(s[..., :num], start), check=False)
+    around = _gather(t, span[..., None] + torch.arange(1 - p, p + 1, device=t.device))  # "*b j 2p"
+    mean = {0: torch.ones_like(around[..., :1]) if p else torch.ones_like(span[..., None], dtype=t.dtype)}
+    for i in range(q):
+        argument = s[..., i + 1 : i + 1 + num, None]
+        for d in reversed(range(max(0, p - q + i), min(i + 1, p))):  # means that p arguments can still grow from
+            low, high = around[..., p - d - 1 : p], around[..., p : p + d + 1]
+            left, right = (high - argument) / (high - low), (argument - low) / (high - low)
+            row = pad(left * mean[d], (0, 1)) + pad(right * mean[d], (1, 0))
+            share = (d + 1) / (i + 1)
+            mean[d + 1] = share * row + (1 - share) * mean[d + 1] if d < i else row
+    index = span[..., None] + torch.arange(-p, 1, device=t.device)
+    return t.new_zeros(*index.shape[:-1], n).scatter(-1, index, mean[p].expand(index.shape))
+
+
 def quotient(numerator: Sequence[Tensor], denominator: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """f = A / W and its derivatives from those of A and W (The NURBS Book, eqs. 4.8 and 4.20 up to second order).
 
@@ -208,6 +251,24 @@ def _range(knots: Tensor, degree: int) -> tuple[Tensor, Tensor]:
 
 def _first(mask: Tensor) -> tuple[int, ...]:
     return tuple(mask.nonzero()[0].tolist())
+
+
+def _check_nested(t: Tensor, p: int, s: Tensor, q: int) -> None:
+    """A knot that is there m times breaks the derivative of order p - m + 1; in degree q that takes m + q - p."""
+    if q < p:
+        raise ValueError(f"`basis_change` does not lower the degree; got new_degree={q} < degree={p}.")
+    batch = torch.broadcast_shapes(t.shape[:-1], s.shape[:-1])
+    t, s = (x.expand(*batch, -1).contiguous() for x in (t, s))
+    (old_start, old_end), (start, end) = _range(t, p), _range(s, q)
+    if ((start < old_start) | (end > old_end)).any():
+        raise ValueError("The range of `new_knots` must lie in that of `knots`. Choose knots inside.")
+    times, there = (torch.searchsorted(x, t, right=True) - torch.searchsorted(x, t) for x in (t, s))
+    if (lost := (t > start) & (t < end) & (there < times + q - p)).any():
+        i = _first(lost)
+        raise ValueError(
+            f"`new_knots` of degree {q} must hold the knot {t[i].item()} at least {times[i].item() + q - p} times to "
+            f"keep a spline of degree {p}; got {there[i].item()}. Add it."
+        )
 
 
 def _check_length(knots: Tensor, degree: int) -> None:

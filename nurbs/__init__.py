@@ -8,11 +8,61 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nurbs.curve import Curve
+    from nurbs.primitives import (
+        annulus,
+        arc,
+        circle,
+        compatible,
+        cylinder,
+        disk,
+        extrude,
+        line,
+        revolve,
+        ruled,
+        sphere,
+        torus,
+    )
+    from nurbs.rearrangement import permute, reparametrize, reverse, transform
+    from nurbs.refinement import bezier, clamp, elevate_degree, insert_knots, refine, restrict, split
+    from nurbs.simplification import reduce_degree, remove_knots
     from nurbs.surface import Surface
     from nurbs.volume import Volume
 
 _HOME = {
     "nurbs.curve": ("Curve",),
+    "nurbs.primitives": (
+        "annulus",
+        "arc",
+        "circle",
+        "compatible",
+        "cylinder",
+        "disk",
+        "extrude",
+        "line",
+        "revolve",
+        "ruled",
+        "sphere",
+        "torus",
+    ),
+    "nurbs.rearrangement": (
+        "permute",
+        "reparametrize",
+        "reverse",
+        "transform",
+    ),
+    "nurbs.refinement": (
+        "bezier",
+        "clamp",
+        "elevate_degree",
+        "insert_knots",
+        "refine",
+        "restrict",
+        "split",
+    ),
+    "nurbs.simplification": (
+        "reduce_degree",
+        "remove_knots",
+    ),
     "nurbs.surface": ("Surface",),
     "nurbs.volume": ("Volume",),
 }
@@ -22,6 +72,31 @@ __all__ = [
     "Curve",
     "Surface",
     "Volume",
+    "annulus",
+    "arc",
+    "bezier",
+    "circle",
+    "clamp",
+    "compatible",
+    "cylinder",
+    "disk",
+    "elevate_degree",
+    "extrude",
+    "insert_knots",
+    "line",
+    "permute",
+    "reduce_degree",
+    "refine",
+    "remove_knots",
+    "reparametrize",
+    "restrict",
+    "reverse",
+    "revolve",
+    "ruled",
+    "sphere",
+    "split",
+    "torus",
+    "transform",
 ]
 
 

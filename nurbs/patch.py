@@ -30,8 +30,8 @@ class Patch:
     Args:
         control_points: "*b *n d", Euclidean (not multiplied by their weights), one axis *n per direction.
         weights: "*b *n", positive; None for a polynomial patch.
-        knots: per direction "*b n+p+1", not decreasing, at most p + 1 equal ones; clamped or not. None: clamped with
-            equal spans on [0, 1]. In a periodic direction one period, "*b n+1".
+        knots: per direction "*b n+p+1", not decreasing, at most p + 1 equal ones; clamped or not. None, for
+            all or for one direction: clamped with equal spans on [0, 1]. In a periodic direction one period, "*b n+1".
         degree: per direction, 0 or more; one integer for all of them.
         periodic: per direction; a periodic direction has no ends, and any real number is a parameter of it.
         knot_gradient: "exact" differentiates the Cox–de Boor recursion on the span of each parameter, which is the
@@ -73,7 +73,7 @@ class Patch:
         self,
         control_points: Float[Tensor, "..."],
         weights: Float[Tensor, "..."] | None = None,
-        knots: Float[Tensor, "..."] | Sequence[Float[Tensor, "..."]] | None = None,
+        knots: Float[Tensor, "..."] | Sequence[Float[Tensor, "..."] | None] | None = None,
         degree: int | Sequence[int] = 3,
         *,
         periodic: bool | Sequence[bool] = False,
@@ -90,23 +90,22 @@ class Patch:
                 f"got shape {tuple(control_points.shape)}."
             )
         shape = control_points.shape[-r - 1 : -1]
-        degree = _per_direction("degree", degree, r, kind, int)
-        periodic = _per_direction("periodic", periodic, r, kind, bool)
+        degree = per_direction("degree", degree, r, kind, int)
+        periodic = per_direction("periodic", periodic, r, kind, bool)
         for axis, (n, p) in enumerate(zip(shape, degree, strict=True)):
             if p < 0 or n < p + 1:
                 raise ValueError(
                     f"`{kind}` of degree {p} in {NAMES[axis]} needs a degree >= 0 and at least degree + 1 control "
                     f"points there; got {n} of them (shape {tuple(control_points.shape)})."
                 )
-        if knots is None:
-            like = {"dtype": control_points.dtype, "device": control_points.device}
-            knots = [
-                torch.linspace(0, 1, n + 1, **like) if closed else uniform_knots(n, p, **like)
-                for n, p, closed in zip(shape, degree, periodic, strict=True)
-            ]
-        knots = (knots,) if isinstance(knots, Tensor) else tuple(knots)
+        knots = (knots,) if isinstance(knots, Tensor) else (None,) * r if knots is None else tuple(knots)
         if len(knots) != r:
             raise ValueError(f"`{kind}` needs {r} knot vector(s), one per direction; got {len(knots)}.")
+        like = {"dtype": control_points.dtype, "device": control_points.device}
+        knots = tuple(
+            t if t is not None else torch.linspace(0, 1, n + 1, **like) if closed else uniform_knots(n, p, **like)
+            for t, n, p, closed in zip(knots, shape, degree, periodic, strict=True)
+        )
         if knot_gradient not in ("exact", "gaussian") or (knot_gradient == "gaussian") != (sigma is not None):
             raise ValueError(
                 '`knot_gradient` must be "exact", or "gaussian" together with `sigma`; '
@@ -164,7 +163,7 @@ class Patch:
     def from_homogeneous(
         cls: type[AnyPatch],
         homogeneous: Float[Tensor, "..."],
-        knots: Float[Tensor, "..."] | Sequence[Float[Tensor, "..."]] | None = None,
+        knots: Float[Tensor, "..."] | Sequence[Float[Tensor, "..."] | None] | None = None,
         degree: int | Sequence[int] = 3,
         rational: bool = True,
         **options,
@@ -210,7 +209,7 @@ class Patch:
     def unwrapped_knots(self) -> tuple[Float[Tensor, "..."], ...]:
         """Knot vectors "*b n+p+1" as the recursion needs them; periodic ones continued by p spans at both ends."""
         return tuple(
-            _continued(t, p) if closed else t
+            continued(t, p) if closed else t
             for t, p, closed in zip(self.knots, self.degree, self.periodic, strict=True)
         )
 
@@ -306,7 +305,7 @@ class Patch:
             raise ValueError(
                 f"A `{type(self).__name__}` takes {self.directions} tensor(s) of parameters; got {len(parameters)}."
             )
-        return self._evaluate(evaluate_grid, [self._inside(u, axis) for axis, u in enumerate(parameters)], orders)
+        return self._evaluate(evaluate_grid, [self.wrapped(u, axis) for axis, u in enumerate(parameters)], orders)
 
     def derivatives_at(self, points: Float[Tensor, "*#b q r"], orders: Sequence[Order]) -> list[Float[Tensor, "..."]]:
         """Several derivatives at scattered parameters."""
@@ -316,7 +315,7 @@ class Patch:
                 f"got {tuple(points.shape)}."
             )
         if any(self.periodic):
-            points = torch.stack([self._inside(u, axis) for axis, u in enumerate(points.unbind(-1))], -1)
+            points = torch.stack([self.wrapped(u, axis) for axis, u in enumerate(points.unbind(-1))], -1)
         return self._evaluate(evaluate_scattered, points, orders)
 
     def jacobian(self, *parameters: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -351,7 +350,7 @@ class Patch:
     def _open(self: AnyPatch) -> AnyPatch:
         return self.unwrapped()
 
-    def _inside(self, u: Tensor, axis: int) -> Tensor:
+    def wrapped(self, u: Tensor, axis: int) -> Tensor:
         """Parameters of a periodic direction brought into its first period."""
         if not self.periodic[axis]:
             return u
@@ -366,7 +365,7 @@ class Patch:
         return order
 
 
-def _per_direction(name: str, value: Any, directions: int, kind: str, wanted: type) -> tuple:
+def per_direction(name: str, value: Any, directions: int, kind: str, wanted: type) -> tuple:
     values = tuple(value) if isinstance(value, Sequence) else (value,) * directions
     if len(values) != directions or not all(isinstance(v, wanted) for v in values):
         raise ValueError(
@@ -375,7 +374,7 @@ def _per_direction(name: str, value: Any, directions: int, kind: str, wanted: ty
     return values
 
 
-def _continued(knots: Tensor, degree: int) -> Tensor:
+def continued(knots: Float[Tensor, "*b m"], degree: int) -> Float[Tensor, "*b m+2*{degree}"]:
     """t_{-p}, …, t_{n+p} from one period t_0, …, t_n."""
     if degree == 0:
         return knots

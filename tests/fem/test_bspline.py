@@ -10,7 +10,16 @@ from scipy.interpolate import BSpline as Reference
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from fem.bspline import basis_functions, check_knots, find_span, greville, quotient, rational, uniform_knots
+from fem.bspline import (
+    basis_change,
+    basis_functions,
+    check_knots,
+    find_span,
+    greville,
+    quotient,
+    rational,
+    uniform_knots,
+)
 from fem.bspline_element import BSpline
 from fem.cells import hexahedron, interval, quadrilateral, triangle
 
@@ -495,3 +504,45 @@ def test_continuity_is_the_degree_less_the_multiplicity(interior, degree, contin
     knots = torch.tensor([0.0] * (degree + 1) + interior + [1.0] * (degree + 1), dtype=torch.float64)
     assert BSpline(knots, degree).continuity == continuity
     assert BSpline([uniform_knots(8, 4), knots], (4, degree)).continuity == min(continuity, 3)
+
+
+@pytest.mark.parametrize("raised", [0, 1, 2])
+@pytest.mark.parametrize("degree", range(6))
+def test_changes_of_basis_carry_the_functions_over(degree, raised):
+    """N = M A for knots with old ones, new ones and a smaller range; the functions still sum to one."""
+    old, q = random_knots(degree), degree + raised
+    inner = old[degree + 1 : -degree - 1].unique()
+    start, end = torch.lerp(old[0], inner[0], 0.5), torch.lerp(inner[-1], old[-1], 0.5)
+    middle = torch.cat([inner.repeat_interleave(q + 1), torch.lerp(inner[:-1], inner[1:], 0.3)])
+    new = torch.cat([start.expand(q + 1), middle, end.expand(q + 1)]).sort().values
+    A = basis_change(old, degree, new, q)
+    u = inside(new)
+    assert torch.allclose(dense(new, q, u)[0] @ A, dense(old, degree, u)[0], rtol=0, atol=2e-14)
+    assert torch.allclose(A.sum(-1), torch.ones(len(A), dtype=torch.float64), rtol=0, atol=1e-13)
+    if raised == 0:
+        everything = basis_change(
+            old, degree, torch.cat([old, torch.tensor([0.01, 0.5], dtype=torch.float64)]).sort()[0]
+        )
+        assert everything.min() >= 0  # convex combinations
+
+
+def test_changes_of_basis_are_differentiable_in_both_knot_vectors():
+    old = torch.tensor([[0, 0, 0, 0.3, 0.6, 1, 1, 1], [0, 0, 0, 0.4, 0.5, 1, 1, 1]], dtype=torch.float64)
+    new = torch.tensor([0.45, 0.55], dtype=torch.float64)
+
+    def change(inner, new):
+        knots = torch.cat([old[:, :3], inner, old[:, 5:]], -1)
+        finer = torch.cat([knots, new.expand(2, -1)], -1).sort(-1).values
+        return basis_change(knots, 2, finer)
+
+    assert gradcheck(change, (old[:, 3:5].clone().requires_grad_(), new.requires_grad_()))
+
+
+def test_changes_of_basis_refuse_what_loses_something():
+    knots = uniform_knots(6, 2)
+    with pytest.raises(ValueError, match=r"does not lower the degree; got new_degree=1 < degree=2"):
+        basis_change(knots, 2, knots, 1)
+    with pytest.raises(ValueError, match="must lie in that of `knots`"):
+        basis_change(knots, 2, 2 * knots)
+    with pytest.raises(ValueError, match=r"must hold the knot 0.25 at least 1 times"):
+        basis_change(knots, 2, uniform_knots(4, 2))
