@@ -7,11 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nurbs.alternation import FitStatus
     from nurbs.curve import Curve
     from nurbs.distances import chamfer, hausdorff, laplacian, nearest, squared_distance
     from nurbs.errors import GeometryError
     from nurbs.files import read_geometry, write_geometry
+    from nurbs.fit import fit_curve, fit_surface
     from nurbs.frames import Frame, cloud_frame, flat_patch
+    from nurbs.parametrization import parametrize, parametrize_grid
     from nurbs.plotting import plot
     from nurbs.primitives import (
         annulus,
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
         sphere,
         torus,
     )
+    from nurbs.projection import foot_points
     from nurbs.random_patches import RandomPatches, area_parameters
     from nurbs.rearrangement import permute, reparametrize, reverse, transform
     from nurbs.reconstruction import (
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
     from nurbs.volume import Volume
 
 _HOME = {
+    "nurbs.alternation": ("FitStatus",),
     "nurbs.curve": ("Curve",),
     "nurbs.distances": (
         "chamfer",
@@ -59,10 +64,18 @@ _HOME = {
         "read_geometry",
         "write_geometry",
     ),
+    "nurbs.fit": (
+        "fit_curve",
+        "fit_surface",
+    ),
     "nurbs.frames": (
         "Frame",
         "cloud_frame",
         "flat_patch",
+    ),
+    "nurbs.parametrization": (
+        "parametrize",
+        "parametrize_grid",
     ),
     "nurbs.plotting": ("plot",),
     "nurbs.primitives": (
@@ -79,6 +92,7 @@ _HOME = {
         "sphere",
         "torus",
     ),
+    "nurbs.projection": ("foot_points",),
     "nurbs.random_patches": (
         "RandomPatches",
         "area_parameters",
@@ -120,6 +134,7 @@ _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "Curve",
+    "FitStatus",
     "Frame",
     "GeometryError",
     "RandomPatches",
@@ -142,12 +157,17 @@ __all__ = [
     "elevate_degree",
     "extrude",
     "fit_clouds",
+    "fit_curve",
+    "fit_surface",
     "flat_patch",
+    "foot_points",
     "hausdorff",
     "insert_knots",
     "laplacian",
     "line",
     "nearest",
+    "parametrize",
+    "parametrize_grid",
     "permute",
     "plot",
     "read_geometry",
