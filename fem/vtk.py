@@ -230,8 +230,20 @@ def write_vtu(
     blocks: list[tuple[str, np.ndarray]],
     point_data: dict[str, Any],
     cell_data: dict[str, Any],
+    attributes: Mapping[str, str] | None = None,
 ) -> None:
+    """Write the file; `attributes` name arrays that VTK is to use, as {"RationalWeights": name of the array}."""
     import meshio
 
     contents = meshio.Mesh(points, list(blocks), point_data, cell_data)
-    put(path, lambda temporary: contents.write(temporary, file_format="vtu", compression="zlib"))
+
+    def write(temporary: Path) -> None:
+        contents.write(temporary, file_format="vtu", compression="zlib")
+        if attributes:  # meshio cannot set them
+            text = temporary.read_bytes()
+            for attribute, name in attributes.items():
+                tag = b"<PointData" if name in point_data else b"<CellData"
+                text = text.replace(tag, tag + f' {attribute}="{name}"'.encode(), 1)
+            temporary.write_bytes(text)
+
+    put(path, write)
