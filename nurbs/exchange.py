@@ -10,6 +10,7 @@ import torch
 
 from nurbs.curve import Curve
 from nurbs.errors import GeometryError
+from nurbs.learned import LearnedPatch
 from nurbs.patch import Patch
 from nurbs.surface import Surface
 from nurbs.volume import Volume
@@ -68,6 +69,19 @@ def make_patch(
         )
     except ValueError as error:
         raise GeometryError(f"{where}: {error}") from error
+
+
+def items(patch: Patch | LearnedPatch) -> list[Patch]:
+    """The patches of a batch."""
+    patch = patch.patch if isinstance(patch, LearnedPatch) else patch
+    if not isinstance(patch, KINDS):
+        raise TypeError(f"Curves, surfaces and volumes were expected; got {type(patch).__name__}.")
+    return [patch[index] for index in np.ndindex(*patch.batch)] if patch.batch else [patch]
+
+
+def plain(patch: Patch) -> Patch:
+    """On the CPU, in double precision, without gradient and without periodic directions."""
+    return patch.detach().to("cpu", torch.float64).unwrapped()
 
 
 def u_fastest(values: np.ndarray, counts: Sequence[int], where: str) -> np.ndarray:

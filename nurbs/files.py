@@ -21,14 +21,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fem.files import put
 from nurbs import iges_files, json_files, obj_files, rhino_files, smesh_files, step_files, vtk_files
 from nurbs.errors import GeometryError
-from nurbs.exchange import KINDS
+from nurbs.exchange import items, plain
 from nurbs.learned import LearnedPatch
 from nurbs.patch import Patch
 
@@ -122,8 +121,8 @@ def write_geometry(
         OSError: the directory is missing or cannot be written to; an existing file stays as it was.
     """
     path = Path(path)
-    suffix, several = path.suffix.lower(), isinstance(patches, Sequence)
-    flat = [plain(item) for patch in (patches if several else [patches]) for item in items(patch)]
+    suffix, given = path.suffix.lower(), patches if isinstance(patches, Sequence) else [patches]
+    flat = [plain(item) for patch in given for item in items(patch)]
     if not flat:
         raise ValueError("`write_geometry(path, patches)` needs at least one patch; got none.")
     if suffix not in READERS and suffix != ".vtu":
@@ -135,23 +134,10 @@ def write_geometry(
     if fields and suffix != ".vtu":
         raise ValueError(f"only .vtu files hold fields; got {list(fields)} for {path.name!r}.")
     if suffix == ".vtu":
-        given = {name: [f] if isinstance(f, Tensor) else list(f) for name, f in (fields or {}).items()}
-        vtk_files.write(path, flat, subdivisions, {k: [f.detach().cpu() for f in v] for k, v in given.items()})
+        several = {name: [f] if isinstance(f, Tensor) else list(f) for name, f in (fields or {}).items()}
+        vtk_files.write(path, flat, subdivisions, {k: [f.detach().cpu() for f in v] for k, v in several.items()})
     elif suffix == ".obj":
         put(path, lambda temporary: obj_files.write(temporary, flat, subdivisions or 8))
     else:
         put(path, lambda temporary: READERS[suffix].write(temporary, flat))
     return path
-
-
-def items(patch: Patch | LearnedPatch) -> list[Patch]:
-    """The patches of a batch."""
-    patch = patch.patch if isinstance(patch, LearnedPatch) else patch
-    if not isinstance(patch, KINDS):
-        raise TypeError(f"`write_geometry` takes curves, surfaces and volumes; got {type(patch).__name__}.")
-    return [patch[index] for index in np.ndindex(*patch.batch)] if patch.batch else [patch]
-
-
-def plain(patch: Patch) -> Patch:
-    """On the CPU, in double precision, without gradient and without periodic directions."""
-    return patch.detach().to("cpu", torch.float64).unwrapped()

@@ -55,7 +55,7 @@ def read(path: Path) -> list[Patch]:
     others = Counter(LEFT_OUT[e.kind] for e in entities.values() if e.kind in LEFT_OUT)
     if others:
         names = ", ".join(f"{count} {name}" for name, count in sorted(others.items()))
-        warnings.warn(f"{path}: not read are {names}.", stacklevel=4)
+        warnings.warn(f"{path}: not read are {names}.", stacklevel=3)
     surfaces = any(e.kind == 128 for e, _ in patches)
     return [patch for e, patch in patches if e.kind == 128 or not (surfaces and e.dependent)]
 

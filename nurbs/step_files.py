@@ -58,7 +58,7 @@ def read(path: Path) -> list[Patch]:
             others[keyword] += 1
     if others:
         names = ", ".join(f"{count} {name}" for name, count in sorted(others.items()))
-        warnings.warn(f"{path}: not read are {names}.", stacklevel=4)
+        warnings.warn(f"{path}: not read are {names}.", stacklevel=3)
     if any(patch.directions == 2 for _, patch in found):
         found = [(number, patch) for number, patch in found if patch.directions == 2 or number not in edges]
     return [patch for _, patch in found]

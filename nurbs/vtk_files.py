@@ -13,11 +13,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from fem.bspline import basis_functions
-from fem.vtk import as_array, padded, write_vtu
+from fem.vtk import BEZIER, as_array, padded, write_vtu
 from nurbs.patch import Patch
 from nurbs.tessellation import tessellate
 
-BEZIER = ("VTK_BEZIER_CURVE", "VTK_BEZIER_QUADRILATERAL", "VTK_BEZIER_HEXAHEDRON")
 LINEAR = ("line", "quad", "hexahedron")
 LARGEST_DEGREE = 10  # vtkHigherOrderInterpolation::MaxDegree
 
