@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nurbs.curve import Curve
+    from nurbs.errors import GeometryError
+    from nurbs.files import read_geometry, write_geometry
+    from nurbs.plotting import plot
     from nurbs.primitives import (
         annulus,
         arc,
@@ -26,10 +29,14 @@ if TYPE_CHECKING:
     from nurbs.refinement import bezier, clamp, elevate_degree, insert_knots, refine, restrict, split
     from nurbs.simplification import reduce_degree, remove_knots
     from nurbs.surface import Surface
+    from nurbs.tessellation import tessellate
     from nurbs.volume import Volume
 
 _HOME = {
     "nurbs.curve": ("Curve",),
+    "nurbs.errors": ("GeometryError",),
+    "nurbs.files": ("read_geometry", "write_geometry"),
+    "nurbs.plotting": ("plot",),
     "nurbs.primitives": (
         "annulus",
         "arc",
@@ -64,12 +71,14 @@ _HOME = {
         "remove_knots",
     ),
     "nurbs.surface": ("Surface",),
+    "nurbs.tessellation": ("tessellate",),
     "nurbs.volume": ("Volume",),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "Curve",
+    "GeometryError",
     "Surface",
     "Volume",
     "annulus",
@@ -85,6 +94,8 @@ __all__ = [
     "insert_knots",
     "line",
     "permute",
+    "plot",
+    "read_geometry",
     "reduce_degree",
     "refine",
     "remove_knots",
@@ -95,8 +106,10 @@ __all__ = [
     "ruled",
     "sphere",
     "split",
+    "tessellate",
     "torus",
     "transform",
+    "write_geometry",
 ]
 
 

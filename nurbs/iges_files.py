@@ -128,12 +128,12 @@ def read_patch(entity: Entity, entities: dict[int, Entity]) -> Patch:
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
-def write(path: Path, patches: list[Patch]) -> None:
-    name = path.stem.strip(".").encode("ascii", "replace").decode()
+def write(path: Path, patches: list[Patch], name: str) -> None:
+    name = name.encode("ascii", "replace").decode()
     time = datetime.now().strftime("%Y%m%d.%H%M%S")
     patches = in_space(patches, "IGES")
     largest = max(float(p.control_points.abs().max()) for p in patches)
-    strings = [hollerith(s) for s in (",", ";", name, path.name.strip("."), "ritz", "ritz")]
+    strings = [hollerith(s) for s in (",", ";", name, name, "ritz", "ritz")]
     header = [*strings, "32", "308", "15", "308", "15", hollerith(name), "1.", "2", "2HMM", "1", "0.01"]
     header += [hollerith(time), "1.E-7", repr(largest), "1H", "1H", "11", "0", hollerith(time)]
     lines = [f"{'':72}S      1"]
@@ -157,7 +157,7 @@ def words_of(patch: Patch) -> list[str]:
     points, weights = to_u_fastest(patch)
     polynomial = int((weights == weights[0]).all())
     numbers = [t.tolist() for t in patch.knots] + [weights.tolist(), points.ravel().tolist()]
-    numbers.append([float(bound) for bounds in patch.range() for bound in bounds])
+    numbers.append([float(bound) for bounds in patch.domain() for bound in bounds])
     flags = [0, 0, polynomial, 0] if patch.directions == 1 else [0, 0, polynomial, 0, 0]
     if patch.directions == 1:
         numbers.append([0.0, 0.0, 0.0])

@@ -80,7 +80,7 @@ def faces(patch: Patch) -> list[tuple[Patch, list[int], list[Tensor]]]:
         return [(patch, [0, 1], [])]
     found = []
     for axis in range(3):
-        for bound in patch.range()[axis]:
+        for bound in patch.domain()[axis]:
             found.append((patch, [other for other in range(3) if other != axis], [bound[None]]))
     return found
 

@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from nurbs.errors import GeometryError
 from nurbs.exchange import in_space, make_patch, read_integer, read_integers, read_numbers, read_text, weights_of
 from nurbs.patch import NAMES, Patch
+from nurbs.primitives import sphere, torus
+from nurbs.rearrangement import transform
 from nurbs.step_syntax import Record, Reference, StepFile
 
 FORMS = ("BEZIER", "UNIFORM", "QUASI_UNIFORM")
@@ -152,10 +155,7 @@ def parameters_of(file: StepFile, name: Any, keyword: str, count: int, where: st
 
 
 def surface_of_circles(file: StepFile, number: int) -> Patch:
-    """A sphere or a torus as the rational biquadratic patch of a full turn (The NURBS Book, section 8.3).
-
-    u is the angle about the axis and v the latitude, in quarter turns.
-    """
+    """A sphere or a torus, whole, u the angle about its axis and v the other one, both scaled to [0, 1]."""
     where, (record,) = file.place(number), file.records(number)
     count = 1 if record.keyword == "SPHERICAL_SURFACE" else 2
     placement, *lengths = parameters_of(file, Reference(number), record.keyword, 1 + count, where)
@@ -163,22 +163,8 @@ def surface_of_circles(file: StepFile, number: int) -> Patch:
     if len(radii) != count or not all(0 < x < np.inf for x in radii) or radii[-1] > radii[0]:
         raise GeometryError(f"{where}: positive radii were expected, of a torus the larger one first; got {radii}.")
     origin, frame = axes(file, placement, where)
-    around, around_weights, turn = arc(0, 4)
-    if count == 1:
-        (x, z), w, knots = arc(-1, 2)[0].T * radii[0], *arc(-1, 2)[1:]
-    else:
-        (x, z), w, knots = around.T * radii[1], around_weights, turn
-        x = x + radii[0]
-    local = np.stack([*(around[:, None] * x[:, None]).transpose(2, 0, 1), np.broadcast_to(z, (9, len(z)))], -1)
-    return make_patch(origin + local @ frame, around_weights[:, None] * w, [turn, knots], (2, 2), where)
-
-
-def arc(start: int, quarters: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Control points "n 2", weights and knots of an arc of the unit circle, in quarter turns."""
-    eighths = np.arange(2 * start, 2 * (start + quarters) + 1)
-    corners = np.array([[1, 0], [1, 1], [0, 1], [-1, 1], [-1, 0], [-1, -1], [0, -1], [1, -1]], dtype=np.float64)
-    knots = np.arange(start, start + quarters + 1.0).repeat(2)
-    return corners[eighths % 8], np.where(eighths % 2, 0.5**0.5, 1.0), np.array([start, *knots, start + quarters])
+    patch = sphere(*radii) if count == 1 else torus(*radii)
+    return transform(patch, torch.tensor(frame.T), torch.tensor(origin))
 
 
 def axes(file: StepFile, name: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
@@ -228,8 +214,8 @@ GLOBAL_UNIT_ASSIGNED_CONTEXT((#12,#13,#14))REPRESENTATION_CONTEXT('',''));
 """
 
 
-def write(path: Path, patches: list[Patch]) -> None:
-    name = path.stem.strip(".").encode("ascii", "replace").decode().replace("'", "''").replace("\\", "/")
+def write(path: Path, patches: list[Patch], name: str) -> None:
+    name = name.encode("ascii", "replace").decode().replace("'", "''").replace("\\", "/")
     lines, items, free = [], [], 20
     patches = in_space(patches, "STEP")
     for patch in patches:
