@@ -24,14 +24,14 @@ from examples import (
     shape,
     surrogate_table,
 )
-from examples.benchmarks import adjoint, batch, energy, scaling, solve, timing, training
+from examples.benchmarks import adjoint, batch, energy, nurbs, scaling, solve, timing, training
 from fem import unit_square
 from solvers import fit_pinn
 
 pytest.importorskip("matplotlib").use("Agg")
 FOLDER = Path(command_line.__file__).parent
 EXAMPLES = [importlib.import_module(f"examples.{p.stem}") for p in FOLDER.glob("*.py") if p.stem != "command_line"]
-BENCHMARKS = (adjoint, batch, energy, scaling, solve, training)
+BENCHMARKS = (adjoint, batch, energy, nurbs, scaling, solve, training)
 
 
 def test_poisson(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,6 +223,14 @@ def test_solve_benchmark_asks_everybody_for_the_same_residual(tmp_path: Path) ->
         assert figures[f"{size} constant fast diagonalisation backward error"] < 1e-15
         assert figures[f"{size} ritz, linear iterations"] <= 12
     assert (tmp_path / "solve.md").exists()
+
+
+def test_nurbs_benchmark_compares_equal_surfaces() -> None:
+    figures = nurbs.main(grid=12, items=2, points=6, repeats=1)
+    assert figures["one difference"] < 1e-13
+    assert figures["float64 difference"] < 1e-13
+    assert figures["float32 difference"] < 1e-5
+    assert figures["bytes many"] < 1.1 * figures["bytes few"]  # whatever the number of control points
 
 
 def test_batch_benchmark_compares_equal_solutions() -> None:
