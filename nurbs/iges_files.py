@@ -5,7 +5,6 @@ holds surfaces. Transformations (entity 124) are applied; coordinates stay in th
 of surfaces are left out with a warning.
 """
 
-import warnings
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +22,7 @@ from nurbs.exchange import (
     read_text,
     to_u_fastest,
     u_fastest,
+    warn_of,
 )
 from nurbs.patch import Patch
 
@@ -53,9 +53,7 @@ def read(path: Path) -> list[Patch]:
     entities = directory(read_text(path))
     patches = [(e, read_patch(e, entities)) for e in entities.values() if e.kind in (126, 128)]
     others = Counter(LEFT_OUT[e.kind] for e in entities.values() if e.kind in LEFT_OUT)
-    if others:
-        names = ", ".join(f"{count} {name}" for name, count in sorted(others.items()))
-        warnings.warn(f"{path}: not read are {names}.", stacklevel=3)
+    warn_of(others, path)
     surfaces = any(e.kind == 128 for e, _ in patches)
     return [patch for e, patch in patches if e.kind == 128 or not (surfaces and e.dependent)]
 

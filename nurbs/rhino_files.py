@@ -5,17 +5,14 @@ have no influence; their neighbours are repeated in their place, so that ends st
 Geometry that has no NURBS form (meshes, SubD, annotations) is left out with a warning.
 """
 
-import warnings
 from collections import Counter
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from nurbs.errors import GeometryError
-from nurbs.exchange import in_space, make_patch, weights_of
+from nurbs.exchange import in_space, make_patch, warn_of, weights_of
 from nurbs.patch import Patch
 
 # Typecodes of openNURBS, and bits of them.
@@ -54,9 +51,7 @@ def read(path: Path) -> list[Patch]:
             found.append(curve(geometry.ToNurbsCurve(), where))
         else:
             others[kind] += 1
-    if others:
-        names = ", ".join(f"{count} {name}" for name, count in sorted(others.items()))
-        warnings.warn(f"{path}: not read are {names}.", stacklevel=3)
+    warn_of(others, path)
     return found
 
 
@@ -119,18 +114,16 @@ def write(path: Path, patches: list[Patch]) -> None:
         if min(item.degree) < 1:
             raise ValueError("3dm files hold degrees from 1 on; got degree 0.")
         rational, orders = item.weights is not None, [p + 1 for p in item.degree]
-        weights = weights_of(item)
-        points = torch.cat(
-            [item.control_points * torch.tensor(weights)[..., None], torch.tensor(weights)[..., None]], -1
-        )
+        weights = weights_of(item)[..., None]
+        points = np.concatenate([item.control_points.numpy() * weights, weights], -1)
         if item.directions == 1:
             nurbs = rhino3dm.NurbsCurve(3, rational, *orders, *item.shape)
             lists = [nurbs.Knots]
         else:
             nurbs = rhino3dm.NurbsSurface.Create(3, rational, *orders, *item.shape)
             lists = [nurbs.KnotsU, nurbs.KnotsV]
-        for index in product(*map(range, item.shape)):
-            nurbs.Points[index if len(index) > 1 else index[0]] = rhino3dm.Point4d(*points[index].tolist())
+        for index in np.ndindex(*item.shape):
+            nurbs.Points[index[0] if item.directions == 1 else index] = rhino3dm.Point4d(*points[index].tolist())
         for values, t in zip(lists, item.knots, strict=True):
             for i, knot in enumerate(t[1:-1].tolist()):
                 values[i] = knot

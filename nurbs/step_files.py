@@ -8,7 +8,6 @@ not applied. Other surfaces (planes, spheres, those derived from others) are lef
 Written are B-splines in one GEOMETRIC_SET of a geometrically bounded representation, in millimetres, under AP 214.
 """
 
-import warnings
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +16,16 @@ from typing import Any
 import numpy as np
 
 from nurbs.errors import GeometryError
-from nurbs.exchange import in_space, make_patch, read_integer, read_integers, read_numbers, read_text, weights_of
+from nurbs.exchange import (
+    in_space,
+    make_patch,
+    read_integer,
+    read_integers,
+    read_numbers,
+    read_text,
+    warn_of,
+    weights_of,
+)
 from nurbs.patch import NAMES, Patch
 from nurbs.step_syntax import Record, Reference, StepFile
 
@@ -29,15 +37,9 @@ SPLINES = {
 }
 EDGES = ("EDGE_CURVE", "SURFACE_CURVE", "SEAM_CURVE", "INTERSECTION_CURVE", "PCURVE", "DEFINITIONAL_REPRESENTATION")
 EDGES += ("TRIMMED_CURVE",)
-LEFT_OUT = ("PLANE", "CYLINDRICAL_SURFACE", "CONICAL_SURFACE", "SURFACE_OF_LINEAR_EXTRUSION", "SURFACE_OF_REVOLUTION")
-LEFT_OUT += (
-    "SPHERICAL_SURFACE",
-    "TOROIDAL_SURFACE",
-    "OFFSET_SURFACE",
-    "RECTANGULAR_TRIMMED_SURFACE",
-    "CURVE_BOUNDED_SURFACE",
-    "DEGENERATE_TOROIDAL_SURFACE",
-)
+LEFT_OUT = ("PLANE", "CYLINDRICAL_SURFACE", "CONICAL_SURFACE", "SPHERICAL_SURFACE", "TOROIDAL_SURFACE")
+LEFT_OUT += ("DEGENERATE_TOROIDAL_SURFACE", "SURFACE_OF_LINEAR_EXTRUSION", "SURFACE_OF_REVOLUTION", "OFFSET_SURFACE")
+LEFT_OUT += ("RECTANGULAR_TRIMMED_SURFACE", "CURVE_BOUNDED_SURFACE")
 LEFT_OUT += ("MAPPED_ITEM", "REPRESENTATION_RELATIONSHIP_WITH_TRANSFORMATION")
 
 
@@ -60,9 +62,7 @@ def read(path: Path) -> list[Patch]:
             others.update(part for part in parts if part in LEFT_OUT)
         elif keyword in LEFT_OUT:
             others[keyword] += 1
-    if others:
-        names = ", ".join(f"{count} {name}" for name, count in sorted(others.items()))
-        warnings.warn(f"{path}: not read are {names}.", stacklevel=3)
+    warn_of(others, path)
     if any(patch.directions == 2 for _, patch in found):
         found = [(number, patch) for number, patch in found if patch.directions == 2 or number not in edges]
     return [patch for _, patch in found]
