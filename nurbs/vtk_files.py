@@ -8,6 +8,7 @@ import zlib
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 import numpy as np
 import torch
@@ -84,16 +85,10 @@ def section(tag: str, arrays: Mapping[str, Tensor]) -> Iterable[str]:
         packed = zlib.compress(values.tobytes())
         head = np.array([1, values.nbytes, values.nbytes, len(packed)], dtype="<u8").tobytes()
         kind, width = ("Float64" if tensor.is_floating_point() else "Int64"), values[0].size
-        yield f'<DataArray type="{kind}" Name="{escaped(name)}" NumberOfComponents="{width}" format="binary">'
+        name = escape(name, {'"': "&quot;"}).encode("ascii", "xmlcharrefreplace").decode()
+        yield f'<DataArray type="{kind}" Name="{name}" NumberOfComponents="{width}" format="binary">'
         yield f"{b64encode(head).decode()}{b64encode(packed).decode()}</DataArray>\n"
     yield f"</{tag}>\n"
-
-
-def escaped(name: str) -> str:
-    """A name as it stands in XML's quotation marks, in ASCII."""
-    for sign, entity in (("&", "&amp;"), ("<", "&lt;"), ('"', "&quot;")):
-        name = name.replace(sign, entity)
-    return name.encode("ascii", "xmlcharrefreplace").decode()
 
 
 def check(
