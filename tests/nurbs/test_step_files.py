@@ -1,4 +1,4 @@
-"""STEP files: round trips to the last bit, real files with known radii, all forms of knots, and damage with its line."""
+"""STEP files: round trips to the last bit, real files of known radii, all forms of knots, damage with its line."""
 
 import re
 import warnings
@@ -61,8 +61,9 @@ def test_a_real_sphere(tmp_path: Path):
 
 
 @needs_shared
+@pytest.mark.slow
 def test_a_real_torus():
-    """The file holds polynomials, which are a torus but nearly: (√(x² + y²) - 2)² + z'² = 1/4 up to 1e-2."""
+    """The file holds polynomials, whose tube has the radius 1/2 up to one per cent."""
     found = read_geometry(SHARED / "step/torus.stp")
     assert [(type(patch), patch.degree, patch.weights) for patch in found] == [(Surface, (4, 4), None)] * 30
     x = torch.stack([patch(*steps(patch)) for patch in found])
@@ -71,6 +72,7 @@ def test_a_real_torus():
 
 
 @needs_shared
+@pytest.mark.slow
 def test_a_real_surface_of_freecad(tmp_path: Path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

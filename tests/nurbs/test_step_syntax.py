@@ -51,7 +51,7 @@ def test_comments_strings_and_semicolons():
         ("A(1. 2.)", "a comma is missing"),
         ("A(B, 2.)", "B lacks its parameters"),
         ("5", "a keyword was expected; got '5'"),
-        ("A(1.2.3)", r"a comma is missing|'\.3' is no STEP"),
+        ("A(1.2.3)", r"'\.3\)' is no STEP"),
         ("A(nan)", "NAN lacks its parameters"),
         ("A(1.0 ? 2)", r"'\? 2\)' is no STEP"),
     ],
