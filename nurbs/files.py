@@ -94,7 +94,8 @@ def write_geometry(
 ) -> Path:
     """Write patches to a file in the format of its ending (see the table of `nurbs.files`); returns its path.
 
-    Numbers are written such that reading gives the same double. The items of batched patches become patches of their
+    Numbers are written such that reading gives the same double (3dm holds control points times weights: to round-off).
+    The items of batched patches become patches of their
     own, periodic patches are unwrapped, gradients cut. STEP, IGES, 3dm and OBJ hold three coordinates: z = 0 is added.
 
     Args:

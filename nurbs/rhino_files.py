@@ -15,9 +15,6 @@ from nurbs.errors import GeometryError
 from nurbs.exchange import in_space, make_patch, warn_of, weights_of
 from nurbs.patch import Patch
 
-# Typecodes of openNURBS, and bits of them.
-END_OF_FILE, END_OF_TABLE, TABLE, SHORT_CHUNK = 0x7FFF, 0xFFFFFFFF, 0x10000000, 0x80000000
-
 
 def load() -> Any:
     try:
@@ -28,7 +25,6 @@ def load() -> Any:
 
 
 def read(path: Path) -> list[Patch]:
-    check_chunks(path.read_bytes())
     try:
         model = load().File3dm.Read(str(path))
     except ModuleNotFoundError as error:
@@ -53,31 +49,6 @@ def read(path: Path) -> list[Patch]:
             others[kind] += 1
     warn_of(others, path)
     return found
-
-
-def check_chunks(data: bytes) -> None:
-    """Check that chunks (typecode, length, content) fill the file, and records each table.
-
-    openNURBS, told to read a file that breaks off, searches for what is lost for minutes. Deeper levels are left to it.
-    """
-    version = data[24:32].strip()
-    if not data.startswith(b"3D Geometry File Format") or not version.isdigit():
-        raise GeometryError("it does not begin as a 3dm file does.")
-    width = 8 if int(version) >= 50 else 4
-    levels = [(32, len(data))]  # place and end of the file, and of the table in it
-    while levels:
-        place, end = levels.pop()
-        if place + 4 + width > end:
-            raise GeometryError(f"it breaks off, or is damaged before byte {end}.")
-        code = int.from_bytes(data[place : place + 4], "little")
-        length = 0 if code & SHORT_CHUNK else int.from_bytes(data[place + 4 : place + 4 + width], "little")
-        place += 4 + width
-        if place + length > end:
-            raise GeometryError(f"it breaks off, or is damaged at byte {place}.")
-        if code not in (END_OF_FILE, END_OF_TABLE):
-            levels.append((place + length, end))
-        if len(levels) == 1 and code & TABLE and not code & SHORT_CHUNK:
-            levels.append((place, place + length))
 
 
 def curve(nurbs: Any, where: str) -> Patch:
