@@ -57,7 +57,7 @@ def shapes() -> dict[str, tuple[Curve | Surface | Volume, float]]:
     }
 
 
-def main(points: int = 20, out: str | None = None) -> dict[str, float]:
+def main(points: int = 40, out: str | None = None) -> dict[str, float]:
     """Measure, draw and write the shapes.
 
     Args:

@@ -34,7 +34,7 @@ def plot(
         ax: axes to draw into, `projection="3d"` for three coordinates; new ones by default.
         control_net: draw the control points, joined in every direction.
         knots: draw the images of the knots: points of a curve, lines on a surface.
-        subdivisions: steps per knot span and direction; 32 for curves, and as many as give some 100 per direction,
+        subdivisions: steps per knot span and direction; 32 for curves, and as many as give some 60 per direction,
             at least 4, otherwise.
         color: of curves and faces.
 
@@ -95,7 +95,7 @@ def draw_faces(ax: Any, surfaces: list[Patch], knots: bool, subdivisions: int | 
     tiles, lines, corners = [], [], []
     for surface in surfaces:
         spans = [len(breakpoints(surface, axis).values) - 1 for axis in range(2)]
-        steps = [subdivisions or max(4, -(-100 // n)) for n in spans]
+        steps = [subdivisions or max(4, -(-60 // n)) for n in spans]
         x = surface(*(sample_spans(surface, axis, step) for axis, step in enumerate(steps))).numpy()
         corners.append(x.reshape(-1, x.shape[-1]))
         tiles.append(corners[-1][grid_cells(torch.arange(len(corners[-1])).reshape(x.shape[:2])).numpy()])
@@ -133,5 +133,6 @@ def draw_net(ax: Any, patch: Patch) -> np.ndarray:
     points = patch.control_points.numpy()
     for axis in range(patch.directions):
         for line in np.moveaxis(points, axis, -2).reshape(-1, patch.shape[axis], patch.dim):
-            ax.plot(*line.T, color=NET, linewidth=0.8, marker="o", markersize=3, alpha=0.8, clip_on=False)
+            look = {"color": NET, "linewidth": 0.8, "marker": "o", "markersize": 3, "alpha": 0.8}
+            ax.plot(*line.T, **look, clip_on=False, in_layout=False)
     return points.reshape(-1, patch.dim)
