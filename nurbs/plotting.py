@@ -83,7 +83,9 @@ def faces(patch: Patch) -> list[Patch]:
     patch, sides = clamp(patch), []
     for axis, end in product(range(3), (0, -1)):
         weights = None if patch.weights is None else patch.weights.select(axis, end)
-        knots, degree = ([x for k, x in enumerate(values) if k != axis] for values in (patch.knots, patch.degree))
+        knots, degree = zip(
+            *(x for k, x in enumerate(zip(patch.knots, patch.degree, strict=True)) if k != axis), strict=True
+        )
         sides.append(Surface(patch.control_points.select(axis, end), weights, knots, degree))
     return sides
 

@@ -38,6 +38,7 @@ def test_what_is_no_count(given):
 def test_weights_of_one_are_left_out():
     args = (np.eye(3), np.ones(3), [np.array([0, 0, 0, 1, 1, 1.0])], [2], "here")
     assert make_patch(*args).weights is None
+    assert make_patch(args[0], np.full(3, 2.0), *args[2:]).weights.tolist() == [2, 2, 2]
     with pytest.raises(GeometryError, match="here: `weights` must be positive and finite; got nan"):
         make_patch(args[0], np.array([1, np.nan, 1]), *args[2:])
 
