@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nurbs.curve import Curve
+    from nurbs.distances import chamfer, hausdorff, laplacian, nearest, squared_distance
     from nurbs.errors import GeometryError
     from nurbs.files import read_geometry, write_geometry
+    from nurbs.frames import Frame, cloud_frame, flat_patch
     from nurbs.plotting import plot
     from nurbs.primitives import (
         annulus,
@@ -25,17 +27,43 @@ if TYPE_CHECKING:
         sphere,
         torus,
     )
+    from nurbs.random_patches import RandomPatches, area_parameters
     from nurbs.rearrangement import permute, reparametrize, reverse, transform
+    from nurbs.reconstruction import (
+        control_point_loss,
+        control_points_of,
+        fit_clouds,
+        reconstruction_loss,
+        surface_distance,
+        surface_points,
+        train_reconstruction,
+    )
     from nurbs.refinement import bezier, clamp, elevate_degree, insert_knots, refine, restrict, split
     from nurbs.simplification import reduce_degree, remove_knots
+    from nurbs.spline_net import SplineNet
     from nurbs.surface import Surface
     from nurbs.tessellation import tessellate
     from nurbs.volume import Volume
 
 _HOME = {
     "nurbs.curve": ("Curve",),
+    "nurbs.distances": (
+        "chamfer",
+        "hausdorff",
+        "laplacian",
+        "nearest",
+        "squared_distance",
+    ),
     "nurbs.errors": ("GeometryError",),
-    "nurbs.files": ("read_geometry", "write_geometry"),
+    "nurbs.files": (
+        "read_geometry",
+        "write_geometry",
+    ),
+    "nurbs.frames": (
+        "Frame",
+        "cloud_frame",
+        "flat_patch",
+    ),
     "nurbs.plotting": ("plot",),
     "nurbs.primitives": (
         "annulus",
@@ -51,11 +79,24 @@ _HOME = {
         "sphere",
         "torus",
     ),
+    "nurbs.random_patches": (
+        "RandomPatches",
+        "area_parameters",
+    ),
     "nurbs.rearrangement": (
         "permute",
         "reparametrize",
         "reverse",
         "transform",
+    ),
+    "nurbs.reconstruction": (
+        "control_point_loss",
+        "control_points_of",
+        "fit_clouds",
+        "reconstruction_loss",
+        "surface_distance",
+        "surface_points",
+        "train_reconstruction",
     ),
     "nurbs.refinement": (
         "bezier",
@@ -70,6 +111,7 @@ _HOME = {
         "reduce_degree",
         "remove_knots",
     ),
+    "nurbs.spline_net": ("SplineNet",),
     "nurbs.surface": ("Surface",),
     "nurbs.tessellation": ("tessellate",),
     "nurbs.volume": ("Volume",),
@@ -78,24 +120,38 @@ _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "Curve",
+    "Frame",
     "GeometryError",
+    "RandomPatches",
+    "SplineNet",
     "Surface",
     "Volume",
     "annulus",
     "arc",
+    "area_parameters",
     "bezier",
+    "chamfer",
     "circle",
     "clamp",
+    "cloud_frame",
     "compatible",
+    "control_point_loss",
+    "control_points_of",
     "cylinder",
     "disk",
     "elevate_degree",
     "extrude",
+    "fit_clouds",
+    "flat_patch",
+    "hausdorff",
     "insert_knots",
+    "laplacian",
     "line",
+    "nearest",
     "permute",
     "plot",
     "read_geometry",
+    "reconstruction_loss",
     "reduce_degree",
     "refine",
     "remove_knots",
@@ -106,8 +162,12 @@ __all__ = [
     "ruled",
     "sphere",
     "split",
+    "squared_distance",
+    "surface_distance",
+    "surface_points",
     "tessellate",
     "torus",
+    "train_reconstruction",
     "transform",
     "write_geometry",
 ]

@@ -1,9 +1,10 @@
 """STEP files (ISO 10303-21; entities of ISO 10303-42): B-spline curves and surfaces, rational or not, of any AP.
 
-Read are B_SPLINE_SURFACE/CURVE_WITH_KNOTS and the BEZIER_, UNIFORM_ and QUASI_UNIFORM_ forms. Surfaces come whole: the
-loops that trim faces are passed over, and so are the curves that serve faces as edges where the file holds surfaces.
-Coordinates stay in the file's own unit of length and in the frame of each part: the transformations of assemblies are
-not applied. Other surfaces (planes, spheres, those derived from others) are left out with a warning.
+Read are B_SPLINE_SURFACE/CURVE_WITH_KNOTS and the BEZIER_, UNIFORM_ and QUASI_UNIFORM_ forms, and SPHERICAL_SURFACE
+and TOROIDAL_SURFACE as exact rational patches. Surfaces come whole: the loops that trim faces are passed over, and so
+are the curves that serve faces as edges where the file holds surfaces. Coordinates stay in the file's own unit of
+length and in the frame of each part: the transformations of assemblies are not applied. Unbounded surfaces (planes,
+cylinders, cones) and those derived from others are left out with a warning.
 
 Written are B-splines in one GEOMETRIC_SET of a geometrically bounded representation, in millimetres, under AP 214.
 """
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from nurbs.errors import GeometryError
 from nurbs.exchange import (
@@ -27,6 +29,8 @@ from nurbs.exchange import (
     weights_of,
 )
 from nurbs.patch import NAMES, Patch
+from nurbs.primitives import sphere, torus
+from nurbs.rearrangement import transform
 from nurbs.step_syntax import Record, Reference, StepFile
 
 FORMS = ("BEZIER", "UNIFORM", "QUASI_UNIFORM")
@@ -37,8 +41,8 @@ SPLINES = {
 }
 EDGES = ("EDGE_CURVE", "SURFACE_CURVE", "SEAM_CURVE", "INTERSECTION_CURVE", "PCURVE", "DEFINITIONAL_REPRESENTATION")
 EDGES += ("TRIMMED_CURVE",)
-LEFT_OUT = ("PLANE", "CYLINDRICAL_SURFACE", "CONICAL_SURFACE", "SPHERICAL_SURFACE", "TOROIDAL_SURFACE")
-LEFT_OUT += ("DEGENERATE_TOROIDAL_SURFACE", "SURFACE_OF_LINEAR_EXTRUSION", "SURFACE_OF_REVOLUTION", "OFFSET_SURFACE")
+LEFT_OUT = ("PLANE", "CYLINDRICAL_SURFACE", "CONICAL_SURFACE", "DEGENERATE_TOROIDAL_SURFACE")
+LEFT_OUT += ("SURFACE_OF_LINEAR_EXTRUSION", "SURFACE_OF_REVOLUTION", "OFFSET_SURFACE")
 LEFT_OUT += ("RECTANGULAR_TRIMMED_SURFACE", "CURVE_BOUNDED_SURFACE")
 LEFT_OUT += ("MAPPED_ITEM", "REPRESENTATION_RELATIONSHIP_WITH_TRANSFORMATION")
 
@@ -60,6 +64,8 @@ def read(path: Path) -> list[Patch]:
             if (patch := complex_spline(file, number, parts)) is not None:
                 found.append((number, patch))
             others.update(part for part in parts if part in LEFT_OUT)
+        elif keyword in ("SPHERICAL_SURFACE", "TOROIDAL_SURFACE"):
+            found.append((number, surface_of_circles(file, number)))
         elif keyword in LEFT_OUT:
             others[keyword] += 1
     warn_of(others, path)
@@ -150,6 +156,41 @@ def parameters_of(file: StepFile, name: Any, keyword: str, count: int, where: st
     if record.keyword != keyword or len(record.parameters) != count + 1:
         raise GeometryError(f"{where}: {file.place(name)} is no {keyword} with {count + 1} parameters.")
     return record.parameters[1:]
+
+
+# -- spheres and tori --------------------------------------------------------------------------------------------------
+
+
+def surface_of_circles(file: StepFile, number: int) -> Patch:
+    """A sphere or a torus, whole, u the angle about its axis and v the other one, both scaled to [0, 1]."""
+    where, (record,) = file.place(number), file.records(number)
+    count = 1 if record.keyword == "SPHERICAL_SURFACE" else 2
+    placement, *lengths = parameters_of(file, Reference(number), record.keyword, 1 + count, where)
+    radii = [float(x) for x in read_numbers(lengths, f"{where}, radii").ravel()]
+    if len(radii) != count or not all(0 < x < np.inf for x in radii) or radii[-1] > radii[0]:
+        raise GeometryError(f"{where}: positive radii were expected, of a torus the larger one first; got {radii}.")
+    origin, frame = axes(file, placement, where)
+    patch = sphere(*radii) if count == 1 else torus(*radii)
+    return transform(patch, torch.tensor(frame.T), torch.tensor(origin))
+
+
+def axes(file: StepFile, name: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Origin and orthonormal axes "3 3" of an AXIS2_PLACEMENT_3D, its z axis and approximate x axis given or not."""
+    point, *directions = parameters_of(file, name, "AXIS2_PLACEMENT_3D", 3, where)
+    origin = read_numbers(coordinates(file, point, "CARTESIAN_POINT", where), where)
+    z, x = (None if d is None else read_numbers(coordinates(file, d, "DIRECTION", where), where) for d in directions)
+    z = np.array([0.0, 0, 1]) if z is None else z
+    if x is None:
+        x = np.array([1.0, 0, 0]) if z.shape != (3,) or abs(z[0]) < 0.9 * np.linalg.norm(z) else np.array([0.0, 1, 0])
+    if not origin.shape == z.shape == x.shape == (3,):
+        raise GeometryError(f"{where}: a placement of three coordinates was expected.")
+    with np.errstate(all="ignore"):
+        z = z / np.linalg.norm(z)
+        x = x - (x @ z) * z
+        frame = np.stack([x / np.linalg.norm(x), np.cross(z, x / np.linalg.norm(x)), z])
+    if not np.isfinite(frame).all() or not np.isfinite(origin).all():
+        raise GeometryError(f"{where}: the axes of its placement are parallel, of no length, or not finite.")
+    return origin, frame
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------

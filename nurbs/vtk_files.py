@@ -7,6 +7,7 @@ the point data "RationalWeights" carry the weights, which makes circles and sphe
 import zlib
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -16,8 +17,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import pad
 
+from nurbs.exchange import weights_of
 from nurbs.patch import Patch
-from nurbs.refinement import bezier, breakpoints
+from nurbs.refinement import breakpoints, express
 from nurbs.tessellation import tessellate
 
 LINEAR, BEZIER = (3, 9, 12), (75, 77, 79)  # VTK's numbers of cells with one, two and three directions
@@ -121,30 +123,28 @@ def check(
 
 
 def bezier_cells(patch: Patch) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n"], Int64[Tensor, "e a"]]:
-    """Bézier control points (Euclidean), their weights, and the cells in VTK's order of nodes."""
-    r, pieces = patch.directions, bezier(patch)
-    starts, sizes = [], []
+    """Bézier control points (Euclidean), their weights, and the cells in VTK's order of nodes.
+
+    Every inner knot is repeated p times, so that neighbours share nodes, and p + 1 times where it is so already: there
+    the patch may jump.
+    """
+    knots, starts = [], []
     for axis, p in enumerate(patch.degree):
-        jumps = breakpoints(patch, axis).times[1:-1] > p  # neighbours share their nodes but where the map may jump
-        starts.append(pad((p + jumps.long()).cumsum(0), (1, 0)))
-        sizes.append(int(starts[-1][-1]) + p + 1)
-    number = torch.arange(int(np.prod(sizes))).reshape(sizes)
-    local = torch.stack(torch.meshgrid(*(torch.arange(p + 1) for p in patch.degree), indexing="ij"), -1).reshape(-1, r)
-    corners = torch.stack(torch.meshgrid(*starts, indexing="ij"), -1).reshape(-1, r)
-    cells = number[tuple((corners[:, None] + local).unbind(-1))]  # "e a", w fastest
-    points, weights = (
-        patch.control_points.new_empty(number.numel(), patch.dim),
-        patch.control_points.new_ones(len(number.flatten())),
-    )
-    points[cells] = pieces.control_points.reshape(*cells.shape, patch.dim)
-    if pieces.weights is not None:
-        weights[cells] = pieces.weights.reshape(cells.shape)
-    return points, weights, cells[:, node_order(patch.degree)]
+        found = breakpoints(patch, axis)
+        times = found.times.clamp(min=p)
+        knots.append(found.knots(times))
+        starts.append(pad(times[1:-1].cumsum(0), (1, 0)))
+    patch = express(patch, knots)
+    number, order = torch.arange(prod(patch.shape)).reshape(patch.shape), node_order(patch.degree)
+    local = torch.stack(torch.unravel_index(order, [p + 1 for p in patch.degree]), -1)
+    corners = torch.stack(torch.meshgrid(*starts, indexing="ij"), -1).flatten(0, -2)
+    cells = number[tuple((corners[:, None] + local).unbind(-1))]
+    return patch.control_points.flatten(0, -2), torch.from_numpy(weights_of(patch)).flatten(), cells
 
 
 def node_order(degree: Sequence[int]) -> Int64[Tensor, "a"]:
     """Which of a cell's nodes "u v w", w fastest, come first in VTK: corners, edges, faces, interior."""
-    number = torch.arange(int(np.prod([p + 1 for p in degree]))).reshape([p + 1 for p in degree])
+    number = torch.arange(prod(p + 1 for p in degree)).reshape([p + 1 for p in degree])
     number = number.permute(*reversed(range(len(degree)))).flatten()  # u fastest
     index = torch.unravel_index(number, [p + 1 for p in degree])
     zero = torch.zeros_like(number)

@@ -22,6 +22,7 @@ from examples import (
     p_laplace,
     parametric_poisson,
     poisson,
+    reconstruct_point_cloud,
     shape,
     surrogate_table,
 )
@@ -167,6 +168,36 @@ def test_parametric_poisson_trains_and_goes_on(tmp_path: Path) -> None:
     first, again = (parametric_poisson.main(**small) for _ in range(2))
     assert first["l2"] == again["l2"] > 5e-3
     assert {p.name for p in (tmp_path / "training").iterdir()} == {"last.ckpt", "logs", "network.safetensors"}
+
+
+@pytest.mark.slow
+def test_reconstruct_point_cloud(tmp_path: Path) -> None:
+    """Every method in the table, with true surfaces as the floor; trainings that are complete are not repeated."""
+    pytest.importorskip("lightning")
+    small = {"grids": (4,), "steps": 2, "batch": 2, "items": 2, "num_points": 60, "out": str(tmp_path)}
+    first, again = (reconstruct_point_cloud.main(**small) for _ in range(2))
+    assert first == again
+    floor = first["4 true surface, least squares mean"]
+    assert floor < first["4 direct fit, 100 steps mean"] < 0.5 * first["4 rectangle around the cloud mean"]
+    assert first["4 unsupervised, then 20 steps of fitting mean"] < first["4 unsupervised mean"]
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "4 chamfer",
+        "4 control_points",
+        "reconstruct_point_cloud.md",
+        "reconstruct_point_cloud.png",
+    }
+
+
+def test_reconstruct_point_cloud_of_files() -> None:
+    """Patches of many sizes and degrees in folders, as clouds of unit size near their surfaces."""
+    pytest.importorskip("nurbs.files")
+    shared = FOLDER.parents[1] / "shared" / "nurbs" / "nurbsdiff"
+    if not shared.is_dir():
+        pytest.skip("needs the shared geometry files")
+    points, surfaces = reconstruct_point_cloud.files(str(shared), 50)
+    assert len(points) == len(surfaces) > 40
+    assert points.shape[1:] == (50, 3)
+    assert points.abs().max() < 0.6
 
 
 def test_surrogate_table(tmp_path: Path) -> None:

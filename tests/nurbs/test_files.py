@@ -93,3 +93,17 @@ def test_a_file_stays_as_it_was_when_writing_fails(tmp_path: Path):
     with pytest.raises(ValueError, match="got a `Curve` in 4"):
         write_geometry(path, Curve(random(4, 4)))
     assert (path.read_bytes(), len(list(tmp_path.iterdir()))) == (before, 1)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".smesh", ".step", ".igs"])
+def test_spoilt_signs_give_errors_or_patches_and_nothing_else(suffix: str, tmp_path: Path):
+    whole = write_geometry(tmp_path / f"whole{suffix}", torus()).read_bytes()
+    spoilt = tmp_path / f"spoilt{suffix}"
+    places = torch.randint(len(whole), (30,), generator=torch.Generator().manual_seed(0)).tolist()
+    for place, sign in zip(places, b"9-.,;()#x\x00'* " * 5, strict=False):
+        spoilt.write_bytes(whole[:place] + bytes([sign]) + whole[place + 1 :])
+        try:
+            patches = read_geometry(spoilt)
+        except GeometryError:
+            continue
+        assert all(patch.control_points.isfinite().all() for patch in patches)

@@ -104,15 +104,57 @@ def test_forms_of_knots(form: str, inner: list[int], tmp_path: Path):
         assert curve.knots[0].tolist() == inner
 
 
+ROUND = (
+    TEXT[: TEXT.index("#1=")]
+    + """#1=CARTESIAN_POINT('',(1.,2.,3.));
+#2=DIRECTION('',(1.,1.,0.));
+#3=AXIS2_PLACEMENT_3D('',#1,#2,$);
+#4=SPHERICAL_SURFACE('',#3,2.5);
+#5=TOROIDAL_SURFACE('',#3,3.,0.5);
+ENDSEC;
+END-ISO-10303-21;
+"""
+)
+
+
+def test_spheres_and_tori_become_exact_patches(tmp_path: Path):
+    """Whole, at their place, turned as their axes are, and with their normals outwards."""
+    path = tmp_path / "p.step"
+    path.write_text(ROUND)
+    ball, ring = read_geometry(path)
+    center = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    offset = ball(*steps(ball)) - center
+    torch.testing.assert_close(offset, 2.5 * ball.normal(*steps(ball)), rtol=0, atol=1e-13)
+    offset = ring(*steps(ring)) - center
+    height = (offset[..., 0] + offset[..., 1]) / 2**0.5
+    radius = torch.hypot((offset[..., 0] - offset[..., 1]) / 2**0.5, offset[..., 2])
+    tube = torch.hypot(radius - 3, height)
+    torch.testing.assert_close(tube, torch.full_like(tube, 0.5), rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "cause"),
+    [
+        ("#3,2.5", "#3,-2.5", r"line 8, #4: positive radii were expected, .*; got \[-2\.5\]"),
+        ("#3,3.,0.5", "#3,0.5,3.", r"line 9, #5: positive radii .* the larger one first; got \[0\.5, 3\.0\]"),
+        ("#3,2.5", "#1,2.5", "line 8, #4: line 5, #1 is no AXIS2_PLACEMENT_3D"),
+        ("(1.,1.,0.)", "(0.,0.,0.)", "line 8, #4: the axes of its placement are parallel, of no length"),
+        ("(1.,1.,0.)", "(1.,1.)", "line 8, #4: a placement of three coordinates was expected"),
+    ],
+)
+def test_damaged_placements(old: str, new: str, cause: str, tmp_path: Path):
+    refuse(tmp_path / "p.step", ROUND.replace(old, new, 1), cause)
+
+
 def test_edges_and_other_surfaces_are_left_out(tmp_path: Path):
     path = write_geometry(tmp_path / "p.step", [torus(), CURVES["circle"], CURVES["unclamped"]])
     text = path.read_text()
     circle = re.findall(r"#(\d+)=\(BOUNDED_CURVE", text)[0]
     path.write_text(text.replace("DATA;\n", f"DATA;\n#900=EDGE_CURVE('',#1,#1,#{circle},.T.);\n"))
     assert [type(patch) for patch in read_geometry(path)] == [Surface, Curve]
-    extra = "#901=PLANE('',#1);\n#902=SPHERICAL_SURFACE('',#1,2.);\n#903=PLANE('',#1);\n"
+    extra = "#901=PLANE('',#1);\n#902=CONICAL_SURFACE('',#1,2.,1.);\n#903=PLANE('',#1);\n"
     path.write_text(text.replace("DATA;\n", "DATA;\n" + extra))
-    with pytest.warns(UserWarning, match=r"p\.step: not read are 2 PLANE, 1 SPHERICAL_SURFACE"):
+    with pytest.warns(UserWarning, match=r"p\.step: not read are 1 CONICAL_SURFACE, 2 PLANE"):
         assert len(read_geometry(path)) == 3
 
 
