@@ -170,7 +170,7 @@ def surface_of_circles(file: StepFile, number: int) -> Patch:
     if len(radii) != count or not all(0 < x < np.inf for x in radii) or radii[-1] > radii[0]:
         raise GeometryError(f"{where}: positive radii were expected, of a torus the larger one first; got {radii}.")
     origin, frame = axes(file, placement, where)
-    patch = sphere(*radii) if count == 1 else torus(*radii)
+    patch = sphere(radii[0]) if count == 1 else torus(radii[0], radii[1])
     return transform(patch, torch.tensor(frame.T), torch.tensor(origin))
 
 
