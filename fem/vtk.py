@@ -28,7 +28,6 @@ KINDS = {
     "tetrahedron": ("tetra", "tetra10", "VTK_LAGRANGE_TETRAHEDRON"),
     "hexahedron": ("hexahedron", "hexahedron27", "VTK_LAGRANGE_HEXAHEDRON"),
 }
-BEZIER = ("VTK_BEZIER_CURVE", "VTK_BEZIER_QUADRILATERAL", "VTK_BEZIER_HEXAHEDRON")
 Fields = Mapping[str, Tensor | Function]
 
 
@@ -231,27 +230,8 @@ def write_vtu(
     blocks: list[tuple[str, np.ndarray]],
     point_data: dict[str, Any],
     cell_data: dict[str, Any],
-    attributes: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the file.
-
-    `attributes` name arrays that VTK is to use, {"RationalWeights": name of the array}. The format is 2.1 then, which
-    numbers the nodes of hexahedra as VTK 9 does.
-    """
     import meshio
-    from meshio._mesh import topological_dimension
 
-    for kind in BEZIER:  # kinds that meshio writes, though it does not list their dimension
-        topological_dimension.setdefault(kind, BEZIER.index(kind) + 1)
     contents = meshio.Mesh(points, list(blocks), point_data, cell_data)
-
-    def write(temporary: Path) -> None:
-        contents.write(temporary, file_format="vtu", compression="zlib")
-        if attributes:  # meshio cannot set them
-            text = temporary.read_bytes().replace(b' version="0.1"', b' version="2.1"', 1)
-            for attribute, name in attributes.items():
-                tag = b"<PointData" if name in point_data else b"<CellData"
-                text = text.replace(tag, tag + f' {attribute}="{name}"'.encode(), 1)
-            temporary.write_bytes(text)
-
-    put(path, write)
+    put(path, lambda temporary: contents.write(temporary, file_format="vtu", compression="zlib"))

@@ -1,5 +1,7 @@
 """What the formats of geometry files share: patches from the numbers in a file, and the numbers of patches."""
 
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
@@ -69,6 +71,13 @@ def make_patch(
         )
     except ValueError as error:
         raise GeometryError(f"{where}: {error}") from error
+
+
+def warn_of(others: Counter[str], path: Path) -> None:
+    """Say what a file holds besides."""
+    if others:
+        names = ", ".join(f"{count} {name}" for name, count in sorted(others.items()))
+        warnings.warn(f"{path}: not read are {names}.", stacklevel=4)
 
 
 def items(patch: Patch | LearnedPatch) -> list[Patch]:

@@ -5,7 +5,6 @@ holds surfaces. Transformations (entity 124) are applied; coordinates stay in th
 of surfaces are left out with a warning.
 """
 
-import warnings
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +22,7 @@ from nurbs.exchange import (
     read_text,
     to_u_fastest,
     u_fastest,
+    warn_of,
 )
 from nurbs.patch import Patch
 
@@ -53,9 +53,7 @@ def read(path: Path) -> list[Patch]:
     entities = directory(read_text(path))
     patches = [(e, read_patch(e, entities)) for e in entities.values() if e.kind in (126, 128)]
     others = Counter(LEFT_OUT[e.kind] for e in entities.values() if e.kind in LEFT_OUT)
-    if others:
-        names = ", ".join(f"{count} {name}" for name, count in sorted(others.items()))
-        warnings.warn(f"{path}: not read are {names}.", stacklevel=3)
+    warn_of(others, path)
     surfaces = any(e.kind == 128 for e, _ in patches)
     return [patch for e, patch in patches if e.kind == 128 or not (surfaces and e.dependent)]
 
@@ -128,12 +126,12 @@ def read_patch(entity: Entity, entities: dict[int, Entity]) -> Patch:
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
-def write(path: Path, patches: list[Patch]) -> None:
-    name = path.stem.strip(".").encode("ascii", "replace").decode()
+def write(path: Path, patches: list[Patch], name: str) -> None:
+    name = name.encode("ascii", "replace").decode()
     time = datetime.now().strftime("%Y%m%d.%H%M%S")
     patches = in_space(patches, "IGES")
     largest = max(float(p.control_points.abs().max()) for p in patches)
-    strings = [hollerith(s) for s in (",", ";", name, path.name.strip("."), "ritz", "ritz")]
+    strings = [hollerith(s) for s in (",", ";", name, name, "ritz", "ritz")]
     header = [*strings, "32", "308", "15", "308", "15", hollerith(name), "1.", "2", "2HMM", "1", "0.01"]
     header += [hollerith(time), "1.E-7", repr(largest), "1H", "1H", "11", "0", hollerith(time)]
     lines = [f"{'':72}S      1"]

@@ -1,16 +1,18 @@
 """Pictures of patches with matplotlib: curves with their control polygon, shaded surfaces with knot lines and net."""
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fem.plotting import FILL, INK, direction, frame_plane, frame_space, new_axes
 from nurbs.exchange import items, plain
 from nurbs.learned import LearnedPatch
 from nurbs.patch import Patch
+from nurbs.refinement import breakpoints, clamp
+from nurbs.surface import Surface
 from nurbs.tessellation import grid_cells, sample_spans
 
 NET = "#c2410c"
@@ -20,7 +22,7 @@ def plot(
     patch: Patch | LearnedPatch | Sequence[Patch | LearnedPatch],
     ax: Any = None,
     *,
-    control_points: bool | None = None,
+    control_net: bool = True,
     knots: bool = True,
     subdivisions: int | None = None,
     color: str | None = None,
@@ -30,16 +32,16 @@ def plot(
     Args:
         patch: one or several, all with two or all with three coordinates; of a batch all items are drawn.
         ax: axes to draw into, `projection="3d"` for three coordinates; new ones by default.
-        control_points: draw the control polygon or net; by default of curves only.
+        control_net: draw the control points, joined in every direction.
         knots: draw the images of the knots: points of a curve, lines on a surface.
-        subdivisions: steps per knot span and direction; 32 for curves, and as many as give some 100 per direction,
+        subdivisions: steps per knot span and direction; 32 for curves, and as many as give some 60 per direction,
             at least 4, otherwise.
         color: of curves and faces.
 
     Raises:
         ValueError: another number of coordinates; axes of the wrong projection.
     """
-    given = [patch] if isinstance(patch, Patch | LearnedPatch) else patch
+    given = patch if isinstance(patch, Sequence) else [patch]
     patches = [item for one in given for item in items(one)]
     dims = {item.dim for item in patches}
     if dims not in ({2}, {3}):
@@ -56,7 +58,7 @@ def plot(
             drawn.append(draw_curve(ax, item, knots, subdivisions or 32, color))
         else:
             drawn.append(draw_faces(ax, faces(item), knots, subdivisions, color or FILL))
-        if item.directions == 1 if control_points is None else control_points:
+        if control_net:
             drawn.append(draw_net(ax, item))
     if spatial:
         frame_space(ax, np.concatenate(drawn))
@@ -74,35 +76,31 @@ def draw_curve(ax: Any, curve: Patch, knots: bool, subdivisions: int, color: str
     return x
 
 
-def faces(patch: Patch) -> list[tuple[Patch, list[int], list[Tensor]]]:
-    """A surface, or the six faces of a volume: the patch, its free directions, and the values of the fixed one."""
+def faces(patch: Patch) -> list[Patch]:
+    """A surface itself, or the six sides of a volume."""
     if patch.directions == 2:
-        return [(patch, [0, 1], [])]
-    found = []
-    for axis in range(3):
-        for bound in patch.domain()[axis]:
-            found.append((patch, [other for other in range(3) if other != axis], [bound[None]]))
-    return found
+        return [patch]
+    patch, sides = clamp(patch), []
+    for axis, end in product(range(3), (0, -1)):
+        weights = None if patch.weights is None else patch.weights.select(axis, end)
+        knots, degree = zip(
+            *(x for k, x in enumerate(zip(patch.knots, patch.degree, strict=True)) if k != axis), strict=True
+        )
+        sides.append(Surface(patch.control_points.select(axis, end), weights, knots, degree))
+    return sides
 
 
-def draw_faces(
-    ax: Any, sides: list[tuple[Patch, list[int], list[Tensor]]], knots: bool, subdivisions: int | None, color: str
-) -> np.ndarray:
-    """All faces as one collection of polygons, shaded by a light beside the observer, with their knot lines."""
+def draw_faces(ax: Any, surfaces: list[Patch], knots: bool, subdivisions: int | None, color: str) -> np.ndarray:
+    """All as one collection of polygons, in space shaded by a light beside the observer, with their knot lines."""
     from matplotlib.colors import to_rgba
 
     tiles, lines, corners = [], [], []
-    for patch, free, fixed in sides:
-        spans = [max(1, len(patch.knots[axis].unique()) - 1) for axis in free]
-        steps = [subdivisions or max(4, -(-100 // n)) for n in spans]
-        at = [sample_spans(patch, axis, step) for axis, step in zip(free, steps, strict=True)]
-        full = list(at)
-        if fixed:
-            full.insert(next(axis for axis in range(3) if axis not in free), fixed[0])
-        x = patch(*full).reshape(len(at[0]), len(at[1]), -1).numpy()
+    for surface in surfaces:
+        spans = [len(breakpoints(surface, axis).values) - 1 for axis in range(2)]
+        steps = [subdivisions or max(4, -(-60 // n)) for n in spans]
+        x = surface(*(sample_spans(surface, axis, step) for axis, step in enumerate(steps))).numpy()
         corners.append(x.reshape(-1, x.shape[-1]))
-        cells = grid_cells(torch.arange(x.shape[0] * x.shape[1]).reshape(x.shape[:2])).numpy()
-        tiles.append(corners[-1][cells])
+        tiles.append(corners[-1][grid_cells(torch.arange(len(corners[-1])).reshape(x.shape[:2])).numpy()])
         lines += [*x[:: steps[0]], *x[:, :: steps[1]].swapaxes(0, 1)] if knots else []
     polygons = np.concatenate(tiles)
     fill = np.tile(to_rgba(color), (len(polygons), 1))
@@ -114,8 +112,7 @@ def draw_faces(
         return np.concatenate(corners)
     from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
-    diagonals = polygons[:, 2] - polygons[:, 0], polygons[:, 3] - polygons[:, 1]
-    normals = np.cross(*diagonals)
+    normals = np.cross(polygons[:, 2] - polygons[:, 0], polygons[:, 3] - polygons[:, 1])
     normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-300)
     elevation, azimuth = np.deg2rad(ax.elev), np.deg2rad(ax.azim)
     observer, light = direction(elevation, azimuth), direction(elevation + 0.5, azimuth - 0.6)
@@ -124,7 +121,7 @@ def draw_faces(
     if lines:
         # Knot lines are flat polygons among the others, so that matplotlib sorts all of them by depth together, and a
         # little nearer to the observer than the faces that they lie on.
-        reach = np.linalg.norm(polygons - polygons.mean(1, keepdims=True), axis=2).max()
+        reach = 2 * np.linalg.norm(polygons - polygons.mean(1, keepdims=True), axis=2).max()
         ends = np.concatenate([np.stack([line[:-1], line[1:]], 1) for line in lines]) + reach * observer
         ink = np.tile(to_rgba(INK, 0.8), (len(ends), 1))
         polygons, fill = np.concatenate([polygons, ends[:, [0, 1, 1, 1]]]), np.concatenate([fill, ink])
@@ -138,5 +135,6 @@ def draw_net(ax: Any, patch: Patch) -> np.ndarray:
     points = patch.control_points.numpy()
     for axis in range(patch.directions):
         for line in np.moveaxis(points, axis, -2).reshape(-1, patch.shape[axis], patch.dim):
-            ax.plot(*line.T, color=NET, linewidth=0.8, marker="o", markersize=3, alpha=0.8)
+            look = {"color": NET, "linewidth": 0.8, "marker": "o", "markersize": 3, "alpha": 0.8}
+            ax.plot(*line.T, **look, clip_on=False, in_layout=False)
     return points.reshape(-1, patch.dim)

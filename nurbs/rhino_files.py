@@ -5,20 +5,15 @@ have no influence; their neighbours are repeated in their place, so that ends st
 Geometry that has no NURBS form (meshes, SubD, annotations) is left out with a warning.
 """
 
-import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from nurbs.errors import GeometryError
-from nurbs.exchange import in_space, make_patch, weights_of
+from nurbs.exchange import in_space, make_patch, warn_of, weights_of
 from nurbs.patch import Patch
-
-# Typecodes of openNURBS, and bits of them.
-END_OF_FILE, END_OF_TABLE, TABLE, SHORT_CHUNK = 0x7FFF, 0xFFFFFFFF, 0x10000000, 0x80000000
 
 
 def load() -> Any:
@@ -30,7 +25,6 @@ def load() -> Any:
 
 
 def read(path: Path) -> list[Patch]:
-    check_chunks(path.read_bytes())
     try:
         model = load().File3dm.Read(str(path))
     except ModuleNotFoundError as error:
@@ -53,35 +47,8 @@ def read(path: Path) -> list[Patch]:
             found.append(curve(geometry.ToNurbsCurve(), where))
         else:
             others[kind] += 1
-    if others:
-        names = ", ".join(f"{count} {name}" for name, count in sorted(others.items()))
-        warnings.warn(f"{path}: not read are {names}.", stacklevel=3)
+    warn_of(others, path)
     return found
-
-
-def check_chunks(data: bytes) -> None:
-    """Check that chunks (typecode, length, content) fill the file, and records each table.
-
-    openNURBS, told to read a file that breaks off, searches for what is lost for minutes. Deeper levels are left to it.
-    """
-    version = data[24:32].strip()
-    if not data.startswith(b"3D Geometry File Format") or not version.isdigit():
-        raise GeometryError("it does not begin as a 3dm file does.")
-    width = 8 if int(version) >= 50 else 4
-    levels = [(32, len(data))]  # place and end of the file, and of the table in it
-    while levels:
-        place, end = levels.pop()
-        if place + 4 + width > end:
-            raise GeometryError(f"it breaks off, or is damaged before byte {end}.")
-        code = int.from_bytes(data[place : place + 4], "little")
-        length = 0 if code & SHORT_CHUNK else int.from_bytes(data[place + 4 : place + 4 + width], "little")
-        place += 4 + width
-        if place + length > end:
-            raise GeometryError(f"it breaks off, or is damaged at byte {place}.")
-        if code not in (END_OF_FILE, END_OF_TABLE):
-            levels.append((place + length, end))
-        if len(levels) == 1 and code & TABLE and not code & SHORT_CHUNK:
-            levels.append((place, place + length))
 
 
 def curve(nurbs: Any, where: str) -> Patch:
@@ -118,16 +85,16 @@ def write(path: Path, patches: list[Patch]) -> None:
         if min(item.degree) < 1:
             raise ValueError("3dm files hold degrees from 1 on; got degree 0.")
         rational, orders = item.weights is not None, [p + 1 for p in item.degree]
-        weights = torch.from_numpy(weights_of(item))[..., None]
-        points = torch.cat([item.control_points * weights, weights], -1)
+        weights = weights_of(item)[..., None]
+        points = np.concatenate([item.control_points.numpy() * weights, weights], -1)
         if item.directions == 1:
             nurbs = rhino3dm.NurbsCurve(3, rational, *orders, *item.shape)
             lists = [nurbs.Knots]
         else:
             nurbs = rhino3dm.NurbsSurface.Create(3, rational, *orders, *item.shape)
             lists = [nurbs.KnotsU, nurbs.KnotsV]
-        for index in np.ndindex(item.shape):
-            nurbs.Points[index if item.directions == 2 else index[0]] = rhino3dm.Point4d(*points[index].tolist())
+        for index in np.ndindex(*item.shape):
+            nurbs.Points[index[0] if item.directions == 1 else index] = rhino3dm.Point4d(*points[index].tolist())
         for values, t in zip(lists, item.knots, strict=True):
             for i, knot in enumerate(t[1:-1].tolist()):
                 values[i] = knot

@@ -9,17 +9,28 @@ cylinders, cones) and those derived from others are left out with a warning.
 Written are B-splines in one GEOMETRIC_SET of a geometrically bounded representation, in millimetres, under AP 214.
 """
 
-import warnings
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from nurbs.errors import GeometryError
-from nurbs.exchange import in_space, make_patch, read_integer, read_integers, read_numbers, read_text, weights_of
+from nurbs.exchange import (
+    in_space,
+    make_patch,
+    read_integer,
+    read_integers,
+    read_numbers,
+    read_text,
+    warn_of,
+    weights_of,
+)
 from nurbs.patch import NAMES, Patch
+from nurbs.primitives import sphere, torus
+from nurbs.rearrangement import transform
 from nurbs.step_syntax import Record, Reference, StepFile
 
 FORMS = ("BEZIER", "UNIFORM", "QUASI_UNIFORM")
@@ -30,8 +41,9 @@ SPLINES = {
 }
 EDGES = ("EDGE_CURVE", "SURFACE_CURVE", "SEAM_CURVE", "INTERSECTION_CURVE", "PCURVE", "DEFINITIONAL_REPRESENTATION")
 EDGES += ("TRIMMED_CURVE",)
-LEFT_OUT = ("PLANE", "CYLINDRICAL_SURFACE", "CONICAL_SURFACE", "SURFACE_OF_LINEAR_EXTRUSION", "SURFACE_OF_REVOLUTION")
-LEFT_OUT += ("OFFSET_SURFACE", "RECTANGULAR_TRIMMED_SURFACE", "CURVE_BOUNDED_SURFACE", "DEGENERATE_TOROIDAL_SURFACE")
+LEFT_OUT = ("PLANE", "CYLINDRICAL_SURFACE", "CONICAL_SURFACE", "DEGENERATE_TOROIDAL_SURFACE")
+LEFT_OUT += ("SURFACE_OF_LINEAR_EXTRUSION", "SURFACE_OF_REVOLUTION", "OFFSET_SURFACE")
+LEFT_OUT += ("RECTANGULAR_TRIMMED_SURFACE", "CURVE_BOUNDED_SURFACE")
 LEFT_OUT += ("MAPPED_ITEM", "REPRESENTATION_RELATIONSHIP_WITH_TRANSFORMATION")
 
 
@@ -56,9 +68,7 @@ def read(path: Path) -> list[Patch]:
             found.append((number, surface_of_circles(file, number)))
         elif keyword in LEFT_OUT:
             others[keyword] += 1
-    if others:
-        names = ", ".join(f"{count} {name}" for name, count in sorted(others.items()))
-        warnings.warn(f"{path}: not read are {names}.", stacklevel=3)
+    warn_of(others, path)
     if any(patch.directions == 2 for _, patch in found):
         found = [(number, patch) for number, patch in found if patch.directions == 2 or number not in edges]
     return [patch for _, patch in found]
@@ -152,10 +162,7 @@ def parameters_of(file: StepFile, name: Any, keyword: str, count: int, where: st
 
 
 def surface_of_circles(file: StepFile, number: int) -> Patch:
-    """A sphere or a torus as the rational biquadratic patch of a full turn (The NURBS Book, section 8.3).
-
-    u is the angle about the axis and v the latitude, in quarter turns.
-    """
+    """A sphere or a torus, whole, u the angle about its axis and v the other one, both scaled to [0, 1]."""
     where, (record,) = file.place(number), file.records(number)
     count = 1 if record.keyword == "SPHERICAL_SURFACE" else 2
     placement, *lengths = parameters_of(file, Reference(number), record.keyword, 1 + count, where)
@@ -163,22 +170,8 @@ def surface_of_circles(file: StepFile, number: int) -> Patch:
     if len(radii) != count or not all(0 < x < np.inf for x in radii) or radii[-1] > radii[0]:
         raise GeometryError(f"{where}: positive radii were expected, of a torus the larger one first; got {radii}.")
     origin, frame = axes(file, placement, where)
-    around, around_weights, turn = arc(0, 4)
-    if count == 1:
-        (x, z), w, knots = arc(-1, 2)[0].T * radii[0], *arc(-1, 2)[1:]
-    else:
-        (x, z), w, knots = around.T * radii[1], around_weights, turn
-        x = x + radii[0]
-    local = np.stack([*(around[:, None] * x[:, None]).transpose(2, 0, 1), np.broadcast_to(z, (9, len(z)))], -1)
-    return make_patch(origin + local @ frame, around_weights[:, None] * w, [turn, knots], (2, 2), where)
-
-
-def arc(start: int, quarters: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Control points "n 2", weights and knots of an arc of the unit circle, in quarter turns."""
-    eighths = np.arange(2 * start, 2 * (start + quarters) + 1)
-    corners = np.array([[1, 0], [1, 1], [0, 1], [-1, 1], [-1, 0], [-1, -1], [0, -1], [1, -1]], dtype=np.float64)
-    knots = np.arange(start, start + quarters + 1.0).repeat(2)
-    return corners[eighths % 8], np.where(eighths % 2, 0.5**0.5, 1.0), np.array([start, *knots, start + quarters])
+    patch = sphere(radii[0]) if count == 1 else torus(radii[0], radii[1])
+    return transform(patch, torch.tensor(frame.T), torch.tensor(origin))
 
 
 def axes(file: StepFile, name: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
@@ -228,8 +221,8 @@ GLOBAL_UNIT_ASSIGNED_CONTEXT((#12,#13,#14))REPRESENTATION_CONTEXT('',''));
 """
 
 
-def write(path: Path, patches: list[Patch]) -> None:
-    name = path.stem.strip(".").encode("ascii", "replace").decode().replace("'", "''").replace("\\", "/")
+def write(path: Path, patches: list[Patch], name: str) -> None:
+    name = name.encode("ascii", "replace").decode().replace("'", "''").replace("\\", "/")
     lines, items, free = [], [], 20
     patches = in_space(patches, "STEP")
     for patch in patches:

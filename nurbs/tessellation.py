@@ -14,7 +14,7 @@ from nurbs.surface import Surface
 class Tessellation:
     """Points on a patch, their parameters, unit normals (surfaces in space) and cells in VTK's order of corners.
 
-    Cells are segments, quadrilaterals (or triangles) and hexahedra.
+    Cells are segments, quadrilaterals and hexahedra.
     """
 
     points: Float[Tensor, "n d"]
@@ -23,25 +23,22 @@ class Tessellation:
     normals: Float[Tensor, "n 3"] | None
 
 
-def tessellate(patch: Patch, subdivisions: int = 8, triangles: bool = False) -> Tessellation:
+def tessellate(patch: Patch, subdivisions: int = 8) -> Tessellation:
     """Straight cells with corners on the patch, `subdivisions` on each knot span and direction; differentiable points.
 
     Every knot is a corner line, so that creases stay sharp. Cells of surfaces turn counterclockwise about S_u × S_v.
 
     Args:
         patch: a curve, surface or volume, not a batch of them; periodic directions get both of their ends.
-        triangles: two triangles instead of each quadrilateral; surfaces only.
 
     Raises:
-        ValueError: a batch; fewer than one subdivision; triangles of what is no surface.
+        ValueError: a batch; fewer than one subdivision.
     """
     if patch.batch or subdivisions < 1:
         raise ValueError(
             f"`tessellate(patch, subdivisions)` needs one patch and at least 1 subdivision; got a batch of shape "
             f"{tuple(patch.batch)} and {subdivisions}. Pick an item, `patch[0]`."
         )
-    if triangles and patch.directions != 2:
-        raise ValueError(f"`triangles=True` is for surfaces; got a `{type(patch).__name__}`.")
     patch = patch.unwrapped()
     lines = [sample_spans(patch, axis, subdivisions) for axis in range(patch.directions)]
     points = patch(*lines).flatten(0, -2)
@@ -50,10 +47,7 @@ def tessellate(patch: Patch, subdivisions: int = 8, triangles: bool = False) -> 
     if isinstance(patch, Surface) and patch.dim == 3:
         normals = patch.normal(*lines).flatten(0, 1)
     number = torch.arange(len(points), device=patch.device).reshape([len(t) for t in lines])
-    cells = grid_cells(number)
-    if triangles:
-        cells = cells[:, [0, 1, 2, 0, 2, 3]].reshape(-1, 3)
-    return Tessellation(points, grid, cells, normals)
+    return Tessellation(points, grid, grid_cells(number), normals)
 
 
 def sample_spans(patch: Patch, axis: int, subdivisions: int) -> Float[Tensor, "q"]:

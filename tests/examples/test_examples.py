@@ -18,6 +18,7 @@ from examples import (
     l_shape,
     network,
     neumann_robin,
+    nurbs_gallery,
     p_laplace,
     parametric_poisson,
     poisson,
@@ -100,6 +101,15 @@ def test_shape(tmp_path: Path) -> None:
     assert figures["end"] == pytest.approx(figures["disc"], rel=1e-3)
     assert figures["end"] <= figures["disc"] * (1 + 1e-6)  # Saint-Venant's inequality
     assert (tmp_path / "shape.png").exists()
+
+
+def test_nurbs_gallery(tmp_path: Path) -> None:
+    """Weights make shapes exact; the picture and the file for ParaView are there."""
+    figures = nurbs_gallery.main(points=16, out=str(tmp_path))
+    assert figures.pop("hyperboloid") < 1e-7  # whose quadrature converges a little slower
+    assert max(figures.values()) < 1e-14
+    assert len(figures) == 11
+    assert {path.name for path in tmp_path.iterdir()} == {"nurbs_gallery.png", "nurbs_gallery.vtu"}
 
 
 def test_network(tmp_path: Path) -> None:

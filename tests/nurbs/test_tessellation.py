@@ -1,68 +1,69 @@
-"""Tessellations: corners on the patch, cells that turn with the normal, areas that converge, OBJ files of them."""
-
-from math import pi
+"""Tessellations: corners on the patch and on every knot, cells that fill it the right way round, gradients."""
 
 import pytest
 import torch
 
-from nurbs import Curve, circle, cylinder, read_geometry, sphere, tessellate, torus, write_geometry
-from tests.nurbs.patches import PATCHES, random
+from nurbs import Curve, Surface, Volume, circle, cylinder, sphere, tessellate, torus
+from tests.nurbs.patches import PATCHES, knots, random
 
 
-def area(mesh):
-    a, b, c = mesh.points[mesh.cells].unbind(-2)
-    return torch.linalg.cross(b - a, c - a).norm(dim=-1).sum() / 2
-
-
-def test_corners_lie_on_the_patch_and_areas_converge():
-    gaps = []
-    for n in (4, 8):
-        mesh = tessellate(sphere(), n, triangles=True)
-        assert (mesh.points.norm(dim=-1) - 1).abs().max() < 1e-14
-        assert torch.allclose(mesh.normals, mesh.points, atol=1e-12)
-        gaps.append(4 * pi - area(mesh))
-    assert 3.8 < gaps[0] / gaps[1] < 4.2
-
-
-def test_quadrilaterals_turn_counterclockwise_about_the_normal():
-    mesh = tessellate(torus(2.0, 0.5), 3)
-    a, b, c, d = mesh.points[mesh.cells].unbind(-2)
-    turned = torch.linalg.cross(c - a, d - b)
-    assert ((turned * mesh.normals[mesh.cells].mean(1)).sum(-1) > 0).all()
-
-
-@pytest.mark.parametrize("patch", [p for p in PATCHES.values() if not p.batch])
-def test_all_kinds_have_points_at_their_parameters(patch):
-    mesh = tessellate(patch, 2)
+@pytest.mark.parametrize("name", ["curve", "unclamped", "periodic", "surface", "volume"])
+def test_points_lie_on_the_patch_at_their_parameters(name: str):
+    patch = PATCHES[name][0] if PATCHES[name].batch else PATCHES[name]
+    mesh = tessellate(patch, 3)
+    torch.testing.assert_close(mesh.points, patch.at(mesh.parameters), rtol=0, atol=1e-14)
     assert mesh.cells.shape[1] == 2**patch.directions
-    assert mesh.cells.unique().numel() == len(mesh.points)
-    scattered = patch.at(mesh.parameters)
-    assert torch.allclose(scattered, mesh.points, atol=1e-13)
+    assert torch.equal(mesh.cells.unique(), torch.arange(len(mesh.points)))
+    for (low, high), column in zip(patch.domain(), mesh.parameters.T, strict=True):
+        assert (column.min(), column.max()) == (low, high)
 
 
-def test_obj_files_hold_polygons_with_normals(tmp_path):
-    text = write_geometry(tmp_path / "tube.obj", [cylinder(), circle()], subdivisions=2).read_text().splitlines()
-    count = {key: sum(row.split()[0] == key for row in text) for key in ("v", "vt", "vn", "f", "l", "o")}
-    assert count == {"v": 9 * 3 + 9, "vt": 9 * 3 + 9, "vn": 9 * 3, "f": 8 * 2, "l": 8, "o": 2}
-    last = [row for row in text if row.startswith("l ")][-1]
-    assert last == "l 35/35 36/36"
+def test_every_knot_is_a_corner():
+    curve = Curve(random(8, 2), knots=knots(1, 3))
+    assert set(curve.knots[0].tolist()) <= set(tessellate(curve, 3).parameters[:, 0].tolist())
 
 
-def test_free_form_obj_files_are_read(tmp_path):
-    points = random(3, 4, 4) + 0.5
-    rows = ["v " + " ".join(map(repr, p)) for p in points.transpose(0, 1).flatten(0, 1).tolist()]
-    (tmp_path / "a.obj").write_text(
-        "\n".join([*rows, "cstype rat bspline", "deg 2 2", "surf 0 1 0 1 " + " ".join(map(str, range(1, 13)))])
-        + "\nparm u 0 0 0 1 1 1\nparm v 0 0 0 \\\n 0.5 1 1 1\nend\n"
-    )
-    (surface,) = read_geometry(tmp_path / "a.obj")
-    assert torch.equal(surface.control_points, points[..., :3])
-    assert torch.equal(surface.weights, points[..., 3])
-    assert surface.knots[1].tolist() == [0, 0, 0, 0.5, 1, 1, 1]
+def test_cells_fill_the_patch_and_turn_with_its_normal():
+    x = tessellate(Surface(torch.cartesian_prod(*[torch.tensor([0.0, 1, 3])] * 2).reshape(3, 3, 2), degree=1), 2)
+    side = x.points[x.cells].diff(dim=1)
+    assert (side[:, 0, 0] * side[:, 1, 1] - side[:, 0, 1] * side[:, 1, 0]).sum() == 9
+    cube = torch.stack(torch.meshgrid(*[torch.arange(2.0)] * 3, indexing="ij"), -1)
+    solid = tessellate(Volume(cube, degree=1), 2)
+    corners = solid.points[solid.cells]
+    edges = torch.stack([corners[:, 1], corners[:, 3], corners[:, 4]], 1) - corners[:, :1]
+    torch.testing.assert_close(torch.linalg.det(edges), torch.full((8,), 1 / 8))
+    assert ((corners[:, 6] - corners[:, 0]) == 0.5).all()
 
 
-def test_errors_name_what_was_given():
-    with pytest.raises(ValueError, match="needs one patch and at least 1 subdivision; got a batch of shape"):
-        tessellate(Curve(random(2, 4, 2)))
-    with pytest.raises(ValueError, match="is for surfaces; got a `Curve`"):
-        tessellate(circle(), triangles=True)
+@pytest.mark.parametrize("shape", [sphere(2.0), cylinder(), torus()])
+def test_normals_are_unit_vectors_outwards(shape: Surface):
+    mesh = tessellate(shape, 4)
+    assert mesh.normals is not None
+    torch.testing.assert_close(mesh.normals.norm(dim=-1), torch.ones(len(mesh.points), dtype=torch.float64))
+    corners = mesh.points[mesh.cells]
+    turned = torch.linalg.cross(corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1])
+    assert ((turned * mesh.normals[mesh.cells].sum(1)).sum(-1) > 0).all()
+
+
+def test_the_length_of_polygons_converges_with_order_two():
+    def error(n: int) -> float:
+        x = tessellate(circle(), n)
+        return 2 * torch.pi - float(x.points[x.cells].diff(dim=1).norm(dim=-1).sum())
+
+    assert error(8) / error(16) == pytest.approx(4, rel=0.02)
+
+
+def test_points_differentiate():
+    points = random(4, 2).requires_grad_()
+    assert torch.autograd.gradcheck(lambda p: tessellate(Curve(p), 3).points, points)
+
+
+def test_dtype_follows():
+    assert tessellate(circle().to(torch.float32)).points.dtype == torch.float32
+
+
+def test_what_is_no_patch_or_number():
+    with pytest.raises(ValueError, match=r"a batch of shape \(2,\) and 8\. Pick an item"):
+        tessellate(PATCHES["batch of knots"])
+    with pytest.raises(ValueError, match="at least 1 subdivision"):
+        tessellate(circle(), 0)
