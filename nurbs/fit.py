@@ -14,14 +14,14 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nurbs.alternation import Options, fit
+from nurbs.alternation import FitStatus, Options, fit
 from nurbs.curve import Curve
 from nurbs.parametrization import Parametrization, averaged_knots, parametrize, parametrize_grid, principal_parameters
 from nurbs.patch import per_direction
 from nurbs.surface import Surface
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Fit:
     """What a fit returns beside the patch, per batch item.
 
@@ -39,15 +39,28 @@ class Fit:
     parameters: tuple[Float[Tensor, "..."], ...] | Float[Tensor, "..."]
     history: Float[Tensor, "*b i"]
 
+    @property
+    def converged(self) -> bool:
+        """Whether every item of the batch converged."""
+        return all(status is FitStatus.CONVERGED for status in _flatten(self.status))
 
-@dataclass(frozen=True, eq=False)
+    def __repr__(self) -> str:
+        patch = self.curve if isinstance(self, CurveFit) else self.surface if isinstance(self, SurfaceFit) else None
+        worst = next((s for s in _flatten(self.status) if s is not FitStatus.CONVERGED), FitStatus.CONVERGED)
+        return (
+            f"{type(self).__name__}({worst.name}, {patch}; iterations ≤ {int(self.iterations.max())}, "
+            f"residual ≤ {float(self.residual.detach().max()):.2e})"
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class CurveFit(Fit):
     """The result of `fit_curve`."""
 
     curve: Curve
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SurfaceFit(Fit):
     """The result of `fit_surface`."""
 
@@ -145,6 +158,11 @@ def fit_surface(
             pairs = zip(uv, shape, per_direction("degree", degree, 2, "fit_surface", int), strict=True)
             knots = [averaged_knots(u, n, p) for u, n, p in pairs]
     return SurfaceFit(*fit(Surface, "fit_surface", points, shape, degree, free, uv, knots, weights, Options(**options)))
+
+
+def _flatten(status: Any) -> list[FitStatus]:
+    """Of nested tuples."""
+    return [status] if isinstance(status, FitStatus) else [s for part in status for s in _flatten(part)]
 
 
 def _check_points(name: str, points: Tensor, axes: int) -> None:

@@ -260,6 +260,13 @@ class Patch:
 
         return LearnedPatch(self, *names, floor=floor)
 
+    def __repr__(self) -> str:
+        batch = f"{tuple(self.batch)} × " if self.batch else ""
+        kind = ("rational " if self.weights is not None else "") + ("periodic " if any(self.periodic) else "")
+        points = " × ".join(map(str, self.shape))
+        degree = self.degree[0] if self.directions == 1 else self.degree
+        return f"{type(self).__name__}({batch}{points} control points in {self.dim}-D, {kind}degree {degree})"
+
     def __getitem__(self: AnyPatch, item) -> AnyPatch:
         """Items of the batch."""
         r, batch = self.directions, self.batch

@@ -72,13 +72,26 @@ def transform(
 ) -> AnyPatch:
     """The image M S + o under an affine map, which may lead into another dimension (the plane into space).
 
+    Raises:
+        ValueError: a matrix or an offset of other dimensions than the patch and its image.
+
     Source: affine invariance, *The NURBS Book*, P4.9.
     """
     points, r = patch.control_points, patch.directions
     if matrix is not None:
-        points = points @ matrix.mT[(..., *[None] * (r - 1), slice(None), slice(None))]
+        if matrix.shape[-1] != patch.dim:
+            raise ValueError(
+                f"`transform` of a patch in {patch.dim} dimensions needs a matrix of as many columns; got the shape "
+                f"{tuple(matrix.shape)}."
+            )
+        points = points @ matrix.to(points).mT[(..., *[None] * (r - 1), slice(None), slice(None))]
     if offset is not None:
         offset = torch.as_tensor(offset, dtype=patch.dtype, device=patch.device)
+        if offset.shape[-1:] != points.shape[-1:]:
+            raise ValueError(
+                f"A patch in {points.shape[-1]} dimensions cannot be moved by an offset of shape "
+                f"{tuple(offset.shape)}. `transform(patch, torch.eye(3, 2))` takes the plane into space."
+            )
         points = points + offset[(..., *[None] * r, slice(None))]
     return patch.replace(control_points=points)
 

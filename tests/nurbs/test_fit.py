@@ -34,6 +34,8 @@ def test_linear_fits_recover_what_they_are_given() -> None:
     torch.testing.assert_close(fit.curve.control_points, curve.control_points)
     assert fit.residual.shape == (2,)
     assert fit.status == (FitStatus.CONVERGED,) * 2
+    assert fit.converged
+    assert repr(fit).startswith("CurveFit(CONVERGED, Curve((2,) × ")
     surface = Surface(random(2, 6, 5, 3), degree=(3, 2))
     fit = fit_surface(surface(LINE, line(0, 1, 30)), shape=(6, 5), degree=(3, 2))
     torch.testing.assert_close(fit.surface.control_points, surface.control_points)

@@ -142,6 +142,8 @@ def test_errors_name_what_was_given():
         (lambda: annulus(2.0, 1.0), "needs inner < outer; got 2.0 and 1.0"),
         (lambda: revolve(circle()), "needs a patch in three dimensions; got 2"),
         (lambda: revolve(sphere(), axis=(0, 0, 0)), "axis of some length"),
+        (lambda: extrude(circle(), (0, 0, 1)), r"in 2 dimensions cannot be moved by an offset of shape \(3,\)"),
+        (lambda: transform(circle(), torch.eye(3)), r"in 2 dimensions needs a matrix of as many columns; got .*3, 3"),
         (lambda: ruled(circle(), sphere()), "got a `Curve` in 2 and a `Surface` in 3 dimensions"),
     )
     for make, message in cases:
