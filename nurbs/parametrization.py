@@ -59,7 +59,7 @@ def principal_parameters(points: Float[Tensor, "*b q d"], directions: int) -> Fl
     if not (extent > 100 * torch.finfo(points.dtype).eps * extent.amax(-1, keepdim=True)).all():
         raise ValueError(
             f"The points lie in fewer than {directions} directions, which gives no parameters to begin with. "
-            "Give `uv=`, or a patch `initial=` near the points."
+            "Give `uv=`."
         )
     return (along - lower) / extent
 
