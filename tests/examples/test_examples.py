@@ -113,12 +113,12 @@ def test_nurbs_gallery(tmp_path: Path) -> None:
 
 
 def test_network(tmp_path: Path) -> None:
-    assert network.main(steps=200, out=str(tmp_path))["gap"] < 0.01
+    assert network.main(cells=10, steps=200, out=str(tmp_path))["gap"] < 0.01
     assert (tmp_path / "network.png").exists()
 
 
 def test_certificate(tmp_path: Path) -> None:
-    figures = certificate.main(cells=32, items=8, snapshots=17, tol=1e-5, out=str(tmp_path))
+    figures = certificate.main(cells=32, items=4, snapshots=9, tol=1e-5, out=str(tmp_path))
     assert figures["worst"] < 1e-5
     assert all(value > 0.85 for name, value in figures.items() if name.endswith("lowest"))
     assert all(value < 1 + 1e-6 for name, value in figures.items() if name.endswith("highest"))

@@ -249,7 +249,7 @@ def test_gradients(case, density):
 
 
 @EVERY
-@BOTH
+@pytest.mark.parametrize("density", [quadratic, pytest.param(nonlinear, marks=pytest.mark.slow)])  # `test_taylor`
 def test_second_derivatives(case, density):
     value, t = case(density)
     assert gradgradcheck(functional(value), t.requires_grad_(), atol=1e-6, rtol=1e-4, fast_mode=t.numel() > 4)
