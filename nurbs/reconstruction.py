@@ -181,6 +181,7 @@ def train_reconstruction(
     loss: Loss = "chamfer",
     lr: float = 4e-4,
     num_points: int | None = None,
+    target: Clouds | None = None,
     grid: tuple[int, int] = GRID,
     stiffness: float = STIFFNESS,
     held_out: tuple[Tensor, Surface] | None = None,
@@ -201,6 +202,9 @@ def train_reconstruction(
         loss: "chamfer" (unsupervised) or "control_points" (supervised).
         lr: the step length rises for the first hundred steps, or tenth of all, and falls to zero as a cosine.
         num_points: how many points of each cloud the network sees, the first ones; all by default. The loss sees all.
+        target: the clouds that "chamfer" compares with, by the same numbers; `clouds` by default. Where noise and holes
+            are put in, as augmentation, the clouds without them teach the network to leave them out:
+            `RandomPatches(noise=0, holes=0)` for `RandomPatches()`.
         grid, stiffness: of `reconstruction_loss`.
         held_out: clouds and true surfaces to measure on.
         every: so many steps make an interval, at whose end all is measured, logged and stored.
@@ -226,5 +230,5 @@ def train_reconstruction(
         if (error.name or "").split(".")[0] != "lightning":
             raise
         raise ImportError("training needs lightning: pip install 'ritz[train]'.", name=error.name) from error
-    plan = Plan(clouds, steps, batch, loss, lr, num_points, grid, stiffness, every, clip)
+    plan = Plan(clouds, target or clouds, steps, batch, loss, lr, num_points, grid, stiffness, every, clip)
     return run(network, plan, held_out, None if folder is None else Path(folder), resume, progress, dict(trainer or {}))

@@ -43,6 +43,7 @@ class Plan:
     """What is trained, and how: the arguments of `train_reconstruction` of these names."""
 
     clouds: Clouds
+    target: Clouds
     steps: int
     batch: int
     loss: Loss
@@ -55,7 +56,7 @@ class Plan:
 
     def facts(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
-        return {name: value for name, value in vars(self).items() if name != "clouds"}
+        return {name: value for name, value in vars(self).items() if name not in ("clouds", "target")}
 
 
 class Module(LightningModule):
@@ -89,6 +90,8 @@ class Module(LightningModule):
         seen = points[:, : plan.num_points]
         stages = self.network.stages(seen) if isinstance(self.network, SplineNet) else [self.network(seen)]
         if plan.loss == "chamfer":
+            if plan.target is not plan.clouds:
+                points, _ = plan.target(self.global_step * plan.batch, plan.batch)
             values = [reconstruction_loss(points, p, plan.grid, plan.stiffness).mean() for p in stages]
         else:
             _, i, j, _ = stages[0].shape

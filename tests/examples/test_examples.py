@@ -118,7 +118,7 @@ def test_network(tmp_path: Path) -> None:
 
 
 def test_certificate(tmp_path: Path) -> None:
-    figures = certificate.main(cells=32, items=4, snapshots=9, tol=1e-5, out=str(tmp_path))
+    figures = certificate.main(cells=32, items=8, snapshots=17, tol=1e-5, out=str(tmp_path))
     assert figures["worst"] < 1e-5
     assert all(value > 0.85 for name, value in figures.items() if name.endswith("lowest"))
     assert all(value < 1 + 1e-6 for name, value in figures.items() if name.endswith("highest"))

@@ -40,6 +40,12 @@ def test_an_item_does_not_depend_on_what_it_is_asked_for_with():
     assert not torch.allclose(RandomPatches(seed=1, dtype=torch.float64)(0, 12)[0], points)
 
 
+def test_noise_holes_and_the_number_of_points_leave_the_surfaces_as_they_are():
+    _, surface = DOUBLE(5, 6)
+    _, same = RandomPatches(1024, noise=0, holes=0, dtype=torch.float64)(5, 6)
+    assert torch.equal(surface.control_points, same.control_points)
+
+
 def test_without_noise_points_lie_on_the_surface():
     points, surface = RandomPatches(noise=0, num_points=50, dtype=torch.float64)(0, 4)
     t = torch.linspace(0, 1, 201, dtype=torch.float64)

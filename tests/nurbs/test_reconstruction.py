@@ -131,6 +131,24 @@ def test_training_on_few_clouds_learns_them(loss):
     assert done.network.training
 
 
+def test_the_loss_compares_with_the_target_while_the_network_sees_the_clouds():
+    pytest.importorskip("lightning")
+    points, surface = CLOUDS(0, 2)
+    aside, asked, seen = points + 0.5, [], []
+
+    def target(start, count):
+        asked.append((start, count))
+        return aside, surface
+
+    net = network((4, 4))
+    first = net.stages(points)[-1].detach()
+    stages, net.stages = net.stages, lambda x: seen.append(x) or stages(x)
+    done = train_reconstruction(net, lambda *_: (points, surface), 2, 2, target=target, lr=0.0, every=1, progress=False)
+    assert asked == [(0, 2), (2, 2)]
+    assert all(torch.equal(x, points) for x in seen)
+    assert done.history[0]["loss"] == pytest.approx(float(reconstruction_loss(aside, first).mean()), rel=1e-5)
+
+
 @pytest.mark.slow
 def test_training_without_labels_on_ever_new_clouds_carries_over_to_others_and_beats_labels():
     """Against the rectangle around each cloud, from which networks start."""
