@@ -4,11 +4,7 @@ A step draws clouds by its number, and nothing else about it is random, so that 
 that a checkpoint holds. Checkpoints are written beside their place and moved there when complete.
 """
 
-import logging
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from math import cos, isfinite, pi
 from pathlib import Path
@@ -17,11 +13,10 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fem.files import put
+from fem.trainings import Numbers, Whole, quiet, stored_run
 from nurbs.reconstruction import (
     Clouds,
     Loss,
@@ -139,29 +134,6 @@ class Module(LightningModule):
         self.history = checkpoint["ritz"]["history"]
 
 
-class Whole(TorchCheckpointIO):
-    """Checkpoints that are whole or not there, and hold nothing but tensors and numbers."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        put(Path(path), lambda temporary: torch.save(checkpoint, temporary))
-
-    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
-        return torch.load(path, map_location=map_location, weights_only=True)
-
-
-class Numbers:
-    """An endless loader of nothing: a step knows its number, so there is no state to store."""
-
-    def __iter__(self) -> Iterator[int]:
-        while True:
-            yield 0
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
 def run(
     network: nn.Module,
     plan: Plan,
@@ -174,7 +146,7 @@ def run(
     """`train_reconstruction` with its arguments checked."""
     begin, device, training = time.perf_counter(), next(network.parameters()).device, network.training
     path = None if folder is None else folder / "last.ckpt"
-    stored = None if path is None else stored_run(path, network, plan, resume)
+    stored = None if path is None else stored_run(path, network, plan.facts(), resume)
     with quiet(), tqdm(total=plan.steps, disable=not progress, dynamic_ncols=True) as bar:
         module = Module(network.train(), plan, held_out, path, bar)
         trainer = Trainer(
@@ -198,45 +170,3 @@ def run(
             network.to(device).train(training)  # Lightning leaves it on the CPU
     steps = trainer.global_step
     return Training(network, steps, steps * plan.batch, time.perf_counter() - begin, module.history)
-
-
-def stored_run(path: Path, network: nn.Module, plan: Plan, resume: bool) -> Path | None:
-    """The checkpoint to go on from, once it is known to belong to this run."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for half in path.parent.glob(f".{path.stem}.*{path.suffix}"):
-        half.unlink()  # of a process that was killed while it wrote
-    if not path.exists():
-        return None
-    if not resume:
-        raise ValueError(f"{path.parent} holds a run already; name another folder, or resume it.")
-    try:
-        checkpoint = Whole().load_checkpoint(path)
-        facts, weights = checkpoint["ritz"]["facts"], checkpoint["state_dict"]
-    except Exception as error:  # what a damaged or foreign file leads to has many names
-        raise ValueError(
-            f"{path} is damaged, or no checkpoint of a training ({type(error).__name__}); it was left as it is. Move "
-            "it away to start anew."
-        ) from error
-    differing = [f"{k}={facts.get(k)!r} there, {v!r} here" for k, v in plan.facts().items() if facts.get(k) != v]
-    own = {f"network.{name}": tensor.shape for name, tensor in network.state_dict().items()}
-    if own != {name: tensor.shape for name, tensor in weights.items()}:
-        differing.append("a network of another architecture")
-    if differing:
-        raise ValueError(f"{path} is of another run: {', '.join(differing)}. Name another folder.")
-    return path
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without Lightning's announcements."""
-    names = ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric")
-    levels = {name: logging.getLogger(name).level for name in names}
-    try:
-        for name in names:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)  # of Lightning's own making
-            yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fem.weights import load_network, save_network
     from solvers.algebraic import AlgebraicMultigrid
     from solvers.certificate import Certificate, Prediction, certify, predict
     from solvers.descent import LBFGS, Adam
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from solvers.solution import ConvergenceError, Solution, Status
     from solvers.surrogate import Training, train_surrogate
     from solvers.unet import UNet
-    from solvers.weights import load_network, save_network
 
 _HOME = {
     "solvers.algebraic": ("AlgebraicMultigrid",),
@@ -45,7 +45,7 @@ _HOME = {
     "solvers.solution": ("ConvergenceError", "Solution", "Status"),
     "solvers.surrogate": ("Training", "train_surrogate"),
     "solvers.unet": ("UNet",),
-    "solvers.weights": ("load_network", "save_network"),
+    "fem.weights": ("load_network", "save_network"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 

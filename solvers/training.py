@@ -5,11 +5,8 @@ optimiser, schedule, PyTorch's random state. So a run that was killed goes on fr
 happened. Checkpoints are written beside their place and moved there when complete.
 """
 
-import logging
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from math import cos, isfinite, pi
@@ -20,21 +17,20 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from fem.energy import Energy
-from fem.files import put
 from fem.kernel import compilation, gave_up, policy
 from fem.parameters import Parameter
 from fem.space import FunctionSpace
+from fem.trainings import Numbers, Whole, quiet, stored_run
+from fem.weights import save_network, tensors
 from solvers.lift import answer, evaluating, nodal_values
 from solvers.minimization import minimize
 from solvers.muon import Muon
 from solvers.problems import Problems
 from solvers.surrogate import Loss, MakeOptimizer, Training
-from solvers.weights import load_state, save_network, tensors
 
 WARM_UP = 100  # steps in which the step length rises
 
@@ -169,16 +165,6 @@ def problems_of(problems: Problems, start: int, count: int) -> tuple[Tensor, Seq
     raise ValueError(f"`problems({start}, {count})` must return ({count} images, parameters); got {got}.")
 
 
-class Whole(TorchCheckpointIO):
-    """Checkpoints that are whole or not there, and hold nothing but tensors and numbers."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        put(Path(path), lambda temporary: torch.save(checkpoint, temporary))
-
-    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
-        return torch.load(path, map_location=map_location, weights_only=True)
-
-
 class Interval(Callback):
     """At the end of each interval all is measured and stored, in the place of the checkpoint before."""
 
@@ -242,7 +228,7 @@ def run(
 ) -> Training:
     """`train_surrogate` with its arguments checked."""
     begin, device = time.perf_counter(), plan.energy.space.device
-    stored = None if folder is None else stored_run(folder / "last.ckpt", network, plan, resume)
+    stored = None if folder is None else stored_run(folder / "last.ckpt", network, plan.facts(), resume)
     callbacks: list[Callback] = [Interval(None if folder is None else folder / "last.ckpt")]
     if progress:
         callbacks.append(Bar())
@@ -287,43 +273,6 @@ def run(
     return Training(network, steps, steps * plan.batch, time.perf_counter() - begin, module.history)
 
 
-class Numbers:
-    """An endless loader of nothing: a step knows its number, so there is no state to store."""
-
-    def __iter__(self) -> Iterator[int]:
-        while True:
-            yield 0
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-def stored_run(path: Path, network: nn.Module, plan: Plan, resume: bool) -> Path | None:
-    """The checkpoint to go on from, once it is known to belong to this run."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for half in path.parent.glob(f".{path.stem}.*{path.suffix}"):
-        half.unlink()  # of a process that was killed while it wrote
-    if not path.exists():
-        return None
-    if not resume:
-        raise ValueError(f"{path.parent} holds a run already; name another folder, or resume it.")
-    try:
-        checkpoint = Whole().load_checkpoint(path)
-        facts, weights = checkpoint["ritz"]["facts"], checkpoint["state_dict"]
-    except Exception as error:  # what a damaged or foreign file leads to has many names
-        raise ValueError(
-            f"{path} is damaged, or no checkpoint of a training ({type(error).__name__}); it was left as it is. Move "
-            "it away to start anew."
-        ) from error
-    differing = [f"{k}={facts.get(k)!r} there, {v!r} here" for k, v in plan.facts().items() if facts.get(k) != v]
-    if differing:
-        raise ValueError(f"{path} is of another run: {', '.join(differing)}. Name another folder.")
-    load_state(network, {k.removeprefix("network."): v for k, v in weights.items()}, path, check_only=True)
-    return path
-
-
 def loggers(folder: Path) -> list[Any]:
     found: list[Any] = [CSVLogger(folder, "logs", flush_logs_every_n_steps=50)]
     if find_spec("tensorboard"):
@@ -343,20 +292,3 @@ def compiled(network: nn.Module, plan: Plan) -> Any:
     finally:
         network.zero_grad()
     return fast
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without Lightning's announcements."""
-    names = ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric")
-    levels = {name: logging.getLogger(name).level for name in names}
-    try:
-        for name in names:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # parts may rest
-            warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)  # of Lightning's own making
-            yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
