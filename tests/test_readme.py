@@ -26,8 +26,9 @@ def test_every_python_block_of_the_readme_runs(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     "names",
     [
-        "import fem, nurbs, solvers",
+        "import fem, nurbs, solvers, splines",
         "from fem import Energy, FunctionSpace; from nurbs import Surface; from solvers import minimize",
+        "from splines import PiecewisePolynomial, fit_piecewise",
     ],
 )
 def test_importing_loads_no_heavy_library(names: str) -> None:
@@ -41,10 +42,19 @@ def test_every_exported_name_exists() -> None:
     import fem
     import nurbs
     import solvers
+    import splines
 
-    for package in (fem, nurbs, solvers):
+    for package in (fem, nurbs, solvers, splines):
         assert set(package.__all__) <= set(dir(package))
         for name in package.__all__:
             assert getattr(package, name) is not None
         with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
             _ = package.nonsense
+
+
+def test_the_clash_of_names_is_told() -> None:
+    """PyPI has another package that imports as `splines`: whoever has both must know."""
+    assert "[`splines`](https://pypi.org/project/splines/)" in (ROOT / "README.md").read_text()
+    import splines
+
+    assert Path(splines.__file__).parent == ROOT / "splines"

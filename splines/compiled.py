@@ -1,0 +1,128 @@
+"""Partitions by compiled code: `costs.c` with `exact.c` or `merging.c`, one library per degree (see `fem.native`)."""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.resources import files
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fem.native import WORTH, native
+from splines.gains import gains
+
+LAYERS, PENALISED, LAYER, COSTS = range(4)
+
+
+@cache
+def source(kind: str, degree: int) -> str:
+    parts = [files("splines").joinpath(f"{name}.c").read_text(encoding="utf-8") for name in ("costs", kind)]
+    return "\n".join([f"enum {{ D = {degree} }};", *parts])
+
+
+def available(kind: str, degree: int) -> bool:
+    """Whether there is code for pieces of this degree, which is compiled now if it never was."""
+    return native(source(kind, degree), WORTH) is not None
+
+
+@dataclass(frozen=True)
+class Signals:
+    """A batch for compiled code: contiguous, double precision, on the CPU; `roots` of weights, NULL for ones."""
+
+    samples: Float[Tensor, "b n c"]
+    roots: Float[Tensor, "b n"] | None
+    seen: Int[Tensor, "b t"] | None
+
+    @cached_property
+    def sizes(self) -> tuple[int, int, int]:
+        b, n, c = self.samples.shape
+        return b, n, c
+
+    def item(self, b: int, start: int = 0, stop: int | None = None) -> "Signals":
+        cut = slice(start, stop)
+        end = slice(start, None if stop is None else stop + 1)
+        return Signals(
+            self.samples[b : b + 1, cut].contiguous(),
+            None if self.roots is None else self.roots[b : b + 1, cut].contiguous(),
+            None if self.seen is None else self.seen[b : b + 1, end].contiguous(),
+        )
+
+    def call(self, kind: str, degree: int, size: Sequence[int], *rest: Any) -> None:
+        table = None if self.roots is not None else gains(self.sizes[1], degree)
+        run = native(source(kind, degree), WORTH)
+        assert run is not None
+        failed = run(
+            (ctypes.c_int64 * len(size))(*size), *map(address, (self.samples, self.roots, table, self.seen)), *rest
+        )
+        if failed:
+            raise MemoryError(
+                f"not enough memory to search the break points of {failed} signals of {self.sizes[1]} samples."
+            )
+
+    def exact(self, mode: int, degree: int, k: int, least: int, real: Sequence[float], breaks: Any, out: Any) -> None:
+        size = (mode, *self.sizes, k, least, torch.get_num_threads())
+        self.call("exact", degree, size, (ctypes.c_double * 2)(*real), address(breaks), address(out))
+
+
+def address(t: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if t is None else t.data_ptr())
+
+
+def best_layers(
+    signals: Signals, k: int, degree: int, least: int, limit: float
+) -> tuple[Int[Tensor, "b t"], Float[Tensor, "b k"]]:
+    """Breaks of the best k pieces, or of the fewest with a squared error within the limit, and the errors of 1 … k."""
+    b, n, _ = signals.sizes
+    breaks, errors = torch.full((b, k + 1), n), torch.empty(b, k, dtype=torch.float64)
+    signals.exact(LAYERS, degree, k, least, (0.0, limit), breaks, errors)
+    return breaks, errors
+
+
+def best_penalised(signals: Signals, penalty: float, degree: int, least: int) -> Int[Tensor, "b t"]:
+    """Breaks of the pieces with the least squared error + penalty × number of pieces."""
+    b, n, _ = signals.sizes
+    breaks = torch.full((b, n + 1), n)
+    signals.exact(PENALISED, degree, 1, least, (penalty, 0.0), breaks, None)
+    return breaks
+
+
+def best_degrees(signals: Signals, degrees: Sequence[int], least: Sequence[int]) -> Int[Tensor, "b t"]:
+    """Breaks of the best pieces of these degrees, in this order."""
+    b, n, _ = signals.sizes
+    k = len(degrees)
+    breaks = torch.full((b, k + 1), n)
+    for i in range(b):
+        one = signals.item(i)
+        rows = torch.full((k + 1, n + 1), float("inf"), dtype=torch.float64)
+        rows[0, 0] = 0
+        for q, (d, m) in enumerate(zip(degrees, least, strict=True)):
+            pair = rows[q : q + 2].clone()
+            one.exact(LAYER, d, 1, m, (0.0, 0.0), None, pair)
+            rows[q + 1] = pair[1]
+        end = n
+        for q in range(k - 1, -1, -1):
+            part = one.item(0, 0, end)
+            costs = torch.empty(end, dtype=torch.float64)
+            part.exact(COSTS, degrees[q], 1, least[q], (0.0, 0.0), None, costs)
+            total = rows[q, :end] + costs.flip(0)
+            observed = torch.arange(end, 0, -1) if part.seen is None else part.seen[0, end] - part.seen[0, :end]
+            total[observed < least[q]] = float("inf")
+            breaks[i, q] = end = int(total.argmin())
+    return breaks
+
+
+def merged(
+    signals: Signals, k: int, penalty: float, degrees: Sequence[int], least: Sequence[int]
+) -> Int[Tensor, "b t"]:
+    """Breaks of at most k pieces or, where the penalty is not negative, of as many as pay for it."""
+    b, n, _ = signals.sizes
+    breaks = torch.full((b, (k if penalty < 0 else n) + 1), n)
+    same = len(set(degrees)) == 1 and len(set(least)) == 1
+    size = (*signals.sizes, k, min(least), int(same), torch.get_num_threads())
+    whole = lambda values: (ctypes.c_int64 * len(values))(*values)  # noqa: E731
+    rest = (ctypes.byref(ctypes.c_double(penalty)), whole(degrees), whole(least), address(breaks))
+    signals.call("merging", max(degrees), size, *rest)
+    return breaks
