@@ -51,7 +51,8 @@ class Signals:
         )
 
     def call(self, kind: str, degree: int, size: Sequence[int], *rest: Any) -> None:
-        table = None if self.roots is not None else gains(self.sizes[1], degree)
+        few = 1 if kind == "merging" and degree == 0 else self.sizes[1]  # it needs no table for constants
+        table = None if self.roots is not None else gains(few, degree)
         run = native(source(kind, degree), WORTH)
         assert run is not None
         failed = run(

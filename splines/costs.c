@@ -55,16 +55,26 @@ static inline double tail(const double *z, int64_t C, int64_t degree)
   return sum;
 }
 
-/* cost[i]: the squared error of the best fit to the i + 1 samples from `start` on, in direction `step`. */
-static int scan(const Signal *S, int64_t start, int64_t step, int64_t length, int64_t degree, double *cost)
+/* cost[i * way]: the squared error of the best fit to the i + 1 samples from `start` on, in direction `step`, on top of
+   what is there if `add`. */
+static int scan(const Signal *S, int64_t start, int64_t step, int64_t length, int64_t degree, double *cost, int64_t way,
+                int add)
 {
   const int64_t C = S->C, n = S->n;
   double *state = calloc(A * C + C, sizeof(double)), *y = state + A * C, R[TRIANGLE] = {0}, v[A], error = 0;
   if (!state) return 1;
-  for (int64_t i = 0; i < length; i++) {
+  for (int64_t i = 0; i < length; i++, cost += way) {
     const int64_t r = start + step * i;
     const double *x = S->x + r * C;
-    if (S->gain && degree == D) {
+    double now;
+    if (D == 0 && S->gain) { /* the same without a table */
+      for (int64_t k = 0; k < C; k++) {
+        const double e = x[k] - state[k];
+        error += e * e * i / (i + 1);
+        state[k] += e / (i + 1);
+      }
+      now = error;
+    } else if (S->gain && degree == D) {
       const double *gain = S->gain + n - 1 - i;
       for (int64_t k = 0; k < C; k++) {
         double *p = state + k * A; /* the polynomial at its end, by binomials of the distance from there */
@@ -73,7 +83,7 @@ static int scan(const Signal *S, int64_t start, int64_t step, int64_t length, in
         error += gain[0] * e * e;
         for (int j = 0; j < A; j++) p[j] += gain[(j + 1) * n] * e;
       }
-      cost[i] = error;
+      now = error;
     } else {
       const double w = S->w ? S->w[r] : 1, t = (i + 0.5) / n;
       if (w != 0) {
@@ -82,8 +92,9 @@ static int scan(const Signal *S, int64_t start, int64_t step, int64_t length, in
         for (int64_t k = 0; k < C; k++) y[k] = w * x[k];
         error += rotate(R, state, C, v, y);
       }
-      cost[i] = error + tail(state, C, degree);
+      now = error + tail(state, C, degree);
     }
+    *cost = add ? *cost + now : now;
   }
   free(state);
   return 0;
@@ -95,21 +106,20 @@ static int64_t best_break(const Signal *S, int64_t a, int64_t c, int64_t left, i
                           int64_t now, double *error, double *unbroken)
 {
   const int64_t length = c - a;
-  double *forth = malloc(2 * length * sizeof(double)), *back = forth + length;
+  double *cost = malloc((length + 1) * sizeof(double)); /* of both sides of a + 1, a + 2, ... */
   int64_t best = -1;
   *error = INFINITY;
   *unbroken = INFINITY;
-  if (!forth) return -2;
-  if (scan(S, a, 1, length, left, forth) || scan(S, c - 1, -1, length, right, back)) best = -2;
+  if (!cost) return -2;
+  if (scan(S, a, 1, length, left, cost, 1, 0) || scan(S, c - 1, -1, length - 1, right, cost + length - 2, -1, 1))
+    best = -2;
   else {
-    *unbroken = forth[length - 1];
-    if (now > a) *error = forth[now - a - 1] + back[c - now - 1], best = now;
-    for (int64_t i = 1; i < length; i++) {
-      const double sum = forth[i - 1] + back[length - i - 1];
-      if (sum < *error && observed(S, a, a + i) >= least[0] && observed(S, a + i, c) >= least[1])
-        *error = sum, best = a + i;
-    }
+    *unbroken = cost[length - 1];
+    if (now > a) *error = cost[now - a - 1], best = now;
+    for (int64_t i = 1; i < length; i++)
+      if (cost[i - 1] < *error && observed(S, a, a + i) >= least[0] && observed(S, a + i, c) >= least[1])
+        *error = cost[i - 1], best = a + i;
   }
-  free(forth);
+  free(cost);
   return best;
 }

@@ -138,7 +138,7 @@ static int trace(const Signal *S, int64_t q, const double *best, int64_t *breaks
   for (; !failed && q > 0; q--) {
     double least = INFINITY;
     int64_t at = 0;
-    failed = scan(S, r - 1, -1, r, D, cost);
+    failed = scan(S, r - 1, -1, r, D, cost, 1, 0);
     for (int64_t s = 0; s < r; s++) {
       const double v = best[(q - 1) * m + s] + cost[r - s - 1];
       if (v < least && observed(S, s, r) >= S->least) least = v, at = s;
@@ -319,7 +319,7 @@ static int one(int64_t mode, const Signal *S, int64_t k, const double *real, int
     out[m] = INFINITY;
     failed = constants ? functional(S, 0, out, out + m, NULL) : layers(S, 1, out);
   } else { /* COSTS of the last 1 to n samples */
-    failed = scan(S, n - 1, -1, n, D, out);
+    failed = scan(S, n - 1, -1, n, D, out, 1, 0);
   }
   return failed;
 }

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from splines.partition import Wish, partition
 from splines.pieces import Pieces
-from splines.projection import project
+from splines.projection import SquaredError, project
 
 HIGHEST = 5
 
@@ -159,7 +159,9 @@ def fit_piecewise(
 class PiecewisePolynomial(nn.Module):
     """`fit_piecewise` as a layer: x ↦ its piecewise-polynomial projection, of the same shape, dtype and device.
 
-    Arguments as there. Backward multiplies by the block-diagonal orthogonal projector of the pieces, in O(n).
+    Arguments as there. Backward multiplies by the block-diagonal orthogonal projector of the pieces, in O(n). In a
+    network it pays to switch the layer on when the rest has learnt the rough shape: with its break points held, the
+    derivative does not tell where they should lie (see `examples/learn_through_projection.py`).
     """
 
     def __init__(
@@ -226,8 +228,7 @@ def fitted(x: Tensor, options: Options, weights: Tensor | None, mask: Tensor | N
     count = breaks.shape[1] - 1
     split = Pieces(breaks, (*wish.degrees, *[wish.degrees[-1]] * count)[:count], n, w)
     values, coefficients = project(rest, split)
-    square = (rest - values).square().sum(-1)
-    error = (square if w is None else square * w).sum(1)
+    error: Any = SquaredError.apply(rest, values, split)
     coefficients = with_constant(coefficients, split, middle)
     values = values + middle
     found = values.reshape(x.shape), coefficients.view(*batch, *coefficients.shape[1:])

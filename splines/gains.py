@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+STRETCH = 2**16  # lengths at a time
+
 
 def gains(length: int, degree: int) -> Float[Tensor, "i n"]:
     """1 − ℓ, K_0, …, K_d for pieces of N = n, n − 1, …, 1 samples, so that N stands at n − N.
@@ -24,8 +26,16 @@ def gains(length: int, degree: int) -> Float[Tensor, "i n"]:
         length: n, the most samples of a piece.
         degree: d; pieces of N ≤ d samples are interpolated by polynomials of degree N − 1.
     """
-    N = torch.arange(length, 0, -1, dtype=torch.float64)
-    table = torch.zeros(degree + 2, length, dtype=torch.float64)
+    table = torch.empty(degree + 2, length, dtype=torch.float64)
+    for start in range(0, length, STRETCH):  # some at a time, for the sake of memory
+        stop = min(start + STRETCH, length)
+        table[:, start:stop] = column(torch.arange(length - start, length - stop, -1, dtype=torch.float64), degree)
+    return table
+
+
+def column(N: Float[Tensor, "n"], degree: int) -> Float[Tensor, "i n"]:
+    """The same for given N."""
+    table = torch.zeros(degree + 2, len(N), dtype=torch.float64)
     table[0] = 1
     for i in range(degree + 1):
         table[0] *= (N - 1 - i).clamp(min=0) / (N + i)

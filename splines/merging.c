@@ -4,7 +4,8 @@
    (Acharya, Diakonikolas, Li and Schmidt 2016). Their break points and those of binary segmentation are candidates, the
    best of which are found by dynamic programming, and each is at last moved to the best place between its neighbours. */
 
-enum { CHOICES = 1200 }; /* candidates up to which all pairs are looked at */
+enum { CHOICES = 1200 };  /* candidates up to which all pairs are looked at */
+enum { SHORT = 1 << 15 }; /* signals that more than one thread would not make faster */
 
 /* A fit to a piece is a row of doubles: its length, triangle R, right side z [A][C] and squared error, in the
    orthonormal polynomials of its length. Without weights R is the identity. */
@@ -132,11 +133,18 @@ static double largest(double *v, int64_t count, int64_t k)
   return v[k];
 }
 
+/* Samples of a block: twice what determines a polynomial, more on long signals for the sake of memory. */
+static inline int64_t block_of(const Signal *S)
+{
+  const int64_t block = S->n > 1 << 18 ? 4 * A : 2 * A;
+  return block > S->least ? block : S->least;
+}
+
 /* Merge pairs of blocks, round by round, all but the `keep` pairs whose error would grow most, or those that would grow
    by more than the penalty. Returns the number of pieces left, their ends in places[1...]; -1 without memory. */
 static int64_t greedy(const Signal *S, int64_t keep, double penalty, int64_t *places)
 {
-  const int64_t n = S->n, P = size_of(S), block = 2 * A > S->least ? 2 * A : S->least;
+  const int64_t n = S->n, P = size_of(S), block = block_of(S);
   int64_t count = n / block > 0 ? n / block : 1, merges = 1, idle = 0;
   double *fits = malloc(count * P * sizeof(double)), *joined = malloc((count / 2 + 1) * P * sizeof(double));
   double *growth = malloc((count + 2) * sizeof(double)), *sorted = growth ? growth + count / 2 + 1 : NULL;
@@ -371,7 +379,7 @@ static double error_of_pieces(const Signal *S, int64_t k, const int64_t *places,
   double sum = 0;
   for (int64_t j = 0; j < k; j++) {
     const int64_t length = places[j + 1] - places[j];
-    if (scan(S, places[j], 1, length, D, work)) return INFINITY;
+    if (scan(S, places[j], 1, length, D, work, 1, 0)) return INFINITY;
     sum += work[length - 1];
   }
   return sum;
@@ -382,7 +390,7 @@ static double error_of_pieces(const Signal *S, int64_t k, const int64_t *places,
 static int64_t merge(const Signal *S, int64_t k, double penalty, const int64_t *degree, const int64_t *least, int same,
                      int64_t *breaks)
 {
-  const int64_t n = S->n, block = 2 * A > S->least ? 2 * A : S->least, most = n / block + 2 * k + 4;
+  const int64_t n = S->n, block = block_of(S), most = n / block + 2 * k + 4;
   int64_t *places = malloc(2 * most * sizeof(int64_t)), *halves = places + most, M, count = -1, split;
   if (!places) return -1;
   if ((M = greedy(S, 2 * k, penalty, places)) < 0 || (split = bisect(S, k, penalty, halves)) < 0) goto end;
@@ -432,7 +440,7 @@ int run(const int64_t *size, const double *x, const double *w, const double *gai
 #pragma omp parallel for num_threads(threads < B ? threads : B) schedule(dynamic) reduction(+ : failed) if (B > 1)
   for (int64_t b = 0; b < B; b++) {
     const Signal S = {n, C, size[4], x + b * n * C, w ? w + b * n : NULL, gain, seen ? seen + b * (n + 1) : NULL,
-                      B > 1 ? 1 : (int)threads};
+                      B > 1 || n < SHORT ? 1 : (int)threads};
     const int64_t count = merge(&S, k, *penalty, degree, least, (int)size[5], breaks + b * places);
     failed += count < 0;
     if (count == 0) breaks[b * places] = -1;

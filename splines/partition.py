@@ -6,6 +6,7 @@ be inexact; `exact` looks at all segments but those that provably cannot win.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from splines import compiled, search
 from splines.pieces import Pieces
-from splines.projection import project
+from splines.projection import SquaredError, project
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,6 @@ def checked(breaks: Tensor, weights: Tensor | None, wish: Wish) -> Tensor:
 
 def errors_of(samples: Tensor, weights: Tensor | None, breaks: Tensor, degree: int) -> Float[Tensor, "b"]:
     """Squared errors of the best polynomials on given pieces."""
-    values, _ = project(samples, Pieces(breaks, (degree,) * (breaks.shape[1] - 1), samples.shape[1], weights))
-    square = (samples - values).square().sum(-1)
-    return (square if weights is None else square * weights).sum(1)
+    pieces = Pieces(breaks, (degree,) * (breaks.shape[1] - 1), samples.shape[1], weights)
+    error: Any = SquaredError.apply(samples, project(samples, pieces)[0], pieces)
+    return error

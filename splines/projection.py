@@ -57,6 +57,27 @@ class Synthesis(Function):
         return Analysis.apply(grads[0], ctx.pieces), None  # type: ignore[return-value]
 
 
+class SquaredError(Function):
+    """Σ_i w_i |x_i − h_i|², which keeps nothing but references to x and h."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Float[Tensor, "b n c"], h: Float[Tensor, "b n c"], pieces: Pieces) -> Float[Tensor, "b"]:
+        ctx.save_for_backward(x, h)
+        ctx.weights = w = pieces.weights
+        total = x.new_zeros(len(x))
+        for cut in pieces.stretches():
+            square = (x[:, cut] - h[:, cut]).square().sum(-1)
+            total += (square if w is None else square * w[:, cut]).sum(1)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, None]:
+        x, h = ctx.saved_tensors
+        g = 2 * grads[0][:, None, None] * (x - h)
+        g = g if ctx.weights is None else g * ctx.weights[..., None]
+        return g, -g, None
+
+
 def project(x: Float[Tensor, "b n c"], pieces: Pieces) -> tuple[Float[Tensor, "b n c"], Float[Tensor, "b k a c"]]:
     """The values h and the coefficients c of the projection of x."""
     y = x if pieces.weights is None else x * pieces.weights[..., None]

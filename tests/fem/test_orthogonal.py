@@ -1,4 +1,4 @@
-"""Polynomials on samples: orthonormal, of the right degree, the same whatever the place; zero where there are no more."""
+"""Polynomials on samples: orthonormal, of the right degree, the same at any place; zero where there are no more."""
 
 import pytest
 import torch

@@ -1,5 +1,6 @@
 """The public fit and layer: shapes, derivatives, idempotence, weights and masks, errors."""
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,6 @@ import torch
 
 from splines import PiecewisePolynomial, fit_piecewise
 from tests.splines.reference import projector
-import itertools
 
 ROOT = Path(__file__).parents[2]
 

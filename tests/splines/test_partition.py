@@ -1,5 +1,7 @@
 """Break points: the optimum against brute force, compiled and in PyTorch; what merging promises."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,6 @@ from fem import compilation
 from splines import compiled
 from splines.partition import Wish, errors_of, partition
 from tests.splines.reference import best_errors, error_of
-import itertools
 
 INFINITE = float("inf")
 
