@@ -12,10 +12,12 @@ from examples import (
     certificate,
     command_line,
     compare_pinn,
+    denoise_signal,
     elasticity,
     fourier,
     inverse,
     l_shape,
+    learn_through_projection,
     network,
     neumann_robin,
     nurbs_gallery,
@@ -26,14 +28,14 @@ from examples import (
     shape,
     surrogate_table,
 )
-from examples.benchmarks import adjoint, batch, energy, nurbs, scaling, solve, timing, training
+from examples.benchmarks import adjoint, batch, energy, nurbs, scaling, solve, splines, timing, training
 from fem import unit_square
 from solvers import fit_pinn
 
 pytest.importorskip("matplotlib").use("Agg")
 FOLDER = Path(command_line.__file__).parent
 EXAMPLES = [importlib.import_module(f"examples.{p.stem}") for p in FOLDER.glob("*.py") if p.stem != "command_line"]
-BENCHMARKS = (adjoint, batch, energy, nurbs, scaling, solve, training)
+BENCHMARKS = (adjoint, batch, energy, nurbs, scaling, solve, splines, training)
 
 
 def test_poisson(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,6 +239,30 @@ def test_assembly_benchmark_compares_equal_matrices() -> None:
     assembly = importlib.import_module("examples.benchmarks.assembly")
     for degree in (1, 2):
         assert assembly.main(cells=6, degree=degree, repeats=1)["difference"] < 1e-12
+
+
+def test_denoise_signal(tmp_path: Path) -> None:
+    figures = denoise_signal.main(n=1024, out=str(tmp_path))
+    assert figures["exact"] <= figures["merge"] <= 1.05 * figures["exact"]
+    assert figures["exact pieces"] == 12
+    assert figures["exact rms"] < 0.35  # of a noise of 1
+    assert {path.name for path in tmp_path.iterdir()} == {"denoise_signal.md", "denoise_signal.png"}
+
+
+def test_learn_through_projection(tmp_path: Path) -> None:
+    figures = learn_through_projection.main(steps=250, held_out=200, out=str(tmp_path))
+    assert figures["with"] < figures["without"]
+    assert {path.name for path in tmp_path.iterdir()} == {"learn_through_projection.md", "learn_through_projection.png"}
+
+
+def test_splines_benchmark_compares_equal_errors() -> None:
+    pytest.importorskip("ruptures")
+    figures = splines.main(constants=400, lines=200, long=4000, pieces=8, items=3, slow_lines=60, repeats=1)
+    for task, peer in (("constants", "KernelCPD"), ("few lines", "Dynp"), ("batch", "ritz, one by one")):
+        assert figures[f"{task} {peer} error"] == pytest.approx(figures[f"{task} ritz error"], rel=1e-9)
+    binary = figures["constants merge binary segmentation error"]
+    assert figures["constants merge ritz error"] <= binary * (1 + 1e-12)
+    assert figures["tenth ritz error"] <= 1.1 * figures["tenth ritz, exact with a penalty error"]
 
 
 def test_unstructured_benchmark_compares_equal_solutions() -> None:
