@@ -24,6 +24,7 @@ benchmarks: .venv/.installed
 	$(BIN)/python -m examples.benchmarks.solve --out results
 	$(BIN)/python -m examples.benchmarks.batch --out results
 	$(BIN)/python -m examples.benchmarks.nurbs --out results
+	$(BIN)/python -m examples.benchmarks.components --out results
 	$(BIN)/python -m examples.benchmarks.splines --out results
 	$(BIN)/python -m examples.benchmarks.adjoint --out results
 	$(BIN)/python -m examples.benchmarks.scaling --square 256 512 1024 2048 --cube 32 64 96 128 --out results

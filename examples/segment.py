@@ -1,10 +1,10 @@
 """Segmentation by a UNet that ends in the piecewise-constant layer, beside the same UNet without it.
 
-Both see the same images in the same order, from the same weights, for the same number of steps; the layer comes in after
-half of them. They are compared on images neither has seen, as is the first one with its masks cleaned afterwards (small
-components dropped, small holes filled, as the layer does it). Folders of images and masks are read (Weizmann horses,
-BBBC038 and the like); synthetic nuclei are the default. Claim: the layer's masks overlap as well or better, with fewer
-false components and holes.
+Both see the same images in the same order, from the same weights, for the same number of steps; the layer comes in
+after half of them. They are compared on images neither has seen, as is the first one with its masks cleaned afterwards
+(small components dropped, small holes filled, as the layer does it). Folders of images and masks are read (Weizmann
+horses, BBBC038 and the like); synthetic nuclei are the default. Claim: the layer's masks overlap as well or better,
+with fewer false components and holes.
 
 Source: M. Cho et al., Differentiable spline approximations, NeurIPS 2021, section 4.2, Table 1 and Figure 1.
 """
@@ -141,9 +141,9 @@ def panels(test: ImageSet, shown: dict[str, Tensor], rows: int = 6) -> Any:
     chosen = differing.argsort(descending=True)[:rows].sort().values.tolist()
     figure, axes = plt.subplots(len(chosen), 4, figsize=(8, 2 * len(chosen)), layout="constrained", squeeze=False)
     for row, i in zip(axes, chosen, strict=True):
-        row[0].imshow(test.images[i, 0], cmap="gray")
+        row[0].imshow(test.images[i, 0].numpy(), cmap="gray")
         for axis, mask in zip(row[1:], (test.masks[i], shown["baseline"][i], shown["layer"][i]), strict=True):
-            axis.imshow(mask, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axis.imshow(mask.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     for axis, name in zip(axes[0], ("image", "truth", "UNet", "UNet with the layer"), strict=True):
         axis.set_title(name, fontsize="medium")
     for axis in axes.flat:

@@ -8,15 +8,57 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from segmentation.components import clean_mask, label_components
+    from segmentation.datasets import ImageSet, augment, read_images, split, synthetic_nuclei
     from segmentation.layer import PiecewiseConstant, piecewise_constant
+    from segmentation.metrics import (
+        boundary_f,
+        false_components,
+        holes,
+        jaccard,
+        measures,
+        object_f1,
+        pooled_jaccard,
+    )
+    from segmentation.training import Training, predict_masks, train_segmentation
 
 _HOME = {
     "segmentation.components": ("clean_mask", "label_components"),
+    "segmentation.datasets": ("ImageSet", "augment", "read_images", "split", "synthetic_nuclei"),
     "segmentation.layer": ("PiecewiseConstant", "piecewise_constant"),
+    "segmentation.metrics": (
+        "boundary_f",
+        "false_components",
+        "holes",
+        "jaccard",
+        "measures",
+        "object_f1",
+        "pooled_jaccard",
+    ),
+    "segmentation.training": ("Training", "predict_masks", "train_segmentation"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = ["PiecewiseConstant", "clean_mask", "label_components", "piecewise_constant"]
+__all__ = [
+    "ImageSet",
+    "PiecewiseConstant",
+    "Training",
+    "augment",
+    "boundary_f",
+    "clean_mask",
+    "false_components",
+    "holes",
+    "jaccard",
+    "label_components",
+    "measures",
+    "object_f1",
+    "piecewise_constant",
+    "pooled_jaccard",
+    "predict_masks",
+    "read_images",
+    "split",
+    "synthetic_nuclei",
+    "train_segmentation",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,9 +2,9 @@
 
 Neighbours differ by at most one along each axis, and along at most `reach` axes at once: 4 or 8 neighbours in two
 dimensions, 6, 18 or 26 in three. Components are numbered in scan order, by their first pixel. On CPUs with a C compiler
-runs of pixels are joined (`labelling.c`), images in parallel; elsewhere, and on GPUs, pixels pass the smallest number on
-to the root of their neighbour's component and jump along pointers to it, until nothing changes: exact for spirals and
-snakes, in a number of rounds that grows with the logarithm of the image rather than with the length of a component.
+runs of pixels are joined (`labelling.c`), images in parallel. Elsewhere, and on GPUs, pixels hang the root of their
+neighbour's component under their own if that has the smaller number, and jump along pointers to it, until nothing
+changes: exact for spirals and snakes, in far fewer rounds than a component is long.
 """
 
 import ctypes
@@ -59,8 +59,8 @@ def label_components(mask: Shaped[Tensor, "b *grid"], connectivity: str | int = 
     """
     if mask.ndim not in (3, 4):
         raise ValueError(
-            f"`label_components` takes a batch of images (b, y, x) or volumes (b, z, y, x); got shape {tuple(mask.shape)}."
-            " A single image needs `image[None]`."
+            "`label_components` takes a batch of images (b, y, x) or volumes (b, z, y, x); got shape "
+            f"{tuple(mask.shape)}. A single image needs `image[None]`."
         )
     if mask.is_floating_point() or mask.is_complex():
         raise TypeError(
@@ -139,7 +139,7 @@ def sizes(labels: Int[Tensor, "b *grid"], most: int) -> Int[Tensor, "b k"]:
 
 
 def clean_mask(
-    mask: Bool[Tensor, "b *grid"],
+    mask: Shaped[Tensor, "b *grid"],
     min_size: int = 0,
     keep_largest: int | None = None,
     fill_holes: bool | int = False,
@@ -152,8 +152,8 @@ def clean_mask(
         min_size: components of fewer pixels go.
         keep_largest: so many stay, the first in scan order among equals.
         fill_holes: background that no path of pixels joins with the edge of the image becomes foreground, before
-            anything else; a number stands for holes of at most so many pixels. Paths are those of the dual connectivity:
-            where objects are joined at corners, holes are not.
+            anything else; a number stands for holes of at most so many pixels. Paths are those of the dual
+            connectivity: where objects are joined at corners, holes are not.
         connectivity: of the objects, as in `label_components`.
 
     Raises:
@@ -164,8 +164,8 @@ def clean_mask(
         raise TypeError(f"`clean_mask` takes a mask of bool; got {mask.dtype}.")
     if min_size < 0 or fill_holes < 0 or (keep_largest is not None and keep_largest < 1):
         raise ValueError(
-            f"`clean_mask` takes min_size >= 0, fill_holes >= 0 and keep_largest >= 1; got {min_size}, {fill_holes} and "
-            f"{keep_largest}."
+            f"`clean_mask` takes min_size >= 0, fill_holes >= 0 and keep_largest >= 1; got {min_size}, {fill_holes} "
+            f"and {keep_largest}."
         )
     dim = mask.ndim - 1
     reach = reach_of(connectivity, dim)
@@ -185,7 +185,7 @@ def clean_mask(
         stays[:, 0] = False
         if keep_largest is not None:
             ranked = torch.where(stays, size, 0)
-            order = ranked[:, 1:].sort(1, descending=True, stable=True).indices[:, :keep_largest] + 1
+            order = ranked[:, 1:].sort(dim=1, descending=True, stable=True).indices[:, :keep_largest] + 1
             stays &= torch.zeros_like(stays).scatter_(1, order, True)
         mask = stays.gather(1, labels.flatten(1)).view(mask.shape)
     return mask

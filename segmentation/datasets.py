@@ -57,7 +57,8 @@ def read_images(
 
     Raises:
         FileNotFoundError: a folder is missing or empty, or an image has no mask.
-        ValueError: a mask has another size than its image, a file is corrupt (with "raise", or if all are), other options.
+        ValueError: a mask has another size than its image, a file is corrupt (with "raise", or if all are), other
+            options.
     """
     folder = Path(folder)
     if corrupt not in ("warn", "raise") or channels not in (1, 3):

@@ -1,8 +1,8 @@
 """The piecewise-constant layer: each connected component of what exceeds a threshold becomes its mean.
 
-With the components held, h = A x with the orthogonal projector A onto images that are constant on them; its transpose is
-itself, so that backward takes the means of the incoming gradient over the same components, in linear time. Source: M. Cho
-et al., Differentiable spline approximations, NeurIPS 2021, section 3.1 and eq. 19.
+With the components held, h = A x with the orthogonal projector A onto images that are constant on them; its transpose
+is itself, so that backward takes the means of the incoming gradient over the same components, in linear time. Source:
+M. Cho et al., Differentiable spline approximations, NeurIPS 2021, section 3.1 and eq. 19.
 """
 
 import ctypes
@@ -79,8 +79,8 @@ def piecewise_constant(
         threshold: what lies above is foreground.
         connectivity: of the foreground, "face", "full" or a number of neighbours (`label_components`).
         background: "keep" leaves its pixels as they are; "components" averages over its components too (of the dual
-            connectivity), so that holes are pieces of their own; "single" makes one piece of it. With "single", training
-            from scratch stalls: while nothing exceeds the threshold, the network is told no more than its mean.
+            connectivity), so that holes are pieces of their own; "single" makes one piece of it. With "single",
+            training from scratch stalls: while nothing exceeds the threshold, the network is told but its mean.
         min_size, keep_largest, fill_holes: as in `clean_mask`. Holes that are filled belong to the component around
             them. Components that go become background: 0 where the background is kept, part of its pieces elsewhere.
         check_finite: look for NaN and infinity (on a GPU this waits for it).
@@ -99,7 +99,8 @@ def piecewise_constant(
     if check_finite and not bool(x.detach().isfinite().all()):
         b, c, *pixel = (~x.detach().isfinite()).nonzero()[0].tolist()
         raise ValueError(
-            f"image {b}, channel {c} is {float(x[b, c, *pixel])} at pixel {tuple(pixel)}: the layer takes finite numbers."
+            f"image {b}, channel {c} is {float(x[b, c, *pixel])} at pixel {tuple(pixel)}: the layer takes finite "
+            "numbers."
         )
     flat = x.flatten(0, 1)
     over = mask = flat.detach() > threshold

@@ -1,5 +1,7 @@
 """How good a mask is: overlap, boundaries, objects, and what does not belong there: false components and holes."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -50,8 +52,8 @@ def distinct(labels: Int[Tensor, "b y x"]) -> Int[Tensor, "b"]:
 def boundary_f(
     prediction: Bool[Tensor, "b y x"], truth: Bool[Tensor, "b y x"], tolerance: float = 2.0
 ) -> Float[Tensor, "b"]:
-    """F = 2PR / (P + R) of boundaries: P the share of the predicted boundary within `tolerance` pixels of the true one, R
-    the share of the true one within that distance of the predicted one; 1 where neither has a boundary.
+    """F = 2PR / (P + R) of boundaries: P the share of the predicted boundary within `tolerance` pixels of the true one,
+    R the share of the true one within that distance of the predicted one; 1 where neither has a boundary.
 
     A boundary are the foreground pixels with a background neighbour (of 4). Source: D. Martin, C. Fowlkes and J. Malik,
     Learning to detect natural image boundaries, PAMI 2004; G. Csurka et al., BMVC 2013.
@@ -60,11 +62,12 @@ def boundary_f(
 
     found = []
     for p, t in zip(prediction.cpu().numpy(), truth.cpu().numpy(), strict=True):
-        edges = [m & ~binary_erosion(m, border_value=1) for m in (p, t)]
+        edges: list[Any] = [m ^ binary_erosion(m, border_value=1) for m in (p, t)]
         if not edges[0].any() or not edges[1].any():
             found.append(float(not edges[0].any() and not edges[1].any()))
             continue
-        near = [distance_transform_edt(~e) <= tolerance for e in edges]  # pyright: ignore[reportOperatorIssue]
+        distances: list[Any] = [distance_transform_edt(~e) for e in edges]
+        near = [d <= tolerance for d in distances]
         P, R = (edges[0] & near[1]).sum() / edges[0].sum(), (edges[1] & near[0]).sum() / edges[1].sum()
         found.append(float(2 * P * R / (P + R)) if P + R else 0.0)
     return torch.tensor(found, dtype=torch.float64, device=prediction.device)

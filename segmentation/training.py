@@ -55,7 +55,7 @@ def train_segmentation(
 
     Args:
         network: images "b c y x" → logits "b 1 y x"; trained in place, on its device.
-        layer: the piecewise-constant layer the network is to end in; without it the rest of the formula is the baseline.
+        layer: the piecewise-constant layer the network is to end in; without it the loss is BCE(p) throughout.
         warm_up: the share of the steps without the layer, whose components mean nothing at first.
         mix: the layer's share of the loss.
         crop: pixels of squares that are cut out of the images to train on; whole images without it.

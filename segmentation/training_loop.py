@@ -1,4 +1,4 @@
-"""The loop behind `train_segmentation`: a Lightning module and its checkpoints, as in `nurbs/reconstruction_training.py`."""
+"""The loop behind `train_segmentation`: a Lightning module and its checkpoints."""
 
 import time
 from dataclasses import dataclass

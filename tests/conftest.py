@@ -13,7 +13,7 @@ from jaxtyping import install_import_hook
 
 import tests.typechecker
 
-install_import_hook(["fem", "nurbs", "solvers", "splines"], f"{tests.typechecker.__name__}.check")
+install_import_hook(["fem", "nurbs", "segmentation", "solvers", "splines"], f"{tests.typechecker.__name__}.check")
 os.environ["RITZ_CACHE"] = tempfile.mkdtemp(prefix="ritz-")
 atexit.register(shutil.rmtree, os.environ["RITZ_CACHE"], ignore_errors=True)
 

@@ -26,7 +26,7 @@ def test_every_python_block_of_the_readme_runs(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     "names",
     [
-        "import fem, nurbs, solvers, splines",
+        "import fem, nurbs, segmentation, solvers, splines",
         "from fem import Energy, FunctionSpace; from nurbs import Surface; from solvers import minimize",
         "from splines import PiecewisePolynomial, fit_piecewise",
     ],
@@ -41,10 +41,11 @@ def test_importing_loads_no_heavy_library(names: str) -> None:
 def test_every_exported_name_exists() -> None:
     import fem
     import nurbs
+    import segmentation
     import solvers
     import splines
 
-    for package in (fem, nurbs, solvers, splines):
+    for package in (fem, nurbs, segmentation, solvers, splines):
         assert set(package.__all__) <= set(dir(package))
         for name in package.__all__:
             assert getattr(package, name) is not None

@@ -25,17 +25,18 @@ from examples import (
     parametric_poisson,
     poisson,
     reconstruct_point_cloud,
+    segment,
     shape,
     surrogate_table,
 )
-from examples.benchmarks import adjoint, batch, energy, nurbs, scaling, solve, splines, timing, training
+from examples.benchmarks import adjoint, batch, components, energy, nurbs, scaling, solve, splines, timing, training
 from fem import unit_square
 from solvers import fit_pinn
 
 pytest.importorskip("matplotlib").use("Agg")
 FOLDER = Path(command_line.__file__).parent
 EXAMPLES = [importlib.import_module(f"examples.{p.stem}") for p in FOLDER.glob("*.py") if p.stem != "command_line"]
-BENCHMARKS = (adjoint, batch, energy, nurbs, scaling, solve, splines, training)
+BENCHMARKS = (adjoint, batch, components, energy, nurbs, scaling, solve, splines, training)
 
 
 def test_poisson(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -253,6 +254,32 @@ def test_learn_through_projection(tmp_path: Path) -> None:
     figures = learn_through_projection.main(steps=250, held_out=200, out=str(tmp_path))
     assert figures["with"] < figures["without"]
     assert {path.name for path in tmp_path.iterdir()} == {"learn_through_projection.md", "learn_through_projection.png"}
+
+
+def test_segment(tmp_path: Path) -> None:
+    """Both models learn, and a run that is repeated in its folder trains nothing anew."""
+    pytest.importorskip("lightning")
+    settings = {"size": 32, "count": 14, "steps": 60, "width": 4, "depth": 2, "precision": "32-true", "min_size": 4}
+    figures = segment.main(**settings, out=str(tmp_path))
+    assert min(figures[f"{name} jaccard"] for name in segment.ROWS) > 0
+    assert figures["layer holes"] <= figures["baseline holes"]
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "baseline_0",
+        "layer_0",
+        "panels_0.png",
+        "seed_0.json",
+        "segment.md",
+    }
+    again = segment.main(**settings, out=str(tmp_path))
+    assert again == figures
+
+
+def test_components_benchmark_compares_equal_labels() -> None:
+    pytest.importorskip("cc3d")
+    figures = components.main(items=2, size=40, repeats=1, memory=0)
+    for kind in ("blobs", "noise", "spirals"):
+        assert len({figures[f"{kind} {by} components"] for by in ("ritz", "cc3d", "SciPy")}) == 1
+    assert figures["spirals ritz components"] == 2
 
 
 def test_splines_benchmark_compares_equal_errors() -> None:
