@@ -149,7 +149,7 @@ class MeanZero:
     def data(self) -> Float[Tensor, "n"]:
         """m_a = ∫ φ_a, differentiable in the mesh nodes."""
         space = self.space
-        scalar = FunctionSpace(space.mesh, space.family, None, space.quadrature_degree) if space.components else space
+        scalar = space.with_components(None) if space.components else space
         one = torch.ones((), dtype=space.dtype, device=space.device)
         parts = []
         for domain in scalar.domains():
@@ -189,7 +189,7 @@ def prescribed(space: FunctionSpace, component: int | None, tag: str, dofs: Tens
     if isinstance(value, Function):
         value = value.values
     if callable(value) and not isinstance(value, Tensor):
-        value = value(space.coordinates_of(dofs))
+        value = space.trace(tag, dofs, value)
     if not isinstance(value, Tensor):
         value = torch.tensor(float(value), dtype=space.dtype, device=space.device)
     check_like(space, value, name)

@@ -81,15 +81,20 @@ class FunctionSpace(Space):
     def __init__(
         self, mesh: Mesh, element: ElementFamily, components: int | None = None, quadrature_degree: int | None = None
     ):
-        if components is not None and (isinstance(components, bool) or int(components) != components or components < 1):
-            raise ValueError(f"`FunctionSpace(components=...)` must be None or a positive integer; got {components!r}.")
-        self.mesh, self.family, self.components = mesh, element, components
-        self.elements: tuple[Element, ...] = tuple(element.on(block.cell) for block in mesh.blocks)
-        self.is_lagrange = all(isinstance(e, LagrangeElement) for e in self.elements)
+        self.family = element
+        self._set(mesh, tuple(element.on(block.cell) for block in mesh.blocks), components, quadrature_degree)
         if self.is_lagrange:
             self.num_nodes = mesh.topology.num_lagrange_nodes(self.degree)
         else:
             self.num_nodes = num_patch_dofs(mesh, self.elements)
+
+    def _set(
+        self, mesh: Mesh, elements: tuple[Element, ...], components: int | None, quadrature_degree: int | None
+    ) -> None:
+        if components is not None and (isinstance(components, bool) or int(components) != components or components < 1):
+            raise ValueError(f"`FunctionSpace(components=...)` must be None or a positive integer; got {components!r}.")
+        self.mesh, self.elements, self.components = mesh, elements, components
+        self.is_lagrange = all(isinstance(e, LagrangeElement) for e in self.elements)
         self.quadrature_degree = 2 * self.degree + 1 if quadrature_degree is None else quadrature_degree
         self._domains: dict[tuple[str | None, int], tuple[Domain, ...]] = {}
         self._geometry: dict[tuple[Domain, int], tuple[int, Geometry]] = {}
@@ -136,6 +141,10 @@ class FunctionSpace(Space):
             return self.mesh.topology.lagrange_numbering(self.degree)[0]
         return (self.elements[0].cell_dofs.to(self.device),)  # type: ignore[attr-defined]
 
+    def with_components(self, components: int | None) -> "FunctionSpace":
+        """The same functions, as scalars or as components of vectors."""
+        return FunctionSpace(self.mesh, self.family, components, self.quadrature_degree)
+
     def dofs_of(self, block: int, cells: Int[Tensor, "e"] | None) -> Int[Tensor, "e a"]:
         """The rows of `cell_dofs` of some cells, or all: those of a grid need no others."""
         grid = self.mesh.topology.grid
@@ -173,6 +182,10 @@ class FunctionSpace(Space):
         if not self.is_lagrange:
             raise ValueError("only Lagrange spaces have nodes; project onto a spline space instead.")
         return self.mesh.lagrange_nodes(self.degree, dofs)
+
+    def trace(self, tag: str, dofs: Int[Tensor, "k"], value: Callable[[Tensor], Tensor]) -> Tensor:
+        """Values "*b k" or "*b k c" of the tag's dofs for the boundary values `value` of x "k d"."""
+        return value(self.coordinates_of(dofs))
 
     def interpolate(self, value: Callable[[Tensor], Tensor] | float) -> Tensor:
         """Dofs of the function that equals `value`, a number or a callable of x "n d", at every node."""

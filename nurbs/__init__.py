@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nurbs.files import read_geometry, write_geometry
     from nurbs.fit import fit_curve, fit_surface
     from nurbs.frames import Frame, cloud_frame, flat_patch
+    from nurbs.isogeometric import SplineSpace, isogeometric_space
     from nurbs.parametrization import parametrize, parametrize_grid
     from nurbs.plotting import plot
     from nurbs.primitives import (
@@ -60,6 +61,7 @@ _HOME = {
         "squared_distance",
     ),
     "nurbs.errors": ("GeometryError",),
+    "nurbs.isogeometric": ("SplineSpace", "isogeometric_space"),
     "nurbs.files": (
         "read_geometry",
         "write_geometry",
@@ -139,6 +141,7 @@ __all__ = [
     "GeometryError",
     "RandomPatches",
     "SplineNet",
+    "SplineSpace",
     "Surface",
     "Volume",
     "annulus",
@@ -163,6 +166,7 @@ __all__ = [
     "foot_points",
     "hausdorff",
     "insert_knots",
+    "isogeometric_space",
     "laplacian",
     "line",
     "nearest",

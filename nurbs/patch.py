@@ -49,6 +49,8 @@ class Patch:
             gradient: its direction has nothing to do with the derivative. Their smoothing, by the chain rule, is the
             one above.)
         sigma: standard deviation for "gaussian", in units of the parameter.
+        sides: names of the ends of the parameter ranges, (start of u, end of u, start of v, …), for boundary
+            conditions; "left", "right", "bottom", "top", "back", "front" without them.
         check_finite: look at the values: NaN, infinity, decreasing knots, weights that are not positive, and
             parameters outside the range are errors. This synchronises a GPU; False leaves it out, and parameters
             outside the range then extrapolate the first or last polynomial piece.
@@ -66,6 +68,7 @@ class Patch:
     knot_gradient: KnotGradient
     sigma: float | None
     check_finite: bool
+    sides: tuple[str, ...] | None
 
     directions: ClassVar[int]
 
@@ -80,6 +83,7 @@ class Patch:
         knot_gradient: KnotGradient = "exact",
         sigma: float | None = None,
         check_finite: bool = True,
+        sides: Sequence[str] | None = None,
     ):
         r, kind = self.directions, type(self).__name__
         if not control_points.is_floating_point():
@@ -113,7 +117,10 @@ class Patch:
             )
         if sigma is not None and not sigma > 0:
             raise ValueError(f"`sigma` must be positive; got {sigma}.")
-        values = (control_points, weights, knots, degree, periodic, knot_gradient, sigma, check_finite)
+        if sides is not None and len(sides) != 2 * r:
+            raise ValueError(f"`{kind}(sides=...)` names {2 * r} ends of parameter ranges; got {tuple(sides)}.")
+        sides = None if sides is None else tuple(sides)
+        values = (control_points, weights, knots, degree, periodic, knot_gradient, sigma, check_finite, sides)
         for field, value in zip(fields(Patch), values, strict=True):
             object.__setattr__(self, field.name, value)
         self._check()

@@ -95,6 +95,8 @@ def annulus(
 ) -> Surface:
     """The part of a ring between two circles: u along the radius, v along the angle; errors as for `arc`.
 
+    Its sides are called "inner", "outer", "start" and "end".
+
     Raises:
         ValueError: radii that do not increase.
     """
@@ -107,6 +109,7 @@ def annulus(
         arcs[0].homogeneous[..., None, :, -1].expand(*arcs[0].batch, 2, -1),
         (uniform_knots(2, 1, arcs[0].dtype, arcs[0].device), arcs[0].knots[0]),
         (1, 2),
+        sides=("inner", "outer", "start", "end"),
     )
 
 

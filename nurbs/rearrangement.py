@@ -21,7 +21,10 @@ def reverse(patch: AnyPatch, direction: int = 0) -> AnyPatch:
         points, weights = points.roll(p, axis - 1), None if weights is None else weights.roll(p, axis)
     knots = [*patch.knots]
     knots[axis] = (t[..., :1] + t[..., -1:]) - t.flip(-1)
-    return patch.replace(control_points=points, weights=weights, knots=knots)
+    sides = None if patch.sides is None else [*patch.sides]
+    if sides is not None:
+        sides[2 * direction], sides[2 * direction + 1] = sides[2 * direction + 1], sides[2 * direction]
+    return patch.replace(control_points=points, weights=weights, knots=knots, sides=sides)
 
 
 def permute(patch: AnyPatch, order: Sequence[int]) -> AnyPatch:
@@ -37,6 +40,7 @@ def permute(patch: AnyPatch, order: Sequence[int]) -> AnyPatch:
     return patch.replace(
         control_points=points.movedim([k - r - 1 for k in order], list(range(-r - 1, -1))),
         weights=None if weights is None else weights.movedim([k - r for k in order], list(range(-r, 0))),
+        sides=None if patch.sides is None else [patch.sides[2 * k + end] for k in order for end in (0, 1)],
         **{name: tuple(getattr(patch, name)[k] for k in order) for name in ("knots", "degree", "periodic")},
     )
 

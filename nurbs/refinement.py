@@ -245,7 +245,7 @@ def along(A: Float[Tensor, "*b j i"], values: Float[Tensor, "..."], axis: int) -
 
 def rebuilt(patch: AnyPatch, H: Tensor, knots: Sequence[Tensor], degree: Sequence[int], periodic) -> AnyPatch:
     """A patch with these homogeneous control points, and all else like the given one."""
-    kept = {name: getattr(patch, name) for name in ("knot_gradient", "sigma", "check_finite")}
+    kept = {name: getattr(patch, name) for name in ("knot_gradient", "sigma", "check_finite", "sides")}
     return patch.from_homogeneous(H, knots, degree, patch.weights is not None, periodic=periodic, **kept)
 
 

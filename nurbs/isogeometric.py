@@ -1,0 +1,357 @@
+"""Isogeometric analysis: function spaces of splines on curves, surfaces and volumes, whose geometry is exact.
+
+A function is u(x) = Σ_a u_a N_a(S⁻¹(x)) with the patch S and B-splines N_a of any degree on a refinement of its knots
+(h-, p- and k-refinement are the arguments `spans`, `degree` and the smoothness that follows), or with the patch's own
+rational functions. Energies, constraints and solvers take such a space as any other.
+
+Source: T. Hughes, J. Cottrell, Y. Bazilevs, Isogeometric analysis, CMAME 194, 2005.
+"""
+
+from collections.abc import Callable, Sequence
+from math import ceil
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fem.boundary import check_index
+from fem.bspline_element import BSpline
+from fem.parameters import check_like
+from fem.space import FunctionSpace
+from nurbs.errors import GeometryError
+from nurbs.patch import Patch, continued, per_direction
+from nurbs.patch_mesh import PatchMesh, Seam, find_seams, moved, name_of, number_glued, numbered
+from nurbs.projection import foot_points
+from nurbs.refinement import breakpoints, elevate_degree, insert_knots
+
+
+def isogeometric_space(
+    patches: Patch | Sequence[Patch],
+    degree: int | Sequence[int],
+    spans: int | Sequence[int] = 1,
+    components: int | None = None,
+    *,
+    rational: bool = False,
+    quadrature_degree: int | None = None,
+    glue: bool = True,
+) -> "SplineSpace":
+    """Splines on a `Curve`, `Surface` or `Volume`, or on several that are glued continuously along common sides.
+
+    Args:
+        patches: without batch axes; their geometry stays as it is, however coarse.
+        degree: of the basis, per direction or for all, 1 or more.
+        spans: at least so many knot spans per direction of each patch, or for all; every span of the patch is cut into
+            as many equal ones. Across the patch's own knots functions are as smooth as the patch allows, across new
+            ones degree − 1 times.
+        components: None for scalars, c for vectors.
+        rational: take N_a w_a / Σ_c w_c N_c with the patch's weight function, in which the patch itself lies
+            (isoparametric); its degree must not exceed `degree` then. Plain B-splines do without and converge as fast.
+        quadrature_degree: 2 degree + 1 by default (degree + 1 Gauss points per direction and span).
+        glue: whether sides that coincide are one; also those of one patch, which closes a ring. Periodic directions
+            close by themselves, smoothly.
+
+    Raises:
+        GeometryError: a folded patch (patch and parameters named), sides that share corners but do not match.
+        ValueError: batches, patches of different kinds, degree 0, a quadrature too coarse for the degree.
+    """
+    patches = (patches,) if isinstance(patches, Patch) else tuple(patches)
+    kinds = {(type(p), p.dim, p.dtype, p.device) for p in patches}
+    if len(kinds) != 1 or any(p.batch for p in patches):
+        raise ValueError(
+            "`isogeometric_space` takes patches of one kind, dimension, dtype and device, without batch axes; got "
+            f"{', '.join(map(repr, patches)) or 'none'}."
+        )
+    r, kind = patches[0].directions, type(patches[0]).__name__
+    degrees = per_direction("degree", degree, r, kind, int)
+    counts = per_direction("spans", spans, r, kind, int)
+    if min(degrees) < 1 or min(counts) < 1:
+        raise ValueError(
+            f"`isogeometric_space` needs degree >= 1 and spans >= 1 in every direction; got {degrees} and {counts}. "
+            "Functions of degree 0 jump, and have no gradient."
+        )
+    if quadrature_degree is not None and quadrature_degree < 2 * max(degrees) - 1:
+        raise ValueError(
+            f"`quadrature_degree={quadrature_degree}` is too coarse for degree {max(degrees)}: matrices would be singular. "
+            f"Use {2 * max(degrees) - 1} or more; {2 * max(degrees) + 1} is the default."
+        )
+    elements = [analysis_basis(p, degrees, counts, rational) for p in patches]
+    seams = find_seams(patches) if glue else []
+    mesh = PatchMesh.of(patches, elements, seams)
+    mesh.check(quadrature_degree or 2 * max(degrees) + 1)
+    return SplineSpace(mesh, components, quadrature_degree)
+
+
+def analysis_basis(patch: Patch, degrees: Sequence[int], counts: Sequence[int], rational: bool) -> BSpline:
+    """B-splines of these degrees on the patch's knots, each of whose spans is cut into equal parts."""
+    patch, knots = patch.detach(), []
+    for axis, (p, count) in enumerate(zip(degrees, counts, strict=True)):
+        found = breakpoints(patch, axis)
+        values, parts = found.values, ceil(count / (len(found.values) - 1))
+        smooth = patch.degree[axis] - found.times
+        times = (p - smooth).clamp(1, p)
+        share = torch.arange(1, parts, dtype=patch.dtype, device=patch.device) / parts
+        new = torch.lerp(values[:-1, None], values[1:, None], share).flatten()
+        if patch.periodic[axis]:
+            times[-1] = 1
+            line = torch.cat([values.repeat_interleave(times), new]).sort().values
+            knots.append(continued(line, p))
+        else:
+            times[0] = times[-1] = p + 1
+            knots.append(torch.cat([values.repeat_interleave(times), new]).sort().values)
+    if not rational or patch.weights is None:
+        return BSpline(knots, degrees)
+    lower = [f"{q} of the patch" for p, q in zip(degrees, patch.degree, strict=True) if p < q]
+    if lower or any(patch.periodic):
+        raise ValueError(
+            f"`rational=True` needs a degree of at least {patch.degree}, that of the patch, and no periodic direction; got "
+            f"{tuple(degrees)} and {patch}. Plain B-splines (`rational=False`) take any."
+        )
+    fine = elevate_degree(patch, [p - q for p, q in zip(degrees, patch.degree, strict=True)])
+    missing = []
+    for axis, t in enumerate(knots):
+        here = fine.knots[axis]
+        values, times = t.unique(return_counts=True)
+        there = torch.stack([(here - v).abs().lt(1e-12).sum() for v in values])
+        missing.append(values.repeat_interleave((times - there).clamp(min=0)))
+    fine = insert_knots(fine, *missing)
+    assert fine.weights is not None
+    return BSpline(knots, degrees, fine.weights.permute(*range(fine.weights.ndim)[::-1]).flatten())
+
+
+class SplineSpace(FunctionSpace):
+    """Splines on patches; see `isogeometric_space`. Dofs are coefficients, numbered patch after patch, u fastest, with
+    those that patches share counted once.
+
+    The basis stays as it is when the patches move (`with_patches`): derivatives in control points, weights and knots of
+    the patches are those of functionals with the basis held.
+    """
+
+    mesh: PatchMesh
+    elements: tuple[BSpline, ...]
+
+    def __init__(self, mesh: PatchMesh, components: int | None = None, quadrature_degree: int | None = None):
+        highest = max(max(e.degrees) for e in mesh.elements)
+        self._set(mesh, mesh.elements, components, 2 * highest + 1 if quadrature_degree is None else quadrature_degree)
+        self.family = mesh.elements[0]
+        lattices = numbered([e.dof_shape for e in self.elements], mesh.device)
+        pairs = [seam_pairs(mesh, seam, lattices) for seam in mesh.seams]
+        for lattice, patch, element in zip(lattices, mesh.patches, self.elements, strict=True):
+            for axis, closed in enumerate(patch.periodic):
+                if closed:
+                    p, n = element.degrees[axis], lattice.shape[axis]
+                    if n - p <= p:
+                        raise ValueError(
+                            f"a periodic direction of degree {p} needs more than {p} spans; got {n - p}. Use more `spans`."
+                        )
+                    pairs.append((lattice.narrow(axis, 0, p), lattice.narrow(axis, n - p, p)))
+        self.lattices, self.num_nodes = number_glued(lattices, pairs)
+        local = [t.permute(*range(t.ndim)[::-1]).flatten() for t in self.lattices]
+        self._cell_dofs = tuple(
+            numbers[e.cell_dofs.to(mesh.device)] for numbers, e in zip(local, self.elements, strict=True)
+        )
+
+    @property
+    def cell_dofs(self) -> tuple[Int[Tensor, "_ _"], ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._cell_dofs
+
+    @property
+    def continuity(self) -> int:
+        """How many derivatives are continuous across cells; 0 where patches are glued."""
+        return 0 if self.mesh.seams else min(e.continuity for e in self.elements)
+
+    def with_components(self, components: int | None) -> "SplineSpace":
+        return SplineSpace(self.mesh, components, self.quadrature_degree)
+
+    def with_patches(self, patches: Patch | Sequence[Patch]) -> "SplineSpace":
+        """The same basis over other patches of the same kind: steps of a shape optimisation.
+
+        Raises:
+            GeometryError: a patch is folded.
+        """
+        patches = (patches,) if isinstance(patches, Patch) else tuple(patches)
+        mesh = self.mesh.with_patches(patches)
+        mesh.check(self.quadrature_degree)
+        return SplineSpace(mesh, self.components, self.quadrature_degree)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "SplineSpace":
+        return SplineSpace(self.mesh.to(device, dtype), self.components, self.quadrature_degree)
+
+    def dofs(self, tag: str) -> Int[Tensor, "k"]:
+        """Dofs of the functions that do not vanish on the sides with that name, in ascending order."""
+        self.mesh.facets_tagged(tag)  # the tag exists
+        sides = self.mesh.sides[tag]
+        return torch.cat([side.of(self.lattices[side.patch]).flatten() for side in sides]).unique()
+
+    @property
+    def dof_coordinates(self) -> Float[Tensor, "n d"]:
+        """The points of the patches at the Greville abscissae of each function: near where it is largest."""
+        found = self.mesh.nodes.new_zeros(self.num_nodes, self.mesh.num_coordinates)
+        for lattice, patch, element in zip(self.lattices, self.mesh.patches, self.elements, strict=True):
+            lines = [t.clamp(*(b.detach() for b in patch.domain()[k])) for k, t in enumerate(element.greville())]
+            found = found.index_put((lattice.flatten(),), patch(*lines).flatten(0, -2))
+        return found
+
+    def coordinates_of(self, dofs: Int[Tensor, "k"] | None) -> Float[Tensor, "k d"]:
+        return self.dof_coordinates if dofs is None else self.dof_coordinates[dofs]
+
+    def interpolate(self, value: Callable[[Tensor], Tensor] | float) -> Tensor:
+        """Dofs of the function that equals `value` at the Greville points (with `rational`, up to its weights).
+
+        Raises:
+            ValueError: a periodic patch, whose Greville points would be fewer than its functions.
+        """
+        if any(c for p in self.mesh.patches for c in p.periodic):
+            raise ValueError("`interpolate` on periodic patches is not there; minimise ½ ∫ |u − f|² instead.")
+        x = self.dof_coordinates
+        given = value(x) if callable(value) else torch.as_tensor(value, dtype=self.dtype, device=self.device)
+        check_like(self, given, "the values to interpolate")
+        given = given.expand(self.shape) if given.ndim <= len(self.shape) else given
+        trailing = () if self.components is None else (self.components,)
+        result = torch.zeros_like(given)
+        axis = given.ndim - 1 - len(trailing)
+        for lattice, element in zip(self.lattices, self.elements, strict=True):
+            part = given.index_select(axis, lattice.flatten()).unflatten(axis, lattice.shape)
+            lines = element.greville()
+            r = len(lines)
+            plain = BSpline(element.knots, element.degrees)
+            if element.weights is not None:  # coefficients of W f, then of f
+                w = element.weights.view(element.dof_shape[::-1]).permute(*range(r)[::-1])
+                total = w
+                for k, u in enumerate(lines):
+                    total = torch.tensordot(collocation(plain, k, u), total, ([1], [k])).movedim(0, k)
+                part = part * total.view(*total.shape, *[1] * len(trailing))
+            for k, u in enumerate(lines):
+                part = torch.tensordot(part, torch.linalg.inv(collocation(plain, k, u)), ([axis + k], [1]))
+                part = part.movedim(-1, axis + k)
+            if element.weights is not None:
+                part = part / w.view(*w.shape, *[1] * len(trailing))
+            result = result.index_copy(axis, lattice.flatten(), part.flatten(axis, axis + r - 1))
+        return result
+
+    def trace(self, tag: str, dofs: Int[Tensor, "k"], value: Callable[[Tensor], Tensor]) -> Tensor:
+        """The best coefficients on the sides with that name: Σ_c ∫ N_a N_c ds u_c = ∫ N_a g ds (L2 projection)."""
+        scalar = self.with_components(None) if self.components else self
+        index = torch.full((self.num_nodes,), -1, dtype=torch.int64, device=self.device)
+        index[dofs] = torch.arange(len(dofs), device=self.device)
+        k = len(dofs)
+        M, b = self.mesh.nodes.new_zeros(k * k), None
+        for domain in scalar.domains(tag, self.quadrature_degree + 2):
+            geometry = scalar.geometry(domain)
+            table = scalar.table(domain, 0)[:, :, 0]
+            local = index[scalar.dofs_of(domain.block, domain.cells)]
+            on = (local >= 0).to(table)
+            N = table * on[:, None]
+            local = local.clamp(min=0)
+            M = M.index_add(
+                0,
+                (local[:, :, None] * k + local[:, None]).flatten(),
+                torch.einsum("eqa,eq,eqc->eac", N, geometry.weights.expand(N.shape[:2]), N).flatten(),
+            )
+            g = value(geometry.points)
+            check_like(self, g, f"the Dirichlet value on {tag!r}")
+            inner = g.ndim - geometry.points.ndim + 1  # 0 for scalars, 1 for vectors
+            g = g[..., None] if inner <= 0 else g
+            part = torch.einsum("eqa,eq,...eqc->...eac", N, geometry.weights.expand(N.shape[:2]), g)
+            add = part.new_zeros(*part.shape[:-3], k, part.shape[-1]).index_add(-2, local.flatten(), part.flatten(-3, -2))
+            b = add if b is None else b + add
+        assert b is not None
+        found = torch.linalg.solve(M.view(k, k), b)
+        return found[..., 0] if found.shape[-1] == 1 and inner <= 0 else found
+
+    def evaluate(self, u: Tensor, points: Float[Tensor, "m d"], outside: float | None = None) -> Tensor:
+        """Values "*b m" or "*b m c" at arbitrary points, by their foot points on the patches.
+
+        Raises:
+            ValueError: a point lies on no patch (named), unless `outside` gives a value for such points.
+        """
+        self.check(u)
+        patch, parameters = self.locate(points)
+        lost = patch < 0
+        if outside is None and bool(lost.any()):
+            first = int(lost.nonzero()[0])
+            raise ValueError(
+                f"`points[{first}]` = {points[first].tolist()} lies on no patch (in all {int(lost.sum())} of {len(points)} "
+                "points do not); leave it out, or pass `outside=math.nan` or a number."
+            )
+        coefficients = u[..., None] if self.components is None else u
+        result = coefficients.new_full((*u.shape[: u.ndim - len(self.shape)], len(points), coefficients.shape[-1]), outside or 0)
+        for i in range(len(self.mesh.patches)):
+            rows = (patch == i).nonzero()[:, 0]
+            if len(rows):
+                result = result.index_copy(-2, rows, self._at(coefficients, parameters[rows], i))
+        return result[..., 0] if self.components is None else result
+
+    def at_parameters(self, u: Tensor, parameters: Float[Tensor, "m r"], patch: int = 0) -> Tensor:
+        """Values "*b m" or "*b m c" at parameters of a patch."""
+        self.check(u)
+        check_index(patch, len(self.mesh.patches), "patch", patch)
+        found = self._at(u[..., None] if self.components is None else u, parameters, patch)
+        return found[..., 0] if self.components is None else found
+
+    def _at(self, coefficients: Tensor, parameters: Float[Tensor, "m r"], patch: int) -> Tensor:
+        element, cell, reference, stride = self.elements[patch], 0, [], 1
+        for corners, x in zip(element.breakpoints, parameters.unbind(-1), strict=True):
+            span = (torch.searchsorted(corners, x.detach().contiguous(), right=True) - 1).clamp(0, len(corners) - 2)
+            reference.append((x - corners[span]) / (corners[span + 1] - corners[span]))
+            cell, stride = cell + stride * span, stride * (len(corners) - 1)
+        assert isinstance(cell, Tensor)
+        table = element.tabulate_at(cell, torch.stack(reference, -1))
+        local = coefficients[..., self.cell_dofs[patch][cell], :]
+        return torch.einsum("ma,...mac->...mc", table, local)
+
+    def locate(self, points: Float[Tensor, "m d"]) -> tuple[Int[Tensor, "m"], Float[Tensor, "m r"]]:
+        """The first patch that each point lies on, −1 if there is none, and its parameters there, differentiable."""
+        size = float((self.mesh.nodes.amax(0) - self.mesh.nodes.amin(0)).max())
+        near = 1e3 * torch.finfo(self.dtype).eps * size
+        found = torch.full((len(points),), -1, device=self.device)
+        parameters = points.new_zeros(len(points), self.mesh.dim)
+        for i, patch in enumerate(self.mesh.patches):
+            rows = (found < 0).nonzero()[:, 0]
+            if not len(rows):
+                break
+            u = foot_points(patch, points[rows])
+            on = (patch.detach().at(u) - points[rows].detach()).norm(dim=-1) <= near
+            rows, u = rows[on], u[on]
+            if len(rows) and (points.requires_grad or self.mesh.version is None):  # Newton's step has their derivative
+                J = patch.jacobian_at(u)
+                u = u + (torch.linalg.pinv(J) @ (points[rows] - patch.at(u))[..., None])[..., 0]
+            found[rows] = i
+            parameters = parameters.index_copy(0, rows, u)
+        return found, parameters
+
+    def __repr__(self) -> str:
+        kind = "" if self.components is None else f", components={self.components}"
+        degrees = self.elements[0].degrees
+        return f"SplineSpace(degree {degrees[0] if len(set(degrees)) == 1 else degrees}{kind}; {self.num_dofs} dofs on {self.mesh})"
+
+
+def collocation(element: BSpline, axis: int, u: Float[Tensor, "q"]) -> Float[Tensor, "q n"]:
+    """All functions of one direction at parameters."""
+    from nurbs.evaluation import basis_matrix
+
+    return basis_matrix(element.knots[axis], element.degrees[axis], u, 0)[0]
+
+
+def seam_pairs(mesh: PatchMesh, seam: Seam, lattices: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Numbers of functions on both sides of a seam that are one.
+
+    Raises:
+        GeometryError: the splines on the two sides differ.
+    """
+    one, two = mesh.elements[seam.one.patch], mesh.elements[seam.two.patch]
+    other = [k for k in range(len(two.knots)) if k != seam.two.axis]
+    for j, k in enumerate(k for k in range(len(one.knots)) if k != seam.one.axis):
+        m = other[seam.axes[j]]
+        t, s = (normalized(e.knots[a]) for e, a in ((one, k), (two, m)))
+        s = 1 - s.flip(0) if j in seam.flips else s
+        if one.degrees[k] != two.degrees[m] or len(t) != len(s) or bool((t - s).abs().max() > 1e-9):
+            raise GeometryError(
+                f"{name_of(mesh.patches, seam.one)} and {name_of(mesh.patches, seam.two)} coincide, but their splines do "
+                f"not: {one.degrees[k]} and {two.degrees[m]} are the degrees, {len(t)} and {len(s)} the numbers of knots. "
+                "Give patches that meet equal `spans` and knots there."
+            )
+    return seam.one.of(lattices[seam.one.patch]), seam.turned(seam.two.of(lattices[seam.two.patch]))
+
+
+def normalized(knots: Tensor) -> Tensor:
+    return (knots - knots[0]) / (knots[-1] - knots[0])
