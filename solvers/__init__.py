@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from solvers.certificate import Certificate, Prediction, certify, predict
     from solvers.descent import LBFGS, Adam
     from solvers.direct import Direct
+    from solvers.eigenmodes import Eigenmodes, eigenmodes
     from solvers.families import ExponentialSeries, GaussianField
     from solvers.fast_diagonalization import FastDiagonalization
     from solvers.lift import BoundedLift, Lift
@@ -30,6 +31,7 @@ _HOME = {
     "solvers.certificate": ("Certificate", "Prediction", "certify", "predict"),
     "solvers.descent": ("LBFGS", "Adam"),
     "solvers.direct": ("Direct",),
+    "solvers.eigenmodes": ("Eigenmodes", "eigenmodes"),
     "solvers.families": ("ExponentialSeries", "GaussianField"),
     "solvers.fast_diagonalization": ("FastDiagonalization",),
     "solvers.lift": ("BoundedLift", "Lift"),
@@ -60,6 +62,7 @@ __all__ = [
     "ConvergenceError",
     "DiffusionProblems",
     "Direct",
+    "Eigenmodes",
     "ExponentialSeries",
     "FastDiagonalization",
     "Fit",
@@ -77,6 +80,7 @@ __all__ = [
     "UNet",
     "certify",
     "deep_ritz",
+    "eigenmodes",
     "fit_pinn",
     "forget",
     "gauss_points",
