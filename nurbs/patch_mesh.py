@@ -7,7 +7,7 @@ derivatives come from the patches, differentiable in their control points, weigh
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import permutations, product
+from itertools import combinations, permutations, product
 from math import prod
 from typing import Any
 
@@ -72,7 +72,7 @@ def find_seams(patches: Sequence[Patch]) -> list[Seam]:
     ]
     with torch.no_grad():
         samples = [sampled(patches[s.patch], s) for s in sides]
-    scale = max(float((x.flatten(0, -2).amax(0) - x.flatten(0, -2).amin(0)).max()) for x in samples) or 1.0
+    scale = extent(torch.cat([x.reshape(-1, x.shape[-1]) for x in samples])) or 1.0
     seams: list[Seam] = []
     taken: set[int] = set()
     for i, j in ((i, j) for i in range(len(sides)) for j in range(i + 1, len(sides))):
@@ -81,7 +81,7 @@ def find_seams(patches: Sequence[Patch]) -> list[Seam]:
         best, corners = float("inf"), float("inf")
         for axes in permutations(range(r - 1)):
             for k in range(r):
-                for flips in combinations_of(r - 1, k):
+                for flips in combinations(range(r - 1), k):
                     seam = Seam(sides[i], sides[j], axes, flips)
                     apart = (samples[i] - seam.turned(samples[j])).norm(dim=-1)
                     ends = apart[tuple(slice(None, None, SAMPLES - 1) for _ in range(r - 1))]
@@ -100,12 +100,6 @@ def find_seams(patches: Sequence[Patch]) -> list[Seam]:
     return seams
 
 
-def combinations_of(count: int, k: int) -> list[tuple[int, ...]]:
-    from itertools import combinations
-
-    return list(combinations(range(count), k))
-
-
 def sampled(patch: Patch, side: PatchSide) -> Float[Tensor, "..."]:
     """Points on a side, "*s d" with SAMPLES points along each direction of the side."""
     lines = [
@@ -117,7 +111,7 @@ def sampled(patch: Patch, side: PatchSide) -> Float[Tensor, "..."]:
 
 
 def extent(points: Tensor) -> float:
-    flat = points.flatten(0, -2)
+    flat = points.reshape(-1, points.shape[-1])
     return float((flat.amax(0) - flat.amin(0)).max())
 
 
