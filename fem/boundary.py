@@ -189,7 +189,7 @@ def prescribed(space: FunctionSpace, component: int | None, tag: str, dofs: Tens
     if isinstance(value, Function):
         value = value.values
     if callable(value) and not isinstance(value, Tensor):
-        value = space.trace(tag, dofs, value)
+        value = space.trace(tag, dofs, value)  # pyright: ignore[reportArgumentType]
     if not isinstance(value, Tensor):
         value = torch.tensor(float(value), dtype=space.dtype, device=space.device)
     check_like(space, value, name)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     )
     from nurbs.refinement import bezier, clamp, elevate_degree, insert_knots, refine, restrict, split
     from nurbs.simplification import reduce_degree, remove_knots
+    from nurbs.solids import ball_patches, disk_patches
     from nurbs.spline_net import SplineNet
     from nurbs.surface import Surface
     from nurbs.tessellation import tessellate
@@ -61,6 +62,7 @@ _HOME = {
         "squared_distance",
     ),
     "nurbs.errors": ("GeometryError",),
+    "nurbs.solids": ("ball_patches", "disk_patches"),
     "nurbs.isogeometric": ("SplineSpace", "isogeometric_space"),
     "nurbs.files": (
         "read_geometry",
@@ -147,6 +149,7 @@ __all__ = [
     "annulus",
     "arc",
     "area_parameters",
+    "ball_patches",
     "bezier",
     "chamfer",
     "circle",
@@ -157,6 +160,7 @@ __all__ = [
     "control_points_of",
     "cylinder",
     "disk",
+    "disk_patches",
     "elevate_degree",
     "extrude",
     "fit_clouds",

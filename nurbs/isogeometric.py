@@ -20,9 +20,9 @@ from fem.parameters import check_like
 from fem.space import FunctionSpace
 from nurbs.errors import GeometryError
 from nurbs.patch import Patch, continued, per_direction
-from nurbs.patch_mesh import PatchMesh, Seam, find_seams, moved, name_of, number_glued, numbered
+from nurbs.patch_mesh import PatchMesh, Seam, find_seams, name_of, number_glued, numbered
 from nurbs.projection import foot_points
-from nurbs.refinement import breakpoints, elevate_degree, insert_knots
+from nurbs.refinement import along, breakpoints, elevate_degree, insert_knots
 
 
 def isogeometric_space(
@@ -71,11 +71,13 @@ def isogeometric_space(
         )
     if quadrature_degree is not None and quadrature_degree < 2 * max(degrees) - 1:
         raise ValueError(
-            f"`quadrature_degree={quadrature_degree}` is too coarse for degree {max(degrees)}: matrices would be singular. "
-            f"Use {2 * max(degrees) - 1} or more; {2 * max(degrees) + 1} is the default."
+            f"`quadrature_degree={quadrature_degree}` is too coarse for degree {max(degrees)}: matrices would be "
+            f"singular. Use {2 * max(degrees) - 1} or more; {2 * max(degrees) + 1} is the default."
         )
     elements = [analysis_basis(p, degrees, counts, rational) for p in patches]
     seams = find_seams(patches) if glue else []
+    for seam in seams:
+        check_seam(patches, elements, seam)
     mesh = PatchMesh.of(patches, elements, seams)
     mesh.check(quadrature_degree or 2 * max(degrees) + 1)
     return SplineSpace(mesh, components, quadrature_degree)
@@ -103,8 +105,8 @@ def analysis_basis(patch: Patch, degrees: Sequence[int], counts: Sequence[int], 
     lower = [f"{q} of the patch" for p, q in zip(degrees, patch.degree, strict=True) if p < q]
     if lower or any(patch.periodic):
         raise ValueError(
-            f"`rational=True` needs a degree of at least {patch.degree}, that of the patch, and no periodic direction; got "
-            f"{tuple(degrees)} and {patch}. Plain B-splines (`rational=False`) take any."
+            f"`rational=True` needs a degree of at least {patch.degree}, that of the patch, and no periodic direction; "
+            f"got {tuple(degrees)} and {patch}. Plain B-splines (`rational=False`) take any."
         )
     fine = elevate_degree(patch, [p - q for p, q in zip(degrees, patch.degree, strict=True)])
     missing = []
@@ -134,15 +136,11 @@ class SplineSpace(FunctionSpace):
         self._set(mesh, mesh.elements, components, 2 * highest + 1 if quadrature_degree is None else quadrature_degree)
         self.family = mesh.elements[0]
         lattices = numbered([e.dof_shape for e in self.elements], mesh.device)
-        pairs = [seam_pairs(mesh, seam, lattices) for seam in mesh.seams]
+        pairs = [seam.pair(lattices) for seam in mesh.seams]
         for lattice, patch, element in zip(lattices, mesh.patches, self.elements, strict=True):
             for axis, closed in enumerate(patch.periodic):
                 if closed:
                     p, n = element.degrees[axis], lattice.shape[axis]
-                    if n - p <= p:
-                        raise ValueError(
-                            f"a periodic direction of degree {p} needs more than {p} spans; got {n - p}. Use more `spans`."
-                        )
                     pairs.append((lattice.narrow(axis, 0, p), lattice.narrow(axis, n - p, p)))
         self.lattices, self.num_nodes = number_glued(lattices, pairs)
         local = [t.permute(*range(t.ndim)[::-1]).flatten() for t in self.lattices]
@@ -218,11 +216,10 @@ class SplineSpace(FunctionSpace):
                 w = element.weights.view(element.dof_shape[::-1]).permute(*range(r)[::-1])
                 total = w
                 for k, u in enumerate(lines):
-                    total = torch.tensordot(collocation(plain, k, u), total, ([1], [k])).movedim(0, k)
+                    total = along(collocation(plain, k, u), total, k - r)
                 part = part * total.view(*total.shape, *[1] * len(trailing))
             for k, u in enumerate(lines):
-                part = torch.tensordot(part, torch.linalg.inv(collocation(plain, k, u)), ([axis + k], [1]))
-                part = part.movedim(-1, axis + k)
+                part = along(torch.linalg.inv(collocation(plain, k, u)), part, k - r - len(trailing))
             if element.weights is not None:
                 part = part / w.view(*w.shape, *[1] * len(trailing))
             result = result.index_copy(axis, lattice.flatten(), part.flatten(axis, axis + r - 1))
@@ -252,7 +249,9 @@ class SplineSpace(FunctionSpace):
             inner = g.ndim - geometry.points.ndim + 1  # 0 for scalars, 1 for vectors
             g = g[..., None] if inner <= 0 else g
             part = torch.einsum("eqa,eq,...eqc->...eac", N, geometry.weights.expand(N.shape[:2]), g)
-            add = part.new_zeros(*part.shape[:-3], k, part.shape[-1]).index_add(-2, local.flatten(), part.flatten(-3, -2))
+            add = part.new_zeros(*part.shape[:-3], k, part.shape[-1]).index_add(
+                -2, local.flatten(), part.flatten(-3, -2)
+            )
             b = add if b is None else b + add
         assert b is not None
         found = torch.linalg.solve(M.view(k, k), b)
@@ -270,11 +269,13 @@ class SplineSpace(FunctionSpace):
         if outside is None and bool(lost.any()):
             first = int(lost.nonzero()[0])
             raise ValueError(
-                f"`points[{first}]` = {points[first].tolist()} lies on no patch (in all {int(lost.sum())} of {len(points)} "
-                "points do not); leave it out, or pass `outside=math.nan` or a number."
+                f"`points[{first}]` = {points[first].tolist()} lies on no patch (in all {int(lost.sum())} of "
+                f"{len(points)} points do not); leave it out, or pass `outside=math.nan` or a number."
             )
         coefficients = u[..., None] if self.components is None else u
-        result = coefficients.new_full((*u.shape[: u.ndim - len(self.shape)], len(points), coefficients.shape[-1]), outside or 0)
+        result = coefficients.new_full(
+            (*u.shape[: u.ndim - len(self.shape)], len(points), coefficients.shape[-1]), outside or 0
+        )
         for i in range(len(self.mesh.patches)):
             rows = (patch == i).nonzero()[:, 0]
             if len(rows):
@@ -322,7 +323,8 @@ class SplineSpace(FunctionSpace):
     def __repr__(self) -> str:
         kind = "" if self.components is None else f", components={self.components}"
         degrees = self.elements[0].degrees
-        return f"SplineSpace(degree {degrees[0] if len(set(degrees)) == 1 else degrees}{kind}; {self.num_dofs} dofs on {self.mesh})"
+        degree = degrees[0] if len(set(degrees)) == 1 else degrees
+        return f"SplineSpace(degree {degree}{kind}; {self.num_dofs} dofs on {self.mesh})"
 
 
 def collocation(element: BSpline, axis: int, u: Float[Tensor, "q"]) -> Float[Tensor, "q n"]:
@@ -332,13 +334,13 @@ def collocation(element: BSpline, axis: int, u: Float[Tensor, "q"]) -> Float[Ten
     return basis_matrix(element.knots[axis], element.degrees[axis], u, 0)[0]
 
 
-def seam_pairs(mesh: PatchMesh, seam: Seam, lattices: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Numbers of functions on both sides of a seam that are one.
+def check_seam(patches: Sequence[Patch], elements: Sequence[BSpline], seam: Seam) -> None:
+    """Raise where the splines on the two sides of a seam differ.
 
     Raises:
-        GeometryError: the splines on the two sides differ.
+        GeometryError: other degrees or knots (both sides named).
     """
-    one, two = mesh.elements[seam.one.patch], mesh.elements[seam.two.patch]
+    one, two = elements[seam.one.patch], elements[seam.two.patch]
     other = [k for k in range(len(two.knots)) if k != seam.two.axis]
     for j, k in enumerate(k for k in range(len(one.knots)) if k != seam.one.axis):
         m = other[seam.axes[j]]
@@ -346,11 +348,10 @@ def seam_pairs(mesh: PatchMesh, seam: Seam, lattices: Sequence[Tensor]) -> tuple
         s = 1 - s.flip(0) if j in seam.flips else s
         if one.degrees[k] != two.degrees[m] or len(t) != len(s) or bool((t - s).abs().max() > 1e-9):
             raise GeometryError(
-                f"{name_of(mesh.patches, seam.one)} and {name_of(mesh.patches, seam.two)} coincide, but their splines do "
-                f"not: {one.degrees[k]} and {two.degrees[m]} are the degrees, {len(t)} and {len(s)} the numbers of knots. "
+                f"{name_of(patches, seam.one)} and {name_of(patches, seam.two)} coincide, but their splines do not: "
+                f"{one.degrees[k]} and {two.degrees[m]} are the degrees, {len(t)} and {len(s)} the numbers of knots. "
                 "Give patches that meet equal `spans` and knots there."
             )
-    return seam.one.of(lattices[seam.one.patch]), seam.turned(seam.two.of(lattices[seam.two.patch]))
 
 
 def normalized(knots: Tensor) -> Tensor:

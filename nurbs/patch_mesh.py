@@ -1,7 +1,7 @@
 """Patches as meshes: the knot spans of an analysis basis are the cells, and the patches map them, exactly.
 
-Each patch is a block of cells, numbered with u fastest. Where sides of patches coincide they are glued: what lies on one
-lies on the other. The vertices only tell who touches whom and where pictures are; positions, Jacobians and second
+Each patch is a block of cells, numbered with u fastest. Where sides of patches coincide they are glued: what lies on
+one lies on the other. The vertices only tell who touches whom and where pictures are; positions, Jacobians and second
 derivatives come from the patches, differentiable in their control points, weights and knots.
 """
 
@@ -43,12 +43,16 @@ class PatchSide:
 
 @dataclass(frozen=True)
 class Seam:
-    """Two sides that coincide: the axes of the second, in the order `axes` and reversed where `flips`, are the first's."""
+    """Two sides that coincide: the second's axes, in the order `axes` and reversed where `flips`, are the first's."""
 
     one: PatchSide
     two: PatchSide
     axes: tuple[int, ...]
     flips: tuple[int, ...]
+
+    def pair(self, lattices: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """The entries of two patches' lattices that are the same."""
+        return self.one.of(lattices[self.one.patch]), self.turned(self.two.of(lattices[self.two.patch]))
 
     def turned(self, lattice: Tensor) -> Tensor:
         """A lattice (…) on the second side as the first side counts it."""
@@ -75,7 +79,7 @@ def find_seams(patches: Sequence[Patch]) -> list[Seam]:
     scale = extent(torch.cat([x.reshape(-1, x.shape[-1]) for x in samples])) or 1.0
     seams: list[Seam] = []
     taken: set[int] = set()
-    for i, j in ((i, j) for i in range(len(sides)) for j in range(i + 1, len(sides))):
+    for i, j in combinations(range(len(sides)), 2):
         if i in taken or j in taken or (r > 1 and min(extent(samples[i]), extent(samples[j])) < near * scale):
             continue
         best, corners = float("inf"), float("inf")
@@ -94,8 +98,8 @@ def find_seams(patches: Sequence[Patch]) -> list[Seam]:
         elif r > 1 and corners < near * scale:
             raise GeometryError(
                 f"{name_of(patches, sides[i])} and {name_of(patches, sides[j])} share their corners, but lie up to "
-                f"{best:.3g} apart at equal parameters: patches are glued along sides of one shape and parametrisation. "
-                "Reparametrise one of them, or pass `glue=False`."
+                f"{best:.3g} apart at equal parameters: patches are glued along sides of one shape and "
+                "parametrisation. Reparametrise one of them, or pass `glue=False`."
             )
     return seams
 
@@ -140,7 +144,9 @@ def numbered(shapes: Sequence[tuple[int, ...]], device: torch.device) -> list[Te
     """Lattices (axes in the order of directions) of numbers with the first direction fastest, one after another."""
     found, start = [], 0
     for shape in shapes:
-        found.append(start + torch.arange(prod(shape), device=device).view(shape[::-1]).permute(*range(len(shape))[::-1]))
+        found.append(
+            start + torch.arange(prod(shape), device=device).view(shape[::-1]).permute(*range(len(shape))[::-1])
+        )
         start += prod(shape)
     return found
 
@@ -270,9 +276,7 @@ class PatchMesh(Mesh):
         return [v.unflatten(0, u.shape[:2]) for v in patch.derivatives_at(u.flatten(0, 1), orders=orders)]
 
     def _widths(self, element: BSpline, cells: Tensor | None) -> Float[Tensor, "e r"]:
-        widths = torch.stack(
-            torch.meshgrid(*[c.diff().to(self.nodes) for c in element.breakpoints], indexing="ij"), -1
-        )
+        widths = torch.stack(torch.meshgrid(*[c.diff().to(self.nodes) for c in element.breakpoints], indexing="ij"), -1)
         flat = widths.permute(*range(widths.ndim - 1)[::-1], -1).flatten(0, -2)
         return flat if cells is None else flat[cells]
 
@@ -307,9 +311,7 @@ def glued_pairs(
     lattices: Sequence[Tensor], patches: Sequence[Patch], seams: Sequence[Seam]
 ) -> list[tuple[Tensor, Tensor]]:
     """Pairs of numbers of vertices that are the same: along seams, and at the ends of periodic directions."""
-    pairs = [
-        (seam.one.of(lattices[seam.one.patch]), seam.turned(seam.two.of(lattices[seam.two.patch]))) for seam in seams
-    ]
+    pairs = [seam.pair(lattices) for seam in seams]
     for lattice, patch in zip(lattices, patches, strict=True):
         pairs += [
             (lattice.select(axis, 0), lattice.select(axis, -1)) for axis, closed in enumerate(patch.periodic) if closed

@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from solvers.certificate import Certificate, Prediction, certify, predict
     from solvers.descent import LBFGS, Adam
     from solvers.direct import Direct
-    from solvers.eigenmodes import Eigenmodes, eigenmodes
     from solvers.families import ExponentialSeries, GaussianField
     from solvers.fast_diagonalization import FastDiagonalization
     from solvers.lift import BoundedLift, Lift
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from solvers.problems import DiffusionProblems
     from solvers.reduced_basis import ReducedBasis
     from solvers.solution import ConvergenceError, Solution, Status
+    from solvers.spectrum import Eigenmodes, eigenmodes
     from solvers.surrogate import Training, train_surrogate
     from solvers.unet import UNet
 
@@ -31,7 +31,7 @@ _HOME = {
     "solvers.certificate": ("Certificate", "Prediction", "certify", "predict"),
     "solvers.descent": ("LBFGS", "Adam"),
     "solvers.direct": ("Direct",),
-    "solvers.eigenmodes": ("Eigenmodes", "eigenmodes"),
+    "solvers.spectrum": ("Eigenmodes", "eigenmodes"),
     "solvers.families": ("ExponentialSeries", "GaussianField"),
     "solvers.fast_diagonalization": ("FastDiagonalization",),
     "solvers.lift": ("BoundedLift", "Lift"),

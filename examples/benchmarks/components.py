@@ -1,10 +1,10 @@
 """Connected components of a batch of images, and the layer on top of them, beside cc3d and SciPy in the same run.
 
 Images are blobs (smoothed noise), noise of density one half, and spirals, as bool, 8 neighbours. cc3d and SciPy go
-through the batch in a loop; they return 16- or 32-bit labels, ours are the int64 that PyTorch indexes with. Then forward
-and backward of `piecewise_constant` in single precision. Last, what the layer holds at most, for a batch and for one four
-times as large, in processes of their own. Claims: labels agree up to their names; the layer costs a small multiple of
-the labelling, and its memory grows like the images.
+through the batch in a loop; they return 16- or 32-bit labels, ours are the int64 that PyTorch indexes with. Then comes
+`piecewise_constant`, forward and backward, in single precision. Last, what the layer holds at most, for a batch and for
+one four times as large, in processes of their own. Claims: labels agree up to their names; the layer costs a small
+multiple of the labelling, and its memory grows like the images.
 """
 
 from typing import Any

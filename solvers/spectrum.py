@@ -85,10 +85,12 @@ def eigenmodes(
     except (ArpackError, RuntimeError) as error:
         if "singular" in str(error):
             raise ValueError(
-                f"K − {near:g} M is singular: {near:g} is an eigenvalue. Prescribe values, or pass another `near`, a little "
-                "below zero for a free membrane."
+                f"K − {near:g} M is singular: {near:g} is an eigenvalue. Prescribe values, or pass another `near`, a "
+                "little below zero for a free membrane."
             ) from error
-        nothing = Solution(zero, Status.MAX_ITERATIONS, zero.new_zeros(()), zero.new_zeros(()), zero.new_zeros(()), "ARPACK")
+        nothing = Solution(
+            zero, Status.MAX_ITERATIONS, zero.new_zeros(()), zero.new_zeros(()), zero.new_zeros(()), "ARPACK"
+        )
         raise ConvergenceError(f"ARPACK found no {count} modes near {near:g}: {error}", nothing) from error
     order = np.argsort(values)
     values, vectors = values[order], vectors[:, order]
