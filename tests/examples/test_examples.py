@@ -26,6 +26,7 @@ from examples import (
     poisson,
     reconstruct_point_cloud,
     segment,
+    shaft,
     shape,
     surrogate_table,
 )
@@ -254,6 +255,15 @@ def test_learn_through_projection(tmp_path: Path) -> None:
     figures = learn_through_projection.main(steps=250, held_out=200, out=str(tmp_path))
     assert figures["with"] < figures["without"]
     assert {path.name for path in tmp_path.iterdir()} == {"learn_through_projection.md", "learn_through_projection.png"}
+
+
+def test_shaft(tmp_path: Path) -> None:
+    """The section becomes stiffer, and rounder."""
+    figures = shaft.main(degree=2, spans=2, iterations=5, out=str(tmp_path))
+    assert figures["start"] < 0.7
+    assert 0.97 < figures["end"] < 1.0001
+    assert figures["round"] < 1.25
+    assert {path.name for path in tmp_path.iterdir()} == {"shaft.md", "shaft.png", "shaft.vtu"}
 
 
 def test_segment(tmp_path: Path) -> None:
