@@ -2,11 +2,13 @@
 
 The section is five spline patches: a square core and four around it, whose outer control points are free. The stiffness
 against torsion (per unit of shear modulus) is D = 2 ∫ φ with −Δφ = 2 inside and φ = 0 on the boundary (Prandtl). D / A²
-does not change with size, so that it is maximised without a constraint, by smoothed gradients through `minimize` in the
-control points; steps that fold a patch, or make things worse, are halved. Geometry and derivative are exact, and no mesh
-is ever made. Claim: D / A² rises to that of the circle, 1 / 2π, the largest there is (Saint-Venant's theorem), and the
+does not change with size, so that it is maximised without a constraint, by smoothed gradients through `minimize` in
+the control points; steps that fold a patch, or make things worse, are halved. Geometry and derivative are exact, and no
+mesh is ever made. Claim: D / A² rises to that of the circle, 1 / 2π, the largest there is (Saint-Venant), and the
 boundary becomes round.
 """
+
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import torch
@@ -48,7 +50,7 @@ def rectangle(width: float, height: float, count: int) -> Tensor:
     corners = torch.tensor([[1.0, -1.0], [1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]], dtype=torch.float64)
     corners = corners * torch.tensor([width / 2, height / 2], dtype=torch.float64)
     at = greville(count + 1)[:-1, None]
-    return torch.cat([torch.lerp(a, b, at) for a, b in zip(corners[:-1], corners[1:], strict=True)])
+    return torch.cat([torch.lerp(a, b, at) for a, b in pairwise(corners)])
 
 
 def torsion(V: SplineSpace) -> tuple[Tensor, Tensor]:
