@@ -66,26 +66,19 @@ def scatter_fluxes(
         fluxes: by order of derivative, "*b e q (c)", "*b e q (c) d", …; a missing order is zero.
         magnitude: add contributions by absolute value, the scale against which a residual is small.
     """
-    derivatives = max(fluxes, default=0)
-    table, incidence = space.table(domain, derivatives), space.incidence(domain)
-    c, points = space.components or 1, (incidence.dofs.shape[0], table.shape[1])
-    stacked = geometry.weights.new_zeros(*batch, *points, c, table.shape[2])
+    derivatives, r = max(fluxes, default=0), domain.cell.dim
+    slots_in_all = sum(r**k for k in range(derivatives + 1))
+    c, points = space.components or 1, geometry.points.shape[:2]
+    stacked = geometry.weights.new_zeros(*batch, *points, c, slots_in_all)
     for order, flux in fluxes.items():
         if space.components is None:
             flux = flux.unsqueeze(flux.ndim - order)
         flux = flux.flatten(flux.ndim - order) if order else flux[..., None]
         flux = pull_back(flux * geometry.weights[..., None, None], order, geometry, len(batch))
         slots = reference_slots(order, domain.cell.dim)
-        before, after = slots.start, table.shape[2] - slots.stop
+        before, after = slots.start, slots_in_all - slots.stop
         stacked = stacked + torch.nn.functional.pad(flux, (before, after))
-    stacked = stacked.transpose(-3, -2)  # "*b e c q s"
-    if magnitude:
-        stacked, table = stacked.abs(), table.abs()
-    if len(table) == 1:
-        local = stacked.flatten(-2) @ table[0].flatten(0, 1)
-    else:
-        local = torch.einsum("...ecqs,eqsa->...eca", stacked, table)
-    total = incidence.sum(local.mT)
+    total = space.from_points(stacked.transpose(-3, -2), domain, derivatives, magnitude)
     return total[..., 0] if space.components is None else total
 
 

@@ -288,16 +288,32 @@ class FunctionSpace(Space):
 
     def at_points(self, u: Tensor, domain: Domain, geometry: Geometry, derivatives: int = 1) -> Slots:
         """[u "*b e q (c)", ∇u "*b e q (c) d", ∇∇u …] at the domain's points, up to the given derivative."""
-        table = self.table(domain, derivatives)
-        local = self.incidence(domain).gather(u[..., None] if self.components is None else u).mT  # "*b e c a"
-        if len(table) == 1:
-            reference = (local @ table[0].flatten(0, 1).T).unflatten(-1, table.shape[1:3])
-        else:
-            reference = torch.einsum("...eca,eqsa->...ecqs", local, table)
+        reference = self.to_points(u[..., None] if self.components is None else u, domain, derivatives)
         slots = push_forward(reference, geometry, derivatives)
         if self.components is None:
             return [slot.squeeze(-2 - k) for k, slot in enumerate(slots)]
         return [slot.transpose(-2 - k, -1 - k) for k, slot in enumerate(slots)]
+
+    def to_points(self, u: Float[Tensor, "*b n c"], domain: Domain, derivatives: int) -> Float[Tensor, "*b e c q s"]:
+        """Values and derivatives s in reference coordinates at the domain's points."""
+        table = self.table(domain, derivatives)
+        local = self.incidence(domain).gather(u).mT  # "*b e c a"
+        if len(table) == 1:
+            return (local @ table[0].flatten(0, 1).T).unflatten(-1, table.shape[1:3])
+        return torch.einsum("...eca,eqsa->...ecqs", local, table)
+
+    def from_points(
+        self, values: Float[Tensor, "*b e c q s"], domain: Domain, derivatives: int, magnitude: bool = False
+    ) -> Float[Tensor, "*b n c"]:
+        """The transpose of `to_points`; `magnitude` adds contributions by absolute value."""
+        table = self.table(domain, derivatives)
+        if magnitude:
+            values, table = values.abs(), table.abs()
+        if len(table) == 1:
+            local = values.flatten(-2) @ table[0].flatten(0, 1)
+        else:
+            local = torch.einsum("...ecqs,eqsa->...eca", values, table)
+        return self.incidence(domain).sum(local.mT)
 
 
 class MixedSpace(Space):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fem.boundary import check_index
 from fem.bspline_element import BSpline
+from fem.geometry import Domain
 from fem.parameters import check_like
 from fem.space import FunctionSpace
 from nurbs.errors import GeometryError
@@ -23,6 +24,7 @@ from nurbs.patch import Patch, continued, per_direction
 from nurbs.patch_mesh import PatchMesh, Seam, find_seams, name_of, number_glued, numbered
 from nurbs.projection import foot_points
 from nurbs.refinement import along, breakpoints, elevate_degree, insert_knots
+from nurbs.sum_factorization import Factors
 
 
 def isogeometric_space(
@@ -135,6 +137,7 @@ class SplineSpace(FunctionSpace):
         highest = max(max(e.degrees) for e in mesh.elements)
         self._set(mesh, mesh.elements, components, 2 * highest + 1 if quadrature_degree is None else quadrature_degree)
         self.family = mesh.elements[0]
+        self._factors: dict[tuple[Domain, int], Factors | None] = {}
         lattices = numbered([e.dof_shape for e in self.elements], mesh.device)
         pairs = [seam.pair(lattices) for seam in mesh.seams]
         for lattice, patch, element in zip(lattices, mesh.patches, self.elements, strict=True):
@@ -173,6 +176,32 @@ class SplineSpace(FunctionSpace):
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "SplineSpace":
         return SplineSpace(self.mesh.to(device, dtype), self.components, self.quadrature_degree)
+
+    def factors(self, domain: Domain, derivatives: int) -> Factors | None:
+        """The 1-D matrices that stand for the table of basis functions on all cells of the only patch, if they do."""
+        if len(self.elements) > 1 or self.mesh.seams or any(self.mesh.patches[0].periodic) or domain.cells is not None:
+            return None
+        key = (domain, derivatives)
+        if key not in self._factors:
+            self._factors[key] = Factors.of(self.elements[0], domain.points, derivatives)
+        return self._factors[key]
+
+    def to_points(self, u: Float[Tensor, "*b n c"], domain: Domain, derivatives: int) -> Float[Tensor, "*b e c q s"]:
+        factors = self.factors(domain, derivatives)
+        if factors is None:
+            return super().to_points(u, domain, derivatives)
+        values = factors.values(u.mT, slot_orders(domain.cell.dim, derivatives))
+        return torch.stack([factors.by_cells(v) for v in values], -1).transpose(-4, -3)
+
+    def from_points(
+        self, values: Float[Tensor, "*b e c q s"], domain: Domain, derivatives: int, magnitude: bool = False
+    ) -> Float[Tensor, "*b n c"]:
+        factors = self.factors(domain, derivatives)
+        if factors is None:
+            return super().from_points(values, domain, derivatives, magnitude)
+        values = values.abs() if magnitude else values
+        parts = [factors.by_lattice(v) for v in values.transpose(-4, -3).unbind(-1)]
+        return factors.sums(parts, slot_orders(domain.cell.dim, derivatives), magnitude).mT
 
     def dofs(self, tag: str) -> Int[Tensor, "k"]:
         """Dofs of the functions that do not vanish on the sides with that name, in ascending order."""
@@ -325,6 +354,13 @@ class SplineSpace(FunctionSpace):
         degrees = self.elements[0].degrees
         degree = degrees[0] if len(set(degrees)) == 1 else degrees
         return f"SplineSpace(degree {degree}{kind}; {self.num_dofs} dofs on {self.mesh})"
+
+
+def slot_orders(r: int, derivatives: int) -> list[tuple[int, ...]]:
+    """The multi-index of each slot of a table: the value, first and second derivatives row by row."""
+    units = [tuple(int(k == axis) for k in range(r)) for axis in range(r)]
+    twice = [tuple(a + b for a, b in zip(one, two, strict=True)) for one in units for two in units]
+    return [(0,) * r, *units, *twice][: sum(r**k for k in range(derivatives + 1))]
 
 
 def collocation(element: BSpline, axis: int, u: Float[Tensor, "q"]) -> Float[Tensor, "q n"]:

@@ -7,6 +7,7 @@ import torch
 from fem.space import AnySpace, FunctionSpace
 from solvers.algebraic import AlgebraicMultigrid
 from solvers.direct import Direct
+from solvers.fast_diagonalization import FastDiagonalization
 from solvers.linear import CG
 from solvers.multigrid import Multigrid
 from solvers.stencil import grid_of
@@ -32,6 +33,8 @@ def default_linear(space: AnySpace, symmetric: bool, items: int = 1) -> LinearMe
         return Multigrid()
     if on_cpu and (space.num_dofs <= (SMALL if space.mesh.dim == 3 else LARGE) or not symmetric):
         return Direct()
+    if isinstance(space, FunctionSpace) and not space.is_lagrange and space.mesh.dim == 3 and space.components is None:
+        return CG(preconditioner=FastDiagonalization())
     if isinstance(space, FunctionSpace) and find_spec("pyamg"):
         return AlgebraicMultigrid()
     return Direct() if on_cpu and space.mesh.dim < 3 else CG()

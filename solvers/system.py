@@ -19,6 +19,7 @@ from fem.lowered import Lowered, LoweredTerm
 from fem.space import FunctionSpace
 from solvers.solution import norm
 from solvers.stencil import Product, Stencil, assemble, grid_of, sweep_into
+from solvers.tensor_product import TensorOperator, has_factors
 from solvers.workspace import Workspace, workspace
 
 
@@ -81,6 +82,8 @@ class System:
         """H v: by its stencil on grids, elsewhere by sparse products, item by item."""
         shape = self.lowered.space.shape
         v = self.lowered.linear_part(v if self.fixed is None else v.masked_fill(self.fixed, 0))
+        if self.tensor is not None:
+            return self.project(self.tensor(v.expand(*self.batch, *shape)))
         if self.stencil is not None:
             grid, product = self.stencil.grid, self.product
             grid.pack(v.expand(*self.batch, *shape).reshape(grid.batch, -1, grid.components), product.x)
@@ -105,6 +108,12 @@ class System:
                 sweep_into(stencil, t.fused, [full, *t.tensors()])
         stencil.hold(self.held, 1.0)
         return stencil
+
+    @cached_property
+    @torch.no_grad()
+    def tensor(self) -> TensorOperator | None:
+        """The Hessian by sum factorisation, for splines on one patch."""
+        return TensorOperator(self) if self.symmetric and has_factors(self.lowered) else None
 
     @cached_property
     @torch.no_grad()
@@ -139,7 +148,9 @@ class System:
         space = self.lowered.space
         if self.stencil is not None:
             return self.stencil.grid.unpack(self.stencil.diagonal).reshape(*self.batch, *space.shape)
-        if "values" in vars(self):  # assembled already
+        if self.tensor is not None:
+            total = self.tensor.diagonal().expand(*self.batch, space.num_dofs)
+        elif "values" in vars(self):  # assembled already
             total = self.values[..., self.lowered.pattern.diagonal]
         else:
             total = self.u.new_zeros(*self.batch, space.num_dofs)
