@@ -250,7 +250,9 @@ def flat_dofs(space: AnySpace, domain: Domain) -> Int[Tensor, "e A"]:
 
 def make_pattern(space: AnySpace) -> Pattern:
     """The sparsity of matrices over a space."""
-    blocks = [flat_dofs(space, domain) for domain in space.domains()]
+    none = torch.empty(0, space.mesh.dim)
+    wholes = [Domain(i, block.cell, None, none, none[:, 0]) for i, block in enumerate(space.mesh.blocks)]
+    blocks = [flat_dofs(space, whole) for whole in wholes]
     if space.device.type == "cpu":
         return pattern_by_rows([block.numpy() for block in blocks], space.num_dofs)
     return pattern_by_keys(blocks, space.num_dofs)

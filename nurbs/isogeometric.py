@@ -8,7 +8,8 @@ Source: T. Hughes, J. Cottrell, Y. Bazilevs, Isogeometric analysis, CMAME 194, 2
 """
 
 from collections.abc import Callable, Sequence
-from math import ceil
+from dataclasses import replace
+from math import ceil, prod
 
 import torch
 from jaxtyping import Float, Int
@@ -21,10 +22,12 @@ from fem.parameters import check_like
 from fem.space import FunctionSpace
 from nurbs.errors import GeometryError
 from nurbs.patch import Patch, continued, per_direction
-from nurbs.patch_mesh import PatchMesh, Seam, find_seams, name_of, number_glued, numbered
+from nurbs.patch_mesh import PatchMesh, Seam, find_seams, layers_of, name_of, number_glued, numbered
 from nurbs.projection import foot_points
 from nurbs.refinement import along, breakpoints, elevate_degree, insert_knots
 from nurbs.sum_factorization import Factors
+
+SLAB = 2**19  # quadrature points at a time, on one large patch
 
 
 def isogeometric_space(
@@ -179,12 +182,35 @@ class SplineSpace(FunctionSpace):
 
     def factors(self, domain: Domain, derivatives: int) -> Factors | None:
         """The 1-D matrices that stand for the table of basis functions on all cells of the only patch, if they do."""
-        if len(self.elements) > 1 or self.mesh.seams or any(self.mesh.patches[0].periodic) or domain.cells is not None:
+        if not self.is_tensor or domain.facet is not None:
             return None
         key = (domain, derivatives)
         if key not in self._factors:
-            self._factors[key] = Factors.of(self.elements[0], domain.points, derivatives)
+            layers = layers_of(self.elements[0], domain.cells)
+            found = None if layers is None else Factors.of(self.elements[0], domain.points, derivatives, layers)
+            self._factors[key] = found
         return self._factors[key]
+
+    @property
+    def is_tensor(self) -> bool:
+        """Whether there is but one patch, which meets itself nowhere."""
+        return len(self.elements) == 1 and not self.mesh.seams and not any(self.mesh.patches[0].periodic)
+
+    def domains(self, tag: str | None = None, degree: int | None = None) -> tuple[Domain, ...]:
+        """As for any space; the cells of a large patch in slabs, so that what is made at their points stays small."""
+        wholes = super().domains(tag, degree)
+        if tag is not None or not self.is_tensor:
+            return wholes
+        (whole,) = wholes
+        *layer, count = self.elements[0].grid_shape
+        step = max(1, SLAB // (prod(layer) * len(whole.weights)))
+        if step >= count:
+            return wholes
+        key = ("slabs", self.quadrature_degree if degree is None else degree)
+        if key not in self._domains:
+            cells = [(prod(layer) * k, prod(layer) * min(k + step, count)) for k in range(0, count, step)]
+            self._domains[key] = tuple(replace(whole, cells=torch.arange(*ends, device=self.device)) for ends in cells)
+        return self._domains[key]
 
     def to_points(self, u: Float[Tensor, "*b n c"], domain: Domain, derivatives: int) -> Float[Tensor, "*b e c q s"]:
         factors = self.factors(domain, derivatives)

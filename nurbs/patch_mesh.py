@@ -257,17 +257,18 @@ class PatchMesh(Mesh):
     def _evaluated(
         self, patch: Patch, element: BSpline, cells: Tensor | None, points: Tensor, orders: list[Any]
     ) -> list[Tensor]:
-        """Derivatives "e q d" at reference points of cells; on a tensor grid where all cells are wanted."""
-        lines = [t.unique(return_inverse=True) for t in points.unbind(-1)]
-        if cells is None and prod(len(line) for line, _ in lines) <= 2 * len(points):
+        """Derivatives "e q d" at reference points of cells; on a tensor grid where whole layers of them are wanted."""
+        lines, layers = [t.unique(return_inverse=True) for t in points.unbind(-1)], layers_of(element, cells)
+        if layers is not None and prod(len(line) for line, _ in lines) <= 2 * len(points):
             corners = [t.to(points) for t in element.breakpoints]
+            corners[-1] = corners[-1][layers.start : layers.stop + 1]
             u = [torch.lerp(c[:-1, None], c[1:, None], line) for c, (line, _) in zip(corners, lines, strict=True)]
             grids = patch.derivatives(*[t.flatten() for t in u], orders=orders)
             r = len(lines)
             found = []
             for grid in grids:
-                for axis, (n, (line, _)) in enumerate(zip(element.grid_shape, lines, strict=True)):
-                    grid = grid.unflatten(2 * axis, (n, len(line)))
+                for axis, (c, (line, _)) in enumerate(zip(corners, lines, strict=True)):
+                    grid = grid.unflatten(2 * axis, (len(c) - 1, len(line)))
                 grid = grid.permute(*range(0, 2 * r, 2)[::-1], *range(1, 2 * r, 2), 2 * r).flatten(0, r - 1)
                 found.append(grid[(slice(None), *(index for _, index in lines))])
             return found
@@ -317,6 +318,19 @@ def glued_pairs(
             (lattice.select(axis, 0), lattice.select(axis, -1)) for axis, closed in enumerate(patch.periodic) if closed
         ]
     return pairs
+
+
+def layers_of(element: BSpline, cells: Int[Tensor, "e"] | None) -> slice | None:
+    """The layers of cells along the last direction that these cells are, in order and whole; None if they are not."""
+    if cells is None:
+        return slice(0, element.grid_shape[-1])
+    layer = prod(element.grid_shape[:-1])
+    if len(cells) == 0 or len(cells) % layer or int(cells[0]) % layer:
+        return None
+    start = int(cells[0])
+    if not torch.equal(cells, torch.arange(start, start + len(cells), device=cells.device)):
+        return None
+    return slice(start // layer, (start + len(cells)) // layer)
 
 
 def moved(element: BSpline, patch: Patch) -> BSpline:

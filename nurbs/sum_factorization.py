@@ -32,6 +32,7 @@ class Factors:
         cells: spans per direction.
         lines: per direction the 1-D points in [0, 1].
         index: per direction, which 1-D point each point "q" of a cell has.
+        window: the functions of the last direction that live on these layers.
         matrices: per direction "o k n": orders of derivative in reference coordinates of the span, points, functions.
     """
 
@@ -39,23 +40,31 @@ class Factors:
     cells: tuple[int, ...]
     lines: tuple[Float[Tensor, "_"], ...]
     index: tuple[Tensor, ...]
+    window: slice
     matrices: tuple[Float[Tensor, "_ _ _"], ...]
 
     @classmethod
-    def of(cls, element: BSpline, points: Float[Tensor, "q r"], derivatives: int) -> "Factors | None":
-        """None where the points are no tensor grid, or the functions are rational."""
+    def of(cls, element: BSpline, points: Float[Tensor, "q r"], derivatives: int, layers: slice) -> "Factors | None":
+        """Those of some layers of cells along the last direction; None where the points are no tensor grid, or the
+        functions are rational."""
         pairs = [x.unique(return_inverse=True) for x in points.unbind(-1)]
         if element.weights is not None or prod(len(line) for line, _ in pairs) != len(points):
             return None
         matrices = []
-        for t, p, corners, (line, _) in zip(element.knots, element.degrees, element.breakpoints, pairs, strict=True):
+        breakpoints = [*element.breakpoints]
+        breakpoints[-1] = breakpoints[-1][layers.start : layers.stop + 1]
+        for t, p, corners, (line, _) in zip(element.knots, element.degrees, breakpoints, pairs, strict=True):
             width = corners.diff()
             u = torch.lerp(corners[:-1, None], corners[1:, None], line.to(t))
             table = basis_matrix(t, p, u.flatten(), derivatives)
             scale = width.repeat_interleave(len(line))[None] ** torch.arange(derivatives + 1, device=t.device)[:, None]
             matrices.append(table * scale[..., None])
         lines, index = zip(*pairs, strict=True)
-        return cls(element.dof_shape, element.grid_shape, lines, index, tuple(matrices))
+        spans, p = element.spans[-1][layers], element.degrees[-1]
+        window = slice(int(spans[0]) - p, int(spans[-1]) + 1)
+        matrices[-1] = matrices[-1][..., window]
+        cells = tuple(len(c) - 1 for c in breakpoints)
+        return cls(element.dof_shape, cells, lines, index, window, tuple(matrices))
 
     @property
     def lattice(self) -> tuple[int, ...]:
@@ -64,7 +73,9 @@ class Factors:
 
     def values(self, u: Float[Tensor, "..."], orders: Sequence[Order]) -> list[Tensor]:
         """Derivatives "*b (z) y x" at all points of dofs "*b n"; products along x and y are shared."""
+        r = len(self.shape)
         grid = u.unflatten(-1, self.shape[::-1])
+        grid = grid.narrow(-r, self.window.start, self.window.stop - self.window.start)
         found: dict[tuple[int, ...], Tensor] = {(): grid}
 
         def partial(order: Order) -> Tensor:
@@ -86,14 +97,22 @@ class Factors:
                 A = self.matrices[axis][order[-1]]
                 add(merged, order[:-1], along((A.abs() if magnitude else A).mT, value, -axis - 1))
             waiting = merged
-        return waiting[()].flatten(-r)
+        return self.whole(waiting[()])
 
     def pair_sums(self, value: Float[Tensor, "..."], one: Order, two: Order) -> Tensor:
         """Σ over points of a value times the product of two derivatives of each function, as dofs "*b n"."""
         for axis in reversed(range(len(self.shape))):
             A = self.matrices[axis]
             value = along((A[one[axis]] * A[two[axis]]).mT, value, -axis - 1)
-        return value.flatten(-len(self.shape))
+        return self.whole(value)
+
+    def whole(self, grid: Float[Tensor, "..."]) -> Float[Tensor, "*b n"]:
+        """Values for the functions in the window as dofs, zeros elsewhere."""
+        r = len(self.shape)
+        if grid.shape[-r] != self.shape[-1]:
+            sides = (self.window.start, self.shape[-1] - self.window.stop)
+            grid = torch.nn.functional.pad(grid, (*[0] * (2 * r - 2), *sides))
+        return grid.flatten(-r)
 
     def by_cells(self, values: Float[Tensor, "..."]) -> Float[Tensor, "*b e q"]:
         """From the lattice of points to cells."""

@@ -66,7 +66,7 @@ class FastDiagonalization:
 
     def preconditioner(self, system: System) -> Callable[[Tensor], Tensor]:
         if system.tensor is not None:
-            element = system.lowered.space.elements[0]  # type: ignore[union-attr]
+            element: Any = system.lowered.space.elements[0]  # type: ignore[union-attr]
             return diagonalized(system, fixed_sides(system, (*element.dof_shape[::-1], 1)))
         separable = Separable(system, exact=False)
         solves = [c.inverse(definite(c.eigenvalues), system.u.dtype) for c in separable.components]

@@ -1,13 +1,13 @@
-"""Hessians over splines of one patch without a matrix: products by sum factorisation, and their fast diagonalisation.
+"""Hessians over splines of one patch without a matrix: products by sum factorisation, and fast diagonalisation.
 
-With coefficients C_ij at quadrature points between the value and the derivatives in reference coordinates (i, j = 0 … r),
+With coefficients C_ij at quadrature points between the value and the reference derivatives, i, j = 0 … r,
 
     H v = Σ_ij T_iᵀ C_ij T_j v,    T_i = ⊗ of one small matrix per direction (`nurbs/sum_factorization.py`).
 
-The preconditioner has the mean coefficients in the patch's parameters, and the 1-D stiffness and mass matrices K_k, M_k of
-each direction, diagonalised together: L⁻¹ = (⊗ V) diag(Σ_k c_k κ_k + m)⁻¹ (⊗ V)ᵀ. Its number of iterations depends on the
-geometry, hardly on degree and spans. Source: G. Sangalli and M. Tani, Isogeometric preconditioners based on fast solvers for
-the Sylvester equation, SIAM J. Sci. Comput. 38, 2016.
+The preconditioner has the mean coefficients in the patch's parameters, and the 1-D stiffness and mass matrices K_k, M_k
+of each direction, diagonalised together: L⁻¹ = (⊗ V) diag(Σ_k c_k κ_k + m)⁻¹ (⊗ V)ᵀ. How many iterations it takes
+depends on the geometry, hardly on degree and spans. Source: G. Sangalli and M. Tani, Isogeometric preconditioners based
+on fast solvers for the Sylvester equation, SIAM J. Sci. Comput. 38, 2016.
 """
 
 from collections.abc import Callable
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 def has_factors(lowered: Lowered) -> bool:
     """Whether the Hessian is one of scalar splines on one patch, from integrals over its cells."""
-    space = lowered.space
+    space: Any = lowered.space
     return (
         getattr(space, "factors", None) is not None
         and space.components is None
         and all(
-            t.fused is None and t.domain.facet is None and space.factors(t.domain, t.term.derivatives) is not None  # type: ignore[union-attr]
+            t.fused is None and t.domain.facet is None and space.factors(t.domain, t.term.derivatives) is not None
             for t in lowered.terms
             if t.term.tag is None
         )
@@ -43,15 +43,15 @@ class TensorOperator:
     """The Hessian at a state: coefficients on the lattice of points, applied by sum factorisation."""
 
     def __init__(self, system: "System"):
-        lowered, space = system.lowered, system.lowered.space
+        from nurbs.isogeometric import slot_orders
+
+        space: Any = system.lowered.space
         self.system, self.parts = system, []
         lead = len(system.batch)
         for t, entries in system.coefficients:
             if not entries:
                 continue
-            factors = space.factors(t.domain, t.term.derivatives)  # type: ignore[union-attr]
-            from nurbs.isogeometric import slot_orders
-
+            factors = space.factors(t.domain, t.term.derivatives)
             orders = slot_orders(t.domain.cell.dim, t.term.derivatives)
             found: dict[tuple[int, int], Tensor] = {}
             for c in entries:
@@ -92,16 +92,19 @@ class TensorOperator:
         r = self.parts[0][0].cell.dim
         diffusion: list[Any] = [0.0] * r
         reaction: Any = 0.0
-        element = self.system.lowered.space.elements[0]  # type: ignore[union-attr]
+        from nurbs.patch_mesh import layers_of
+
+        element: Any = self.system.lowered.space.elements[0]  # type: ignore[union-attr]
         widths = [corners.diff() for corners in element.breakpoints]
         volume = 1.0
         for w in widths:
             volume = volume * w.sum()
-        for _, factors, orders, found in self.parts:
+        for domain, factors, _, found in self.parts:
             for k in range(r):
                 c = found.get((1 + k, 1 + k))
                 if c is not None:
-                    square = widths[k].repeat_interleave(len(factors.lines[k])) ** 2
+                    width = widths[k] if k + 1 < r else widths[k][layers_of(element, domain.cells)]
+                    square = width.repeat_interleave(len(factors.lines[k])) ** 2
                     square = square.view(*square.shape, *[1] * k)
                     diffusion[k] = diffusion[k] + (c * square).sum(tuple(range(-r, 0))) / volume
             if (0, 0) in found:
@@ -131,7 +134,7 @@ def diagonalized(system: "System", fixed: list[list[tuple[bool, bool]]]) -> Call
 
     operator = system.tensor
     assert operator is not None
-    element = system.lowered.space.elements[0]  # type: ignore[union-attr]
+    element: Any = system.lowered.space.elements[0]  # type: ignore[union-attr]
     diffusion, reaction = operator.means()
     shape, r = element.dof_shape, len(element.knots)
     bases, values, free, diagonals = [], [], [], []

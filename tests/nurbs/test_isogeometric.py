@@ -27,7 +27,7 @@ from nurbs import (
     transform,
 )
 from nurbs.isogeometric import SplineSpace
-from solvers import minimize
+from solvers import CG, Direct, FastDiagonalization, Newton, minimize
 
 F64 = torch.float64
 
@@ -377,3 +377,66 @@ def test_tags_name_sides() -> None:
     with pytest.raises(ValueError, match="unknown facet tag '1:left'"):
         V.dofs("1:left")
     assert isinstance(ball_patches()[1], Volume)
+
+
+@pytest.mark.parametrize("derivatives", [1, 2])
+def test_sum_factorisation(derivatives: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values at points and sums over them as by tables, in slabs or at once; and each the other's transpose."""
+    from nurbs import isogeometric
+
+    tube = extrude(transform(annulus(1.0, 2.0, angle=pi / 2), torch.eye(3, 2)), tensor(0.0, 0.0, 1.0))
+    V = isogeometric_space(tube, (2, 3, 2), (2, 3, 5))
+    generator = torch.Generator().manual_seed(0)
+    u = torch.randn(2, V.num_dofs, 1, dtype=F64, generator=generator)
+    (whole,) = V.domains()
+    values = V.to_points(u, whole, derivatives)
+    assert (values - super(SplineSpace, V).to_points(u, whole, derivatives)).abs().max() < 1e-12
+    weights = torch.randn(values.shape, dtype=F64, generator=generator)
+    sums = V.from_points(weights, whole, derivatives)
+    assert (sums - super(SplineSpace, V).from_points(weights, whole, derivatives)).abs().max() < 1e-11
+    size = V.from_points(weights, whole, derivatives, magnitude=True)
+    assert (size - super(SplineSpace, V).from_points(weights, whole, derivatives, True)).abs().max() < 1e-11
+    assert float((values * weights).sum()) == pytest.approx(float((sums * u).sum()), rel=1e-12)
+    monkeypatch.setattr(isogeometric, "SLAB", 700)
+    W = SplineSpace(V.mesh, None, V.quadrature_degree)
+    slabs = W.domains()
+    assert len(slabs) == 5
+    parts = [W.to_points(u, slab, derivatives) for slab in slabs]
+    assert (torch.cat(parts, 1) - values).abs().max() < 1e-13
+    total = sum(
+        W.from_points(w, slab, derivatives)
+        for w, slab in zip(weights.split([len(s.cells) for s in slabs], 1), slabs, strict=True)
+    )
+    assert (total - sums).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("slab", [2**19, 500])
+def test_iterations_without_a_matrix(slab: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fast diagonalisation makes iterations equally many for all degrees and spans; the solution is `Direct`'s."""
+    from nurbs import isogeometric
+    from solvers.system import System
+
+    monkeypatch.setattr(isogeometric, "SLAB", slab)
+    counts = []
+    for degree, spans in ((1, 12), (3, 6), (4, 12)):
+        V = isogeometric_space(distorted(), degree, spans)
+        energy = Energy(
+            V,
+            lambda x, u, g: 0.5 * (1 + x[..., 0]) * g.square().sum(-1) + 0.5 * u**2 - u,
+            Dirichlet(V, {"left": 0.0, "top": 0.0}),
+        )
+        method = CG(preconditioner=FastDiagonalization())
+        u = minimize(energy, method=Newton(linear=method)).value
+        assert (u - minimize(energy, method=Newton(linear=Direct())).value).abs().max() < 1e-9
+        lowered = energy.lower()
+        system = System(lowered, torch.zeros(V.shape, dtype=F64))
+        assert system.tensor is not None
+        H = energy.hessian(torch.zeros(V.shape, dtype=F64)).to_dense()
+        v = torch.randn(V.num_dofs, dtype=F64, generator=torch.Generator().manual_seed(1))
+        assert (system.apply(v) - system.project(H @ system.project(v))).abs().max() < 1e-11
+        assert (system.diagonal - H.diagonal()).abs().max() < 1e-11
+        prepared = method.prepare(system)
+        prepared.solve(system.project(v))
+        counts.append(int(prepared.iterations))
+    assert max(counts) < 40
+    assert max(counts) < 2 * min(counts)
