@@ -27,7 +27,7 @@ from nurbs.projection import foot_points
 from nurbs.refinement import along, breakpoints, elevate_degree, insert_knots
 from nurbs.sum_factorization import Factors
 
-SLAB = 2**19  # quadrature points at a time, on one large patch
+SLAB = 2**18  # quadrature points at a time, on one large patch
 
 
 def isogeometric_space(

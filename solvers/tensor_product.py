@@ -63,7 +63,7 @@ class TensorOperator:
                 for a, i in enumerate(range(*reference_slots(rows, t.domain.cell.dim).indices(len(orders)))):
                     for b, j in enumerate(range(*reference_slots(columns, t.domain.cell.dim).indices(len(orders)))):
                         part = value[..., a, b]
-                        if bool((part != 0).any()):
+                        if i <= j and bool((part != 0).any()):  # C is symmetric
                             part = factors.by_lattice(part.expand(*part.shape[:-2], *t.geometry.points.shape[:2]))
                             found[i, j] = found[i, j] + part if (i, j) in found else part.contiguous()
             self.parts.append((t.domain, factors, orders, found))
@@ -71,11 +71,12 @@ class TensorOperator:
     def __call__(self, v: Float[Tensor, "*b n"]) -> Tensor:
         total: Any = 0
         for _, factors, orders, found in self.parts:
-            used = sorted({j for _, j in found})
+            used = sorted({k for pair in found for k in pair})
             values = dict(zip(used, factors.values(v, [orders[j] for j in used]), strict=True))
             fluxes: dict[int, Tensor] = {}
-            for (i, j), c in found.items():
-                fluxes[i] = torch.addcmul(fluxes[i], c, values[j]) if i in fluxes else c * values[j]
+            for pair, c in found.items():
+                for i, j in {pair, pair[::-1]}:
+                    fluxes[i] = torch.addcmul(fluxes[i], c, values[j]) if i in fluxes else c * values[j]
             total = total + factors.sums(list(fluxes.values()), [orders[i] for i in fluxes])
         return total
 
@@ -84,7 +85,7 @@ class TensorOperator:
         total: Any = 0
         for _, factors, orders, found in self.parts:
             for (i, j), c in found.items():
-                total = total + factors.pair_sums(c, orders[i], orders[j])
+                total = total + (1 if i == j else 2) * factors.pair_sums(c, orders[i], orders[j])
         return total
 
     def means(self) -> tuple[list[Float[Tensor, "*b"]], Float[Tensor, "*b"]]:
