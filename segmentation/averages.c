@@ -4,12 +4,19 @@
    value, and those with a negative label get 0. Sums are in double precision, in the order of the pixels. */
 #include <stdint.h>
 #include <stdlib.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 /* size = images, pixels, highest label, threads. Returns the number of images that failed for lack of memory. */
 int run(const int64_t *size, const Value *x, const int64_t *labels, Value *out)
 {
   const int64_t B = size[0], n = size[1], top = size[2] + 1;
   int failed = 0;
+#ifdef MADV_HUGEPAGE /* as in labelling.c */
+  const uintptr_t page = 1 << 21, first = ((uintptr_t)out + page - 1) & -page, last = (uintptr_t)(out + B * n) & -page;
+  if (last > first) madvise((void *)first, last - first, MADV_HUGEPAGE);
+#endif
 #pragma omp parallel for num_threads(size[3] < B ? size[3] : B) schedule(dynamic) reduction(+ : failed)
   for (int64_t b = 0; b < B; b++) {
     typedef struct { double sum; int64_t count; } Total;

@@ -63,7 +63,7 @@ def test_resumed_runs_end_the_same(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"steps": 0}, "needs steps, batch and every >= 1; got 0"),
-        ({"steps": 2, "mix": 2.0}, r"in \[0, 1\]; got 0.5 and 2.0"),
+        ({"steps": 2, "mix": 2.0}, r"in \[0, 1\]; got 0.8 and 2.0"),
         ({"steps": 2, "resume": True}, "needs the `folder`"),
     ],
 )
