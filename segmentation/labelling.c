@@ -1,6 +1,6 @@
 /* Connected components of images: runs of equal pixels in a line are joined with those of the lines before.
 
-   `typedef ... Pixel;` stands before this text. A run's parent has a smaller number, so that the root of a component is
+   `typedef ... Pixel; typedef ... Label;` stands before this text. A run's parent has a smaller number, so that the root of a component is
    its first run in scan order, and components are numbered by their first pixel. Lines lie at offsets (dz, dy) from each
    other; with m of these not zero, pixels may differ by `reach` - m > 0 in the line as well. */
 #include <stdint.h>
@@ -57,7 +57,7 @@ static inline int64_t past(const Pixel *line, int64_t width, int64_t x, Pixel va
   return x;
 }
 
-static int64_t label(const Pixel *image, int64_t Z, int64_t Y, int64_t X, int reach, int64_t *out)
+static int64_t label(const Pixel *image, int64_t Z, int64_t Y, int64_t X, int reach, Label *out)
 {
   const int64_t lines = Z * Y;
   int64_t room = 4 * lines + 64, count = 0, found = 0;
@@ -94,9 +94,10 @@ static int64_t label(const Pixel *image, int64_t Z, int64_t Y, int64_t X, int re
   for (int64_t i = 0; i < count; i++) /* parents come before their children, whose places now hold labels, from 1 on */
     run[i].parent = run[i].parent == i ? (int32_t)++found : run[run[i].parent].parent;
   for (int64_t l = 0; l < lines; l++) {
-    int64_t *row = out + l * X, x = 0;
+    Label *row = out + l * X;
+    int64_t x = 0;
     for (int64_t i = first[l]; i < first[l + 1]; i++) {
-      const int64_t value = run[i].parent;
+      const Label value = run[i].parent;
       for (; x < run[i].from; x++) row[x] = 0;
       for (; x < run[i].to; x++) row[x] = value;
     }
@@ -112,7 +113,7 @@ fail:
 }
 
 /* size = images, layers, lines, pixels of a line, reach, threads; counts of components, -1 without memory. */
-int run(const int64_t *size, const Pixel *images, int64_t *out, int64_t *counts)
+int run(const int64_t *size, const Pixel *images, Label *out, int64_t *counts)
 {
   const int64_t B = size[0], pixels = size[1] * size[2] * size[3];
   int failed = 0;

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from fem.native import WORTH, native
-from segmentation.components import clean_mask, components, dual, reach_of, sizes
+from segmentation.components import NAMES, clean_mask, components, dual, reach_of, sizes
 
 BACKGROUNDS = ("keep", "components", "single")
 
@@ -24,7 +24,10 @@ def average(x: Float[Tensor, "b *grid"], labels: Int[Tensor, "b *grid"], most: i
     """Means over pixels of equal positive label; label 0 keeps its values, negative labels become 0."""
     if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64):
         text = files("segmentation").joinpath("averages.c").read_text(encoding="utf-8")
-        run = native(f"typedef {'float' if x.dtype == torch.float32 else 'double'} Value;\n{text}", WORTH)
+        kinds = (
+            f"typedef {'float' if x.dtype == torch.float32 else 'double'} Value;\ntypedef {NAMES[labels.dtype]} Label;"
+        )
+        run = native(f"#include <stdint.h>\n{kinds}\n{text}", WORTH)
         if run is not None:
             x, labels, out = (
                 x.contiguous(),
@@ -35,7 +38,7 @@ def average(x: Float[Tensor, "b *grid"], labels: Int[Tensor, "b *grid"], most: i
             if run(size, *(ctypes.c_void_p(t.data_ptr()) for t in (x, labels, out))):
                 raise MemoryError(f"not enough memory for the means of {most} components.")
             return out
-    flat, kinds = x.flatten(1), labels.flatten(1).clamp(min=0)
+    flat, kinds = x.flatten(1), labels.flatten(1).clamp(min=0).long()
     wide = flat.to(torch.float64) if x.device.type != "mps" else flat
     total = torch.zeros(len(x), most + 1, dtype=wide.dtype, device=x.device).scatter_add_(1, kinds, wide)
     count = sizes(kinds, most).to(wide.dtype).clamp(min=1)
@@ -107,13 +110,13 @@ def piecewise_constant(
     over = mask = flat.detach() > threshold
     if min_size > 1 or keep_largest is not None or fill_holes:
         mask = clean_mask(mask, min_size, keep_largest, fill_holes, connectivity)
-    labels, counts = components(mask, reach)
+    labels, counts = components(mask, reach, torch.int32)
     if background == "single":
-        labels = torch.where(mask, labels, counts.max() + 1)
+        labels = torch.where(mask, labels, (counts.max() + 1).to(labels.dtype))
         counts = counts.max() + 1
     elif background == "components":
-        other, more = components(~mask, dual(reach, dim))
-        labels = torch.where(mask, labels, other + counts.max())
+        other, more = components(~mask, dual(reach, dim), torch.int32)
+        labels = torch.where(mask, labels, other + counts.max().to(other.dtype))
         counts = counts.max() + more.max()
     elif mask is not over:
         labels = torch.where(over & ~mask, -1, labels)

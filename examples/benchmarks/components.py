@@ -15,7 +15,8 @@ from torch import Tensor
 
 from examples.benchmarks.timing import alone, interleaved, peak_memory, peer, seconds, table, use_threads
 from examples.command_line import run, write
-from segmentation import label_components, piecewise_constant
+from segmentation import piecewise_constant
+from segmentation.components import components
 
 HEAD = ("images", "by", "median", "over ritz", "components")
 
@@ -50,9 +51,7 @@ def main(
         bytes_of = mask.to(torch.uint8).numpy()
         noise = torch.rand(mask.shape, generator=torch.Generator().manual_seed(1))
         x = (torch.where(mask, 0.75, 0.25) + 0.2 * (noise - 0.5))[:, None].requires_grad_()
-        calls: dict[str, Any] = {
-            "ritz": lambda clock, mask=mask: int(label_components(mask).flatten(1).max(1).values.sum())
-        }
+        calls: dict[str, Any] = {"ritz": lambda clock, mask=mask: int(components(mask, 2)[1].sum())}
         if cc3d:
             calls["cc3d"] = lambda clock, images=bytes_of: sum(
                 int(cc3d.connected_components(image, connectivity=8, return_N=True)[1]) for image in images
