@@ -9,7 +9,7 @@ Source: T. Hughes, J. Cottrell, Y. Bazilevs, Isogeometric analysis, CMAME 194, 2
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from math import ceil, prod
+from math import ceil
 
 import torch
 from jaxtyping import Float, Int
@@ -22,12 +22,10 @@ from fem.parameters import check_like
 from fem.space import FunctionSpace
 from nurbs.errors import GeometryError
 from nurbs.patch import Patch, continued, per_direction
-from nurbs.patch_mesh import PatchMesh, Seam, find_seams, layers_of, name_of, number_glued, numbered
+from nurbs.patch_mesh import PatchMesh, Seam, find_seams, layers_of, name_of, number_glued, numbered, slabs
 from nurbs.projection import foot_points
 from nurbs.refinement import along, breakpoints, elevate_degree, insert_knots
 from nurbs.sum_factorization import Factors
-
-SLAB = 2**18  # quadrature points at a time, on one large patch
 
 
 def isogeometric_space(
@@ -202,14 +200,10 @@ class SplineSpace(FunctionSpace):
         if tag is not None or not self.is_tensor:
             return wholes
         (whole,) = wholes
-        *layer, count = self.elements[0].grid_shape
-        step = max(1, SLAB // (prod(layer) * len(whole.weights)))
-        if step >= count:
-            return wholes
         key = ("slabs", self.quadrature_degree if degree is None else degree)
         if key not in self._domains:
-            cells = [(prod(layer) * k, prod(layer) * min(k + step, count)) for k in range(0, count, step)]
-            self._domains[key] = tuple(replace(whole, cells=torch.arange(*ends, device=self.device)) for ends in cells)
+            cells = slabs(self.elements[0], len(whole.weights))
+            self._domains[key] = wholes if len(cells) == 1 else tuple(replace(whole, cells=c) for c in cells)
         return self._domains[key]
 
     def to_points(self, u: Float[Tensor, "*b n c"], domain: Domain, derivatives: int) -> Float[Tensor, "*b e c q s"]:
