@@ -131,7 +131,7 @@ def test_order_on_the_quarter_annulus(degree: int) -> None:
     "degree", [1, 2, 3, pytest.param(4, marks=pytest.mark.slow), pytest.param(5, marks=pytest.mark.slow)]
 )
 def test_order_on_the_disk(degree: int) -> None:
-    assert order(lambda n: isogeometric_space(disk_patches(), degree, n), 4) > degree + 0.85
+    assert order(lambda n: isogeometric_space(disk_patches(), degree, n), 4 if degree < 4 else 7) > degree + 0.85
 
 
 def test_patch_test() -> None:
