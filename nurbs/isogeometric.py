@@ -49,7 +49,9 @@ def isogeometric_space(
         components: None for scalars, c for vectors.
         rational: take N_a w_a / Σ_c w_c N_c with the patch's weight function, in which the patch itself lies
             (isoparametric); its degree must not exceed `degree` then. Plain B-splines do without and converge as fast.
-        quadrature_degree: 2 degree + 1 by default (degree + 1 Gauss points per direction and span).
+        quadrature_degree: 2 degree + 1 by default (degree + 1 Gauss points per direction and span). 2 degree − 1 keeps
+            all orders; so does 2 degree − 3 for splines of degree 4 and more that are as smooth as they can be, which
+            halves the time of large problems in space.
         glue: whether sides that coincide are one; also those of one patch, which closes a ring. Periodic directions
             close by themselves, smoothly.
 
@@ -72,12 +74,13 @@ def isogeometric_space(
             f"`isogeometric_space` needs degree >= 1 and spans >= 1 in every direction; got {degrees} and {counts}. "
             "Functions of degree 0 jump, and have no gradient."
         )
-    if quadrature_degree is not None and quadrature_degree < 2 * max(degrees) - 1:
-        raise ValueError(
-            f"`quadrature_degree={quadrature_degree}` is too coarse for degree {max(degrees)}: matrices would be "
-            f"singular. Use {2 * max(degrees) - 1} or more; {2 * max(degrees) + 1} is the default."
-        )
     elements = [analysis_basis(p, degrees, counts, rational) for p in patches]
+    coarsest = max(coarsest_quadrature(e) for e in elements)
+    if quadrature_degree is not None and quadrature_degree < coarsest:
+        raise ValueError(
+            f"`quadrature_degree={quadrature_degree}` is too coarse for degree {max(degrees)} on these spans: matrices "
+            f"would be singular, or orders be lost. Use {coarsest} or more; {2 * max(degrees) + 1} is the default."
+        )
     seams = find_seams(patches) if glue else []
     for seam in seams:
         check_seam(patches, elements, seam)
@@ -121,6 +124,16 @@ def analysis_basis(patch: Patch, degrees: Sequence[int], counts: Sequence[int], 
     fine = insert_knots(fine, *missing)
     assert fine.weights is not None
     return BSpline(knots, degrees, fine.weights.permute(*range(fine.weights.ndim)[::-1]).flatten())
+
+
+def coarsest_quadrature(element: BSpline) -> int:
+    """The lowest degree of quadrature with which energies of ∇u keep their order."""
+    p = max(element.degrees)
+    smooth = min(element.degrees) >= 4 and element.continuity >= min(element.degrees) - 1
+    enough = all(
+        (q - 1) * m >= n for q, m, n in zip(element.degrees, element.grid_shape, element.dof_shape, strict=True)
+    )
+    return 2 * p - 3 if smooth and enough else 2 * p - 1
 
 
 class SplineSpace(FunctionSpace):

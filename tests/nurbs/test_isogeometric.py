@@ -134,6 +134,21 @@ def test_order_on_the_disk(degree: int) -> None:
     assert order(lambda n: isogeometric_space(disk_patches(), degree, n), 4 if degree < 4 else 7) > degree + 0.85
 
 
+def test_fewer_points_for_smooth_splines() -> None:
+    """Degree − 1 of them per span are enough from degree 4 on, and refused where they are not."""
+    patch = annulus(1.0, 2.0, angle=pi / 2)
+    for degree in (4, 5):
+        assert (
+            order(lambda n, p=degree: isogeometric_space(patch, p, n, quadrature_degree=2 * p - 3), 6) > degree + 0.85
+        )
+    with pytest.raises(ValueError, match="Use 7 or more"):
+        isogeometric_space(annulus(), 4, 8, quadrature_degree=5)  # less smooth between its quarters
+    with pytest.raises(ValueError, match="Use 7 or more"):
+        isogeometric_space(patch, 4, 1, quadrature_degree=5)
+    with pytest.raises(ValueError, match="Use 5 or more"):
+        isogeometric_space(patch, 3, 8, quadrature_degree=3)
+
+
 def test_patch_test() -> None:
     """Linear functions are reproduced: by splines on polynomial patches, by rational functions on rational patches."""
     glued = [rectangle(), rectangle(1.0, 0.0), permute(reverse(rectangle(1.0, 1.0), 1), (1, 0))]
