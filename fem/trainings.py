@@ -5,15 +5,20 @@ Lightning is an extra (`train`): nothing imports this file but the loops behind 
 """
 
 import logging
+import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from torch import nn
+from torch import Tensor, nn
+from tqdm import tqdm
 
 from fem.files import put
 from fem.weights import load_state
@@ -85,3 +90,97 @@ def quiet() -> Iterator[None]:
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+
+
+class IntervalModule(LightningModule):
+    """A network that is measured and stored at the end of each interval.
+
+    Subclasses have `training_step`, which appends to `losses`, and `measured`, what is known of held-out data. The plan
+    has `steps`, `every` and `facts()`.
+    """
+
+    def __init__(self, network: nn.Module, plan: Any, path: Path | None, bar: tqdm):
+        super().__init__()
+        self.network, self.plan, self.path, self.bar = network, plan, path, bar
+        self.history: list[dict[str, float]] = []
+        self.losses: list[Tensor] = []
+
+    def measured(self) -> dict[str, float]:
+        return {}
+
+    def on_train_start(self) -> None:
+        self.bar.update(self.global_step)
+        self.begin = time.perf_counter()
+
+    def on_train_batch_end(self, outputs: Any, batch: int, batch_idx: int) -> None:
+        self.bar.update()
+        if self.global_step % self.plan.every and self.global_step < self.plan.steps:
+            return
+        self.history.append(self.figures())
+        shown = {k: f"{v:.3g}" for k, v in self.history[-1].items() if k not in ("step", "seconds")}
+        self.bar.set_postfix(shown)
+        for logger in self.trainer.loggers:
+            logger.log_metrics(self.history[-1], self.global_step)
+        if self.path is not None:
+            self.trainer.save_checkpoint(self.path)
+        self.begin = time.perf_counter()  # measuring is no training
+
+    @torch.no_grad()
+    def figures(self) -> dict[str, float]:
+        """What is known at the end of an interval; nothing but numbers is stored."""
+        seconds = time.perf_counter() - self.begin + (self.history[-1]["seconds"] if self.history else 0.0)
+        loss = float(torch.stack(self.losses).mean())
+        self.losses.clear()
+        if not isfinite(loss) or not all(bool(p.isfinite().all()) for p in self.network.parameters()):
+            raise ValueError(
+                f"by step {self.global_step} the loss is {loss} or weights are not finite: a smaller lr may help. What "
+                "was stored before is as it was."
+            )
+        return {"step": self.global_step, "loss": loss, "seconds": seconds, **self.measured()}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["ritz"] = {"facts": self.plan.facts(), "history": self.history}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.history = checkpoint["ritz"]["history"]
+
+
+def fit(
+    make: Callable[[Path | None, tqdm], IntervalModule],
+    network: nn.Module,
+    plan: Any,
+    folder: Path | None,
+    resume: bool,
+    progress: bool,
+    options: Mapping[str, Any],
+) -> tuple[IntervalModule, int]:
+    """Train the module that `make` returns for a checkpoint's path and a bar; and the number of steps it has taken.
+
+    Args:
+        options: of Lightning's `Trainer`.
+    """
+    device, training = next(network.parameters()).device, network.training
+    path = None if folder is None else folder / "last.ckpt"
+    stored = None if path is None else stored_run(path, network, plan.facts(), resume)
+    network.train()
+    with quiet(), tqdm(total=plan.steps, disable=not progress, dynamic_ncols=True) as bar:
+        module = make(path, bar)
+        trainer = Trainer(
+            **{
+                "accelerator": "gpu" if device.type == "cuda" else device.type,
+                "devices": [device.index or 0] if device.type == "cuda" else 1,
+                "max_steps": plan.steps,
+                "max_epochs": -1,
+                "logger": False if folder is None else CSVLogger(folder, "logs", flush_logs_every_n_steps=1),
+                "plugins": [Whole()],
+                "enable_checkpointing": False,
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                **options,
+            }
+        )
+        try:
+            trainer.fit(module, train_dataloaders=Numbers(), ckpt_path=stored)
+        finally:
+            network.to(device).train(training)  # Lightning leaves it on the CPU
+    return module, trainer.global_step

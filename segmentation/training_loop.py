@@ -2,18 +2,16 @@
 
 import time
 from dataclasses import dataclass
-from math import cos, isfinite, pi
+from math import cos, pi
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits
 from tqdm import tqdm
 
-from fem.trainings import Numbers, Whole, quiet, stored_run
+from fem.trainings import IntervalModule, fit
 from segmentation.datasets import ImageSet, augment, batch_of
 from segmentation.layer import PiecewiseConstant
 from segmentation.metrics import jaccard
@@ -43,14 +41,12 @@ class Plan:
         return found | {"images": len(self.data), "layer": repr(self.layer)}
 
 
-class Module(LightningModule):
+class Module(IntervalModule):
     """A step: images by their number, the network's masks, their loss. After each interval: figures, checkpoint."""
 
     def __init__(self, network: nn.Module, plan: Plan, held_out: ImageSet | None, path: Path | None, bar: tqdm):
-        super().__init__()
-        self.network, self.plan, self.held_out, self.path, self.bar = network, plan, held_out, path, bar
-        self.history: list[dict[str, float]] = []
-        self.losses: list[Tensor] = []
+        super().__init__(network, plan, path, bar)
+        self.held_out = held_out
 
     def configure_optimizers(self) -> Any:
         plan = self.plan
@@ -61,10 +57,6 @@ class Module(LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def on_train_start(self) -> None:
-        self.bar.update(self.global_step)
-        self.begin = time.perf_counter()
 
     def training_step(self, batch: int, index: int) -> Tensor:
         plan, step = self.plan, self.global_step
@@ -82,39 +74,11 @@ class Module(LightningModule):
         self.losses.append(loss.detach())
         return loss
 
-    def on_train_batch_end(self, outputs: Any, batch: int, batch_idx: int) -> None:
-        self.bar.update()
-        if self.global_step % self.plan.every and self.global_step < self.plan.steps:
-            return
-        self.history.append(self.figures())
-        self.bar.set_postfix({k: f"{v:.3f}" for k, v in self.history[-1].items() if k in ("loss", "jaccard")})
-        for logger in self.trainer.loggers:
-            logger.log_metrics(self.history[-1], self.global_step)
-        if self.path is not None:
-            self.trainer.save_checkpoint(self.path)
-        self.begin = time.perf_counter()  # measuring is no training
-
-    def figures(self) -> dict[str, float]:
-        """What is known at the end of an interval; nothing but numbers is stored."""
-        seconds = time.perf_counter() - self.begin + (self.history[-1]["seconds"] if self.history else 0.0)
-        loss = float(torch.stack(self.losses).mean())
-        self.losses.clear()
-        if not isfinite(loss) or not all(bool(p.isfinite().all()) for p in self.network.parameters()):
-            raise ValueError(
-                f"by step {self.global_step} the loss is {loss} or weights are not finite: a smaller lr may help. What "
-                "was stored before is as it was."
-            )
-        found = {"step": self.global_step, "loss": loss, "seconds": seconds}
-        if self.held_out is not None:
-            p = predict_masks(self.network, self.held_out.images.to(self.device), self.plan.layer)
-            found["jaccard"] = float(jaccard((p > 0.5).cpu(), self.held_out.masks).mean())
-        return found
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["ritz"] = {"facts": self.plan.facts(), "history": self.history}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.history = checkpoint["ritz"]["history"]
+    def measured(self) -> dict[str, float]:
+        if self.held_out is None:
+            return {}
+        p = predict_masks(self.network, self.held_out.images.to(self.device), self.plan.layer)
+        return {"jaccard": float(jaccard((p > 0.5).cpu(), self.held_out.masks).mean())}
 
 
 def run(
@@ -128,29 +92,9 @@ def run(
     options: dict[str, Any],
 ) -> Training:
     """`train_segmentation` with its arguments checked."""
-    begin, device, training = time.perf_counter(), next(network.parameters()).device, network.training
-    path = None if folder is None else folder / "last.ckpt"
-    stored = None if path is None else stored_run(path, network, plan.facts(), resume)
-    with quiet(), tqdm(total=plan.steps, disable=not progress, dynamic_ncols=True) as bar:
-        module = Module(network.train(), plan, held_out, path, bar)
-        trainer = Trainer(
-            **{
-                "accelerator": "gpu" if device.type == "cuda" else device.type,
-                "devices": [device.index or 0] if device.type == "cuda" else 1,
-                "max_steps": plan.steps,
-                "max_epochs": -1,
-                "precision": precision,
-                "logger": False if folder is None else CSVLogger(folder, "logs", flush_logs_every_n_steps=1),
-                "plugins": [Whole()],
-                "enable_checkpointing": False,
-                "enable_progress_bar": False,
-                "enable_model_summary": False,
-                **options,
-            }
-        )
-        try:
-            trainer.fit(module, train_dataloaders=Numbers(), ckpt_path=stored)
-        finally:
-            network.to(device).train(training)  # Lightning leaves it on the CPU
+    begin = time.perf_counter()
+    options = {"precision": precision, **options}
+    make = lambda path, bar: Module(network, plan, held_out, path, bar)  # noqa: E731
+    module, steps = fit(make, network, plan, folder, resume, progress, options)
     seconds = module.history[-1]["seconds"] if module.history else time.perf_counter() - begin
-    return Training(network, trainer.global_step, seconds, module.history)
+    return Training(network, steps, seconds, module.history)
