@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nurbs.files import read_geometry, write_geometry
     from nurbs.fit import fit_curve, fit_surface
     from nurbs.frames import Frame, cloud_frame, flat_patch
-    from nurbs.isogeometric import SplineSpace, isogeometric_space
+    from nurbs.isogeometric import isogeometric_space
     from nurbs.parametrization import parametrize, parametrize_grid
     from nurbs.plotting import plot
     from nurbs.primitives import (
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from nurbs.simplification import reduce_degree, remove_knots
     from nurbs.solids import ball_patches, disk_patches
     from nurbs.spline_net import SplineNet
+    from nurbs.spline_space import SplineSpace
     from nurbs.surface import Surface
     from nurbs.tessellation import tessellate
     from nurbs.volume import Volume
@@ -63,7 +64,8 @@ _HOME = {
     ),
     "nurbs.errors": ("GeometryError",),
     "nurbs.solids": ("ball_patches", "disk_patches"),
-    "nurbs.isogeometric": ("SplineSpace", "isogeometric_space"),
+    "nurbs.isogeometric": ("isogeometric_space",),
+    "nurbs.spline_space": ("SplineSpace",),
     "nurbs.files": (
         "read_geometry",
         "write_geometry",

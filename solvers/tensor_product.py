@@ -43,7 +43,7 @@ class TensorOperator:
     """The Hessian at a state: coefficients on the lattice of points, applied by sum factorisation."""
 
     def __init__(self, system: "System"):
-        from nurbs.isogeometric import slot_orders
+        from nurbs.spline_space import slot_orders
 
         space: Any = system.lowered.space
         self.system, self.parts = system, []

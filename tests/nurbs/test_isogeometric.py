@@ -26,7 +26,7 @@ from nurbs import (
     ruled,
     transform,
 )
-from nurbs.isogeometric import SplineSpace
+from nurbs.spline_space import SplineSpace
 from solvers import CG, Direct, FastDiagonalization, Newton, minimize
 
 F64 = torch.float64
