@@ -17,7 +17,7 @@ from torch import Tensor
 
 from examples.command_line import markdown, run, save, write
 from nurbs import fit_surface
-from nurbs.fit import SurfaceFit
+from nurbs.fitting.fit import SurfaceFit
 
 PUBLISHED = {128: 8.25, 256: 8.23}  # Table 2: learnt knots
 FREE = {

@@ -30,7 +30,7 @@ from nurbs import (
     transform,
     write_geometry,
 )
-from nurbs.measure import measure
+from nurbs.geometry.measure import measure
 
 UPRIGHT = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]], dtype=torch.float64)  # (ρ, z) → (ρ, 0, z)
 

@@ -53,7 +53,7 @@ Truth = Surface | list[Surface]
 def files(path: str, num_points: int) -> tuple[Tensor, list[Surface]]:
     """Clouds on the surfaces in a folder and below it, and these surfaces, all brought to unit size."""
     generator, clouds, surfaces = torch.Generator().manual_seed(0), [], []
-    read = import_module("nurbs.files").read_geometry
+    read = import_module("nurbs.files.formats").read_geometry
     for patch in (patch for file in sorted(Path(path).rglob("*.dat")) for patch in read(file)):
         box = surface_points(patch)
         low, high = box.amin(0), box.amax(0)

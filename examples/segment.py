@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from examples.command_line import folder, markdown, run, save, write
-from fem.files import put
+from fem.support.files import put
 from segmentation import PiecewiseConstant
 from segmentation.components import clean_mask
 from segmentation.datasets import ImageSet, read_images, split, synthetic_nuclei

@@ -24,7 +24,7 @@ from examples.certificate import problem
 from examples.command_line import markdown, run, write
 from examples.parametric_poisson import HELD_OUT, trained
 from fem import Energy, FunctionSpace
-from fem.parameters import Parameter
+from fem.forms.parameters import Parameter
 from solvers import DiffusionProblems, ExponentialSeries, ReducedBasis, certify, minimize, predict
 
 HEAD = ("answer", "L2, mean", "L2, max", "|error|, max", "energy, mean", "energy, max")

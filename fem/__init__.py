@@ -7,36 +7,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fem.boundary import Dirichlet, MeanZero
-    from fem.bspline_element import BSpline
-    from fem.energy import Energy, WeakForm
     from fem.errors import MeshError
-    from fem.grids import box, unit_cube, unit_interval, unit_square
-    from fem.kernel import compilation
-    from fem.lagrange import Lagrange
-    from fem.mesh import Mesh
-    from fem.mesh_files import read_mesh
-    from fem.norms import h1_error, integrate, l2_error
-    from fem.parameters import Constant, by_cell_tag, gradient
-    from fem.plotting import plot
-    from fem.space import FunctionSpace, MixedSpace
-    from fem.vtk import write_pvd, write_vtk
+    from fem.forms.constraints import Dirichlet, MeanZero
+    from fem.forms.energy import Energy, WeakForm
+    from fem.forms.integrals import h1_error, integrate, l2_error
+    from fem.forms.parameters import Constant, by_cell_tag, gradient
+    from fem.mesh.generators import box, unit_cube, unit_interval, unit_square
+    from fem.mesh.mesh import Mesh
+    from fem.mesh.reading import read_mesh
+    from fem.output.plotting import plot
+    from fem.output.vtk import write_pvd, write_vtk
+    from fem.reference.lagrange import Lagrange
+    from fem.reference.spline_element import BSpline
+    from fem.space.space import FunctionSpace, MixedSpace
+    from fem.support.compilation import compilation
 
 _HOME = {
-    "fem.boundary": ("Dirichlet", "MeanZero"),
-    "fem.bspline_element": ("BSpline",),
-    "fem.energy": ("Energy", "WeakForm"),
+    "fem.forms.constraints": ("Dirichlet", "MeanZero"),
+    "fem.reference.spline_element": ("BSpline",),
+    "fem.forms.energy": ("Energy", "WeakForm"),
     "fem.errors": ("MeshError",),
-    "fem.grids": ("box", "unit_cube", "unit_interval", "unit_square"),
-    "fem.kernel": ("compilation",),
-    "fem.lagrange": ("Lagrange",),
-    "fem.mesh": ("Mesh",),
-    "fem.mesh_files": ("read_mesh",),
-    "fem.norms": ("h1_error", "integrate", "l2_error"),
-    "fem.parameters": ("Constant", "by_cell_tag", "gradient"),
-    "fem.plotting": ("plot",),
-    "fem.space": ("FunctionSpace", "MixedSpace"),
-    "fem.vtk": ("write_pvd", "write_vtk"),
+    "fem.mesh.generators": ("box", "unit_cube", "unit_interval", "unit_square"),
+    "fem.support.compilation": ("compilation",),
+    "fem.reference.lagrange": ("Lagrange",),
+    "fem.mesh.mesh": ("Mesh",),
+    "fem.mesh.reading": ("read_mesh",),
+    "fem.forms.integrals": ("h1_error", "integrate", "l2_error"),
+    "fem.forms.parameters": ("Constant", "by_cell_tag", "gradient"),
+    "fem.output.plotting": ("plot",),
+    "fem.space.space": ("FunctionSpace", "MixedSpace"),
+    "fem.output.vtk": ("write_pvd", "write_vtk"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 

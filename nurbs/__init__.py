@@ -7,17 +7,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nurbs.alternation import FitStatus
-    from nurbs.curve import Curve
-    from nurbs.distances import chamfer, hausdorff, laplacian, nearest, squared_distance
     from nurbs.errors import GeometryError
-    from nurbs.files import read_geometry, write_geometry
-    from nurbs.fit import fit_curve, fit_surface
-    from nurbs.frames import Frame, cloud_frame, flat_patch
-    from nurbs.isogeometric import isogeometric_space
-    from nurbs.parametrization import parametrize, parametrize_grid
-    from nurbs.plotting import plot
-    from nurbs.primitives import (
+    from nurbs.files.formats import read_geometry, write_geometry
+    from nurbs.fitting.alternation import FitStatus
+    from nurbs.fitting.fit import fit_curve, fit_surface
+    from nurbs.fitting.foot_points import foot_points
+    from nurbs.fitting.parametrization import parametrize, parametrize_grid
+    from nurbs.geometry.curve import Curve
+    from nurbs.geometry.surface import Surface
+    from nurbs.geometry.volume import Volume
+    from nurbs.isogeometric.construction import isogeometric_space
+    from nurbs.isogeometric.spline_space import SplineSpace
+    from nurbs.modelling.multipatch import ball_patches, disk_patches
+    from nurbs.modelling.primitives import (
         annulus,
         arc,
         circle,
@@ -31,10 +33,14 @@ if TYPE_CHECKING:
         sphere,
         torus,
     )
-    from nurbs.projection import foot_points
-    from nurbs.random_patches import RandomPatches, area_parameters
-    from nurbs.rearrangement import permute, reparametrize, reverse, transform
-    from nurbs.reconstruction import (
+    from nurbs.modelling.rearrangement import permute, reparametrize, reverse, transform
+    from nurbs.modelling.refinement import bezier, clamp, elevate_degree, insert_knots, refine, restrict, split
+    from nurbs.modelling.simplification import reduce_degree, remove_knots
+    from nurbs.output.plotting import plot
+    from nurbs.output.tessellation import tessellate
+    from nurbs.reconstruction.distances import chamfer, hausdorff, laplacian, nearest, squared_distance
+    from nurbs.reconstruction.frames import Frame, cloud_frame, flat_patch
+    from nurbs.reconstruction.losses import (
         control_point_loss,
         control_points_of,
         fit_clouds,
@@ -43,19 +49,13 @@ if TYPE_CHECKING:
         surface_points,
         train_reconstruction,
     )
-    from nurbs.refinement import bezier, clamp, elevate_degree, insert_knots, refine, restrict, split
-    from nurbs.simplification import reduce_degree, remove_knots
-    from nurbs.solids import ball_patches, disk_patches
-    from nurbs.spline_net import SplineNet
-    from nurbs.spline_space import SplineSpace
-    from nurbs.surface import Surface
-    from nurbs.tessellation import tessellate
-    from nurbs.volume import Volume
+    from nurbs.reconstruction.random_patches import RandomPatches, area_parameters
+    from nurbs.reconstruction.spline_net import SplineNet
 
 _HOME = {
-    "nurbs.alternation": ("FitStatus",),
-    "nurbs.curve": ("Curve",),
-    "nurbs.distances": (
+    "nurbs.fitting.alternation": ("FitStatus",),
+    "nurbs.geometry.curve": ("Curve",),
+    "nurbs.reconstruction.distances": (
         "chamfer",
         "hausdorff",
         "laplacian",
@@ -63,28 +63,28 @@ _HOME = {
         "squared_distance",
     ),
     "nurbs.errors": ("GeometryError",),
-    "nurbs.solids": ("ball_patches", "disk_patches"),
-    "nurbs.isogeometric": ("isogeometric_space",),
-    "nurbs.spline_space": ("SplineSpace",),
-    "nurbs.files": (
+    "nurbs.modelling.multipatch": ("ball_patches", "disk_patches"),
+    "nurbs.isogeometric.construction": ("isogeometric_space",),
+    "nurbs.isogeometric.spline_space": ("SplineSpace",),
+    "nurbs.files.formats": (
         "read_geometry",
         "write_geometry",
     ),
-    "nurbs.fit": (
+    "nurbs.fitting.fit": (
         "fit_curve",
         "fit_surface",
     ),
-    "nurbs.frames": (
+    "nurbs.reconstruction.frames": (
         "Frame",
         "cloud_frame",
         "flat_patch",
     ),
-    "nurbs.parametrization": (
+    "nurbs.fitting.parametrization": (
         "parametrize",
         "parametrize_grid",
     ),
-    "nurbs.plotting": ("plot",),
-    "nurbs.primitives": (
+    "nurbs.output.plotting": ("plot",),
+    "nurbs.modelling.primitives": (
         "annulus",
         "arc",
         "circle",
@@ -98,18 +98,18 @@ _HOME = {
         "sphere",
         "torus",
     ),
-    "nurbs.projection": ("foot_points",),
-    "nurbs.random_patches": (
+    "nurbs.fitting.foot_points": ("foot_points",),
+    "nurbs.reconstruction.random_patches": (
         "RandomPatches",
         "area_parameters",
     ),
-    "nurbs.rearrangement": (
+    "nurbs.modelling.rearrangement": (
         "permute",
         "reparametrize",
         "reverse",
         "transform",
     ),
-    "nurbs.reconstruction": (
+    "nurbs.reconstruction.losses": (
         "control_point_loss",
         "control_points_of",
         "fit_clouds",
@@ -118,7 +118,7 @@ _HOME = {
         "surface_points",
         "train_reconstruction",
     ),
-    "nurbs.refinement": (
+    "nurbs.modelling.refinement": (
         "bezier",
         "clamp",
         "elevate_degree",
@@ -127,14 +127,14 @@ _HOME = {
         "restrict",
         "split",
     ),
-    "nurbs.simplification": (
+    "nurbs.modelling.simplification": (
         "reduce_degree",
         "remove_knots",
     ),
-    "nurbs.spline_net": ("SplineNet",),
-    "nurbs.surface": ("Surface",),
-    "nurbs.tessellation": ("tessellate",),
-    "nurbs.volume": ("Volume",),
+    "nurbs.reconstruction.spline_net": ("SplineNet",),
+    "nurbs.geometry.surface": ("Surface",),
+    "nurbs.output.tessellation": ("tessellate",),
+    "nurbs.geometry.volume": ("Volume",),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
-from fem.native import WORTH, native
+from fem.support.native import WORTH, native
 
 NAMES = {torch.int32: "int32_t", torch.int64: "int64_t"}
 NAMED = {(2, 4): 1, (2, 8): 2, (3, 6): 1, (3, 18): 2, (3, 26): 3}

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from fem.native import WORTH, native
+from fem.support.native import WORTH, native
 from segmentation.components import NAMES, clean_mask, components, dual, reach_of, sizes
 
 BACKGROUNDS = ("keep", "components", "single")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits
 from tqdm import tqdm
 
-from fem.trainings import IntervalModule, fit
+from fem.support.training import IntervalModule, fit
 from segmentation.datasets import ImageSet, augment, batch_of
 from segmentation.layer import PiecewiseConstant
 from segmentation.metrics import jaccard

@@ -4,50 +4,50 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fem.weights import load_network, save_network
-    from solvers.algebraic import AlgebraicMultigrid
-    from solvers.certificate import Certificate, Prediction, certify, predict
+    from fem.support.network_files import load_network, save_network
+    from solvers.certificates.certificate import Certificate, Prediction, certify, predict
     from solvers.descent import LBFGS, Adam
-    from solvers.direct import Direct
-    from solvers.families import ExponentialSeries, GaussianField
-    from solvers.fast_diagonalization import FastDiagonalization
-    from solvers.lift import BoundedLift, Lift
-    from solvers.linear import CG, Jacobi
+    from solvers.eigenmodes import Eigenmodes, eigenmodes
+    from solvers.linear.algebraic_multigrid import AlgebraicMultigrid
+    from solvers.linear.conjugate_gradients import CG, Jacobi
+    from solvers.linear.direct import Direct
+    from solvers.linear.fast_diagonalization import FastDiagonalization
+    from solvers.linear.multigrid import Multigrid
     from solvers.minimization import minimize, solve
-    from solvers.multigrid import Multigrid
-    from solvers.muon import Muon
     from solvers.newton import Newton, forget
-    from solvers.pinn import PINN, deep_ritz, gauss_points, mismatch, strong_form
-    from solvers.pinn_fit import Fit, fit_pinn
-    from solvers.problems import DiffusionProblems
-    from solvers.reduced_basis import ReducedBasis
+    from solvers.pinn.network import PINN, deep_ritz, gauss_points, mismatch, strong_form
+    from solvers.pinn.training import Fit, fit_pinn
     from solvers.solution import ConvergenceError, Solution, Status
-    from solvers.spectrum import Eigenmodes, eigenmodes
-    from solvers.surrogate import Training, train_surrogate
-    from solvers.unet import UNet
+    from solvers.surrogates.families import ExponentialSeries, GaussianField
+    from solvers.surrogates.lift import BoundedLift, Lift
+    from solvers.surrogates.muon import Muon
+    from solvers.surrogates.problems import DiffusionProblems
+    from solvers.surrogates.reduced_basis import ReducedBasis
+    from solvers.surrogates.surrogate import Training, train_surrogate
+    from solvers.surrogates.unet import UNet
 
 _HOME = {
-    "solvers.algebraic": ("AlgebraicMultigrid",),
-    "solvers.certificate": ("Certificate", "Prediction", "certify", "predict"),
+    "solvers.linear.algebraic_multigrid": ("AlgebraicMultigrid",),
+    "solvers.certificates.certificate": ("Certificate", "Prediction", "certify", "predict"),
     "solvers.descent": ("LBFGS", "Adam"),
-    "solvers.direct": ("Direct",),
-    "solvers.spectrum": ("Eigenmodes", "eigenmodes"),
-    "solvers.families": ("ExponentialSeries", "GaussianField"),
-    "solvers.fast_diagonalization": ("FastDiagonalization",),
-    "solvers.lift": ("BoundedLift", "Lift"),
-    "solvers.linear": ("CG", "Jacobi"),
+    "solvers.linear.direct": ("Direct",),
+    "solvers.eigenmodes": ("Eigenmodes", "eigenmodes"),
+    "solvers.surrogates.families": ("ExponentialSeries", "GaussianField"),
+    "solvers.linear.fast_diagonalization": ("FastDiagonalization",),
+    "solvers.surrogates.lift": ("BoundedLift", "Lift"),
+    "solvers.linear.conjugate_gradients": ("CG", "Jacobi"),
     "solvers.minimization": ("minimize", "solve"),
-    "solvers.multigrid": ("Multigrid",),
-    "solvers.muon": ("Muon",),
+    "solvers.linear.multigrid": ("Multigrid",),
+    "solvers.surrogates.muon": ("Muon",),
     "solvers.newton": ("Newton", "forget"),
-    "solvers.pinn": ("PINN", "deep_ritz", "gauss_points", "mismatch", "strong_form"),
-    "solvers.pinn_fit": ("Fit", "fit_pinn"),
-    "solvers.problems": ("DiffusionProblems",),
-    "solvers.reduced_basis": ("ReducedBasis",),
+    "solvers.pinn.network": ("PINN", "deep_ritz", "gauss_points", "mismatch", "strong_form"),
+    "solvers.pinn.training": ("Fit", "fit_pinn"),
+    "solvers.surrogates.problems": ("DiffusionProblems",),
+    "solvers.surrogates.reduced_basis": ("ReducedBasis",),
     "solvers.solution": ("ConvergenceError", "Solution", "Status"),
-    "solvers.surrogate": ("Training", "train_surrogate"),
-    "solvers.unet": ("UNet",),
-    "fem.weights": ("load_network", "save_network"),
+    "solvers.surrogates.surrogate": ("Training", "train_surrogate"),
+    "solvers.surrogates.unet": ("UNet",),
+    "fem.support.network_files": ("load_network", "save_network"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 

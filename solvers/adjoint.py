@@ -16,8 +16,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from fem.lowered import Lowered
-from solvers.system import LinearMethod, Prepared, System
+from fem.forms.discrete import Lowered
+from solvers.operators.system import LinearMethod, Prepared, System
 
 
 @runtime_checkable

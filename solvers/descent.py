@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fem.lowered import Lowered
+from fem.forms.discrete import Lowered
 from solvers.newton import RUNNING, Bounds, Report, finish, round_off, settle
 from solvers.solution import Status, norm, per_item
 

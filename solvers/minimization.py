@@ -12,17 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fem.boundary import MeanZero
-from fem.energy import Energy, Functional, WeakForm
-from fem.lowered import Lowered, outside_inference
-from fem.parameters import Function, NodalValues, Parameter
-from fem.space import AnySpace, FunctionSpace
+from fem.forms.constraints import MeanZero
+from fem.forms.discrete import Lowered, outside_inference
+from fem.forms.energy import Energy, Functional, WeakForm
+from fem.forms.parameters import Function, NodalValues, Parameter
+from fem.space.space import AnySpace, FunctionSpace
 from solvers.adjoint import Deferred, Stationary, attach
-from solvers.defaults import default_linear
 from solvers.descent import LBFGS, Adam, descent
+from solvers.linear.choice import default_linear
 from solvers.newton import STATUSES, Bounds, Newton, Report, newton
+from solvers.operators.system import LinearMethod
 from solvers.solution import ConvergenceError, Solution, Status, flatten, nest
-from solvers.system import LinearMethod
 
 Method = Newton | LinearMethod | LBFGS | Adam
 Bound = float | Tensor | Callable[[Tensor], Tensor] | None

@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fem.lowered import Lowered, State
-from solvers.defaults import default_linear
-from solvers.linear import CG
+from fem.forms.discrete import Lowered, State
+from solvers.linear.choice import default_linear
+from solvers.linear.conjugate_gradients import CG
+from solvers.operators.system import LinearMethod, Prepared, System
 from solvers.solution import Status, default_rtol, dot, norm, per_item
-from solvers.system import LinearMethod, Prepared, System
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Newton:
 
     Args:
         linear: `Multigrid()`, `AlgebraicMultigrid()`, `Direct()` or `CG()`; by default multigrid on grids beyond
-            some thousand dofs, a factorisation where that is cheap, else one of the others (`solvers/defaults.py`).
+            some thousand dofs, a factorisation where that is cheap, else one of the others
+            (`solvers/linear/choice.py`).
         rtol: stop at this relative residual (see `Solution.residual`); 1e-12 in float64, 1e-5 in float32.
         max_iterations: at most this many steps.
     """

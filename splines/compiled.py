@@ -1,4 +1,4 @@
-"""Partitions by compiled code: `costs.c` with `exact.c` or `merging.c`, one library per degree (see `fem.native`)."""
+"""Partitions by compiled code: `costs.c` with `exact.c` or `merging.c`, one library for each degree."""
 
 import ctypes
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fem.native import WORTH, native
+from fem.support.native import WORTH, native
 from splines.gains import gains
 
 LAYERS, PENALISED, LAYER, COSTS = range(4)

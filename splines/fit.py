@@ -24,7 +24,7 @@ class PiecewiseFit:
         breakpoints: 0 = t_0 < t_1 < …, "*b k+1": piece j holds the samples t_j ≤ i < t_{j+1}; padded with n where there
             are fewer than k pieces. Integers: nothing differentiates through them.
         coefficients: "*b k degree+1", or "*b k degree+1 c", in the polynomials orthonormal on the samples of each piece
-            (`fem.orthogonal`); zeros for pieces that are not there.
+            (`splines.orthonormal`); zeros for pieces that are not there.
         error: Σ_i w_i (x_i − h_i)², "*b", over all components.
     """
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fem.orthogonal import orthonormal, orthonormalized
+from splines.orthonormal import orthonormal, orthonormalized
 
 STRETCH = 2**16  # samples at a time
 

@@ -1,8 +1,9 @@
 """Partitions in PyTorch, for a whole batch at once, on any device: what compiled code does on CPUs.
 
-Fits to pieces are triangular systems R p = z in the orthonormal polynomials of their length (`fem/orthogonal.py`); two
-neighbours are joined by Givens rotations, and samples are pieces of length one. The best pieces between given places
-are found by dynamic programming: between all places, that is exact; merging starts from few, which it then refines.
+Fits to pieces are triangular systems R p = z in the orthonormal polynomials of their length (`splines/orthonormal.py`);
+two neighbours are joined by Givens rotations, and samples are pieces of length one. The best pieces between given
+places are found by dynamic programming: between all places, that is exact; merging starts from few, which it then
+refines.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fem.orthogonal import jacobi
+from splines.orthonormal import jacobi
 from splines.pieces import Pieces
 from splines.projection import Analysis, Synthesis
 

@@ -1,7 +1,8 @@
-"""What every element must satisfy, wherever it is defined: the contract of `fem.tabulation`, executed.
+"""What every element must satisfy, wherever it is defined: the contract of `fem.reference.element`, executed.
 
-To add an element, add a row to `ELEMENTS`: the tests in `tests/fem/test_tabulation.py` run every check below on every
-row, and nothing else needs to change. A family for `FunctionSpace` on meshes also goes through `assert_continuous`.
+To add an element, add a row to `ELEMENTS`: the tests in `tests/fem/reference/test_element.py` run every check below on
+every row, and nothing else needs to change. A family for `FunctionSpace` on meshes also goes through
+`assert_continuous`.
 """
 
 from collections.abc import Callable
@@ -14,11 +15,11 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from fem import FunctionSpace
-from fem.bspline import uniform_knots
-from fem.bspline_element import BSpline
-from fem.cells import CELLS, Cell
-from fem.lagrange import lagrange_element
-from fem.quadrature import quadrature
+from fem.reference.bspline import uniform_knots
+from fem.reference.cells import CELLS, Cell
+from fem.reference.lagrange import lagrange_element
+from fem.reference.quadrature import quadrature
+from fem.reference.spline_element import BSpline
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ atexit.register(shutil.rmtree, os.environ["RITZ_CACHE"], ignore_errors=True)
 def both_ways(request: pytest.FixtureRequest):
     """Everything in PyTorch, and all that can be compiled compiled."""
     from fem import compilation
-    from fem.native import find_compiler
+    from fem.support.native import find_compiler
 
     if request.param == "always" and find_compiler() is None:
         pytest.skip("needs a C compiler")

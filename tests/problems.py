@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fem import Mesh, box, unit_interval, unit_square
-from fem.cells import CELLS, Cell
-from fem.lagrange import lagrange_element
+from fem.reference.cells import CELLS, Cell
+from fem.reference.lagrange import lagrange_element
 
 # −Δu = 1 with u = 0 on the boundary of the unit square, from the double sine series: the greatest value and ∫u.
 TORSION_MAXIMUM = 0.0736713532815

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, h1_error, integrate, l2_error, unit_square
-from fem.cells import CELLS
+from fem.reference.cells import CELLS
 from solvers import minimize
 from tests.problems import TORSION_INTEGRAL, TORSION_MAXIMUM, disk, hard_mesh, sine, sine_load
 

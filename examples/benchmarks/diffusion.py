@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, unit_cube, unit_square
-from fem.parameters import Parameter
+from fem.forms.parameters import Parameter
 from solvers import Multigrid, Newton, Solution, forget, minimize
 
 RTOL = 1e-8

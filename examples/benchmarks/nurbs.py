@@ -21,7 +21,7 @@ from torch import Tensor
 from examples.benchmarks.timing import interleaved, seconds, table, use_threads
 from examples.command_line import run, write
 from nurbs import Surface
-from nurbs.evaluation import basis_matrix
+from nurbs.geometry.evaluation import basis_matrix
 
 PEER = "NURBSDiff.surf_eval"
 

@@ -23,9 +23,9 @@ from examples.benchmarks.diffusion import RTOL, Problem, label, problem
 from examples.benchmarks.timing import Clock, interleaved, peer, seconds, table, use_threads
 from examples.command_line import run, write
 from fem import compilation
-from fem.parameters import Parameter
+from fem.forms.parameters import Parameter
 from solvers import FastDiagonalization, Multigrid
-from solvers.system import LinearMethod, System
+from solvers.operators.system import LinearMethod, System
 
 Figures = dict[str, float]
 Found = tuple[np.ndarray, int | None]  # values of the free dofs, and iterations

@@ -28,7 +28,7 @@ from examples.benchmarks.timing import Clock
 from examples.command_line import run
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, Mesh
 from solvers import AlgebraicMultigrid
-from solvers.system import System
+from solvers.operators.system import System
 
 RTOL = 1e-8
 DEGREE = 2  # of the quadrature, on both sides

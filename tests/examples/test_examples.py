@@ -194,7 +194,7 @@ def test_reconstruct_point_cloud(tmp_path: Path) -> None:
 
 def test_reconstruct_point_cloud_of_files() -> None:
     """Patches of many sizes and degrees in folders, as clouds of unit size near their surfaces."""
-    pytest.importorskip("nurbs.files")
+    pytest.importorskip("nurbs.files.formats")
     shared = FOLDER.parents[1] / "shared" / "nurbs" / "nurbsdiff"
     if not shared.is_dir():
         pytest.skip("needs the shared geometry files")

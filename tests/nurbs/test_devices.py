@@ -16,7 +16,7 @@ from nurbs import (
     sphere,
     tessellate,
 )
-from nurbs.measure import measure
+from nurbs.geometry.measure import measure
 from tests.test_devices import DEVICES
 
 LINE = torch.linspace(0, 1, 17, dtype=torch.float64)

@@ -3,7 +3,7 @@
 import torch
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MeanZero, MixedSpace, WeakForm, unit_square
-from solvers.system import System
+from solvers.operators.system import System
 
 
 def laplace(x, u, grad_u, *params):

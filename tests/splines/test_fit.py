@@ -43,7 +43,7 @@ def test_dtype_follows(dtype: torch.dtype) -> None:
 
 
 def test_coefficients_belong_to_the_orthonormal_basis() -> None:
-    from fem.orthogonal import tabulate_samples
+    from splines.orthonormal import tabulate_samples
 
     x = random(60) + 5
     fit = fit_piecewise(x, pieces=3, degree=2)

@@ -219,7 +219,7 @@ def test_too_few_observed_samples(both_ways: None) -> None:
 
 
 def test_code_is_there_for_each_degree() -> None:
-    from fem.native import find_compiler
+    from fem.support.native import find_compiler
 
     if find_compiler() is None:
         pytest.skip("needs a C compiler")

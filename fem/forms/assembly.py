@@ -1,0 +1,307 @@
+"""Assembly: from fluxes and coefficients at quadrature points to global vectors and sparse matrices.
+
+A slot is u or one of its derivatives. The derivative of an integrand with respect to a slot (a flux) tested against the
+basis gives a vector; its derivative with respect to two slots (a coefficient) gives a matrix,
+
+    r_a = Σ_q w ∂ψ/∂s_i  T_i(q, a),        K_ab = Σ_q w ∂²ψ/∂s_i∂s_j  T_i(q, a) T_j(q, b).
+
+Coefficients are pulled back to reference coordinates first, so that all element matrices of a domain are one matrix
+product with a table of products of basis functions that never sees a cell.
+"""
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fem.mesh.geometry import Domain, Geometry
+from fem.space.gather_scatter import Segments, sums_by_segments
+from fem.space.space import AnySpace, FunctionSpace, sum_of
+
+CHUNK = 2**18  # entries of element matrices made at a time: they stay in the caches, and memory holds the sum alone
+SEGMENT_CHUNK = 2**22  # where sums go by segments, per item of a batch
+
+
+def reference_slots(order: int, r: int) -> slice:
+    """The slots of a table that a physical derivative of the given order draws on (∇∇u on curved cells: ∂ξ too)."""
+    return (slice(0, 1), slice(1, 1 + r), slice(1, 1 + r + r * r))[order]
+
+
+def pull_back(flux: Float[Tensor, "... s"], order: int, geometry: Geometry, batch: int) -> Tensor:
+    """Reference components, on the last axis, of what multiplies a physical derivative of the given order.
+
+    Order 1: f̂_r = Σ_d J⁻¹_rd f_d. Order 2: P = J⁻¹ f J⁻ᵀ for ∂²φ/∂ξ², and −J⁻¹ (∂²x/∂ξ² : P) for ∂φ/∂ξ before it.
+    """
+    if order == 0:
+        return flux
+    extra = (None,) * (flux.ndim - batch - 3)
+    inverse = geometry.inverse[(slice(None), slice(None), *extra)]
+    if order == 1:
+        return sum_of(flux[..., None, d] * inverse[..., d] for d in range(flux.shape[-1]))
+    d = inverse.shape[-1]
+    pulled = inverse @ flux.unflatten(-1, (d, d)) @ inverse.mT
+    assert geometry.second is not None
+    second = geometry.second[(slice(None), slice(None), *extra)]
+    bend = (second * pulled[..., None, :, :]).sum((-2, -1))
+    return torch.cat([-(inverse @ bend[..., None])[..., 0], pulled.flatten(-2)], -1)
+
+
+def scatter_fluxes(
+    space: FunctionSpace,
+    fluxes: dict[int, Tensor],
+    domain: Domain,
+    geometry: Geometry,
+    batch: tuple[int, ...],
+    magnitude: bool = False,
+) -> Tensor:
+    """r "*b n (c)" with r_a = Σ_q w (f₀ φ_a + f₁·∇φ_a + f₂:∇∇φ_a) summed over cells: the transpose of `at_points`.
+
+    Args:
+        fluxes: by order of derivative, "*b e q (c)", "*b e q (c) d", …; a missing order is zero.
+        magnitude: add contributions by absolute value, the scale against which a residual is small.
+    """
+    derivatives, r = max(fluxes, default=0), domain.cell.dim
+    slots_in_all = sum(r**k for k in range(derivatives + 1))
+    c, points = space.components or 1, geometry.points.shape[:2]
+    stacked = geometry.weights.new_zeros(*batch, *points, c, slots_in_all)
+    for order, flux in fluxes.items():
+        if space.components is None:
+            flux = flux.unsqueeze(flux.ndim - order)
+        flux = flux.flatten(flux.ndim - order) if order else flux[..., None]
+        flux = pull_back(flux * geometry.weights[..., None, None], order, geometry, len(batch))
+        slots = reference_slots(order, domain.cell.dim)
+        before, after = slots.start, slots_in_all - slots.stop
+        stacked = stacked + torch.nn.functional.pad(flux, (before, after))
+    total = space.from_points(stacked.transpose(-3, -2), domain, derivatives, magnitude)
+    return total[..., 0] if space.components is None else total
+
+
+@dataclass(frozen=True)
+class Coefficient:
+    """∂²ψ/∂s_i∂s_j at the points of a domain: fields and orders of both slots, and "*b e q (c) (d…) (c) (d…)"."""
+
+    row: tuple[int, int]
+    column: tuple[int, int]
+    value: Tensor
+
+
+def chunks(space: AnySpace, domain: Domain, batch: tuple[int, ...]) -> list[slice]:
+    """The cells of a domain in portions whose element matrices stay in the caches."""
+    e = space.fields[0].domain_dofs(domain).shape[0]
+    size = sum((f.components or 1) * f.domain_dofs(domain).shape[1] for f in space.fields)
+    step = max(CHUNK // (prod(batch) * size**2), 1)
+    if sums_by_segments(space.device):  # lists of terms are kept for each portion: few, and the same for every batch
+        step = max(SEGMENT_CHUNK // size**2, 1)
+    return [slice(start, min(start + step, e)) for start in range(0, e, step)]
+
+
+def element_matrices(
+    space: AnySpace,
+    coefficients: list[Coefficient],
+    domain: Domain,
+    geometry: Geometry,
+    batch: tuple[int, ...],
+    diagonal: bool = False,
+    cells: slice = slice(None),
+) -> Tensor:
+    """K "*b e A A" of some cells of a domain (or its diagonal "*b e A"), local dofs field after field, node-major."""
+    fields = space.fields
+    widths = [(f.components or 1) * f.domain_dofs(domain).shape[1] for f in fields]
+    starts = [sum(widths[:i]) for i in range(len(widths))]
+    e, size = len(range(*cells.indices(fields[0].domain_dofs(domain).shape[0]))), sum(widths)
+    total = geometry.weights.new_zeros((*batch, e, size) if diagonal else (*batch, e, size, size))
+    for coefficient in coefficients:
+        i, j = coefficient.row[0], coefficient.column[0]
+        if diagonal and i != j:
+            continue
+        value = local_matrices(fields[i], fields[j], coefficient, domain, geometry, batch, diagonal, cells)
+        if diagonal:
+            total[..., starts[i] : starts[i] + widths[i]] += value
+        else:
+            total[..., starts[i] : starts[i] + widths[i], starts[j] : starts[j] + widths[j]] += value
+    return total
+
+
+def local_matrices(
+    test: FunctionSpace,
+    trial: FunctionSpace,
+    coefficient: Coefficient,
+    domain: Domain,
+    geometry: Geometry,
+    batch: tuple[int, ...],
+    diagonal: bool,
+    cells: slice,
+) -> Tensor:
+    """One coefficient's share of some cells' matrices, "*b e (a c) (a c)" or its diagonal "*b e (a c)"."""
+    rows, columns, nb = coefficient.row[1], coefficient.column[1], len(batch)
+    chosen = {name: of_cells(t, cells) for name, t in vars(geometry).items() if t is not None}
+    chosen |= {name: cells_inmost(chosen[name], 0) for name in ("inverse", "weights", "second") if name in chosen}
+    geometry, d = replace(geometry, **chosen), geometry.points.shape[-1]
+    value = cells_inmost(coefficient.value.movedim(nb, 0)[cells].movedim(0, nb), nb)
+    ci, cj = test.components or 1, trial.components or 1
+    value = value.reshape(*value.shape[: nb + 2], ci, d**rows, cj, d**columns)
+    value = value * geometry.weights[..., None, None, None, None]
+    value = pull_back(value, columns, geometry, nb).movedim(-3, -1)  # "*b e q c c s s", rows last
+    value = pull_back(value, rows, geometry, nb).movedim(nb + 1, -3)  # "*b e c c q s s", columns before rows
+    left = of_cells(test.table(domain, rows), cells)[:, :, reference_slots(rows, domain.cell.dim)]
+    right = of_cells(trial.table(domain, columns), cells)[:, :, reference_slots(columns, domain.cell.dim)]
+    pattern = "eqjb,eqia->eqjiab"
+    if diagonal:
+        # Only equal components meet on the diagonal.
+        value, pattern = value.diagonal(dim1=nb + 1, dim2=nb + 2).movedim(-1, nb + 1), "eqja,eqia->eqjia"
+    table = torch.einsum(pattern, right, left)
+    if len(table) == 1:
+        flat = value.flatten(-3)
+        local = (flat.flatten(0, -2) @ table[0].flatten(0, 2).flatten(1)).unflatten(0, flat.shape[:-1])
+    else:
+        local = torch.einsum("e...k,ekm->e...m", value.flatten(-3).movedim(nb, 0), table.flatten(1, 3).flatten(2))
+        local = local.movedim(0, nb)
+    if diagonal:
+        return local.expand(*batch, *local.shape[-3:]).mT.flatten(-2)
+    local = local.expand(*batch, *local.shape[-4:]).unflatten(-1, (left.shape[-1], right.shape[-1]))
+    order = [nb, nb + 3, nb + 1, nb + 4, nb + 2]  # e a c, b c
+    return local.permute(*range(nb), *order).flatten(-4, -3).flatten(-2)
+
+
+def of_cells(tensor: Float[Tensor, "#e ..."], cells: slice) -> Tensor:
+    """Some cells' entries of a tensor whose first axis is of length one where cells do not differ."""
+    return tensor if len(tensor) == 1 else tensor[cells]
+
+
+def cells_inmost(tensor: Tensor, axis: int) -> Tensor:
+    """The same tensor, its axis of cells contiguous in memory: elementwise products then run along it, vectorised."""
+    return tensor.movedim(axis, -1).contiguous().movedim(-1, axis)
+
+
+@dataclass(frozen=True, eq=False)
+class Pattern:
+    """The sparsity of a space's matrices: CSR rows and columns, and where each entry of each element matrix goes."""
+
+    crow: Int[Tensor, "n1"]
+    column: Int[Tensor, "z"]
+    row: Int[Tensor, "z"]
+    positions: tuple[Int[Tensor, "_ _ _"], ...]  # "e A A" of each block
+    diagonal: Int[Tensor, "n"]
+
+    @cached_property
+    def short(self) -> tuple[Int[Tensor, "n1"], Int[Tensor, "z"]]:
+        """`crow` and `column` in 32 bits, which MKL and cuSPARSE take as they are: products save their conversion."""
+        return self.crow.int(), self.column.int()
+
+    def csr(self, values: Float[Tensor, "*b z"], short: bool = False) -> Tensor:
+        """The sparse matrix "*b N N" with these values; `short` indices make faster products."""
+        n, batch = len(self.diagonal), values.shape[:-1]
+        crow, column = self.short if short else (self.crow, self.column)
+        return sparse_csr(crow.expand(*batch, -1), column.expand(*batch, -1), values, (*batch, n, n))
+
+    def scatter(self, matrices: Iterable[tuple[Domain, slice, Tensor]], like: Tensor) -> Float[Tensor, "*b z"]:
+        """CSR values from element matrices "*b e A A" of some cells of each domain, added to zeros like `like` "*b"."""
+        values = like.new_zeros(*like.shape, len(self.column))
+        for domain, cells, local in matrices:
+            if sums_by_segments(like.device):
+                entries, segments = self.segments(domain, cells)
+                values.index_add_(-1, entries, segments.sum(local.flatten(-3)[..., None])[..., 0])
+            else:
+                position = self.positions_of(domain, cells).long()
+                values.scatter_add_(-1, position.expand(*like.shape, -1), local.flatten(-3))
+        return values
+
+    def positions_of(self, domain: Domain, cells: slice) -> Int[Tensor, "m"]:
+        """Where the entries of some cells' matrices go."""
+        position = self.positions[domain.block]
+        return (position if domain.cells is None else position[domain.cells])[cells].flatten()
+
+    def segments(self, domain: Domain, cells: slice) -> tuple[Int[Tensor, "z"], Segments]:
+        """The entries of the sparse matrix that some cells contribute to, each once, and the sums for them."""
+        key = (domain.block if domain.cells is None else domain, cells.start, cells.stop)
+        if key not in self._segments:
+            entries, number = torch.unique(self.positions_of(domain, cells), return_inverse=True)
+            self._segments[key] = entries, Segments(number, len(entries))
+        return self._segments[key]
+
+    @cached_property
+    def _segments(self) -> dict[tuple[int | Domain, int, int], tuple[Tensor, Segments]]:
+        return {}
+
+
+def sparse_csr(crow: Tensor, column: Tensor, values: Tensor, size: tuple[int, ...]) -> Tensor:
+    """A sparse tensor from its arrays, taken as they are."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(crow, column, values, size=size, check_invariants=False)
+
+
+def flat_dofs(space: AnySpace, domain: Domain) -> Int[Tensor, "e A"]:
+    """Numbers of each cell's local dofs in the flattened dof vector of the whole space, in element-matrix order."""
+    parts, start = [], 0
+    for field in space.fields:
+        c = field.components or 1
+        dofs = field.domain_dofs(domain)
+        parts.append((start + dofs[..., None] * c + torch.arange(c, device=dofs.device)).flatten(-2))
+        start += field.num_dofs
+    return torch.cat(parts, -1)
+
+
+def make_pattern(space: AnySpace) -> Pattern:
+    """The sparsity of matrices over a space."""
+    none = torch.empty(0, space.mesh.dim)
+    wholes = [Domain(i, block.cell, None, none, none[:, 0]) for i, block in enumerate(space.mesh.blocks)]
+    blocks = [flat_dofs(space, whole) for whole in wholes]
+    if space.device.type == "cpu":
+        return pattern_by_rows([block.numpy() for block in blocks], space.num_dofs)
+    return pattern_by_keys(blocks, space.num_dofs)
+
+
+def pattern_by_keys(blocks: list[Tensor], n: int) -> Pattern:
+    """The pattern on any device, by one sort of all couplings as keys row · n + column."""
+    keys = [(dofs[:, :, None] * n + dofs[:, None, :]).flatten() for dofs in blocks]
+    distinct, position = torch.unique(torch.cat(keys), return_inverse=True)
+    row, column = distinct // n, distinct % n
+    crow = torch.cat([row.new_zeros(1), torch.bincount(row, minlength=n).cumsum(0)])
+    parts = zip(position.split([len(key) for key in keys]), blocks, strict=True)
+    positions = tuple(part.reshape(*dofs.shape, dofs.shape[1]) for part, dofs in parts)
+    return Pattern(crow, column, row, positions, torch.nonzero(row == column).flatten())
+
+
+def pattern_by_rows(blocks: list[np.ndarray], n: int) -> Pattern:
+    """The same on the CPU, two to three times faster: each row of the matrix is sorted by itself."""
+    import scipy.sparse
+
+    width, starts = max(b.shape[1] for b in blocks), np.cumsum([0] + [len(b) for b in blocks])
+    index = np.int32 if starts[-1] * width**2 < 2**31 else np.int64  # SciPy's tools run faster on short integers
+    # Dofs "e A" of all cells; where blocks differ in width, a dof n that does not exist fills the gaps.
+    dofs = np.full((starts[-1], width), n, dtype=index)
+    for block, start in zip(blocks, starts, strict=False):
+        dofs[start : start + len(block), : block.shape[1]] = block
+    # Incidence of element rows and dofs: its transpose lists, dof by dof, the element rows that feed a matrix row.
+    local = np.arange(dofs.size + 1, dtype=index)
+    incidence = scipy.sparse.csr_array((local[:-1], dofs.reshape(-1), local), shape=(dofs.size, n + 1)).tocsc()
+    rows, starts_of_rows = incidence.indices, np.asarray(incidence.indptr * index(width), dtype=index)
+    entries = rows[:, None] * index(width) + np.arange(width, dtype=index)
+    columns = dofs[rows // index(width)]
+    unsummed = scipy.sparse.csr_array((entries.reshape(-1), columns.reshape(-1), starts_of_rows), shape=(n + 1, n + 1))
+    unsummed.sort_indices()
+    first = np.ones(entries.size + 1, dtype=bool)  # of the entries that share a row and a column
+    np.not_equal(unsummed.indices[1:], unsummed.indices[:-1], out=first[1:-1])
+    first[starts_of_rows] = True
+    first[:-1] &= unsummed.indices < n
+    total = np.zeros(entries.size + 1, dtype=index)
+    np.cumsum(first[:-1], out=total[1:])
+    crow = total[starts_of_rows[:-1]].astype(np.int64)
+    column = unsummed.indices[first[:-1]][: crow[-1]].astype(np.int64)
+    row = np.repeat(np.arange(n), np.diff(crow))
+    position = np.empty(entries.size, dtype=index)
+    position[unsummed.data.astype(index, copy=False)] = total[1:] - 1
+    position = position.reshape(-1, width, width)
+    to = lambda a: torch.from_numpy(np.ascontiguousarray(a))  # noqa: E731
+    positions = tuple(
+        to(position[start : start + len(b), : b.shape[1], : b.shape[1]])
+        for b, start in zip(blocks, starts, strict=False)
+    )
+    return Pattern(to(crow), to(column), to(row), positions, to(np.flatnonzero(column == row)))

@@ -1,0 +1,225 @@
+"""Constraints on the dofs of a space: prescribed boundary values, and a vanishing mean for pure Neumann problems.
+
+A constraint is an affine map u ↦ A u + g: `apply` is that map, `project` the transpose Aᵀ of its linear part, and
+`data` the tensor that g (or A) is made of, so that solvers can differentiate with respect to it.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from fem.forms.assembly import scatter_fluxes
+from fem.forms.parameters import Function, check_like
+from fem.space.space import AnySpace, FunctionSpace, MixedSpace
+
+
+@runtime_checkable
+class Constraint(Protocol):
+    """What an energy and its solvers ask of a constraint."""
+
+    space: AnySpace
+
+    @property
+    def mask(self) -> Tensor | None:
+        """True at prescribed dofs, of the space's shape."""
+        ...
+
+    def data(self) -> Tensor | None: ...
+
+    def insert(self, u: Tensor, data: Tensor | None) -> Tensor: ...
+
+    def project(self, residual: Tensor, data: Tensor | None) -> Tensor: ...
+
+
+class Free:
+    """No constraint at all."""
+
+    mask = None
+
+    def __init__(self, space: AnySpace):
+        self.space = space
+
+    def data(self) -> None:
+        return None
+
+    def insert(self, u: Tensor, data: Tensor | None) -> Tensor:
+        return u
+
+    def project(self, residual: Tensor, data: Tensor | None) -> Tensor:
+        return residual
+
+
+class Dirichlet:
+    """Prescribed values on tagged facets, inserted exactly and differentiably.
+
+    Args:
+        space: the space whose dofs are prescribed.
+        values: {tag: value} or {(tag, component): value}; on a mixed space (tag, field) or (tag, field, component).
+            Later entries win where they meet. A value is a number, a callable of x "k d", a field on the space, or a
+            tensor: a number (), one value per component (c,), one per dof of the tag as `space.dofs(tag)` lists them
+            "*b k (c)", or one per dof of the whole space "*b n (c)".
+
+    Raises:
+        ValueError: an unknown tag, component or field, values of the wrong shape or not finite.
+        TypeError: values of another dtype than the space's.
+    """
+
+    def __init__(self, space: AnySpace, values: Mapping[Any, Any]):
+        self.space, self.values = space, dict(values)
+        self._fixed: Tensor | None = None  # prescribed values that can never change
+        masks = [torch.zeros(f.shape, dtype=torch.bool, device=space.device) for f in space.fields]
+        self._entries = []
+        for key, value in self.values.items():
+            for i, component, tag in self._targets(key):
+                field = space.fields[i]
+                dofs = field.dofs(tag)
+                masks[i][(dofs, component) if component is not None else dofs] = True
+                self._entries.append((i, component, tag, dofs, value))
+        self._mask = space.join(masks) if isinstance(space, MixedSpace) else masks[0]
+        with torch.no_grad():
+            data = self.data()
+        if all(isinstance(v, int | float) for v in self.values.values()):
+            self._fixed = data
+
+    @property
+    def mask(self) -> Bool[Tensor, "..."]:
+        """True at prescribed dofs, of the space's shape."""
+        return self._mask
+
+    def apply(self, u: Tensor) -> Tensor:
+        """`u` with the prescribed values written into it: differentiable in u, the values and the mesh nodes."""
+        return self.insert(self.space.check(u), self.data())
+
+    def data(self) -> Tensor:
+        """The prescribed values "*b *shape", zero elsewhere."""
+        if self._fixed is not None:
+            return self._fixed
+        fields = [torch.zeros(f.shape, dtype=f.dtype, device=f.device) for f in self.space.fields]
+        for i, component, tag, dofs, value in self._entries:
+            space = self.space.fields[i]
+            given = prescribed(space, component, tag, dofs, value)
+            fields[i] = insert_values(space, fields[i], component, dofs, given)
+        if isinstance(self.space, FunctionSpace):
+            return fields[0]
+        batch = torch.broadcast_shapes(
+            *[f.shape[: f.ndim - len(s.shape)] for f, s in zip(fields, self.space.fields, strict=True)]
+        )
+        return self.space.join([f.expand(*batch, *s.shape) for f, s in zip(fields, self.space.fields, strict=True)])
+
+    def insert(self, u: Tensor, data: Tensor | None) -> Tensor:
+        assert data is not None
+        return torch.where(self._mask, data, u)
+
+    def project(self, residual: Tensor, data: Tensor | None) -> Tensor:
+        return residual.masked_fill(self._mask, 0)
+
+    def _targets(self, key: Any) -> list[tuple[int, int | None, str]]:
+        """(field, component, tag) of every field that an entry's key means."""
+        tag, *rest = key if isinstance(key, tuple) else (key,)
+        fields = range(len(self.space.fields))
+        if isinstance(self.space, MixedSpace) and rest:
+            fields = [check_index(rest.pop(0), len(self.space.fields), "field", key)]
+        component = None
+        if rest:
+            components = self.space.fields[fields[0]].components
+            if components is None:
+                raise ValueError(f"`Dirichlet` key {key!r} names a component, but the space is scalar.")
+            component = check_index(rest.pop(0), components, "component", key)
+        if rest:
+            raise ValueError(f"`Dirichlet` key {key!r} has too many parts; give a tag, or (tag, component).")
+        return [(i, component, tag) for i in fields]
+
+
+class MeanZero:
+    """∫ u = 0, per component: what makes a pure Neumann problem well posed. `apply` subtracts the mean.
+
+    The residual is balanced accordingly, so loads whose total does not vanish are met in the least-squares sense.
+    """
+
+    mask = None
+
+    def __init__(self, space: FunctionSpace):
+        if not isinstance(space, FunctionSpace):
+            raise TypeError("`MeanZero` takes a single function space.")
+        self.space = space
+
+    def data(self) -> Float[Tensor, "n"]:
+        """m_a = ∫ φ_a, differentiable in the mesh nodes."""
+        space = self.space
+        scalar = space.with_components(None) if space.components else space
+        one = torch.ones((), dtype=space.dtype, device=space.device)
+        parts = []
+        for domain in scalar.domains():
+            geometry = scalar.geometry(domain)
+            parts.append(scatter_fluxes(scalar, {0: one.expand(geometry.points.shape[:2])}, domain, geometry, ()))
+        return torch.stack(parts).sum(0)
+
+    def apply(self, u: Tensor) -> Tensor:
+        """`u` minus its mean."""
+        return self.insert(self.space.check(u), self.data())
+
+    def insert(self, u: Tensor, data: Tensor | None) -> Tensor:
+        assert data is not None
+        if self.space.components is None:
+            return u - (u @ data)[..., None] / data.sum()
+        return u - (data @ u)[..., None, :] / data.sum()
+
+    def project(self, residual: Tensor, data: Tensor | None) -> Tensor:
+        assert data is not None
+        if self.space.components is None:
+            return residual - residual.sum(-1, keepdim=True) * data / data.sum()
+        return residual - residual.sum(-2, keepdim=True) * data[:, None] / data.sum()
+
+
+def check_index(index: Any, count: int, what: str, key: Any) -> int:
+    if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < count:
+        raise ValueError(f"`Dirichlet` key {key!r}: the {what} must be an integer in [0, {count}); got {index!r}.")
+    return index
+
+
+def prescribed(space: FunctionSpace, component: int | None, tag: str, dofs: Tensor, value: Any) -> Tensor:
+    """One entry's values, "*b k" for a scalar or a single component, else "*b k c"."""
+    name = f"the Dirichlet value on {tag!r}"
+    rank = int(space.components is not None and component is None)
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        raise TypeError(f"{name} must be a number, tensor, field or callable; got {value!r}.")
+    if isinstance(value, Function):
+        value = value.values
+    if callable(value) and not isinstance(value, Tensor):
+        value = space.trace(tag, dofs, value)  # pyright: ignore[reportArgumentType]
+    if not isinstance(value, Tensor):
+        value = torch.tensor(float(value), dtype=space.dtype, device=space.device)
+    check_like(space, value, name)
+    inner = (space.components or 1,) if rank else ()
+    targets = (len(dofs), *inner)
+    if value.ndim == 0 or (rank and value.shape == inner):
+        value = value.expand(targets)
+    elif tuple(value.shape[value.ndim - 1 - rank :]) == (space.num_nodes, *inner) and space.num_nodes != len(dofs):
+        value = value.index_select(value.ndim - 1 - rank, dofs)
+    elif tuple(value.shape[max(value.ndim - 1 - rank, 0) :]) != targets:
+        raise ValueError(
+            f"{name} must be a number or have the trailing shape {targets} (dofs of the tag) or "
+            f"{(space.num_nodes, *inner)} (all dofs); got {tuple(value.shape)}."
+        )
+    if not bool(torch.isfinite(value).all()):
+        raise ValueError(f"{name} is not finite: got {float(value[~torch.isfinite(value)][0])}.")
+    return value
+
+
+def insert_values(space: FunctionSpace, full: Tensor, component: int | None, dofs: Tensor, values: Tensor) -> Tensor:
+    """`full` "*b n (c)" with one entry's values written in, batched where either is."""
+    if component is not None:
+        column = insert_values_at(full[..., component], dofs, values, -1)
+        full = full.expand(*column.shape, full.shape[-1])
+        parts = [column if i == component else full[..., i] for i in range(full.shape[-1])]
+        return torch.stack(parts, -1)
+    return insert_values_at(full, dofs, values, -1 if space.components is None else -2)
+
+
+def insert_values_at(full: Tensor, dofs: Tensor, values: Tensor, dim: int) -> Tensor:
+    batch = torch.broadcast_shapes(full.shape[:dim], values.shape[:dim])
+    full, values = full.expand(*batch, *full.shape[dim:]), values.expand(*batch, *values.shape[dim:])
+    return full.index_copy(full.ndim + dim, dofs, values)

@@ -1,0 +1,200 @@
+"""What a density may be given beside u: numbers, tensors, constants, fields and gradients, callables, materials.
+
+Every parameter becomes a tensor of values at quadrature points (or one that broadcasts against them) before the density
+sees it; `rank` counts the trailing axes of one value, so that leading axes can be told apart as a batch.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fem.mesh.geometry import Domain, Geometry
+
+if TYPE_CHECKING:
+    from fem.space.space import FunctionSpace
+
+
+@dataclass(frozen=True, eq=False)
+class Function:
+    """A field with dofs `values` on a space: made by `space.function(values)`."""
+
+    space: "FunctionSpace"
+    values: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Gradient:
+    """The gradient of a field: made by `gradient(space.function(values))`."""
+
+    function: Function
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A vector or matrix, the same at every point: `value` is "*b *shape"."""
+
+    value: Tensor
+    shape: tuple[int, ...]
+
+    def __post_init__(self):
+        rank = len(self.shape)
+        if tuple(self.value.shape[self.value.ndim - rank :]) != tuple(self.shape):
+            raise ValueError(f"`Constant(shape={self.shape})` got a tensor of shape {tuple(self.value.shape)}.")
+
+
+@dataclass(frozen=True, eq=False)
+class CellValues:
+    """One value per cell, by tag: made by `by_cell_tag`."""
+
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class CellPoints:
+    """Values that are known at the quadrature points of all cells and nowhere else: "*b e q *shape", block by block."""
+
+    values: tuple[Tensor, ...]
+    rank: int = 0
+
+
+Parameter = float | Tensor | Constant | Function | Gradient | CellValues | CellPoints | Callable[[Tensor], Tensor]
+
+
+def gradient(function: Function) -> Gradient:
+    """The gradient "… d" (vectors: "… c d") of a field, as a parameter of a density."""
+    if not isinstance(function, Function):
+        raise TypeError(f"`gradient` takes a field, `V.function(values)`; got {type(function).__name__}.")
+    return Gradient(function)
+
+
+def by_cell_tag(values: Mapping[str, Any]) -> CellValues:
+    """A piecewise constant material: {"steel": 210.0, …} with numbers or tensors "*b"; tags must cover all cells.
+
+    Where tags overlap the later one holds.
+    """
+    return CellValues(dict(values))
+
+
+@dataclass(frozen=True)
+class PointValues:
+    """A parameter at the points of one domain: `value` is a number, or a tensor "*b #e #q *rank"."""
+
+    value: Any
+    rank: int = 0
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        if not isinstance(self.value, Tensor):
+            return ()
+        return tuple(self.value.shape[: max(self.value.ndim - 2 - self.rank, 0)])
+
+
+@dataclass(frozen=True)
+class NodalValues:
+    """A field (order 0) or its gradient (1) kept as dofs "*b n (c)", for integrals that interpolate by themselves."""
+
+    value: Tensor
+    space: "FunctionSpace"
+    order: int
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        return tuple(self.value.shape[: self.value.ndim - len(self.space.shape)])
+
+    def at_points(self, domain: Domain, geometry: Geometry) -> PointValues:
+        rank = self.order + (self.space.components is not None)
+        return PointValues(self.space.at_points(self.value, domain, geometry, self.order)[self.order], rank)
+
+
+def at_points(parameter: Parameter, name: str, space: Any, domain: Domain, geometry: Geometry | None) -> PointValues:
+    """The parameter at the points of a domain, differentiable in whatever it is made of.
+
+    Only fields and callables look at the geometry.
+
+    Raises:
+        TypeError: a dtype other than the space's, or something that is no parameter.
+        ValueError: a field on another mesh, a callable whose values fit no point, a cell without a material.
+    """
+    if isinstance(parameter, bool) or parameter is None or isinstance(parameter, str):
+        raise TypeError(f"{name} must be a number, tensor, field, callable or material; got {parameter!r}.")
+    if isinstance(parameter, int | float):
+        return PointValues(float(parameter))
+    if isinstance(parameter, Function | Gradient):
+        assert geometry is not None
+        return nodal(parameter, name, space).at_points(domain, geometry)
+    if isinstance(parameter, CellValues):
+        return PointValues(check_like(space, cell_values(parameter, name, space, domain), name)[..., None])
+    if isinstance(parameter, CellPoints):
+        value, rank = check_like(space, parameter.values[domain.block], name), parameter.rank
+        e, q = value.shape[value.ndim - rank - 2 : value.ndim - rank]
+        if domain.facet is not None or q != len(domain.weights) or e != space.mesh.blocks[domain.block].num_cells:
+            raise ValueError(f"{name} has values at {q} points of {e} cells, which are not those of the integral.")
+        return PointValues(
+            value if domain.cells is None else value.index_select(value.ndim - rank - 2, domain.cells), rank
+        )
+    if isinstance(parameter, Constant):
+        value, rank = check_like(space, parameter.value, name), len(parameter.shape)
+        return PointValues(value[(..., None, None, *[slice(None)] * rank)], rank)
+    if isinstance(parameter, Tensor):
+        return PointValues(check_like(space, parameter, name)[..., None, None])
+    if callable(parameter):
+        assert geometry is not None
+        value = parameter(geometry.points)
+        points = tuple(geometry.points.shape[:2])
+        if not isinstance(value, Tensor):
+            return at_points(value, name, space, domain, geometry)
+        value = check_like(space, value, name)
+        if value.ndim == 0:
+            return PointValues(value[None, None])
+        if tuple(value.shape[:2]) != points:
+            raise ValueError(
+                f"{name}: the callable got points x of shape {tuple(geometry.points.shape)} and must return one value "
+                f"for each, shape {points} or {(*points, '...')}; got {tuple(value.shape)}."
+            )
+        return PointValues(value, value.ndim - 2)
+    raise TypeError(f"{name} must be a number, tensor, field, callable or material; got {type(parameter).__name__}.")
+
+
+def nodal(parameter: Function | Gradient, name: str, space: Any) -> NodalValues:
+    """The dofs of a field, if it lives over the mesh of the space."""
+    function = parameter.function if isinstance(parameter, Gradient) else parameter
+    if function.space.mesh.topology is not space.mesh.topology:
+        raise ValueError(f"{name} is a field over another mesh; interpolate it into a space over this one.")
+    return NodalValues(check_like(space, function.values, name), function.space, int(isinstance(parameter, Gradient)))
+
+
+def cell_values(parameter: CellValues, name: str, space: Any, domain: Domain) -> Tensor:
+    """One value per cell of the domain, "*b e"."""
+    mesh = space.mesh
+    unknown = [tag for tag in parameter.values if tag not in mesh.cell_tags]
+    if unknown:
+        raise ValueError(
+            f"{name}: unknown cell tag {unknown[0]!r}; this mesh has {', '.join(mesh.cell_tags) or 'none'}."
+        )
+    index = torch.full((mesh.num_cells,), -1, dtype=torch.int64, device=mesh.device)
+    for i, tag in enumerate(parameter.values):
+        index[mesh.cell_tags[tag]] = i
+    if bool((index < 0).any()):
+        missing = int((index < 0).sum())
+        raise ValueError(
+            f"{name}: {missing} cells (the first is {int(torch.nonzero(index < 0)[0])}) have none of the tags "
+            f"{', '.join(parameter.values)}."
+        )
+    like = {"dtype": space.dtype, "device": space.device}
+    entries = [v if isinstance(v, Tensor) else torch.tensor(float(v), **like) for v in parameter.values.values()]
+    table = torch.stack(torch.broadcast_tensors(*entries), -1)
+    index = index[mesh.block_starts[domain.block] : mesh.block_starts[domain.block + 1]]
+    return table[..., index if domain.cells is None else index[domain.cells]]
+
+
+def check_like(space: Any, value: Tensor, name: str) -> Tensor:
+    """The tensor, if it has the space's dtype and device."""
+    if value.dtype != space.dtype:
+        raise TypeError(f"{name} is {value.dtype} but the space is {space.dtype}; convert one of them.")
+    if value.device != space.device:
+        raise TypeError(f"{name} is on {value.device} but the space is on {space.device}; move one of them.")
+    # What a user's inference mode made takes no part in derivatives.
+    return value.clone() if value.is_inference() and not torch.is_inference_mode_enabled() else value

@@ -1,0 +1,394 @@
+"""Sweeps over grids as C: for each row of cells one loop, whose body is everything that happens in a cell.
+
+Nodal values of a cell go through sum factorisation, the density's program and the transposed factorisation without
+leaving registers and the nearest cache; the C compiler makes one loop over cells of them, several at a time. Numbers
+(tables, weights, those of the density) are an argument, so that meshes and parameters share compiled code.
+
+Work is cut along the slowest axis in portions that do not depend on the number of threads, and what two of them send to
+the layer of nodes between them is added in a fixed order: results are the same for any number of threads.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import count, product
+from math import ceil, prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fem.kernels.c_operations import INLINE, Cell, UnsupportedError, Value
+from fem.kernels.grid_inputs import Chunk, Layout, nodes
+from fem.kernels.grid_loop import Sweep
+from fem.kernels.tensor_interpolation import chain
+from fem.support.native import native
+
+SCRATCH = 2**15  # bytes of rows that one loop reads and writes: they stay in the nearest cache
+PORTIONS = 32  # units of work, at least, if there are enough layers
+TYPES = {torch.float32: "float", torch.float64: "double"}
+Targets = tuple[tuple[int, tuple[int, ...]], ...]
+STRIDES = 6  # of each tensor: batch, layer, line, cell, entry, point
+
+HEAD = """
+#include <stdint.h>
+typedef {real} T;
+#define F(name) {function}
+#ifdef VECTOR_FUNCTIONS
+#define VECTOR _Pragma("omp declare simd notinbranch")
+#else
+#define VECTOR
+#endif
+{declarations}
+enum {{ W = {width} }};
+
+void run(const int64_t *size, const T *const *in, const int64_t *at, T *const *out, const int64_t *to,
+         T *const *halo, const T *k, double *totals, int64_t threads)
+{{
+  const int64_t B = size[0], L = size[1], M = size[2], N = size[3], S = size[4], first = size[5];
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (int64_t unit = 0; unit < B * S; unit++) {{
+    const int64_t b = unit / S, s = unit % S, low = L * s / S, high = L * (s + 1) / S;
+    double sums[{sums}] = {{0}};
+{constants}
+    for (int64_t l = low; l < high; l++)
+      for (int64_t m = 0; m < M; m++)
+        for (int64_t start = 0; start < N; start += W) {{
+          const int64_t n = N - start < W ? N - start : W;
+{before}
+#pragma omp simd{reductions}
+          for (int64_t i = 0; i < n; i++) {{
+{body}
+          }}
+{after}
+        }}
+    for (int j = 0; j < {sums}; j++) totals[unit * {sums} + j] = sums[j];
+  }}
+{halos}
+}}
+"""
+
+
+class GeneratedSweep:
+    """A sweep as C code.
+
+    Args:
+        targets: for each entry of element matrices the image of vertices that it is added to, and the corner of the
+            cell that it belongs to (slowest axis first); without them second derivatives at points are written.
+
+    Raises:
+        UnsupportedError: an operation that C code is not written for, or too many of them.
+    """
+
+    def __init__(self, sweep: Sweep, dtype: torch.dtype, targets: Targets | None = None):
+        if dtype not in TYPES:
+            raise UnsupportedError
+        self.targets = targets
+        self.sweep, self.dtype, self.dim = sweep, dtype, sweep.dim
+        self.cell, self.sums = Cell(dtype), ["total"]
+        self.before: list[str] = []
+        self.after: list[str] = []
+        self.constants: list[str] = []
+        self.halos: list[str] = []
+        self.rows = 0  # of scratch
+        self.outputs = count()
+        self.known: dict[Any, Value] = {}
+        self.inputs = self.input_numbers()
+        self.write()
+
+    def input_numbers(self) -> dict[tuple[str, int], int]:
+        """The place of each tensor that the program uses among the arguments of the C function."""
+        used = dict.fromkeys((s[0], s[1]) for s in self.sweep.sources if s is not None and s[0] != "x")
+        return {name: place for place, name in enumerate(used)}
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def read_inputs(self) -> None:
+        for (kind, i), place in self.inputs.items():
+            base = f"in[{place}] + b * at[{place * STRIDES}]"
+            if kind == "constant":
+                self.constants.append(f"const T c{i} = *({base});")
+            elif kind == "points":
+                a = place * STRIDES
+                base += f" + l * at[{a + 1}] + m * at[{a + 2}] + start * at[{a + 3}]"
+                self.before += [f"const T *p{i} = {base};", f"const int64_t p{i}x = at[{a + 3}];"]
+            else:
+                self.read_field(i, self.sweep.degrees[i], base, place * STRIDES)
+        used = {(s[1], q) for s in self.sweep.sources if s and s[0] == "x" for q in range(len(self.sweep.rule.points))}
+        for axis, q in sorted(used):
+            low, step, point = self.sweep.rule.lower[axis], self.sweep.rule.spacing[axis], self.sweep.rule.points[q]
+            low, step, point = (self.cell.text(v) for v in (low, step, point))
+            layer = axis == self.dim - 1
+            if axis:
+                cell = "(T)(l + first)" if layer else "(T)m"
+                self.before.append(f"const T x{axis}_{q} = {low} + {step} * ({cell} + {point});")
+            else:
+                self.known["x", q] = self.cell.let(f"{low} + {step} * (number[i] + {point})")
+        if any(axis == 0 for axis, _ in used):
+            shift = "first + start" if self.dim == 1 else "start"
+            self.before.append("T number[W];")
+            self.before.append(f"for (int64_t i = 0; i < n; i++) number[i] = (T)({shift} + i);")
+
+    def read_field(self, i: int, degree: int, base: str, a: int) -> None:
+        """Pointers to the rows of nodes of a row of cells; of degrees beyond 1 copies, type by type."""
+        for row in product(range(degree + 1), repeat=self.dim - 1):
+            layer, line = row_offsets(row, degree)
+            pointer = f"{base} + {layer} * at[{a + 1}] + {line} * at[{a + 2}] + {degree} * start"
+            name = "_".join(map(str, (f"f{i}", *row)))
+            self.before.append(f"const T *restrict {name} = {pointer};")
+            if degree > 1:
+                self.rows += degree
+                self.before.append(f"T {', '.join(f'{name}t{t}[W + 1]' for t in range(degree))};")
+                copies = " ".join(f"{name}t{t}[i] = {name}[{degree} * i + {t}];" for t in range(degree))
+                self.before.append(f"for (int64_t i = 0; i < n; i++) {{ {copies} }}")
+                self.before.append(f"{name}t0[n] = {name}[{degree} * n];")
+
+    def node(self, i: int, place: tuple[int, ...]) -> Value:
+        """The value of field i at one node of the cell, slowest axis first."""
+        degree, name = self.sweep.degrees[i], "_".join(map(str, (f"f{i}", *place[:-1])))
+        end, t = divmod(place[-1], degree)
+        return self.cell.let(f"{name}{f't{t}' if degree > 1 else ''}[i{' + 1' if end else ''}]")
+
+    def at(self, i: int, rows: tuple[Any, ...], place: tuple[int, ...] = ()) -> Value:
+        """Field i interpolated along the first axes, with these weights, at nodes along the others."""
+        if (i, rows, place) not in self.known:
+            if not rows:
+                return self.node(i, place)
+            terms = [(w, self.at(i, rows[:-1], (*place, a)) if w else 0.0) for a, w in enumerate(rows[-1])]
+            self.known[i, rows, place] = self.cell.combination(terms)
+        return self.known[i, rows, place]
+
+    def source(self, source: tuple[Any, ...] | None, q: tuple[int, ...]) -> Value | None:
+        """An input of the program at quadrature point q."""
+        match source:
+            case ("x", 0, _):
+                return self.known["x", q[0]]
+            case ("x", axis, _):
+                return f"x{axis}_{q[axis]}"
+            case ("field", i, axis):
+                return self.at(i, chain(self.sweep.tables[self.sweep.degrees[i]], q, axis))
+            case ("constant", i, _):
+                return f"c{i}"
+            case ("points", i, entry):
+                a = self.inputs["points", i] * STRIDES
+                shift = f"{entry} * at[{a + 4}] + {self.sweep.rule.order[q]} * at[{a + 5}]"
+                return self.cell.let(f"p{i}[i * p{i}x + {shift}]")
+        return None
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def write(self) -> None:
+        self.read_inputs()
+        sweep, cell = self.sweep, self.cell
+        if sweep.wrt and not sweep.scatters:
+            self.write_second_derivatives()
+            return
+        slots = sweep.slots
+        has_value = len(sweep.program.outputs) > len(slots)
+        fluxes: dict[tuple[int, int], dict[Any, Value]] = {
+            (i, c): {} for i in sweep.wrt for c in range(prod(sweep.inputs[i].shape))
+        }
+        for q, weight in sweep.rule.weights.items():
+            outputs = cell.run(sweep.program, [self.source(s, q) for s in sweep.sources])
+            if has_value and outputs[0] != 0:
+                cell.lines.append(f"total += {cell.text(weight)} * {cell.text(outputs[0])};")
+            for (i, order, k), output in zip(slots, outputs[int(has_value) :], strict=True):
+                if output != 0:
+                    component, axis = (k // self.dim, k % self.dim) if order else (k, None)
+                    fluxes[i, component][q, axis] = cell.combination([(weight, output)])
+        for size in sweep.scatters:
+            for (i, _), f in fluxes.items():
+                if sweep.inputs[i].kind == "field":
+                    self.write_field(sweep.inputs[i].degree, self.scattered(i, f, size))
+                elif sweep.inputs[i].kind == "constant":
+                    self.sums.append(f"sum{len(self.sums)}")
+                    parts = [self.sized(v, size) for v in f.values()]
+                    cell.lines.append(f"{self.sums[-1]} += {' + '.join(map(cell.text, parts)) or '0'};")
+                else:
+                    by_point = {sweep.rule.order[q]: self.sized(v, size) for (q, _), v in f.items()}
+                    for k in range(len(sweep.rule.weights)):
+                        self.write_image(next(self.outputs), by_point.get(k, 0.0))
+
+    def write_second_derivatives(self) -> None:
+        sweep = self.sweep
+        first, found = [sweep.program.outputs.index(name) for name in sweep.different], []
+        for q in sweep.rule.weights:
+            outputs = self.cell.run(sweep.program, [self.source(s, q) for s in sweep.sources])
+            found += [outputs[k] for k in first]
+        if self.targets is None:
+            for value in found:
+                self.write_image(next(self.outputs), value)
+            return
+        parts: dict[int, dict[tuple[int, ...], Value]] = {}
+        sums: dict[tuple[int, tuple[int, ...]], Tensor] = {}
+        for target, row in zip(self.targets, sweep.products, strict=True):
+            sums[target] = sums.get(target, 0) + row
+        for (image, corner), row in sums.items():
+            terms = list(zip(row.tolist(), found, strict=True))
+            parts.setdefault(image, {})[corner] = self.cell.combination(terms)
+        for image in range(max(parts) + 1):
+            self.write_field(1, parts.get(image, {}))
+
+    def sized(self, value: Value, size: bool) -> Value:
+        return self.cell.call("fabs", self.cell.text(value)) if size else value
+
+    def scattered(self, i: int, fluxes: dict[Any, Value], size: bool) -> dict[tuple[int, ...], Value]:
+        """What multiplies a field and its derivatives at all points, sent to the nodes of the cell."""
+        tables = self.sweep.tables[self.sweep.inputs[i].degree]
+        layer: dict[Any, list[tuple[float, Value]]] = {}
+        for (q, axis), flux in fluxes.items():
+            layer.setdefault((chain(tables, q, axis), ()), []).append((1.0, self.sized(flux, size)))
+        for _ in tables:
+            below: dict[Any, list[tuple[float, Value]]] = {}
+            for (rows, place), terms in layer.items():
+                total = self.cell.combination(terms)
+                for a, weight in enumerate(rows[-1]):
+                    if weight:
+                        term = (abs(weight) if size else weight, total)
+                        below.setdefault((rows[:-1], (*place, a)), []).append(term)
+            layer = below
+        return {place: self.cell.combination(terms) for (_, place), terms in layer.items()}
+
+    def write_field(self, degree: int, parts: dict[tuple[int, ...], Value]) -> None:
+        o = next(self.outputs)
+        t = o * STRIDES
+        for row in product(range(degree + 1), repeat=self.dim - 1):
+            layer, line = row_offsets(row, degree)
+            target = f"out[{o}] + b * to[{t}] + {layer} * to[{t + 1}] + {line} * to[{t + 2}]"
+            if row and row[0] == degree:
+                target = f"high < L && l + 1 == high ? halo[{o}] + unit * to[{t + 1}] + {line} * to[{t + 2}] : {target}"
+            name = "_".join(map(str, (f"o{o}", *row)))
+            values = [(a, parts[*row, a]) for a in range(degree + 1) if (*row, a) in parts]
+            if values:
+                self.after.append(f"T *{name} = ({target}) + {degree} * start;")
+            for a, value in values:
+                self.rows += 1
+                self.before.append(f"T {name}a{a}[W];")
+                self.cell.lines.append(f"{name}a{a}[i] = {self.cell.text(value)};")
+                self.after.append(f"for (int64_t i = 0; i < n; i++) {name}[{degree} * i + {a}] += {name}a{a}[i];")
+        if self.dim > 1:
+            self.halos.append(
+                f"if (s + 1 < S) for (int64_t i = 0; i < to[{t + 1}]; i++)"
+                f" out[{o}][b * to[{t}] + {degree} * high * to[{t + 1}] + i] += halo[{o}][unit * to[{t + 1}] + i];"
+            )
+
+    def write_image(self, o: int, value: Value) -> None:
+        t = o * STRIDES
+        pointer = f"out[{o}] + b * to[{t}] + l * to[{t + 1}] + m * to[{t + 2}] + start"
+        self.before.append(f"T *restrict w{o} = {pointer};")
+        self.cell.lines.append(f"w{o}[i] = {self.cell.text(value)};")
+
+    @cached_property
+    def text(self) -> str:
+        real, body = TYPES[self.dtype], "\n".join(self.cell.lines)
+        declared = []
+        for name in sorted(self.cell.functions):
+            arguments = "T, T" if name in ("pow", "atan2", "hypot", "fmod", "copysign") else "T"
+            declared.append(f"{'' if name in INLINE else 'VECTOR '}T F({name})({arguments});")
+        size = max(self.rows, 1) * torch.finfo(self.dtype).bits // 8
+        width = min(max(SCRATCH // size // 32 * 32, 32), 256)
+        halos = [
+            "#pragma omp parallel for schedule(static) num_threads(threads)",
+            "for (int64_t unit = 0; unit < B * S; unit++) {",
+            "const int64_t b = unit / S, s = unit % S, high = L * (s + 1) / S;",
+            *self.halos,
+            "}",
+        ]
+        return HEAD.format(
+            real=real,
+            function="name" if real == "double" else "name##f",
+            declarations="\n".join(declared),
+            width=width,
+            sums=len(self.sums),
+            constants="\n".join(self.constants),
+            before="\n".join([*self.before, *[f"T {s} = 0;" for s in self.sums]]),
+            reductions=f" reduction(+ : {', '.join(self.sums)})",
+            body=body,
+            after="\n".join([*self.after, *[f"sums[{j}] += {s};" for j, s in enumerate(self.sums)]]),
+            halos="\n".join(halos if self.halos else []),
+        )
+
+    # -- calling ------------------------------------------------------------------------------------------------------
+
+    def __call__(self, layout: Layout, chunk: Chunk, outputs: Sequence[Tensor]) -> Tensor | None:
+        """Add to images "b …" of nodes, or write images of cells, and give the sums "b j"; None if not compiled (yet).
+
+        The first sum is that of ψ, the others are derivatives with respect to entries of constants.
+        """
+        items, layers = chunk
+        size, length = items.stop - items.start, layers.stop - layers.start
+        tensors = [self.input(layout, chunk, *name) for name in self.inputs]
+        run = native(self.text, sum(t.numel() for t in tensors))
+        if run is None:
+            return None
+        layer, line, row = spatial((length, *layout.cells[1:]), 1)
+        portions = max(min(layer // 8, ceil(PORTIONS / size)), 1)
+        sums = torch.empty(size, portions, len(self.sums), dtype=torch.float64)
+        halos = [o.new_zeros(size, portions, *o.shape[2:]) if portions > 1 else o[:0] for o in outputs]
+        real = ctypes.c_double if self.dtype == torch.float64 else ctypes.c_float
+        run(
+            array(ctypes.c_int64, [size, layer, line, row, portions, layers.start]),
+            pointers(tensors),
+            array(ctypes.c_int64, [s for t in tensors for s in strides(t, self.dim)]),
+            pointers(outputs),
+            array(ctypes.c_int64, [s for o in outputs for s in strides(o, self.dim)]),
+            pointers(halos),
+            array(real, [float(n) for n in self.cell.numbers]),
+            ctypes.c_void_p(sums.data_ptr()),
+            ctypes.c_int64(torch.get_num_threads()),
+        )
+        return sums.sum(1)
+
+    def input(self, layout: Layout, chunk: Chunk, kind: str, i: int) -> Tensor:
+        """One argument of the C function: "b …" of nodes, "b 1 … 1", or "entry point b …" of cells."""
+        items, layers = chunk
+        some = lambda t, axis: t if t.shape[axis] == 1 else t.narrow(axis, items.start, items.stop - items.start)  # noqa: E731
+        if kind == "constant":
+            return some(layout.constants[i], 0)
+        if kind == "points":
+            return some(layout.points[i], 2)[:, :, :, layers]
+        image = some(layout.fields[i], 0)[:, nodes(layers, self.sweep.degrees[i])]
+        return image if image.stride(-1) == 1 else image.contiguous()
+
+
+def spatial(values: Sequence[int], missing: int) -> tuple[int, int, int]:
+    """Numbers of an image's axes as those of layers, lines and cells."""
+    if len(values) == 2:
+        return values[0], missing, values[1]
+    layer, line, cell = (*[missing] * (3 - len(values)), *values)
+    return layer, line, cell
+
+
+def strides(t: Tensor, dim: int) -> tuple[int, ...]:
+    """Of batch items (0 for one for all), layers, lines, cells, entries and points."""
+    *front, batch = range(t.ndim - dim)
+    entry, point = (t.stride(a) for a in front) if front else (0, 0)
+    return t.stride(batch) * (t.shape[batch] > 1), *spatial(t.stride()[batch + 1 :], 0), entry, point
+
+
+def row_offsets(row: tuple[int, ...], degree: int) -> tuple[str, str]:
+    """Layer and line of one of the rows of nodes that belong to a row of cells."""
+    found = [f"({degree} * {cell} + {a})" for cell, a in zip("lm", row, strict=False)]
+    return (*found, "0", "0")[:2]  # type: ignore[return-value]
+
+
+def array(kind: Any, values: Sequence[Any]) -> Any:
+    return (kind * max(len(values), 1))(*values)
+
+
+def pointers(tensors: Sequence[Tensor]) -> Any:
+    return array(ctypes.c_void_p, [t.data_ptr() for t in tensors])
+
+
+def generated(sweep: Sweep, layout: Layout, targets: Targets | None = None) -> GeneratedSweep | None:
+    """The sweep as C code, if C has what it takes and the tensors are the CPU's."""
+    tensors = [*layout.fields, *layout.constants, *layout.points]
+    if any(t.device.type != "cpu" or t.dtype != layout.like.dtype for t in tensors):
+        return None
+    key = layout.like.dtype, targets
+    if key not in sweep.generated:
+        try:
+            sweep.generated[key] = GeneratedSweep(sweep, *key)
+        except UnsupportedError:
+            sweep.generated[key] = None
+    return sweep.generated[key]

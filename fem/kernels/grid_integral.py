@@ -1,0 +1,296 @@
+"""Integrals over uniform grids without gather or scatter: strided images, a program for the density, chunk by chunk.
+
+The density enters as a program of scalars (`fem.kernels.tracing`), its arguments by sum factorisation
+(`fem.kernels.tensor_interpolation`): value and gradient come from one sweep over chunks that stay in the caches,
+compiled where that pays. Derivatives of any order are integrals of the same kind, since the derivative of J in a
+direction w is the integral of the directional derivative of its density: autograd through them never meets a gather, a
+scatter or an array over quadrature points.
+"""
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fem.kernels.c_source import Targets, generated
+from fem.kernels.grid_inputs import Chunk, Input, Layout
+from fem.kernels.grid_loop import Sweep, as_image
+from fem.kernels.program import Program, UntraceableError
+from fem.kernels.tensor_interpolation import GridRule, grid_rule
+from fem.kernels.tracing import directional, hessian, trace, value_and_gradient
+from fem.support.fingerprint import cached
+
+PRODUCTS = 3000  # in a cell, from second derivatives to element matrices: more are better done by matrix products
+
+
+@dataclass(frozen=True, eq=False)
+class Integrand:
+    """ψ(x, arguments) on the cells of a uniform grid; argument 0 is x.
+
+    `arguments` gives each argument's shape at one point, or the number it is; `density` and `key` say what `function`
+    was made of, for the cache of programs.
+    """
+
+    space: Any
+    density: Callable[..., Any]
+    key: Hashable
+    function: Callable[..., Tensor]
+    arguments: tuple[Any, ...]
+    inputs: tuple[Input, ...]
+
+    @cached_property
+    def rule(self) -> GridRule:
+        return grid_rule(self.space)
+
+    @property
+    def entries(self) -> list[tuple[int, int]]:
+        """(argument, entry) of every input of a program, in order."""
+        return [(i, k) for i, a in enumerate(self.arguments) if isinstance(a, tuple) for k in range(prod(a))]
+
+    def derivative(self, wrt: Sequence[int]) -> "Integrand":
+        """The integrand of Σ ⟨∂J/∂input, w⟩ over the inputs in `wrt`: the directions w are its last inputs."""
+        positions, directions = self.positions(wrt), []
+        start = len(self.arguments)
+        for i in wrt:
+            places = tuple((order, start + k) for k, (order, _) in enumerate(self.inputs[i].places))
+            directions.append(replace(self.inputs[i], places=places))
+            start += len(places)
+        return replace(
+            self,
+            key=(self.key, tuple(wrt)),
+            function=directional(self.function, positions),
+            arguments=(*self.arguments, *[self.arguments[p] for p in positions]),
+            inputs=(*self.inputs, *directions),
+        )
+
+    def along_constant(self) -> "Integrand":
+        """The derivative in the direction of a constant: its value and its slopes, exactly 0, are inputs by turns."""
+        along, shape = self.derivative((0,)), self.inputs[0].shape
+        slots = [
+            Input("constant", ((0, place),), shape if order == 0 else (*shape, len(self.rule.cells)))
+            for order, place in along.inputs[-1].places
+        ]
+        return replace(along, key=(along.key, "constant"), inputs=(*along.inputs[:-1], *slots))
+
+    def positions(self, wrt: Sequence[int]) -> list[int]:
+        return [position for i in wrt for _, position in self.inputs[i].places]
+
+    def program(self, kind: str, wrt: Sequence[int]) -> Program:
+        """ψ and its "gradient" with respect to some inputs, or its "hessian", as a program of the entries of arguments.
+
+        Raises:
+            UntraceableError: see `fem.kernels.tracing.trace`.
+        """
+        free = [i for i, a in enumerate(self.arguments) if isinstance(a, tuple)]
+
+        def at_point(*args: Tensor) -> Tensor:
+            full = list(self.arguments)
+            for i, a in zip(free, args, strict=True):
+                full[i] = a
+            return self.function(*full)
+
+        def build() -> Program | str:
+            wanted = [free.index(p) for p in self.positions(wrt)]
+            both = value_and_gradient(at_point, wanted)
+            make = {"gradient": both, "slope": lambda *a: both(*a)[1:], "hessian": hessian(at_point, wanted)}
+            try:
+                return trace(make[kind], [self.arguments[i] for i in free], self.space.dtype)
+            except UntraceableError as error:
+                return str(error)
+
+        found = cached(self.density, self.key_of(kind, wrt), build)
+        if isinstance(found, str):
+            raise UntraceableError(found)
+        return found
+
+    def key_of(self, kind: str, wrt: Sequence[int]) -> tuple[Hashable, ...]:
+        # Arguments by name, since 0 and −0 are equal and nan is not itself.
+        return self.key, repr(self.arguments), self.inputs, kind, tuple(wrt), self.space.dtype
+
+    def sweep(self, kind: str, wrt: Sequence[int], scatters: tuple[bool, ...] = ()) -> Sweep:
+        key = (*self.key_of(kind, wrt), scatters, self.rule.key)
+        return cached(
+            self.density,
+            key,
+            lambda: Sweep(self.inputs, self.entries, self.rule, self.program(kind, wrt), wrt, scatters),
+        )
+
+    # -- evaluation ----------------------------------------------------------------------------------------------------
+
+    def evaluate(
+        self, tensors: Sequence[Tensor], wrt: Sequence[int] = (), value: bool = True, magnitude: bool = False
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """J "*b", its derivatives "*b …" item by item, and with `magnitude` the sums of their contributions by size."""
+        layout = Layout(self.inputs, self.rule, tensors)
+        scatters = ((False, True) if magnitude else (False,)) if wrt else ()
+        sweep = self.sweep("gradient" if value else "slope", wrt, scatters)
+        total = layout.like.new_zeros(layout.size)
+        results = [[layout.zeros(self.inputs[i]) for i in wrt] for _ in scatters]
+        if not self.evaluate_natively(sweep, layout, total, results):
+            for chunk in layout.chunks():
+                part, *derivatives = sweep.kernel(*layout.cut(chunk, sweep.coordinates))
+                total[chunk[0]] += part
+                parts = iter(derivatives)
+                for kind in results:
+                    for i, result in zip(wrt, kind, strict=True):
+                        for entry in range(prod(self.inputs[i].shape)):
+                            count = self.inputs[i].degree ** len(layout.cells) if self.inputs[i].kind == "field" else 1
+                            layout.add(self.inputs[i], result, chunk, entry, [next(parts) for _ in range(count)])
+        found = [[layout.shaped(self.inputs[i], r) for i, r in zip(wrt, kind, strict=True)] for kind in results]
+        slopes, magnitudes, *_ = [*found, [], []]
+        return total.reshape(layout.batch), slopes, magnitudes
+
+    def evaluate_natively(self, sweep: Sweep, layout: Layout, total: Tensor, results: list[list[Tensor]]) -> bool:
+        """The same by compiled C code, where there is some."""
+        code = generated(sweep, layout)
+        if code is None:
+            return False
+        kinds = [self.inputs[i].kind for i in sweep.wrt]
+        pairs = [(kind, r) for found in results for kind, r in zip(kinds, found, strict=True)]
+        images = [
+            image for kind, r in pairs if kind != "constant" for image in (r if kind == "field" else r.flatten(0, 1))
+        ]
+        sums = code(layout, layout.whole, images)
+        if sums is None:
+            return False
+        first, *others = sums.to(total.dtype).unbind(-1)
+        total.copy_(first)
+        constants = [entry for kind, r in pairs if kind == "constant" for entry in r]
+        for target, value in zip(constants, others, strict=True):
+            target.copy_(value)
+        return True
+
+    def element_matrices(self, tensors: Sequence[Tensor]) -> Iterator[tuple[Chunk, Tensor]]:
+        """∂²J/∂U_A∂U_B of the first input, chunk by chunk: "k b nz ny nx" over pairs A ≤ B of local dofs.
+
+        Local dofs are numbered with x fastest, components inmost; pairs as `torch.triu_indices` lists them.
+        """
+        layout = Layout(self.inputs, self.rule, tensors)
+        sweep = self.sweep("hessian", (0,))
+        if not sweep.different:
+            return  # J is linear
+        table = sweep.products.to(layout.like)
+        for chunk in layout.chunks():
+            stacked = self.second_derivatives(sweep, layout, chunk)
+            yield chunk, (table @ stacked.flatten(1)).unflatten(1, stacked.shape[1:])
+
+    def add_element_matrices(self, tensors: Sequence[Tensor], images: Sequence[Tensor], targets: Targets) -> bool:
+        """The same added up by compiled C code, where there is some: each entry to an image "b …" of vertices.
+
+        Args:
+            targets: for each pair the number of its image, and the corner of the cell where it is added.
+        """
+        layout, sweep = Layout(self.inputs, self.rule, tensors), self.sweep("hessian", (0,))
+        if len(targets) * len(self.rule.weights) * len(sweep.different) > PRODUCTS:
+            return False
+        code = generated(sweep, layout, targets) if sweep.different else None
+        return code is not None and code(layout, layout.whole, images) is not None
+
+    def second_derivatives(self, sweep: Sweep, layout: Layout, chunk: Chunk) -> Tensor:
+        """Those that differ, at all points of a chunk: "m b nz ny nx"."""
+        code = generated(sweep, layout)
+        if code is not None:
+            (items, layers), count = chunk, len(sweep.different) * len(self.rule.weights)
+            cells = (items.stop - items.start, layers.stop - layers.start, *layout.cells[1:])
+            found = layout.like.new_empty(count, *cells)
+            if code(layout, chunk, found.unbind()) is not None:
+                return found
+        return torch.stack(sweep.kernel(*layout.cut(chunk, sweep.coordinates)))
+
+    def constant_hessian(self, tensors: Sequence[Tensor]) -> Float[Tensor, "*b s s"]:
+        """The second derivatives in the first input where no cell differs from another: u (its components), then ∇u."""
+        layout, sweep = Layout(self.inputs, self.rule, tensors), self.sweep("hessian", (0,))
+        values = self.program("hessian", (0,)).run(*sweep.scalars((), [[], layout.constants, [], []]))
+        found = [as_image(v, (layout.size,), layout.like) for v in flat_items(values)]
+        size = round(len(found) ** 0.5)
+        return torch.stack(found, -1).reshape((*layout.batch, size, size))
+
+    @cached_property
+    def hessian_program(self) -> Program:
+        """The program of second derivatives in the first input, as it was when it was first asked for."""
+        return self.program("hessian", (0,))
+
+    @cached_property
+    def hessian_inputs(self) -> set[int]:
+        """The inputs that second derivatives in the first one depend on; −1 stands for x."""
+        used, names = self.hessian_program.used, self.entries
+        owner = {place: i for i, given in enumerate(self.inputs) for _, place in given.places}
+        return {owner.get(argument, -1) for (argument, _), matters in zip(names, used, strict=True) if matters}
+
+    @property
+    def quadratic(self) -> bool:
+        """Whether J is quadratic in its first input."""
+        return 0 not in self.hessian_inputs
+
+    @property
+    def uniform(self) -> bool:
+        """Whether second derivatives are the same in all cells."""
+        return all(i >= 0 and self.inputs[i].kind == "constant" for i in self.hessian_inputs)
+
+    def same_hessian(self, mine: Sequence[Tensor], other: "Integrand", theirs: Sequence[Tensor]) -> bool:
+        """Whether both have the same second derivatives: one program, and the same values of what it depends on."""
+        if self.rule.key != other.rule.key or self.hessian_inputs != other.hessian_inputs:
+            return False
+        if self.hessian_program.signature != other.hessian_program.signature:
+            return False
+        pairs = [(self.inputs[i], other.inputs[i], mine[i], theirs[i]) for i in self.hessian_inputs if i >= 0]
+        return all(a == b and (x is y or torch.equal(x, y)) for a, b, x, y in pairs)
+
+
+def flat_items(values: Sequence[Any]) -> list[Any]:
+    """Constants "b 1 … 1" as "b"."""
+    return [v.flatten() if isinstance(v, Tensor) else v for v in values]
+
+
+# -- autograd --------------------------------------------------------------------------------------------------------
+
+
+class Integral(torch.autograd.Function):
+    """J "*b" of the tensors of an integrand: value and gradient in one sweep."""
+
+    @staticmethod
+    def forward(ctx: Any, integrand: Integrand, *tensors: Tensor) -> Tensor:
+        ctx.integrand, ctx.wrt = integrand, [i for i, need in enumerate(ctx.needs_input_grad[1:]) if need]
+        value, gradients, _ = integrand.evaluate(tensors, ctx.wrt)
+        ctx.save_for_backward(*tensors, *gradients)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        count = len(ctx.integrand.inputs)
+        tensors, gradients = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        if torch.is_grad_enabled():
+            gradients = Slopes.apply(ctx.integrand, ctx.wrt, *tensors)
+        found: list[Tensor | None] = [None] * count
+        for i, g in zip(ctx.wrt, gradients, strict=True):
+            scaled = grad.reshape((*grad.shape, *[1] * (g.ndim - grad.ndim))) * g
+            found[i] = scaled.sum_to_size(tensors[i].shape)
+        return None, *found
+
+
+class Slopes(torch.autograd.Function):
+    """∂J/∂tensors[i] "*b …" for i in `wrt`, item by item."""
+
+    @staticmethod
+    def forward(ctx: Any, integrand: Integrand, wrt: Sequence[int], *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.integrand, ctx.wrt = integrand, wrt
+        ctx.save_for_backward(*tensors)
+        return tuple(integrand.evaluate(tensors, wrt, value=False)[1])
+
+    @staticmethod
+    def backward(ctx: Any, *directions: Tensor) -> tuple[Tensor | None, ...]:
+        tensors, inner = ctx.saved_tensors, ctx.integrand.derivative(ctx.wrt)
+        needed = [i for i, need in enumerate(ctx.needs_input_grad[2:]) if need]
+        if torch.is_grad_enabled():
+            gradients = Slopes.apply(inner, needed, *tensors, *directions)
+        else:
+            gradients = inner.evaluate([*tensors, *directions], needed, value=False)[1]
+        found: list[Tensor | None] = [None] * len(tensors)
+        for i, g in zip(needed, gradients, strict=True):
+            found[i] = g.sum_to_size(tensors[i].shape)
+        return None, None, *found

@@ -1,0 +1,274 @@
+"""Points in a mesh: the cell and reference coordinates of each, and the values of functions there.
+
+Bounding boxes narrow the search, Newton's method settles it. The control points of a cell's Bernstein form give a box
+that surely contains it, however curved. Which cell a point lies in is discrete and has no derivative; that of its
+reference coordinates is the inverse Jacobian, attached by a Newton step at the result.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from fem.mesh.box_search import Boxes
+from fem.mesh.jacobian import determinant, inverse
+from fem.mesh.mesh import Mesh
+from fem.reference.element import Element
+from fem.reference.lagrange import LagrangeElement, barycentric_map, lagrange_element
+
+if TYPE_CHECKING:
+    from fem.space.space import AnySpace, FunctionSpace
+
+PAIR_VALUES = 2**21  # node coordinates of candidate cells held at once: some 300 MB with all that is made of them
+
+
+def evaluate(space: "FunctionSpace", u: Tensor, points: Float[Tensor, "m d"], outside: float | None = None) -> Tensor:
+    """Values u(x) = Σ_a u_a φ_a(ξ(x)), "*b m" or "*b m c", at points; see `evaluate_fields`."""
+    return evaluate_fields(space, u, points, outside)[0]
+
+
+def evaluate_fields(
+    space: "AnySpace", u: Tensor, points: Float[Tensor, "m d"], outside: float | None = None
+) -> tuple[Tensor, ...]:
+    """Values of each field of a space at points, "*b m" or "*b m c", differentiable in u, the points and `mesh.nodes`.
+
+    Where elements meet, the lowest-numbered cell speaks. Derivatives are those within the cell, up to second order.
+
+    Raises:
+        TypeError: points that are no tensor of the mesh's dtype on its device.
+        ValueError: points of another shape or not finite; a point outside the mesh, unless `outside` gives a value.
+    """
+    mesh = space.mesh
+    cell, reference = locate(mesh, points)
+    lost = cell < 0
+    if outside is None and bool(lost.any()):
+        first = int(torch.nonzero(lost)[0])
+        raise ValueError(
+            f"`points[{first}]` = {points[first].tolist()} lies outside the mesh (in all {int(lost.sum())} of "
+            f"{len(points)} points do); leave it out, or pass `outside=math.nan` or a number to fill such points."
+        )
+    values = [
+        dofs.new_full((*dofs.shape[: dofs.ndim - len(V.shape)], len(points), V.components or 1), outside or 0.0)
+        for V, dofs in zip(space.fields, space.split(u), strict=True)
+    ]
+    for i, start in enumerate(mesh.block_starts[:-1]):
+        rows = torch.nonzero((cell >= start) & (cell < mesh.block_starts[i + 1])).flatten()
+        cells, at = cell[rows] - start, reference[rows]
+        if torch.is_grad_enabled() and (points.requires_grad or mesh.version is None):
+            at = attach(mesh, i, cells, at, points[rows])
+        for k, (V, dofs) in enumerate(zip(space.fields, space.split(u), strict=True)):
+            table = tabulate_at(V.elements[i], cells, at)
+            coefficients = dofs[..., None] if V.components is None else dofs
+            index = V.dofs_of(i, cells)
+            local = coefficients.index_select(-2, index.flatten()).unflatten(-2, index.shape)
+            values[k] = values[k].index_copy(-2, rows, torch.einsum("ma,...mac->...mc", table, local))
+    return tuple(
+        value[..., 0] if V.components is None else value for V, value in zip(space.fields, values, strict=True)
+    )
+
+
+def tabulate_at(element: Element, cells: Int[Tensor, "m"], reference: Float[Tensor, "m r"]) -> Float[Tensor, "m a"]:
+    """The local basis functions of the m-th cell at the m-th reference point."""
+    if isinstance(element, LagrangeElement):
+        return element.tabulate(reference, 0).value[0]
+    own: Callable[[Tensor, Tensor], Tensor] | None = getattr(element, "tabulate_at", None)
+    if own is None:
+        raise ValueError(f"{element} differs from cell to cell and needs `tabulate_at(cells, points)` to be evaluated.")
+    return own(cells, reference)
+
+
+def attach(
+    mesh: Mesh, block: int, cells: Int[Tensor, "m"], reference: Float[Tensor, "m r"], points: Float[Tensor, "m d"]
+) -> Float[Tensor, "m r"]:
+    """The same reference coordinates as a function of points and nodes, by Newton's step ξ + J(ξ)⁻¹ (x − X(ξ)).
+
+    The step is zero but its derivative is that of the inverse map; each further one doubles the orders that are right.
+    """
+    element = mesh.blocks[block].element
+    corners = mesh.nodes[mesh.blocks[block].nodes_of(cells)]
+    for _ in range(1 if is_affine(element) else 2):
+        position, jacobian = push(element, corners, reference)
+        reference = reference + (invert(jacobian) @ (points - position)[..., None])[..., 0]
+    return reference
+
+
+# -- which cell ----------------------------------------------------------------------------------------------------
+
+
+def locate(mesh: Mesh, points: Float[Tensor, "m d"]) -> tuple[Int[Tensor, "m"], Float[Tensor, "m r"]]:
+    """The cell that contains each point, numbered over all blocks, and ξ = X⁻¹(x) in it; −1 and NaN outside the mesh.
+
+    Of several cells that share the point the lowest-numbered is taken. Cells are closed, and wider by ε^(2/3) in
+    reference coordinates (4e-11 in float64) and by round-off in the coordinates. On curves and surfaces in space,
+    points off them by up to 100 times that, relative to the size of the cell, still count. No gradient.
+
+    Raises:
+        TypeError: points that are no tensor of the mesh's dtype on its device.
+        ValueError: points of another shape, or not finite.
+    """
+    points = check_points(mesh, points).detach()
+    if mesh.is_uniform and mesh.grid is not None:
+        return locate_in_grid(mesh, points)
+    (boxes, slack), allowed = cell_boxes(mesh), tolerances(mesh)
+    cell = torch.full((len(points),), mesh.num_cells, device=points.device)
+    reference = points.new_full((len(points), mesh.dim), torch.nan)
+    for point, candidate in boxes.pairs(points):
+        for i, block in enumerate(mesh.blocks):
+            start, stop = mesh.block_starts[i : i + 2]
+            own = (candidate >= start) & (candidate < stop)
+            pairs = torch.stack([point[own], candidate[own]])
+            for p, c in pairs.split(max(1, PAIR_VALUES // block.connectivity[0].numel() // points.shape[1]), 1):
+                corners = mesh.nodes.detach()[block.connectivity[c - start]]
+                at, inside = pull_back(block.element, corners, points[p], slack[c], *allowed)
+                p, c, at = p[inside], c[inside], at[inside]
+                cell = cell.scatter_reduce(0, p, c, "amin")
+                chosen = cell[p] == c
+                reference[p[chosen]] = at[chosen]
+    return torch.where(cell == mesh.num_cells, -1, cell), reference
+
+
+def check_points(mesh: Mesh, points: Any) -> Tensor:
+    """The points, if they are coordinates "m d" like the mesh's nodes, and finite."""
+    d = mesh.num_coordinates
+    if not isinstance(points, Tensor):
+        raise TypeError(f"`points` must be a tensor of shape (m, {d}); got {type(points).__name__}.")
+    if points.dtype != mesh.dtype or points.device != mesh.device:
+        raise TypeError(
+            f"`points` must be {mesh.dtype} on {mesh.device} like the mesh; got {points.dtype} on {points.device}. "
+            "Convert with `points.to(mesh.nodes)`."
+        )
+    if points.ndim != 2 or points.shape[1] != d:
+        raise ValueError(f"`points` must have shape (m, {d}), one row per point; got {tuple(points.shape)}.")
+    finite = torch.isfinite(points).all(1)
+    if not bool(finite.all()):
+        wrong = int(torch.nonzero(~finite)[0])
+        raise ValueError(f"`points` must be finite; `points[{wrong}]` is {points[wrong].tolist()}.")
+    return points
+
+
+def tolerances(mesh: Mesh) -> tuple[float, float]:
+    """How far outside a cell still counts, in reference coordinates, and round-off in physical ones."""
+    eps = torch.finfo(mesh.dtype).eps
+    coordinates = (mesh.nodes.detach(),) if mesh.box is None else mesh.box.axes
+    return eps ** (2 / 3), 8 * eps * max(float(x.abs().max()) for x in coordinates)
+
+
+def locate_in_grid(mesh: Mesh, points: Float[Tensor, "m d"]) -> tuple[Int[Tensor, "m"], Float[Tensor, "m r"]]:
+    """Boxes cut into equal cells need no search."""
+    assert mesh.grid is not None
+    assert mesh.box is not None
+    count = torch.tensor(mesh.grid, device=points.device)
+    lower, upper = mesh.box.corners.unbind()
+    width = (upper - lower) / count
+    tolerance = sum(t / s for t, s in zip(tolerances(mesh), (1, width), strict=True))
+    scaled = (points - lower) / width
+    # Rounded up less one: a point between two cells is the lower one's.
+    index = torch.minimum((scaled - tolerance).ceil() - 1, count - 1).clamp(min=0)
+    lost = ((scaled < -tolerance) | (scaled > count + tolerance)).any(1, keepdim=True)
+    strides = torch.cumprod(torch.cat([count.new_ones(1), count[:-1]]), 0)
+    cell = (index.long() * strides).sum(1)
+    return cell.masked_fill(lost[:, 0], -1), (scaled - index).masked_fill(lost, torch.nan)
+
+
+# Boxes serve until the nodes of their mesh change; meshes compare by identity.
+_BOXES: "WeakKeyDictionary[Mesh, tuple[int, Boxes, Tensor]]" = WeakKeyDictionary()
+
+
+def cell_boxes(mesh: Mesh) -> tuple[Boxes, Float[Tensor, "e"]]:
+    """A box around every cell, and by how much it is wider than the cell: the distance that still counts as zero."""
+    if mesh not in _BOXES or _BOXES[mesh][0] != mesh.nodes._version:
+        nodes = mesh.nodes.detach()
+        control = [to_bernstein(block.element).to(nodes) @ nodes[block.connectivity] for block in mesh.blocks]
+        lower, upper = torch.cat([c.amin(1) for c in control]), torch.cat([c.amax(1) for c in control])
+        tolerance, roundoff = tolerances(mesh)
+        slack = 100 * tolerance * (upper - lower).amax(1) + 2 * roundoff
+        _BOXES[mesh] = (mesh.nodes._version, Boxes(lower - slack[:, None], upper + slack[:, None]), slack)
+    return _BOXES[mesh][1:]
+
+
+@cache
+def to_bernstein(element: LagrangeElement) -> Float[Tensor, "a a"]:
+    """The matrix from nodal values to coefficients of the Bernstein basis c_α λ^α, positive and of sum one.
+
+    The cell lies in the convex hull of the coefficients of its coordinates; for degree 1 these are its vertices.
+    """
+    matrix, offset = barycentric_map(element.cell)
+    barycentric = element.nodes @ matrix.T + offset
+    monomials = (barycentric[:, None] ** torch.round(element.degree * barycentric)).prod(-1)
+    return torch.linalg.inv(monomials * torch.linalg.solve(monomials, torch.ones_like(monomials[0])))
+
+
+# -- where in the cell ---------------------------------------------------------------------------------------------
+
+
+def is_affine(element: LagrangeElement) -> bool:
+    return element.degree == 1 and element.cell.is_simplex
+
+
+def push(
+    element: LagrangeElement, corners: Float[Tensor, "m a d"], reference: Float[Tensor, "#m r"]
+) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m d r"]]:
+    """Position X(ξ) and Jacobian of the m-th cell at the m-th reference point."""
+    table = element.tabulate(reference)
+    assert table.grad is not None
+    return (table.value[0, :, None] @ corners)[:, 0], corners.mT @ table.grad[0]
+
+
+def invert(jacobian: Float[Tensor, "m d r"]) -> Float[Tensor, "m r d"]:
+    d, r = jacobian.shape[1:]
+    return inverse(jacobian, determinant(jacobian if d == r else jacobian.mT @ jacobian))
+
+
+def pull_back(
+    element: LagrangeElement,
+    corners: Float[Tensor, "m a d"],
+    x: Float[Tensor, "m d"],
+    slack: Float[Tensor, "m"],
+    tolerance: float,
+    roundoff: float,
+) -> tuple[Float[Tensor, "m r"], Bool[Tensor, "m"]]:
+    """ξ with X(ξ) = x, by Newton's (on curves and surfaces Gauss's) method, and whether it lies in the cell.
+
+    Steps are halved until the distance shrinks, and cut where they would leave the cell by more than half its size:
+    the map may fold out there. One step does for affine cells; others start from the closest of a few points inside.
+    """
+    matrix, offset = (t.to(x) for t in barycentric_map(element.cell))
+    centre = torch.tensor(element.cell.vertices).to(x).mean(0)
+    starts, steps, affine = centre[None], 1, is_affine(element)
+    if not affine:
+        lattice = lagrange_element(element.cell, max(2, element.degree)).nodes.to(x)
+        starts, steps = centre + 0.8 * (lattice - centre), 60
+    distance = (element.tabulate(starts, 0).value[0] @ corners - x[:, None]).square().sum(-1)
+    reference = starts[distance.argmin(1)]
+    result, inside = torch.full_like(reference, torch.nan), torch.zeros_like(slack, dtype=torch.bool)
+    row = torch.arange(len(x), device=x.device)  # of the pairs still under way
+    best, step = torch.full_like(slack, torch.inf), torch.zeros_like(reference)
+    for _ in range(steps):
+        position, jacobian = push(element, corners, starts if affine else reference + step)
+        residual, pseudo = x - position, invert(jacobian)
+        better = residual.norm(dim=1) < best
+        reference = torch.where(better[:, None], reference + step, reference)
+        newton = (pseudo @ residual[..., None])[..., 0].nan_to_num(0, 0, 0)  # where the map folds: nowhere to go
+        if not affine:
+            change = newton @ matrix.T
+            room = (reference @ matrix.T + offset + 0.5).clamp(min=0) / -change
+            newton = newton * torch.where(change < 0, room, 1).amin(1, keepdim=True).clamp(max=1)
+        step = torch.where(better[:, None], newton, step / 2)
+        best = torch.where(better, residual.norm(dim=1), best)
+        near = tolerance + roundoff * pseudo.abs().sum(-1).amax(-1)
+        # What is left of the distance once this last step is taken, to first order.
+        left = torch.where(better, (residual - (jacobian @ step[..., None])[..., 0]).norm(dim=1), best)
+        done = (step.abs().amax(1) <= near) | affine
+        final = reference + step
+        result[row[done]] = final[done]
+        hit = (final @ matrix.T + offset >= -near[:, None]).all(1) & (left <= slack)
+        inside[row[done]] = hit[done]
+        if bool(done.all()):
+            break
+        state = (row, best, step, reference, corners, x, slack)
+        row, best, step, reference, corners, x, slack = (t[~done] for t in state)
+    return result, inside

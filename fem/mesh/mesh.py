@@ -1,0 +1,409 @@
+"""Meshes: node coordinates, blocks of cells in VTK order, and names for facets and cells.
+
+Plain tensors, frozen once made. Geometry of degree 2 or 3 makes cells curved: a cell is the image of its reference
+cell under the Lagrange element of that degree. `with_nodes` moves a mesh without renumbering anything, and whatever is
+computed from `mesh.nodes` differentiates with respect to them.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fem.errors import MeshError
+from fem.mesh.grid import BoxNodes, Side
+from fem.mesh.jacobian import determinant, measure
+from fem.mesh.topology import Block, Topology, unique_rows
+from fem.reference.cells import Cell, get_cell
+from fem.reference.lagrange import Lagrange, lagrange_element
+from fem.reference.quadrature import quadrature
+
+Selector = Tensor | Callable[..., Any] | Any
+Cells = Tensor | Mapping[str, Tensor] | Any
+PORTION = 2**18  # cells whose geometry is looked at together: some 200 MB
+
+
+class Mesh:
+    """Cells over nodes.
+
+    Args:
+        nodes: coordinates "n d", floating point; d may exceed the cells' dimension (curves and surfaces in space).
+        cells: connectivity "e v" in VTK node order, or a mapping from cell name to connectivity for mixed meshes. The
+            number of columns tells the geometry degree (triangles: 3, 6 or 10).
+        cell: interval, triangle, quadrilateral, tetrahedron or hexahedron.
+        facet_tags: name → facets, given as vertex tuples "f v", indices into `mesh.facets`, or a callable of
+            coordinates "... d" that is true on all vertices of the boundary facets meant. "boundary" always exists.
+        cell_tags: name → cells, given as indices, a mask "e", or a callable of the cells' centres.
+
+    Cells that all run the wrong way round are turned; anything else that is inverted or flat raises.
+
+    Raises:
+        MeshError: unusable connectivity or tags, inverted or degenerate cells (index and det J named).
+        TypeError: nodes that are not floating point.
+    """
+
+    def __init__(
+        self,
+        nodes: Tensor,
+        cells: Cells,
+        cell: str = "triangle",
+        facet_tags: Mapping[str, Selector] | None = None,
+        cell_tags: Mapping[str, Selector] | None = None,
+    ):
+        self.nodes, self._box = check_nodes(nodes), None
+        given = cells if isinstance(cells, Mapping) else {cell: cells}
+        blocks = [turn_if_reversed(self.nodes, make_block(self.nodes, name, c)) for name, c in given.items()]
+        dims = {block.cell.dim for block in blocks}
+        if len(dims) != 1:
+            raise MeshError(f"`Mesh(cells=...)` must hold cells of one dimension; got {', '.join(given)}.")
+        if dims.pop() > self.nodes.shape[1]:
+            raise MeshError(f"{', '.join(given)} cells need more than {self.nodes.shape[1]} coordinates per node.")
+        self._set(Topology(blocks, len(self.nodes)), {}, {})
+        check_jacobians(self)
+        self._tag(facet_tags or {}, cell_tags or {})
+
+    def _set(self, topology: Topology, facet_tags: dict, cell_tags: dict) -> None:
+        self.topology, self.cell_tags = topology, cell_tags
+        self.facet_tags: dict[str, Tensor | Side] = facet_tags
+
+    def _tag(self, facet_tags: Mapping[str, Selector], cell_tags: Mapping[str, Selector]) -> None:
+        self.facet_tags = self.facet_tags | {name: self._select_facets(name, s) for name, s in facet_tags.items()}
+        self.cell_tags = self.cell_tags | {name: self._select_cells(name, s) for name, s in cell_tags.items()}
+
+    @classmethod
+    def from_topology(cls, nodes: Tensor | BoxNodes, topology: Topology, facet_tags: dict, cell_tags: dict) -> "Mesh":
+        """A mesh of parts known to be sound."""
+        mesh = cls.__new__(cls)
+        mesh._box = nodes if isinstance(nodes, BoxNodes) else None
+        if isinstance(nodes, Tensor):
+            mesh.nodes = check_nodes(nodes)
+        mesh._set(topology, facet_tags, cell_tags)
+        return mesh
+
+    # -- what it is made of ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def nodes(self) -> Float[Tensor, "n d"]:
+        """Coordinates; those of a box grid are made when first asked for."""
+        assert self._box is not None
+        return self._box.nodes
+
+    @property
+    def num_nodes(self) -> int:
+        return self.topology.num_nodes
+
+    @property
+    def num_coordinates(self) -> int:
+        """Dimension of the space that the mesh lies in."""
+        return self.nodes.shape[1] if self._box is None else len(self._box.axes)
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        return self.topology.blocks
+
+    @property
+    def cells(self) -> Int[Tensor, "e v"]:
+        """Connectivity of the only block; mixed meshes have `blocks`."""
+        if len(self.blocks) != 1:
+            raise ValueError("this mesh mixes kinds of cells; use `mesh.blocks`, each with its `connectivity`.")
+        return self.blocks[0].connectivity
+
+    @property
+    def facets(self) -> Int[Tensor, "f v"]:
+        """Mesh nodes at the vertices of every facet, padded with −1 where triangles and quadrilaterals mix."""
+        vertices = self.topology.facets.vertices
+        return torch.where(vertices < 0, vertices, self.topology.vertex_nodes[vertices])
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the cells."""
+        return self.topology.dim
+
+    @property
+    def grid(self) -> tuple[int, ...] | None:
+        """Cells per direction, x first, where the mesh was made as a grid."""
+        return None if self.topology.grid is None else self.topology.grid.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.nodes.dtype if self._box is None else self._box.axes[0].dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.topology.device
+
+    @property
+    def num_cells(self) -> int:
+        return self.topology.num_cells
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all cells are translates of each other: a box grid whose nodes nobody touched since."""
+        return self.box is not None and all(factor == 1 for factor in self.blocks[0].cell.factors)
+
+    @property
+    def box(self) -> BoxNodes | None:
+        """What tells where the nodes are, on a grid over a box until somebody moves one or asks for their gradient."""
+        return self._box if self._box is not None and self._box.untouched else None
+
+    @property
+    def version(self) -> int | None:
+        """Counts changes of the nodes in place; None while they need a gradient, when nothing made of them may stay."""
+        if self.box is not None:
+            return 0
+        return None if self.nodes.requires_grad else self.nodes._version
+
+    @cached_property
+    def block_starts(self) -> list[int]:
+        """Number of the first cell of each block: cells are numbered block after block."""
+        starts = [0]
+        for block in self.blocks:
+            starts.append(starts[-1] + block.num_cells)
+        return starts
+
+    def facets_tagged(self, tag: str) -> Int[Tensor, "f"]:
+        """Indices into `facets` of the facets with that name.
+
+        Raises:
+            ValueError: no such tag; the message lists those there are.
+        """
+        if tag == "boundary":
+            return self.topology.boundary
+        chosen = self._tagged(tag)
+        return self.topology.facets_on(chosen) if isinstance(chosen, Side) else chosen
+
+    def sides_tagged(self, tag: str) -> tuple[Side, ...] | None:
+        """The whole sides of a grid that have that name, so that nobody need number facets; None where others do.
+
+        Raises:
+            ValueError: no such tag.
+        """
+        if tag == "boundary":
+            return None if self.topology.grid is None else self.topology.grid.sides
+        chosen = self._tagged(tag)
+        return (chosen,) if isinstance(chosen, Side) else None
+
+    def _tagged(self, tag: str) -> Tensor | Side:
+        if tag not in self.facet_tags:
+            known = ", ".join(repr(name) for name in ("boundary", *self.facet_tags))
+            raise ValueError(f"unknown facet tag {tag!r}; this mesh has {known}.")
+        return self.facet_tags[tag]
+
+    def lagrange_nodes(self, degree: int, numbers: Int[Tensor, "n"] | None = None) -> Float[Tensor, "n d"]:
+        """Where the equispaced nodes of that degree sit, all or some of them, as the topology numbers them.
+
+        Differentiable in `nodes`: one of the cells that share a node speaks for it.
+        """
+        if self.box is not None:
+            return self.box.refined(degree, numbers)
+        if self.grid is not None and degree == self.blocks[0].degree:
+            return self.nodes.clone() if numbers is None else self.nodes[numbers]
+        owner, start = self.topology.owners(degree), 0
+        owner = owner if numbers is None else owner[numbers]
+        found = self.nodes.new_zeros(len(owner), self.num_coordinates)
+        for block in self.blocks:
+            points = lagrange_element(block.cell, degree).nodes.to(self.device, self.dtype)
+            end = start + block.num_cells * len(points)
+            rows = torch.nonzero((owner >= start) & (owner < end)).flatten()
+            cell, local = (owner[rows] - start) // len(points), (owner[rows] - start) % len(points)
+            weights = block.element.tabulate(points, 0).value[0, local]
+            position = torch.einsum("nv,nvd->nd", weights, self.nodes[block.nodes_of(cell)])
+            found, start = found.index_copy(0, rows, position), end
+        return found
+
+    # -- other meshes from this one ------------------------------------------------------------------------------------
+
+    def with_nodes(self, nodes: Float[Tensor, "n d"]) -> "Mesh":
+        """The same cells over other coordinates; numberings and tags are shared, gradients reach `nodes`."""
+        if nodes.shape != self.nodes.shape:
+            raise ValueError(f"`with_nodes` needs nodes of shape {tuple(self.nodes.shape)}; got {tuple(nodes.shape)}.")
+        mesh = Mesh.from_topology(nodes, self.topology, self.facet_tags, self.cell_tags)
+        check_jacobians(mesh)
+        return mesh
+
+    def with_tags(
+        self,
+        facet_tags: Mapping[str, Selector] | None = None,
+        cell_tags: Mapping[str, Selector] | None = None,
+    ) -> "Mesh":
+        """The same mesh with more names, given as to the constructor."""
+        nodes = self.nodes if self._box is None else self._box
+        mesh = Mesh.from_topology(nodes, self.topology, self.facet_tags, self.cell_tags)
+        mesh._tag(facet_tags or {}, cell_tags or {})
+        return mesh
+
+    def curved(self, degree: int, mapping: Callable[[Tensor], Tensor] | None = None) -> "Mesh":
+        """The same cells with geometry of the given degree, its equispaced nodes moved by `mapping` "n d" → "n d"."""
+        family = Lagrange(degree)
+        nodes = self.lagrange_nodes(family.degree)
+        if self.topology.grid is not None:
+            sources = [self.topology.grid]
+        else:
+            sources = self.topology.lagrange_numbering(degree)[0]
+        blocks = [Block(block.cell, degree, source) for block, source in zip(self.blocks, sources, strict=True)]
+        topology = Topology(blocks, len(nodes))
+        if mapping is not None:
+            nodes = mapping(nodes)
+        mesh = Mesh.from_topology(nodes, topology, self.facet_tags, self.cell_tags)
+        check_jacobians(mesh)
+        return mesh
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Mesh":
+        """The mesh on another device or in another floating-point type."""
+        nodes, topology = (self.box or self.nodes).to(device=device, dtype=dtype), self.topology
+        device = (nodes.axes[0] if isinstance(nodes, BoxNodes) else nodes).device
+        if device != self.device:
+            topology = Topology([block.to(device) for block in self.blocks], topology.num_nodes)
+        return Mesh.from_topology(
+            nodes,
+            topology,
+            {k: v.to(device) if isinstance(v, Tensor) else v for k, v in self.facet_tags.items()},
+            {k: v.to(device) for k, v in self.cell_tags.items()},
+        )
+
+    def map(
+        self, block: int, cells: Int[Tensor, "e"] | None, points: Float[Tensor, "q r"], derivatives: int = 1
+    ) -> tuple[Float[Tensor, "e q d"], Float[Tensor, "#e #q d r"], Float[Tensor, "#e #q d r r"] | None]:
+        """Positions, Jacobian ∂x/∂ξ and, for `derivatives=2`, its gradient at reference points of some cells.
+
+        Axes are of length one where nothing varies along them: q on straight simplices, e on uniform grids.
+        """
+        shape, points = self.blocks[block], points.to(self.device, self.dtype)
+        table = shape.element.tabulate(points, derivatives)
+        if self.is_uniform and (box := self.box) is not None:
+            position, corners = box.at(points, cells), box.first_cell(shape.cell)
+        else:
+            corners = self.nodes[shape.connectivity if cells is None else shape.nodes_of(cells)]
+            position = torch.einsum("qa,ead->eqd", table.value[0], corners)
+        assert table.grad is not None
+        affine = shape.degree == 1 and (shape.cell.is_simplex or self.is_uniform)
+        grad = table.grad[0, :1] if affine else table.grad[0]
+        jacobian = torch.einsum("qar,ead->eqdr", grad, corners)
+        if derivatives < 2:
+            return position, jacobian, None
+        assert table.hess is not None
+        return position, jacobian, torch.einsum("qars,ead->eqdrs", table.hess[0], corners)
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{b.num_cells} {b.cell.name}s of degree {b.degree}" for b in self.blocks)
+        tags = ", ".join(("boundary", *self.facet_tags))
+        return f"Mesh({kinds}; {self.num_nodes} nodes in {self.num_coordinates}-D; facet tags {tags})"
+
+    # -- tags ----------------------------------------------------------------------------------------------------------
+
+    def _select_facets(self, name: str, selector: Selector) -> Int[Tensor, "f"]:
+        if callable(selector) and not isinstance(selector, Tensor):
+            facets = self.facets[self.topology.boundary]
+            on_vertices = torch.as_tensor(selector(self.nodes.detach()[facets.clamp(min=0)]), device=self.device)
+            inside = on_vertices.reshape(facets.shape) | (facets < 0)
+            if not bool(inside.all(1).any()):
+                raise MeshError(f"facet tag {name!r}: its callable is true on no boundary facet.")
+            return self.topology.boundary[inside.all(1)]
+        given = torch.as_tensor(selector, dtype=torch.int64, device=self.device)
+        if given.ndim == 1:
+            count = len(self.topology.facets.vertices)
+            if len(given) and not (int(given.min()) >= 0 and int(given.max()) < count):
+                raise MeshError(f"facet tag {name!r}: indices must lie in [0, {count}); got up to {int(given.max())}.")
+            return given
+        known = self.facets
+        if given.ndim != 2 or given.shape[1] > known.shape[1]:
+            raise MeshError(
+                f"facet tag {name!r} must be vertex tuples 'f v' with v = {known.shape[1]}, indices, or a callable; "
+                f"got shape {tuple(given.shape)}."
+            )
+        given = torch.nn.functional.pad(given, (0, known.shape[1] - given.shape[1]), value=-1)
+        number, _ = unique_rows(torch.cat([known, given]).sort(1).values + 1)
+        index = torch.full((int(number.max()) + 1,), -1, dtype=torch.int64, device=self.device)
+        index[number[: len(known)]] = torch.arange(len(known), device=self.device)
+        found = index[number[len(known) :]]
+        if bool((found < 0).any()):
+            wrong = given[found < 0][0].tolist()
+            raise MeshError(f"facet tag {name!r}: no facet of this mesh has the vertices {wrong}.")
+        return found
+
+    def _select_cells(self, name: str, selector: Selector) -> Int[Tensor, "e"]:
+        if callable(selector) and not isinstance(selector, Tensor):
+            centres = [self.nodes.detach()[b.nodes_of(some)].mean(1) for b in self.blocks for some in portions(b)]
+            selector = selector(torch.cat(centres))
+        given = torch.as_tensor(selector, device=self.device)
+        if given.dtype == torch.bool:
+            if given.shape != (self.num_cells,):
+                raise MeshError(f"cell tag {name!r}: a mask needs {self.num_cells} entries; got {tuple(given.shape)}.")
+            return torch.nonzero(given).flatten()
+        given = given.long()
+        if len(given) and not (int(given.min()) >= 0 and int(given.max()) < self.num_cells):
+            raise MeshError(f"cell tag {name!r}: indices must lie in [0, {self.num_cells}); got {int(given.max())}.")
+        return given
+
+
+def check_nodes(nodes: Tensor) -> Tensor:
+    """The nodes, if they are coordinates "n d" in floating point and finite."""
+    if not isinstance(nodes, Tensor) or not nodes.is_floating_point():
+        found = nodes.dtype if isinstance(nodes, Tensor) else type(nodes).__name__
+        raise TypeError(f"`Mesh(nodes=...)` must be a floating-point tensor; got {found}.")
+    if nodes.ndim != 2 or not 1 <= nodes.shape[1] <= 3:
+        raise MeshError(f"`Mesh(nodes=...)` must have shape (n, d) with d = 1, 2 or 3; got {tuple(nodes.shape)}.")
+    if not bool(torch.isfinite(torch.stack(torch.aminmax(nodes.detach()))).all()):
+        wrong = int(torch.nonzero(~torch.isfinite(nodes).all(1))[0])
+        raise MeshError(f"node {wrong} has the coordinates {nodes[wrong].tolist()}.")
+    return nodes
+
+
+def make_block(nodes: Tensor, name: str, cells: Any) -> Block:
+    """A block from connectivity; the number of columns tells the geometry degree."""
+    cell = get_cell(name)
+    connectivity = torch.as_tensor(cells, device=nodes.device)
+    degrees = {lagrange_element(cell, degree).num_basis: degree for degree in (1, 2, 3)}
+    if connectivity.is_floating_point() or connectivity.ndim != 2 or connectivity.shape[1] not in degrees:
+        raise MeshError(
+            f"{name} cells must be integers of shape (e, v) with v = {', '.join(map(str, degrees))} "
+            f"(degree 1, 2, 3); got {connectivity.dtype} of shape {tuple(connectivity.shape)}."
+        )
+    if len(connectivity) == 0:
+        raise MeshError(f"`Mesh(cells=...)` has no {name} cells.")
+    connectivity = connectivity.long()
+    outside = ((connectivity < 0) | (connectivity >= len(nodes))).any(1)
+    if bool(outside.any()):
+        wrong = int(torch.nonzero(outside)[0])
+        raise MeshError(
+            f"{name} {wrong} names the nodes {connectivity[wrong].tolist()}, but there are {len(nodes)} nodes."
+        )
+    return Block(cell, degrees[connectivity.shape[1]], connectivity)
+
+
+def turn_if_reversed(nodes: Tensor, block: Block) -> Block:
+    """The block with its cells mirrored if every one of them runs clockwise."""
+    if block.cell.dim != nodes.shape[1]:
+        return block
+    centre = block.element.tabulate(torch.tensor(block.cell.vertices, dtype=nodes.dtype).mean(0, keepdim=True))
+    assert centre.grad is not None
+    jacobian = torch.einsum("ar,ead->edr", centre.grad[0, 0].to(nodes), nodes.detach()[block.connectivity])
+    if not bool((determinant(jacobian) < 0).all()):
+        return block
+    return Block(block.cell, block.degree, block.connectivity[:, mirrored_nodes(block.cell, block.degree)])
+
+
+def mirrored_nodes(cell: Cell, degree: int) -> list[int]:
+    """The node at the mirror image of each node: an interval is reversed, other cells swap their first two axes."""
+    nodes = lagrange_element(cell, degree).nodes
+    mirrored = 1 - nodes if cell.dim == 1 else torch.cat([nodes[:, [1, 0]], nodes[:, 2:]], 1)
+    return torch.cdist(mirrored, nodes).argmin(1).tolist()
+
+
+def check_jacobians(mesh: Mesh) -> None:
+    """Raise `MeshError` at the first cell whose Jacobian is not positive at the points where integrals look."""
+    for i, block in enumerate(mesh.blocks):
+        rule = quadrature(block.cell, 2 * block.degree)
+        for cells in portions(block):
+            with torch.no_grad():
+                _, jacobian, _ = mesh.map(i, cells, rule.points)
+            measure(jacobian, block.cell.name, mesh.block_starts[i], cells)
+
+
+def portions(block: Block) -> Iterator[Int[Tensor, "e"]]:
+    """The cells of a block, so many at a time that what is made of them stays small beside the mesh itself."""
+    for start in range(0, block.num_cells, PORTION):
+        yield torch.arange(start, min(start + PORTION, block.num_cells), device=block.source.device)

@@ -1,0 +1,237 @@
+"""Fields as VTK files for ParaView and its kin: every polynomial space written as what it is, curved cells included.
+
+A file holds one Lagrange node set, of the highest degree among geometry and fields, and everything is evaluated there,
+which is exact: degree 1 becomes VTK's linear cells, degree 2 its quadratic ones, degree 3 its Lagrange cells. A file is
+written beside its place and moved there when complete, so that no reader ever sees half of one.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fem.forms.parameters import Function
+from fem.mesh.reading import exchanged_edges
+from fem.reference.cells import Cell
+from fem.reference.lagrange import lagrange_element
+from fem.space.space import AnySpace, FunctionSpace, MixedSpace
+from fem.support.files import explained, put
+
+KINDS = {
+    "interval": ("line", "line3", "VTK_LAGRANGE_CURVE"),
+    "triangle": ("triangle", "triangle6", "VTK_LAGRANGE_TRIANGLE"),
+    "quadrilateral": ("quad", "quad9", "VTK_LAGRANGE_QUADRILATERAL"),
+    "tetrahedron": ("tetra", "tetra10", "VTK_LAGRANGE_TETRAHEDRON"),
+    "hexahedron": ("hexahedron", "hexahedron27", "VTK_LAGRANGE_HEXAHEDRON"),
+}
+Fields = Mapping[str, Tensor | Function]
+
+
+def write_vtk(
+    path: str | os.PathLike[str], V: AnySpace, fields: Fields, cell_data: Mapping[str, Tensor] | None = None
+) -> Path:
+    """Write fields over the mesh of V to a compressed `.vtu` file; returns its path.
+
+    Args:
+        path: ends in `.vtu`; its directory exists.
+        V: the space of the fields given as tensors.
+        fields: name → dofs "n" or "n c" on V, or a field `W.function(values)` on any space over the same mesh (the way
+            to write what lives in a `MixedSpace`). Vectors with two components get a third, 0, as VTK expects.
+        cell_data: name → one value per cell, "e" or "e c", block after block.
+
+    Gradients are cut, CUDA tensors copied, single precision and integers kept, NaN written as such. Spline fields of a
+    degree above 3 are interpolated by cubics on each span.
+
+    Raises:
+        ValueError: another file name extension, a batch of fields, a wrong shape, a field over another mesh.
+        OSError: the directory is missing or cannot be written to; an existing file stays as it was.
+    """
+    path = checked_path(path, ".vtu")
+    points, blocks, numbering, degree = nodes_of(V, fields.values())
+    point_data = {name: at_nodes(name, field, V, numbering, degree) for name, field in fields.items()}
+    data = {name: per_cell(name, values, V) for name, values in (cell_data or {}).items()}
+    write_vtu(path, points, blocks, point_data, data)
+    return path
+
+
+def write_pvd(
+    path: str | os.PathLike[str],
+    V: AnySpace,
+    times: Sequence[float] | Tensor,
+    fields: Fields,
+    cell_data: Mapping[str, Tensor] | None = None,
+) -> Path:
+    """Write a time series: one `.vtu` file per time in the folder beside `path` that bears its name, then the `.pvd`.
+
+    Args:
+        times: "t", finite.
+        fields, cell_data: as for `write_vtk`, each with a leading time axis, "t n", "t n c" and "t e", "t e c".
+
+    `flow.pvd` lists `flow/flow_0000.vtu`, …; it is written last, so that it never lists a missing file.
+
+    Raises:
+        ValueError: as for `write_vtk`; times that are not finite or differ in number from the fields' leading axes.
+        OSError: the directory is missing or cannot be written to.
+    """
+    path = checked_path(path, ".pvd")
+    instants = [float(t) for t in times]
+    if not instants or not np.isfinite(instants).all():
+        raise ValueError(f"`write_pvd(times=...)` needs one or more finite times; got {instants}.")
+    cell_data = cell_data or {}
+    for name, field in (*fields.items(), *cell_data.items()):
+        shape = tuple((field.values if isinstance(field, Function) else field).shape)
+        if shape[:1] != (len(instants),):
+            raise ValueError(f"{name!r} needs a leading axis of {len(instants)} times; got shape {shape}.")
+    points, blocks, numbering, degree = nodes_of(V, fields.values())
+
+    def frame(i: int) -> tuple[dict[str, np.ndarray], dict[str, list[np.ndarray]]]:
+        chosen = {k: Function(f.space, f.values[i]) if isinstance(f, Function) else f[i] for k, f in fields.items()}
+        point_data = {name: at_nodes(name, field, V, numbering, degree) for name, field in chosen.items()}
+        return point_data, {name: per_cell(name, values[i], V) for name, values in cell_data.items()}
+
+    frame(0)  # what is wrong with one time is wrong with all: raise before anything is written
+    folder = path.with_suffix("")
+    with explained(path):
+        folder.mkdir(exist_ok=True)
+    files = [folder / f"{path.stem}_{index:04d}.vtu" for index in range(len(instants))]
+    for index, file in enumerate(files):
+        write_vtu(file, points, blocks, *frame(index))
+    rows = [
+        f'<DataSet timestep="{t!r}" file="{f.parent.name}/{f.name}"/>' for t, f in zip(instants, files, strict=True)
+    ]
+    head = ['<?xml version="1.0"?>', '<VTKFile type="Collection" version="0.1">', "<Collection>"]
+    text = "\n".join([*head, *rows, "</Collection>", "</VTKFile>", ""])
+    put(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return path
+
+
+def checked_path(path: str | os.PathLike[str], suffix: str) -> Path:
+    """The path, if it ends as it must."""
+    path = Path(path)
+    if path.suffix != suffix:
+        raise ValueError(f"the file name must end in {suffix}; got {str(path)!r}.")
+    return path
+
+
+def output_degree(V: AnySpace, others: list[FunctionSpace]) -> int:
+    """The highest degree of geometry and fields, in any direction of a spline, 3 at most."""
+    degrees = [block.degree for block in V.mesh.blocks]
+    for space in (*V.fields, *others):
+        degrees += [max(getattr(element, "degrees", (element.degree,))) for element in space.elements]
+    return min(max(degrees), 3)
+
+
+def nodes_of(
+    V: AnySpace, fields: Any
+) -> tuple[np.ndarray, list[tuple[str, np.ndarray]], tuple[tuple[Tensor, ...], int], int]:
+    """Points "n 3", VTK's cells, and the Lagrange numbering of the output degree that both follow."""
+    if not hasattr(V, "fields"):
+        raise TypeError(f"VTK files are written from a function space; got {type(V).__name__}.")
+    mesh, degree = V.mesh, output_degree(V, [f.space for f in fields if isinstance(f, Function)])
+    numbering = mesh.topology.lagrange_numbering(degree)
+    with torch.no_grad():
+        points = mesh.nodes.new_zeros(numbering[1], 3)
+        for i, (block, numbers) in enumerate(zip(mesh.blocks, numbering[0], strict=True)):
+            position, _, _ = mesh.map(i, None, lagrange_element(block.cell, degree).nodes.to(mesh.nodes))
+            points[numbers, : position.shape[-1]] = position
+    blocks = []
+    for block, numbers in zip(mesh.blocks, numbering[0], strict=True):
+        cells = numbers.cpu().numpy()
+        if KINDS[block.cell.name][degree - 1] == "VTK_LAGRANGE_HEXAHEDRON":
+            # meshio writes format 0.1, in which two edges of these hexahedra are numbered the other way round.
+            cells = cells[:, exchanged_edges(cells.shape[1])]
+        blocks.append((KINDS[block.cell.name][degree - 1], cells))
+    return as_array(points), blocks, numbering, degree
+
+
+def at_nodes(
+    name: str, field: Tensor | Function, V: AnySpace, numbering: tuple[tuple[Tensor, ...], int], degree: int
+) -> np.ndarray:
+    """The field at the output nodes, "n" or "n c" with two components padded to three."""
+    space, values = checked_field(name, field, V)
+    if not (space.is_lagrange and space.degree == degree):
+        if not values.is_floating_point():
+            values = values.to(space.dtype)
+        found = values.new_zeros(numbering[1], *values.shape[1:])
+        local = values_at(space, values, lambda cell: lagrange_element(cell, degree).nodes)
+        for part, numbers in zip(local, numbering[0], strict=True):
+            found[numbers] = part
+        scale = 1e-3 * float(values.nan_to_num(0, 0, 0).abs().max())
+        for part, numbers in zip(local, numbering[0], strict=True):
+            if not space.is_lagrange and not torch.allclose(found[numbers], part, 0, scale, equal_nan=True):
+                raise ValueError(f"field {name!r} jumps between cells, which a file of shared nodes cannot show.")
+        values = found
+    return as_array(padded(values))
+
+
+def checked_field(name: str, field: Tensor | Function, V: AnySpace) -> tuple[FunctionSpace, Tensor]:
+    """The space and the dofs of one field, without gradient."""
+    space, values = (field.space, field.values) if isinstance(field, Function) else (V, field)
+    if not isinstance(values, Tensor):
+        raise TypeError(f"field {name!r} must be a tensor of dofs or `V.function(values)`; got {type(field).__name__}.")
+    if isinstance(space, MixedSpace):
+        raise ValueError(
+            f"field {name!r} lives in a mixed space; pass its parts as fields, "
+            "`[W.function(part) for W, part in zip(V.fields, V.split(u))]`."
+        )
+    if space.mesh.topology is not V.mesh.topology:
+        raise ValueError(f"field {name!r} is over another mesh; interpolate it into a space over this one.")
+    if tuple(values.shape) != space.shape:
+        if tuple(values.shape[-len(space.shape) :]) == space.shape:
+            raise ValueError(
+                f"field {name!r} is a batch of shape {tuple(values.shape[: -len(space.shape)])}; pick an item, "
+                "`u[0]`, or write a time series with `write_pvd`."
+            )
+        raise ValueError(f"field {name!r} must have the shape {space.shape} of its space; got {tuple(values.shape)}.")
+    return space, values.detach().to(space.device)
+
+
+def values_at(space: FunctionSpace, values: Tensor, points: Callable[[Cell], Tensor]) -> list[Tensor]:
+    """Block by block, the values "e q" or "e q c" of a function at reference points, by kind of cell."""
+    found = []
+    for block, element, dofs in zip(space.mesh.blocks, space.elements, space.cell_dofs, strict=True):
+        with torch.no_grad():
+            table = element.tabulate(points(block.cell).to(space.mesh.nodes), 0).value.to(values)
+        local = values[dofs].reshape(*dofs.shape, -1)
+        found.append((table @ local).reshape(*local.shape[:1], table.shape[1], *values.shape[1:]))
+    return found
+
+
+def per_cell(name: str, values: Tensor | Function, V: AnySpace) -> list[np.ndarray]:
+    """Cell data, block by block."""
+    count = V.mesh.num_cells
+    if not isinstance(values, Tensor) or values.ndim not in (1, 2) or len(values) != count:
+        found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise ValueError(f"cell data {name!r} must be a tensor of shape ({count},) or ({count}, c); got {found}.")
+    return np.split(as_array(padded(values.detach())), V.mesh.block_starts[1:-1])
+
+
+def padded(values: Tensor) -> Tensor:
+    """Vectors of two components with a third, 0; those of one component as scalars."""
+    if values.ndim == 2 and values.shape[1] == 1:
+        return values[:, 0]
+    return torch.nn.functional.pad(values, (0, 1)) if values.ndim == 2 and values.shape[1] == 2 else values
+
+
+def as_array(values: Tensor) -> np.ndarray:
+    """A NumPy array of a type that VTK knows."""
+    if values.dtype in (torch.float16, torch.bfloat16):
+        values = values.float()
+    return values.to(torch.uint8 if values.dtype is torch.bool else values.dtype).cpu().numpy()
+
+
+def write_vtu(
+    path: Path,
+    points: np.ndarray,
+    blocks: list[tuple[str, np.ndarray]],
+    point_data: dict[str, Any],
+    cell_data: dict[str, Any],
+) -> None:
+    import meshio
+
+    contents = meshio.Mesh(points, list(blocks), point_data, cell_data)
+    put(path, lambda temporary: contents.write(temporary, file_format="vtu", compression="zlib"))

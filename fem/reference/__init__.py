@@ -1,0 +1,1 @@
+"""Reference cells, quadrature and bases: nothing here ever sees a mesh."""

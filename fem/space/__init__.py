@@ -1,0 +1,1 @@
+"""Function spaces: dofs numbered over a mesh, and the maps from dofs to points and back."""

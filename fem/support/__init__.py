@@ -1,0 +1,1 @@
+"""What knows no finite elements: compilation, files, trainings."""

@@ -1,0 +1,111 @@
+"""When work is compiled: never on its first runs, always once it has shown to be worth it.
+
+Compiling costs a second or more, and pays only for work that comes back. A kernel runs uncompiled until it has seen a
+fair amount of work; `compilation("always")` and `compilation("never")` decide it by hand. Where no compiler is
+installed everything stays uncompiled, and one warning says so. The same policy governs kernels for `torch.compile`,
+which are those of GPUs and of operations that C code is not written for, and C code of our own (`fem.support.native`).
+"""
+
+import types
+import warnings
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+WORTH = 2**28  # numbers a kernel has read before it is compiled: some seconds of work
+MISSING = ("No working C++ compiler", "InvalidCxxCompiler", "triton installation", "TritonMissing")  # in error messages
+_policy = ["auto"]
+_missing: list[str] = []
+
+
+@contextmanager
+def compilation(when: str) -> Iterator[None]:
+    """Within this context kernels are compiled at once ("always"), not at all ("never"), or when it pays ("auto").
+
+    Results may differ in the last digits between compiled and uncompiled kernels.
+
+    Raises:
+        ValueError: another word.
+    """
+    if when not in ("always", "auto", "never"):
+        raise ValueError(f'`compilation(...)` takes "always", "auto" or "never"; got {when!r}.')
+    before, _policy[0] = _policy[0], when
+    try:
+        yield
+    finally:
+        _policy[0] = before
+
+
+def policy() -> str:
+    return _policy[0]
+
+
+def missing(what: str, advice: str) -> None:
+    """Without a compiler everything stays uncompiled; one warning says so."""
+    if not _missing:
+        _missing.append(what)
+        warnings.warn(
+            f"kernels stay uncompiled and slower: no working {what} compiler was found. {advice}, or say "
+            '`compilation("never")`.',
+            stacklevel=4,
+        )
+
+
+def failed(why: str) -> None:
+    warnings.warn(f"a kernel stays uncompiled and slower: {why}", stacklevel=4)
+
+
+def gave_up(error: Exception) -> None:
+    """What is said when `torch.compile` raises: its compiler is missing, or why it failed."""
+    text = f"{type(error).__name__}: {error}"
+    if any(sign in text for sign in MISSING):
+        missing("C++", "Install g++ or clang")
+    else:
+        failed(f"`torch.compile` failed: {text.splitlines()[0]}")
+
+
+class Kernel:
+    """A function of lists of tensors that is compiled, shape by shape, when that pays."""
+
+    def __init__(self, function: Callable[..., Any]):
+        self.function, self.broken = function, False
+        self.work: Counter[Hashable] = Counter()
+        self.compiled: dict[Hashable, Callable[..., Any]] = {}
+
+    def __call__(self, *lists: list[Tensor]) -> Any:
+        if _policy[0] == "never" or self.broken or _missing or torch.compiler.is_compiling():
+            return self.function(*lists)
+        key = tuple((t.shape, t.stride(), t.dtype, t.device) for tensors in lists for t in tensors)
+        if _policy[0] == "auto":
+            self.work[key] += sum(t.numel() for tensors in lists for t in tensors)
+            if self.work[key] < WORTH:
+                return self.function(*lists)
+        try:
+            if key not in self.compiled:
+                self.compiled[key] = torch.compile(fresh(self.function), dynamic=False, fullgraph=True)
+            return self.compiled[key](*lists)
+        except Exception as error:  # PyTorch has many kinds
+            result = self.function(*lists)  # which raises what the function itself does wrong
+            self.give_up(error)
+            return result
+
+    def give_up(self, error: Exception) -> None:
+        """Stay uncompiled from now on; without a compiler everything does."""
+        self.broken = True
+        gave_up(error)
+
+
+def fresh(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function with code of its own: PyTorch compiles one piece of code a few times only."""
+    if isinstance(function, types.MethodType):
+        return types.MethodType(fresh(function.__func__), function.__self__)
+    if not isinstance(function, types.FunctionType):
+        return function
+    code = function.__code__.replace()
+    made = types.FunctionType(code, function.__globals__, None, function.__defaults__, function.__closure__)
+    made.__kwdefaults__ = function.__kwdefaults__
+    return made

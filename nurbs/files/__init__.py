@@ -1,0 +1,1 @@
+"""Geometry files, one format each."""

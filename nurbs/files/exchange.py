@@ -1,0 +1,125 @@
+"""What the formats of geometry files share: patches from the numbers in a file, and the numbers of patches."""
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nurbs.errors import GeometryError
+from nurbs.geometry.curve import Curve
+from nurbs.geometry.learned import LearnedPatch
+from nurbs.geometry.patch import Patch
+from nurbs.geometry.surface import Surface
+from nurbs.geometry.volume import Volume
+
+KINDS = (Curve, Surface, Volume)
+
+
+def read_text(path: Path) -> str:
+    """The text of a file; bytes that are no UTF-8 become signs that no format knows."""
+    return path.read_bytes().decode("utf-8-sig", errors="replace")
+
+
+def read_numbers(values: Any, where: str) -> np.ndarray:
+    """An array of doubles from numbers, nested lists of them, or their text."""
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise GeometryError(f"{where}: numbers were expected ({error}).") from error
+
+
+def read_integers(values: Any, where: str) -> list[int]:
+    """Counts and degrees: whole numbers."""
+    found = read_numbers(values, where).ravel()
+    if not ((abs(found) < 2**31) & (found == np.round(found))).all():
+        raise GeometryError(f"{where}: whole numbers were expected; got {found.tolist()}.")
+    return [int(x) for x in found]
+
+
+def read_integer(value: Any, where: str) -> int:
+    found = read_integers(value, where)
+    if len(found) != 1:
+        raise GeometryError(f"{where}: one number was expected; got {len(found)}.")
+    return found[0]
+
+
+def make_patch(
+    points: np.ndarray,
+    weights: np.ndarray | None,
+    knots: Sequence[np.ndarray],
+    degree: Sequence[int],
+    where: str,
+) -> Patch:
+    """The patch of these numbers, points "*n d" Euclidean; weights that are all 1 are left out.
+
+    Raises:
+        GeometryError: what `Patch` does not accept, at the entity `where`.
+    """
+    if weights is not None and (weights == 1).all():
+        weights = None
+    try:
+        return KINDS[len(degree) - 1](
+            torch.tensor(points, dtype=torch.float64),
+            None if weights is None else torch.tensor(weights, dtype=torch.float64),
+            tuple(torch.tensor(t, dtype=torch.float64) for t in knots),
+            tuple(degree),
+        )
+    except ValueError as error:
+        raise GeometryError(f"{where}: {error}") from error
+
+
+def warn_of(others: Counter[str], path: Path) -> None:
+    """Say what a file holds besides."""
+    if others:
+        names = ", ".join(f"{count} {name}" for name, count in sorted(others.items()))
+        warnings.warn(f"{path}: not read are {names}.", stacklevel=4)
+
+
+def items(patch: Patch | LearnedPatch) -> list[Patch]:
+    """The patches of a batch."""
+    patch = patch.patch if isinstance(patch, LearnedPatch) else patch
+    if not isinstance(patch, KINDS):
+        raise TypeError(f"Curves, surfaces and volumes were expected; got {type(patch).__name__}.")
+    return [patch[index] for index in np.ndindex(*patch.batch)] if patch.batch else [patch]
+
+
+def plain(patch: Patch) -> Patch:
+    """On the CPU, in double precision, without gradient and without periodic directions."""
+    return patch.detach().to("cpu", torch.float64).unwrapped()
+
+
+def u_fastest(values: np.ndarray, counts: Sequence[int], where: str) -> np.ndarray:
+    """The list "n …" of values at control points, those in direction u next to each other, as "u v w …"."""
+    if len(values) != prod(counts):
+        wanted = " × ".join(map(str, counts))
+        raise GeometryError(f"{where}: {wanted} control points were announced, but {len(values)} are there.")
+    trailing = range(len(counts), len(counts) + values.ndim - 1)
+    return values.reshape(*reversed(counts), *values.shape[1:]).transpose(*reversed(range(len(counts))), *trailing)
+
+
+def to_u_fastest(patch: Patch) -> tuple[np.ndarray, np.ndarray]:
+    """Control points "n d" and weights "n" in that order."""
+    r = patch.directions
+    points = patch.control_points.numpy().transpose(*reversed(range(r)), r)
+    return points.reshape(-1, patch.dim), weights_of(patch).transpose().reshape(-1)
+
+
+def weights_of(patch: Patch) -> np.ndarray:
+    return np.ones(patch.shape) if patch.weights is None else patch.weights.numpy()
+
+
+def in_space(patches: Sequence[Patch], format_name: str) -> list[Patch]:
+    """Curves and surfaces with three coordinates, z = 0 where there were two, for formats that know nothing else."""
+    for patch in patches:
+        if patch.directions == 3 or not 2 <= patch.dim <= 3:
+            raise ValueError(
+                f"{format_name} files hold curves and surfaces in two or three dimensions; got a "
+                f"`{type(patch).__name__}` in {patch.dim}. JSON and .vtu files hold volumes."
+            )
+    pad = torch.nn.functional.pad
+    return [p if p.dim == 3 else p.replace(control_points=pad(p.control_points, (0, 1))) for p in patches]

@@ -1,0 +1,1 @@
+"""Patches through points: linear least squares, free knots and weights, parameters."""

@@ -1,0 +1,296 @@
+"""The steps of a fit in turn: control points, knots and weights for the parameters; parameters for the patch.
+
+All items of a batch take their turns side by side; one that has come to rest stays as it is.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from enum import Enum
+from functools import partial
+from math import prod
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fem.reference.bspline import check_dtype, check_knots, uniform_knots
+from nurbs.fitting.foot_points import foot_points
+from nurbs.fitting.least_squares import solve_cloud, solve_grid
+from nurbs.fitting.projected_newton import Minimum, minimize_bounded
+from nurbs.fitting.variable_projection import ReducedProblem
+from nurbs.geometry.patch import NAMES, Patch, per_direction
+
+FREE = ("control_points", "knots", "weights")
+PROJECTION_RTOL = 1e-3
+Progress = Callable[[int, Tensor], None]
+
+
+class FitStatus(Enum):
+    """How a fit ended; `str(status)` says what to do about it."""
+
+    CONVERGED = "converged"
+    MAX_ITERATIONS = "still improving when `max_iterations` or `projections` were used up: raise them"
+    STALLED = "no step reduces the residual, though its gradient is not small: raise `floor`, or start elsewhere"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to fit.
+
+    Args:
+        smoothing: λ ≥ 0, in the units of the parameters; for fixed knots and weights. With it fewer points than control
+            points will do.
+        projections: how often the points are projected onto the patch and it is fitted anew; it ends when the residual
+            falls by less than 0.1 %. 0 keeps the parameters; of clouds without `uv` it is 100 by default.
+        starts: how many starts the search for knots has: the given knots and others drawn at random, the same in every
+            run. The best end is taken.
+        floor: no span of free knots becomes shorter than this times the mean one.
+        max_iterations: steps for knots and weights; between two projections at most 5.
+        rtol: the search ends when a step promises to reduce the residual by less than this; 1e-9 by default, 1e-5 in
+            single precision.
+        progress: called as `progress(iteration, residual)` with the residuals "b" of all fits.
+    """
+
+    smoothing: float = 0.0
+    projections: int = 0
+    starts: int = 1
+    floor: float = 1e-4
+    max_iterations: int = 200
+    rtol: float | None = None
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.smoothing >= 0 and self.projections >= 0 and self.starts >= 1 and 0 < self.floor < 1):
+            raise ValueError(
+                "A fit needs smoothing >= 0, projections >= 0, starts >= 1 and a floor in (0, 1); got "
+                f"{self.smoothing}, {self.projections}, {self.starts}, {self.floor}."
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """Data and patches of a batch with one axis, the points of a grid with their axes.
+
+    `parameters` is a tuple of "b q", one per direction, or those of a cloud, "b q r".
+    """
+
+    kind: type[Patch]
+    name: str
+    points: Float[Tensor, "..."]
+    parameters: tuple[Float[Tensor, "b _"], ...] | Float[Tensor, "b q r"]
+    knots: tuple[Float[Tensor, "b _"], ...]
+    degree: tuple[int, ...]
+    weights: Float[Tensor, "..."] | None
+    smoothing: float
+
+    def solve(self) -> tuple[Patch, Float[Tensor, "b"]]:
+        """The nearest patch for these parameters, knots and weights, and its residual."""
+        u, p = self.parameters, self.points
+        if isinstance(u, tuple) and self.weights is None and not self.smoothing:
+            P = solve_grid(p, u, self.knots, self.degree, self.name)
+        else:
+            flat = p.flatten(1, -2), as_cloud(u)
+            P = solve_cloud(*flat, self.knots, self.degree, self.weights, self.smoothing, self.name)
+        patch = self.kind(P, self.weights, self.knots, self.degree, check_finite=False)
+        values = patch(*u) if isinstance(u, tuple) else patch.at(u)
+        return patch, (values - p).square().flatten(1).mean(-1)
+
+    def search(self, free: Sequence[str], options: Options, progress: Progress) -> tuple["State", Minimum]:
+        """Better knots and weights: the best end of `starts` searches per item, side by side."""
+        starts = options.starts if "knots" in free else 1
+        points = self.points.detach().flatten(1, -2)
+
+        def repeated(x: Tensor) -> Tensor:
+            return x.detach().repeat_interleave(starts, 0)
+
+        u, w = self.parameters, self.weights
+        problem = ReducedProblem(
+            repeated(points),
+            tuple(map(repeated, u)) if isinstance(u, tuple) else repeated(u),
+            tuple(map(repeated, self.knots)),
+            self.degree,
+            None if w is None else repeated(w.flatten(1)),
+            "knots" in free,
+            "weights" in free,
+            options.floor,
+        )
+        x, lower, upper = problem.start()
+        spans = sum(moving.count for moving in problem.moving)
+        drawn = -torch.rand(len(x), spans, generator=torch.Generator().manual_seed(0), dtype=x.dtype).neg().log1p()
+        other = torch.arange(len(x), device=x.device)[:, None] % starts > 0
+        x[:, :spans] = torch.where(other & (upper[:, :spans] > 0), drawn.to(x), x[:, :spans])
+        half = points[0].numel() / 2
+        found = minimize_bounded(
+            problem,
+            x,
+            lower,
+            upper,
+            max_iterations=options.max_iterations,
+            rtol=options.rtol or (1e-9 if x.dtype == torch.float64 else 1e-5),
+            atol=(repeated(points - points.mean(1, keepdim=True)) * 10 * torch.finfo(x.dtype).eps).square().sum((1, 2)),
+            damping=0.1,  # short first steps: knots that are to meet should not jump past each other
+            tick=lambda i, f: progress(i, f.unflatten(0, (-1, starts)).amin(-1) / half),
+        )
+        best = found.value.unflatten(0, (-1, starts)).argmin(-1) + starts * torch.arange(len(points), device=x.device)
+        found = Minimum(*(getattr(found, field.name)[best] for field in fields(Minimum)))
+        found = replace(found, history=found.history / half)
+        knots, _, weights = problem.unpack(found.x, best)
+        weights = None if w is None or weights is None else weights.reshape(w.shape)
+        return replace(self, knots=tuple(knots), weights=weights), found
+
+
+def fit(
+    kind: type[Patch],
+    name: str,
+    points: Tensor,
+    shape: Sequence[int],
+    degree: int | Sequence[int],
+    free: Sequence[str],
+    parameters: tuple[Tensor, ...] | Tensor,
+    knots: Sequence[Tensor] | None,
+    weights: Tensor | None,
+    options: Options,
+) -> tuple[Tensor, Any, Tensor, tuple[Tensor, ...] | Tensor, Tensor, Any]:
+    """Residual, status, iterations, parameters, history and patch; see `fit_surface` for arguments and errors."""
+    state, batch = _start(kind, name, points, shape, degree, free, parameters, knots, weights, options.smoothing)
+    free = [what for what in free if what != "control_points"]
+    settings = replace(options, max_iterations=min(5, options.max_iterations)) if options.projections else options
+    patch, residual = state.solve()
+    history, steps = [residual.detach()[:, None]], torch.zeros_like(residual, dtype=torch.int64)
+    settled, stalled = torch.ones_like(steps, dtype=torch.bool), torch.zeros_like(steps, dtype=torch.bool)
+    scale = (state.points.detach().abs().flatten(1).amax(-1) * torch.finfo(residual.dtype).eps).square()
+    report = options.progress or (lambda iteration, residual: None)
+    for projection in range(options.projections + 1):
+        before = residual.detach()
+        if projection:
+            u = foot_points(patch, state.points, initial=None if projection == 1 else as_cloud(state.parameters))
+            state = replace(state, parameters=(u[..., 0],) if u.shape[-1] == 1 else u)
+            patch, residual = state.solve()
+            history.append(residual.detach()[:, None])
+            report(int(steps.max()) + 1, residual.detach())
+        if free:
+            state, found = state.search(free, settings, partial(_onwards, report, int(steps.max())))
+            patch, residual = state.solve()
+            history.append(found.history[:, 1:])
+            steps, settled, stalled = steps + found.iterations, found.converged, found.stalled
+        if projection:
+            steps, stalled = steps + 1, torch.zeros_like(settled)
+            settled = residual.detach() >= torch.minimum(before * (1 - PROJECTION_RTOL), before - scale)
+            if settled.all():
+                break
+        elif options.projections:
+            settled = torch.zeros_like(settled)
+    names = [
+        FitStatus.CONVERGED if done else FitStatus.STALLED if stuck else FitStatus.MAX_ITERATIONS
+        for done, stuck in zip(settled.tolist(), stalled.tolist(), strict=True)
+    ]
+
+    def unflat(x: Any) -> Any:
+        return tuple(map(unflat, x)) if isinstance(x, tuple) else x.reshape((*batch, *x.shape[1:]))
+
+    patch = patch.replace(
+        control_points=unflat(patch.control_points),
+        weights=None if patch.weights is None else unflat(patch.weights),
+        knots=unflat(patch.knots),
+        check_finite=True,
+    )
+    status = names[0] if not batch else _nested(names, batch)
+    return unflat(residual), status, unflat(steps), unflat(state.parameters), unflat(torch.cat(history, -1)), patch
+
+
+def _onwards(report: Progress, before: int, iteration: int, residual: Tensor) -> None:
+    report(before + iteration, residual)
+
+
+def _nested(values: Sequence[Any], batch: tuple[int, ...]) -> tuple[Any, ...]:
+    size = prod(batch[1:])
+    return tuple(
+        _nested(values[i * size : (i + 1) * size], batch[1:]) if batch[1:] else values[i] for i in range(batch[0])
+    )
+
+
+def as_cloud(parameters: tuple[Float[Tensor, "b _"], ...] | Float[Tensor, "b q r"]) -> Float[Tensor, "b q r"]:
+    """The points of a tensor grid, the last direction fastest; scattered ones as they are."""
+    if isinstance(parameters, Tensor):
+        return parameters
+    r, lines = len(parameters), []
+    sizes = [u.shape[-1] for u in parameters]
+    for axis, u in enumerate(parameters):
+        lines.append(u.reshape(len(u), *[1] * axis, -1, *[1] * (r - 1 - axis)).expand(-1, *sizes).flatten(1))
+    return torch.stack(lines, -1)
+
+
+def _start(
+    kind: type[Patch],
+    name: str,
+    points: Tensor,
+    shape: Sequence[int],
+    degree: int | Sequence[int],
+    free: Sequence[str],
+    parameters: tuple[Tensor, ...] | Tensor,
+    knots: Sequence[Tensor] | None,
+    weights: Tensor | None,
+    smoothing: float,
+) -> tuple[State, tuple[int, ...]]:
+    """Everything checked, with one batch axis, and the batch axes it had."""
+    r, call = kind.directions, f"{name}(points)"
+    shape, degree = per_direction("shape", shape, r, call, int), per_direction("degree", degree, r, call, int)
+    if "control_points" not in free or not set(free) <= set(FREE) or isinstance(free, str):
+        raise ValueError(f'`{name}(free=...)` takes "control_points" and any of "knots", "weights"; got {free!r}.')
+    if smoothing and len(free) > 1:
+        raise ValueError(
+            f"`{name}(smoothing=...)` goes with fixed knots and weights; got free={free!r}. Leave one of them out."
+        )
+    for axis, (n, p) in enumerate(zip(shape, degree, strict=True)):
+        if n < p + 1 or p < 0:
+            raise ValueError(
+                f"`{name}` needs degree >= 0 and degree + 1 control points or more in {NAMES[axis]}; got {n} of "
+                f"degree {p}."
+            )
+        if "knots" in free and p == 0:
+            raise ValueError(
+                f"`{name}` finds knots of degree 1 or more; got 0 in {NAMES[axis]}: jumps have no gradient."
+            )
+    axes = len(parameters) if isinstance(parameters, tuple) else 1
+    batch, sizes = points.shape[: -axes - 1], points.shape[-axes - 1 : -1]
+
+    def flat(what: str, tensor: Tensor, wanted: Sequence[int]) -> Tensor:
+        check_dtype(what, tensor, points)
+        try:
+            return tensor.expand(*batch, *wanted).reshape(-1, *wanted)
+        except RuntimeError as error:
+            raise ValueError(
+                f"`{name}` of points {tuple(points.shape)} needs `{what}` of shape {(*batch, *wanted)}, or without "
+                f"batch axes; got {tuple(tensor.shape)}."
+            ) from error
+
+    like = {"dtype": points.dtype, "device": points.device}
+    given = [None] * r if knots is None else per_direction("knots", tuple(knots), r, call, Tensor)
+    pairs = list(zip(given, shape, degree, strict=True))
+    t = tuple(flat("knots", uniform_knots(n, p, **like) if x is None else x, (n + p + 1,)) for x, n, p in pairs)
+    for x, p in zip(t, degree, strict=True):
+        check_knots(x, p)
+    if weights is None and "weights" in free:
+        weights = torch.ones(shape, **like)
+    w = None if weights is None else flat("weights", weights, shape)
+    if w is not None and not ((w > 0) & w.isfinite()).all():
+        raise ValueError(f"`{name}(weights=...)` must be positive and finite; got {w.min().item()} as the least one.")
+    if isinstance(parameters, tuple):
+        u = tuple(flat("parameters", x, (size,)) for x, size in zip(parameters, sizes, strict=True))
+        columns = list(u)
+    else:
+        u = flat("uv", parameters, (*sizes, r))
+        columns = list(u.unbind(-1))
+    for axis, (x, knot, p) in enumerate(zip(columns, t, degree, strict=True)):
+        start, end = knot[:, p, None], knot[:, -p - 1, None]
+        if (bad := ~((x >= start) & (x <= end))).any():
+            item, q = bad.nonzero()[0].tolist()
+            raise ValueError(
+                f"`{name}` needs parameters in the range of the knots, [{start[item].item():g}, {end[item].item():g}]; "
+                f"got {x[item, q].item()} in {NAMES[axis]}. Rescale them, or give `knots` that cover them."
+            )
+    return State(kind, name, points.reshape(-1, *points.shape[len(batch) :]), u, t, degree, w, smoothing), batch

@@ -1,0 +1,188 @@
+"""Curves and surfaces nearest to points: their control points, and where asked knots and weights.
+
+    min  1/M Σ_m |S(u_m) - p_m|² + λ ∫ |second derivatives|² du
+
+Control points for given parameters u_m are a linear problem (`nurbs/fitting/least_squares.py`). Free knots and weights
+are found by variable projection (`nurbs/fitting/variable_projection.py`), the control points eliminated exactly.
+Parameters that are not known are improved by turns: fit, then put each u_m at the foot point of p_m
+(`nurbs/fitting/alternation.py`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from nurbs.fitting.alternation import FitStatus, Options, fit
+from nurbs.fitting.parametrization import (
+    Parametrization,
+    averaged_knots,
+    parametrize,
+    parametrize_grid,
+    principal_parameters,
+)
+from nurbs.geometry.curve import Curve
+from nurbs.geometry.patch import per_direction
+from nurbs.geometry.surface import Surface
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Fit:
+    """What a fit returns beside the patch, per batch item.
+
+    Attributes:
+        residual: mean squared distance per coordinate, 1/(M d) Σ_m |S(u_m) - p_m|², without smoothing.
+        status: a `FitStatus`; for a batch, nested tuples of them.
+        iterations: steps of the search for knots and weights, and projections.
+        parameters: of the points: "*b q" per direction of a grid, "*b q 2" of a cloud.
+        history: the residual before and after each iteration, "*b i".
+    """
+
+    residual: Float[Tensor, "*b"]
+    status: Any
+    iterations: Int[Tensor, "*b"]
+    parameters: tuple[Float[Tensor, "..."], ...] | Float[Tensor, "..."]
+    history: Float[Tensor, "*b i"]
+
+    @property
+    def converged(self) -> bool:
+        """Whether every item of the batch converged."""
+        return all(status is FitStatus.CONVERGED for status in _flatten(self.status))
+
+    def __repr__(self) -> str:
+        patch = self.curve if isinstance(self, CurveFit) else self.surface if isinstance(self, SurfaceFit) else None
+        worst = next((s for s in _flatten(self.status) if s is not FitStatus.CONVERGED), FitStatus.CONVERGED)
+        return (
+            f"{type(self).__name__}({worst.name}, {patch}; iterations ≤ {int(self.iterations.max())}, "
+            f"residual ≤ {float(self.residual.detach().max()):.2e})"
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CurveFit(Fit):
+    """The result of `fit_curve`."""
+
+    curve: Curve
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SurfaceFit(Fit):
+    """The result of `fit_surface`."""
+
+    surface: Surface
+
+
+def fit_curve(
+    points: Float[Tensor, "*b q d"],
+    num_points: int,
+    degree: int = 3,
+    free: Sequence[str] = ("control_points",),
+    parameters: Float[Tensor, "*#b q"] | None = None,
+    *,
+    parametrization: Parametrization | str = "chord",
+    knots: Float[Tensor, "*#b m"] | None = None,
+    weights: Float[Tensor, "*#b n"] | None = None,
+    **options: Any,
+) -> CurveFit:
+    """The curve of `num_points` control points nearest to a row of points.
+
+    Args:
+        points: in order along the curve; in any order where `parameters` are given.
+        parameters: in the range of the knots; None for those of `parametrization`.
+        parametrization: "chord" (length), "centripetal" or "uniform".
+        knots: fixed, or where the search starts. By default equal spans on [0, 1]; for chord length and centripetal
+            parameters those of eq. 9.69 of The NURBS Book, with some points in every span.
+
+    Further arguments, options and errors as for `fit_surface`.
+    """
+    _check_points("fit_curve", points, 1)
+    u = parametrize(points, parametrization) if parameters is None else parameters
+    if knots is None and parameters is None and parametrization != "uniform":
+        knots = averaged_knots(u, num_points, degree)
+    given = None if knots is None else (knots,)
+    return CurveFit(
+        *fit(Curve, "fit_curve", points, (num_points,), degree, free, (u,), given, weights, Options(**options))
+    )
+
+
+def fit_surface(
+    points: Float[Tensor, "..."],
+    shape: Sequence[int],
+    degree: int | Sequence[int] = 3,
+    free: Sequence[str] = ("control_points",),
+    uv: Float[Tensor, "..."] | Sequence[Float[Tensor, "..."]] | None = None,
+    *,
+    parametrization: Parametrization | str | None = None,
+    knots: Sequence[Float[Tensor, "..."]] | None = None,
+    weights: Float[Tensor, "..."] | None = None,
+    **options: Any,
+) -> SurfaceFit:
+    """The surface of `shape` control points nearest to a grid of points or to a cloud.
+
+    Every item of a batch is a fit of its own, with its own knots; they run side by side. The control points, and with
+    them the residual, are differentiable in points, parameters, weights and knots. Free knots and weights and projected
+    parameters are constants there; at the optimum the gradient of the residual is exact all the same, for their share
+    of it is zero.
+
+    Args:
+        points: a grid "*b u v d", or a cloud "*b q d", which is what `uv` or `parametrization="principal"` say or
+            points with two axes.
+        shape: control points in u and v.
+        degree: one or two.
+        free: "control_points" (always), "knots", "weights".
+        uv: parameters in the range of the knots: of a cloud "*#b q 2", of a grid a pair "*#b u", "*#b v".
+        parametrization: where there is no `uv`: of a grid "uniform" (default), "chord" or "centripetal"; of a cloud
+            "principal", along its principal axes: a beginning for clouds that are graphs over some plane.
+        knots: pair, fixed, or where the search starts. By default equal spans on [0, 1]; for chord length and
+            centripetal parameters those of eq. 9.69 of The NURBS Book, with some points in every span.
+        weights: "*#b i j", fixed, or where the search starts; by default 1 where free, otherwise none.
+        options: see `Options`: smoothing, projections, starts, floor, max_iterations, rtol, progress.
+
+    Raises:
+        TypeError: dtypes that differ.
+        ValueError: no points, points not finite, parameters out of range, shapes and batches that do not match, an
+            unknown name in `free`, data that do not determine the control points (too few, or gaps).
+    """
+    cloud = isinstance(uv, Tensor) or parametrization == "principal" or (uv is None and points.ndim == 2)
+    _check_points("fit_surface", points, 1 if cloud else 2)
+    if isinstance(uv, Tensor):
+        if uv.ndim < 2 or uv.shape[-1] != 2:
+            raise ValueError(
+                f"`fit_surface(points, uv=...)` needs uv of shape (*batch, q, 2) for a cloud, or a pair for a grid; "
+                f"got {tuple(uv.shape)}."
+            )
+    elif uv is not None:
+        uv = per_direction("uv", tuple(uv), 2, "fit_surface", Tensor)
+    elif cloud:
+        uv = principal_parameters(points.detach(), 2)
+        options = {"projections": 100} | options
+    else:
+        method = parametrization or "uniform"
+        uv = parametrize_grid(points, method)
+        if knots is None and method != "uniform":
+            pairs = zip(uv, shape, per_direction("degree", degree, 2, "fit_surface", int), strict=True)
+            knots = [averaged_knots(u, n, p) for u, n, p in pairs]
+    return SurfaceFit(*fit(Surface, "fit_surface", points, shape, degree, free, uv, knots, weights, Options(**options)))
+
+
+def _flatten(status: Any) -> list[FitStatus]:
+    """Of nested tuples."""
+    return [status] if isinstance(status, FitStatus) else [s for part in status for s in _flatten(part)]
+
+
+def _check_points(name: str, points: Tensor, axes: int) -> None:
+    if points.ndim < axes + 1 or not points.is_floating_point():
+        wanted = "(*batch, q, d)" if axes == 1 else "(*batch, u, v, d), or a cloud (q, d)"
+        raise ValueError(
+            f"`{name}(points)` needs floating-point points of shape {wanted}; got {points.dtype} of shape "
+            f"{tuple(points.shape)}."
+        )
+    if points.numel() == 0:
+        raise ValueError(f"`{name}(points)` needs points; got none (shape {tuple(points.shape)}).")
+    if not (finite := points.detach().isfinite()).all():
+        index = (~finite).nonzero()[0].tolist()
+        raise ValueError(
+            f"`{name}(points)` needs finite points; got {points[tuple(index)].item()} at index {index}. Remove them."
+        )

@@ -1,0 +1,84 @@
+"""Parameters for points that come without: uniform, by chord length, centripetal; and knots to go with them.
+
+    ū_k = ū_{k-1} + |p_k - p_{k-1}|^α / Σ_j |p_j - p_{j-1}|^α,    α = 0 uniform, 1 chord length, 1/2 centripetal
+
+Source: L. Piegl, W. Tiller, *The NURBS Book*, 2nd ed., Springer 1997 (equation and algorithm numbers below).
+"""
+
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fem.reference.bspline import uniform_knots
+
+Parametrization = Literal["uniform", "chord", "centripetal"]
+
+
+def parametrize(points: Float[Tensor, "*b q d"], method: Parametrization | str = "chord") -> Float[Tensor, "*b q"]:
+    """Parameters in [0, 1] of a row of points (eqs. 9.3 to 9.6).
+
+    Raises:
+        ValueError: an unknown method; fewer than two points; all points of a row coincide.
+    """
+    return _mean_over_rows(points.unsqueeze(-3), method)
+
+
+def parametrize_grid(
+    points: Float[Tensor, "*b u v d"], method: Parametrization | str = "chord"
+) -> tuple[Float[Tensor, "*b u"], Float[Tensor, "*b v"]]:
+    """Parameters of a grid: the mean over its rows of those of each, rows of no length left out (A9.3)."""
+    return _mean_over_rows(points.movedim(-2, -3), method), _mean_over_rows(points, method)
+
+
+def averaged_knots(u: Float[Tensor, "*b q"], num: int, degree: int) -> Float[Tensor, "*b {num+degree+1}"]:
+    """Clamped knots on [0, 1] for `num` control points: every span holds some of the sorted u (eqs. 9.68, 9.69).
+
+    t_{p+j} = (1 - α) u_{i-1} + α u_i,    i = ⌊j δ⌋, α = j δ - i, δ = q / (n - p),    j = 1 … n - p - 1
+
+    Equal spans where there are fewer parameters than control points.
+    """
+    if u.shape[-1] < num or num <= degree:
+        return uniform_knots(max(num, degree + 1), degree, u.dtype, u.device)
+    where = torch.arange(1, num - degree, device=u.device, dtype=torch.float64) * u.shape[-1] / (num - degree)
+    i = where.long().clamp(1, u.shape[-1] - 1)
+    inner = torch.lerp(u[..., i - 1], u[..., i], (where - i).to(u).clamp(0, 1))
+    first, last = (torch.full((*u.shape[:-1], degree + 1), end).to(u) for end in (0.0, 1.0))
+    return torch.cat([first, inner, last], -1)
+
+
+def principal_parameters(points: Float[Tensor, "*b q d"], directions: int) -> Float[Tensor, "*b q r"]:
+    """Coordinates along the principal axes of a cloud, scaled to fill [0, 1]: parameters to begin with."""
+    centred = points - points.mean(-2, keepdim=True)
+    axes = torch.linalg.svd(centred, full_matrices=False).Vh[..., :directions, :]
+    axes = axes * torch.gather(axes, -1, axes.abs().argmax(-1, keepdim=True)).sign()  # the same on every machine
+    along = centred @ axes.mT
+    lower, upper = along.amin(-2, keepdim=True), along.amax(-2, keepdim=True)
+    extent = upper - lower
+    if not (extent > 100 * torch.finfo(points.dtype).eps * extent.amax(-1, keepdim=True)).all():
+        raise ValueError(
+            f"The points lie in fewer than {directions} directions, which gives no parameters to begin with. "
+            "Give `uv=`."
+        )
+    return (along - lower) / extent
+
+
+def _mean_over_rows(points: Float[Tensor, "*b rows q d"], method: Parametrization | str) -> Float[Tensor, "*b q"]:
+    if method not in get_args(Parametrization):
+        raise ValueError(f"`parametrization` must be one of {get_args(Parametrization)}; got {method!r}.")
+    if points.shape[-2] < 2:
+        raise ValueError(f"`parametrization` needs rows of two points or more; got {points.shape[-2]}.")
+    if method == "uniform":
+        row = torch.linspace(0, 1, points.shape[-2], dtype=points.dtype, device=points.device)
+        return row.expand(*points.shape[:-3], -1)
+    chords = torch.linalg.vector_norm(points.diff(dim=-2), dim=-1)
+    steps = chords if method == "chord" else chords.sqrt()
+    total = steps.sum(-1, keepdim=True)
+    keep = total > 0
+    if not keep.any(-2).all():
+        raise ValueError(f"`parametrization={method!r}` needs points that differ; all those of a row coincide.")
+    share = torch.where(keep, steps / total.where(keep, 1), 0).sum(-2) / keep.sum(-2)
+    inner = share.cumsum(-1)[..., :-1].clamp(0, 1)
+    ends = [torch.full_like(share[..., :1], end) for end in (0.0, 1.0)]
+    return torch.cat([ends[0], inner, ends[1]], -1)

@@ -1,0 +1,1 @@
+"""NURBS curves, surfaces and volumes: evaluation and derivatives."""

@@ -1,0 +1,1 @@
+"""Spline spaces on patches, glued where their sides coincide."""

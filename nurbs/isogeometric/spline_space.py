@@ -1,0 +1,289 @@
+"""Splines on patches as a function space: dofs shared along seams, values at points by sum factorisation, traces.
+
+See `isogeometric_space`, which makes them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fem.forms.constraints import check_index
+from fem.forms.parameters import check_like
+from fem.mesh.geometry import Domain
+from fem.reference.spline_element import BSpline
+from fem.space.factors import Factors
+from fem.space.space import FunctionSpace
+from nurbs.fitting.foot_points import foot_points
+from nurbs.geometry.patch import Patch
+from nurbs.isogeometric.patch_mesh import PatchMesh, layers_of, number_glued, numbered, slabs
+from nurbs.modelling.refinement import along
+
+
+class SplineSpace(FunctionSpace):
+    """Splines on patches; see `isogeometric_space`. Dofs are coefficients, numbered patch after patch, u fastest, with
+    those that patches share counted once.
+
+    The basis stays as it is when the patches move (`with_patches`): derivatives in control points, weights and knots of
+    the patches are those of functionals with the basis held.
+    """
+
+    mesh: PatchMesh
+    elements: tuple[BSpline, ...]
+
+    def __init__(self, mesh: PatchMesh, components: int | None = None, quadrature_degree: int | None = None):
+        highest = max(max(e.degrees) for e in mesh.elements)
+        self._set(mesh, mesh.elements, components, 2 * highest + 1 if quadrature_degree is None else quadrature_degree)
+        self.family = mesh.elements[0]
+        self._factors: dict[tuple[Domain, int], Factors | None] = {}
+        lattices = numbered([e.dof_shape for e in self.elements], mesh.device)
+        pairs = [seam.pair(lattices) for seam in mesh.seams]
+        for lattice, patch, element in zip(lattices, mesh.patches, self.elements, strict=True):
+            for axis, closed in enumerate(patch.periodic):
+                if closed:
+                    p, n = element.degrees[axis], lattice.shape[axis]
+                    pairs.append((lattice.narrow(axis, 0, p), lattice.narrow(axis, n - p, p)))
+        self.lattices, self.num_nodes = number_glued(lattices, pairs)
+        local = [t.permute(*range(t.ndim)[::-1]).flatten() for t in self.lattices]
+        self._cell_dofs = tuple(
+            numbers[e.cell_dofs.to(mesh.device)] for numbers, e in zip(local, self.elements, strict=True)
+        )
+
+    @property
+    def cell_dofs(self) -> tuple[Int[Tensor, "_ _"], ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._cell_dofs
+
+    @property
+    def continuity(self) -> int:
+        """How many derivatives are continuous across cells; 0 where patches are glued."""
+        return 0 if self.mesh.seams else min(e.continuity for e in self.elements)
+
+    def with_components(self, components: int | None) -> "SplineSpace":
+        return SplineSpace(self.mesh, components, self.quadrature_degree)
+
+    def with_patches(self, patches: Patch | Sequence[Patch]) -> "SplineSpace":
+        """The same basis over other patches of the same kind: steps of a shape optimisation.
+
+        Raises:
+            GeometryError: a patch is folded.
+        """
+        patches = (patches,) if isinstance(patches, Patch) else tuple(patches)
+        mesh = self.mesh.with_patches(patches)
+        mesh.check(self.quadrature_degree)
+        return SplineSpace(mesh, self.components, self.quadrature_degree)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "SplineSpace":
+        return SplineSpace(self.mesh.to(device, dtype), self.components, self.quadrature_degree)
+
+    def factors(self, domain: Domain, derivatives: int) -> Factors | None:
+        """The 1-D matrices that stand for the table of basis functions on all cells of the only patch, if they do."""
+        if not self.is_tensor or domain.facet is not None:
+            return None
+        key = (domain, derivatives)
+        if key not in self._factors:
+            layers = layers_of(self.elements[0], domain.cells)
+            found = None if layers is None else Factors.of(self.elements[0], domain.points, derivatives, layers)
+            self._factors[key] = found
+        return self._factors[key]
+
+    @property
+    def is_tensor(self) -> bool:
+        """Whether there is but one patch, which meets itself nowhere."""
+        return len(self.elements) == 1 and not self.mesh.seams and not any(self.mesh.patches[0].periodic)
+
+    def domains(self, tag: str | None = None, degree: int | None = None) -> tuple[Domain, ...]:
+        """As for any space; the cells of a large patch in slabs, so that what is made at their points stays small."""
+        wholes = super().domains(tag, degree)
+        if tag is not None or not self.is_tensor:
+            return wholes
+        (whole,) = wholes
+        key = ("slabs", self.quadrature_degree if degree is None else degree)
+        if key not in self._domains:
+            cells = slabs(self.elements[0], len(whole.weights))
+            self._domains[key] = wholes if len(cells) == 1 else tuple(replace(whole, cells=c) for c in cells)
+        return self._domains[key]
+
+    def to_points(self, u: Float[Tensor, "*b n c"], domain: Domain, derivatives: int) -> Float[Tensor, "*b e c q s"]:
+        factors = self.factors(domain, derivatives)
+        if factors is None:
+            return super().to_points(u, domain, derivatives)
+        values = factors.values(u.mT, slot_orders(domain.cell.dim, derivatives))
+        return torch.stack([factors.by_cells(v) for v in values], -1).transpose(-4, -3)
+
+    def from_points(
+        self, values: Float[Tensor, "*b e c q s"], domain: Domain, derivatives: int, magnitude: bool = False
+    ) -> Float[Tensor, "*b n c"]:
+        factors = self.factors(domain, derivatives)
+        if factors is None:
+            return super().from_points(values, domain, derivatives, magnitude)
+        values = values.abs() if magnitude else values
+        parts = [factors.by_lattice(v) for v in values.transpose(-4, -3).unbind(-1)]
+        return factors.sums(parts, slot_orders(domain.cell.dim, derivatives), magnitude).mT
+
+    def dofs(self, tag: str) -> Int[Tensor, "k"]:
+        """Dofs of the functions that do not vanish on the sides with that name, in ascending order."""
+        self.mesh.facets_tagged(tag)  # the tag exists
+        sides = self.mesh.sides[tag]
+        return torch.cat([side.of(self.lattices[side.patch]).flatten() for side in sides]).unique()
+
+    @property
+    def dof_coordinates(self) -> Float[Tensor, "n d"]:
+        """The points of the patches at the Greville abscissae of each function: near where it is largest."""
+        found = self.mesh.nodes.new_zeros(self.num_nodes, self.mesh.num_coordinates)
+        for lattice, patch, element in zip(self.lattices, self.mesh.patches, self.elements, strict=True):
+            lines = [t.clamp(*(b.detach() for b in patch.domain()[k])) for k, t in enumerate(element.greville())]
+            found = found.index_put((lattice.flatten(),), patch(*lines).flatten(0, -2))
+        return found
+
+    def coordinates_of(self, dofs: Int[Tensor, "k"] | None) -> Float[Tensor, "k d"]:
+        return self.dof_coordinates if dofs is None else self.dof_coordinates[dofs]
+
+    def interpolate(self, value: Callable[[Tensor], Tensor] | float) -> Tensor:
+        """Dofs of the function that equals `value` at the Greville points (with `rational`, up to its weights).
+
+        Raises:
+            ValueError: a periodic patch, whose Greville points would be fewer than its functions.
+        """
+        if any(c for p in self.mesh.patches for c in p.periodic):
+            raise ValueError("`interpolate` on periodic patches is not there; minimise ½ ∫ |u − f|² instead.")
+        x = self.dof_coordinates
+        given = value(x) if callable(value) else torch.as_tensor(value, dtype=self.dtype, device=self.device)
+        check_like(self, given, "the values to interpolate")
+        given = given.expand(self.shape) if given.ndim <= len(self.shape) else given
+        trailing = () if self.components is None else (self.components,)
+        result = torch.zeros_like(given)
+        axis = given.ndim - 1 - len(trailing)
+        for lattice, element in zip(self.lattices, self.elements, strict=True):
+            part = given.index_select(axis, lattice.flatten()).unflatten(axis, lattice.shape)
+            lines = element.greville()
+            r = len(lines)
+            plain = BSpline(element.knots, element.degrees)
+            if element.weights is not None:  # coefficients of W f, then of f
+                w = element.weights.view(element.dof_shape[::-1]).permute(*range(r)[::-1])
+                total = w
+                for k, u in enumerate(lines):
+                    total = along(collocation(plain, k, u), total, k - r)
+                part = part * total.view(*total.shape, *[1] * len(trailing))
+            for k, u in enumerate(lines):
+                part = along(torch.linalg.inv(collocation(plain, k, u)), part, k - r - len(trailing))
+            if element.weights is not None:
+                part = part / w.view(*w.shape, *[1] * len(trailing))
+            result = result.index_copy(axis, lattice.flatten(), part.flatten(axis, axis + r - 1))
+        return result
+
+    def trace(self, tag: str, dofs: Int[Tensor, "k"], value: Callable[[Tensor], Tensor]) -> Tensor:
+        """The best coefficients on the sides with that name: Σ_c ∫ N_a N_c ds u_c = ∫ N_a g ds (L2 projection)."""
+        scalar = self.with_components(None) if self.components else self
+        index = torch.full((self.num_nodes,), -1, dtype=torch.int64, device=self.device)
+        index[dofs] = torch.arange(len(dofs), device=self.device)
+        k = len(dofs)
+        M, b = self.mesh.nodes.new_zeros(k * k), None
+        for domain in scalar.domains(tag, self.quadrature_degree + 2):
+            geometry = scalar.geometry(domain)
+            table = scalar.table(domain, 0)[:, :, 0]
+            local = index[scalar.dofs_of(domain.block, domain.cells)]
+            on = (local >= 0).to(table)
+            N = table * on[:, None]
+            local = local.clamp(min=0)
+            M = M.index_add(
+                0,
+                (local[:, :, None] * k + local[:, None]).flatten(),
+                torch.einsum("eqa,eq,eqc->eac", N, geometry.weights.expand(N.shape[:2]), N).flatten(),
+            )
+            g = value(geometry.points)
+            check_like(self, g, f"the Dirichlet value on {tag!r}")
+            inner = g.ndim - geometry.points.ndim + 1  # 0 for scalars, 1 for vectors
+            g = g[..., None] if inner <= 0 else g
+            part = torch.einsum("eqa,eq,...eqc->...eac", N, geometry.weights.expand(N.shape[:2]), g)
+            add = part.new_zeros(*part.shape[:-3], k, part.shape[-1]).index_add(
+                -2, local.flatten(), part.flatten(-3, -2)
+            )
+            b = add if b is None else b + add
+        assert b is not None
+        found = torch.linalg.solve(M.view(k, k), b)
+        return found[..., 0] if found.shape[-1] == 1 and inner <= 0 else found
+
+    def evaluate(self, u: Tensor, points: Float[Tensor, "m d"], outside: float | None = None) -> Tensor:
+        """Values "*b m" or "*b m c" at arbitrary points, by their foot points on the patches.
+
+        Raises:
+            ValueError: a point lies on no patch (named), unless `outside` gives a value for such points.
+        """
+        self.check(u)
+        patch, parameters = self.locate(points)
+        lost = patch < 0
+        if outside is None and bool(lost.any()):
+            first = int(lost.nonzero()[0])
+            raise ValueError(
+                f"`points[{first}]` = {points[first].tolist()} lies on no patch (in all {int(lost.sum())} of "
+                f"{len(points)} points do not); leave it out, or pass `outside=math.nan` or a number."
+            )
+        coefficients = u[..., None] if self.components is None else u
+        result = coefficients.new_full(
+            (*u.shape[: u.ndim - len(self.shape)], len(points), coefficients.shape[-1]), outside or 0
+        )
+        for i in range(len(self.mesh.patches)):
+            rows = (patch == i).nonzero()[:, 0]
+            if len(rows):
+                result = result.index_copy(-2, rows, self._at(coefficients, parameters[rows], i))
+        return result[..., 0] if self.components is None else result
+
+    def at_parameters(self, u: Tensor, parameters: Float[Tensor, "m r"], patch: int = 0) -> Tensor:
+        """Values "*b m" or "*b m c" at parameters of a patch."""
+        self.check(u)
+        check_index(patch, len(self.mesh.patches), "patch", patch)
+        found = self._at(u[..., None] if self.components is None else u, parameters, patch)
+        return found[..., 0] if self.components is None else found
+
+    def _at(self, coefficients: Tensor, parameters: Float[Tensor, "m r"], patch: int) -> Tensor:
+        element, cell, reference, stride = self.elements[patch], 0, [], 1
+        for corners, x in zip(element.breakpoints, parameters.unbind(-1), strict=True):
+            span = (torch.searchsorted(corners, x.detach().contiguous(), right=True) - 1).clamp(0, len(corners) - 2)
+            reference.append((x - corners[span]) / (corners[span + 1] - corners[span]))
+            cell, stride = cell + stride * span, stride * (len(corners) - 1)
+        assert isinstance(cell, Tensor)
+        table = element.tabulate_at(cell, torch.stack(reference, -1))
+        local = coefficients[..., self.cell_dofs[patch][cell], :]
+        return torch.einsum("ma,...mac->...mc", table, local)
+
+    def locate(self, points: Float[Tensor, "m d"]) -> tuple[Int[Tensor, "m"], Float[Tensor, "m r"]]:
+        """The first patch that each point lies on, −1 if there is none, and its parameters there, differentiable."""
+        size = float((self.mesh.nodes.amax(0) - self.mesh.nodes.amin(0)).max())
+        near = 1e3 * torch.finfo(self.dtype).eps * size
+        found = torch.full((len(points),), -1, device=self.device)
+        parameters = points.new_zeros(len(points), self.mesh.dim)
+        for i, patch in enumerate(self.mesh.patches):
+            rows = (found < 0).nonzero()[:, 0]
+            if not len(rows):
+                break
+            u = foot_points(patch, points[rows])
+            on = (patch.detach().at(u) - points[rows].detach()).norm(dim=-1) <= near
+            rows, u = rows[on], u[on]
+            if len(rows) and (points.requires_grad or self.mesh.version is None):  # Newton's step has their derivative
+                J = patch.jacobian_at(u)
+                u = u + (torch.linalg.pinv(J) @ (points[rows] - patch.at(u))[..., None])[..., 0]
+            found[rows] = i
+            parameters = parameters.index_copy(0, rows, u)
+        return found, parameters
+
+    def __repr__(self) -> str:
+        kind = "" if self.components is None else f", components={self.components}"
+        degrees = self.elements[0].degrees
+        degree = degrees[0] if len(set(degrees)) == 1 else degrees
+        return f"SplineSpace(degree {degree}{kind}; {self.num_dofs} dofs on {self.mesh})"
+
+
+def slot_orders(r: int, derivatives: int) -> list[tuple[int, ...]]:
+    """The multi-index of each slot of a table: the value, first and second derivatives row by row."""
+    units = [tuple(int(k == axis) for k in range(r)) for axis in range(r)]
+    twice = [tuple(a + b for a, b in zip(one, two, strict=True)) for one in units for two in units]
+    return [(0,) * r, *units, *twice][: sum(r**k for k in range(derivatives + 1))]
+
+
+def collocation(element: BSpline, axis: int, u: Float[Tensor, "q"]) -> Float[Tensor, "q n"]:
+    """All functions of one direction at parameters."""
+    from nurbs.geometry.evaluation import basis_matrix
+
+    return basis_matrix(element.knots[axis], element.degrees[axis], u, 0)[0]

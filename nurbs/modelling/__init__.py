@@ -1,0 +1,1 @@
+"""New patches from old ones, and exact shapes."""

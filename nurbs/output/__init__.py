@@ -1,0 +1,1 @@
+"""Tessellations and pictures."""

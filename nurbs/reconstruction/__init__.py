@@ -1,0 +1,1 @@
+"""Surfaces from point clouds by a network that needs no labels."""

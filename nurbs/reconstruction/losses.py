@@ -1,0 +1,234 @@
+"""Spline surfaces from point clouds: by a network trained without labels, or by fitting each cloud directly.
+
+The loss needs no control points and no parameters of the points, only the cloud X and the surface S on a grid G:
+
+    mean_{x ∈ X} min_{u ∈ G} |x − S(u)|² + mean_{u ∈ G} min_{x ∈ X} |x − S(u)|² + stiffness · bending(P)
+
+(Cho et al., Differentiable Spline Approximations, NeurIPS 2021, section 4.3). All surfaces are bicubic on clamped
+uniform knots. For comparison there is the supervised loss of ParSeNet (Sharma et al., 2020, eq. 5), the distance to
+known control points, minimised over the symmetries of the grid.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fem.reference.bspline import uniform_knots
+from nurbs.geometry.evaluation import basis_matrix
+from nurbs.geometry.surface import Surface
+from nurbs.reconstruction.distances import chamfer, laplacian
+from nurbs.reconstruction.frames import check_clouds, flat_patch
+
+Clouds = Callable[[int, int], tuple[Tensor, Surface]]
+Loss = Literal["chamfer", "control_points"]
+STIFFNESS = 1e-6
+GRID = (32, 32)
+WHERE_FIT = 41  # parameters per direction at which control points are fitted to a surface
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """How a training went.
+
+    network: the trained one, the same object that was given.
+    steps, samples: done in all, by earlier processes too.
+    seconds: of this process.
+    history: what was measured every so many steps: "step", "loss" (the mean over these steps), "seconds" of training
+        so far and, with held-out clouds, "chamfer", the mean distance to their true surfaces (`surface_distance`).
+    """
+
+    network: nn.Module
+    steps: int
+    samples: int
+    seconds: float
+    history: list[dict[str, float]]
+
+
+def surface_points(surface: Surface, grid: tuple[int, int] = GRID) -> Float[Tensor, "*b m d"]:
+    """Points of surfaces on a uniform grid of all their parameters, as clouds."""
+    return surface(*_parameters(surface, grid)).flatten(-3, -2)
+
+
+def _parameters(surface: Surface, grid: tuple[int, int]) -> list[Tensor]:
+    like = {"dtype": surface.dtype, "device": surface.device}
+    ends = [(start[..., None], end[..., None]) for start, end in surface.domain()]
+    return [torch.lerp(*pair, torch.linspace(0, 1, n, **like)) for pair, n in zip(ends, grid, strict=True)]
+
+
+def bending(control_points: Float[Tensor, "*b i j d"]) -> Float[Tensor, "*b"]:
+    """Mean of |Δ²P / h²|² over both directions for h² = 1 / ((i − 1)(j − 1)): ½ ∫ |S_uu|² + |S_vv|², roughly.
+
+    The Laplacian of the control grid in units that make it mean the same on all grids.
+    """
+    i, j = control_points.shape[-3:-1]
+    return laplacian(control_points) * ((i - 1) * (j - 1)) ** 2
+
+
+def reconstruction_loss(
+    points: Float[Tensor, "b m 3"],
+    control_points: Float[Tensor, "b i j 3"],
+    grid: tuple[int, int] = GRID,
+    stiffness: float = STIFFNESS,
+) -> Float[Tensor, "b"]:
+    """Two-sided squared Chamfer distance of cloud and surface on a grid, plus stiffness · bending.
+
+    For clouds of about unit size; the loss of others is comparable after division by their size squared.
+    """
+    return chamfer(points, surface_points(Surface(control_points), grid)) + stiffness * bending(control_points)
+
+
+def control_point_loss(
+    control_points: Float[Tensor, "*b i j d"], target: Float[Tensor, "*b _ _ d"]
+) -> Float[Tensor, "*b"]:
+    """min_σ mean_ij |P_ij − T_σ(ij)|² over the symmetries σ of the grid: 8 of a square, 4 of a rectangle.
+
+    Raises:
+        ValueError: shapes that differ.
+    """
+    if control_points.shape != target.shape:
+        raise ValueError(
+            f"`control_point_loss` needs grids of one shape; got {tuple(control_points.shape)} and "
+            f"{tuple(target.shape)}. Fit the target with `control_points_of(surface, shape)`."
+        )
+    turned = [target, target.flip(-3), target.flip(-2), target.flip((-3, -2))]
+    if target.shape[-3] == target.shape[-2]:
+        turned += [t.transpose(-3, -2) for t in turned]
+    distances = [(control_points - t).square().sum(-1).mean((-2, -1)) for t in turned]
+    return torch.stack(distances).amin(0)
+
+
+def control_points_of(surface: Surface, shape: tuple[int, int]) -> Float[Tensor, "*b i j d"]:
+    """Control points of the bicubic surface of that shape nearest to a surface, in least squares on its parameters."""
+    t = torch.linspace(0, 1, WHERE_FIT, dtype=torch.float64, device=surface.device)
+    inverse = [torch.linalg.pinv(basis_matrix(uniform_knots(n, 3, device=t.device), 3, t)[0]) for n in shape]
+    left, right = (m.to(surface.dtype) for m in inverse)
+    values = surface(*_parameters(surface, (WHERE_FIT, WHERE_FIT)))
+    return torch.einsum("iu,...uvd,jv->...ijd", left, values, right)
+
+
+@torch.no_grad()
+def surface_distance(
+    surface: Surface, other: Surface, samples: int = 50, density: int = 4, one_sided: bool = False
+) -> Float[Tensor, "*b"]:
+    """Two-sided mean squared distance between surfaces, uniform in their parameters.
+
+    Each side is the mean over samples² points of one surface of the squared distance to the nearest of
+    (density · samples)² points of the other. On a surface of area A with equal cells the distance of two equal surfaces
+    would come out as about A / (3 (density · samples)²) instead of 0: the floor of what can be measured.
+
+    Args:
+        one_sided: from `surface` to `other` alone.
+    """
+    few, many = (samples, samples), (density * samples, density * samples)
+    distance = chamfer(surface_points(surface, few), surface_points(other, many), one_sided=True)
+    return distance if one_sided else distance + surface_distance(other, surface, samples, density, one_sided=True)
+
+
+def fit_clouds(
+    points: Float[Tensor, "b m 3"],
+    shape: tuple[int, int] = (20, 20),
+    initial: Float[Tensor, "b i j 3"] | None = None,
+    steps: int = 200,
+    lr: float = 0.02,
+    grid: tuple[int, int] = GRID,
+    stiffness: float = STIFFNESS,
+) -> Surface:
+    """Surfaces "b" that minimise `reconstruction_loss`, one for each cloud, by Adam on their control points.
+
+    All clouds at once, none influences another. No gradient flows through the fit.
+
+    Args:
+        initial: control points to start from, a network's answer for instance; the rectangle around each cloud
+            (`flat_patch`) by default.
+        lr: of the first step, in units of the cloud's root mean square radius; falls to zero as a cosine.
+
+    Raises:
+        ValueError: initial control points of another shape; clouds as for `cloud_frame`.
+    """
+    check_clouds("fit_clouds(points)", points)
+    start = flat_patch(points, shape) if initial is None else initial
+    if start.shape != (len(points), *shape, 3):
+        raise ValueError(
+            f"`fit_clouds(initial=...)` needs control points of shape {(len(points), *shape, 3)}; "
+            f"got {tuple(start.shape)}."
+        )
+    points = points.detach()
+    mean = points.mean(1, keepdim=True)
+    radius = (points - mean).square().sum(-1).mean(1).sqrt()[:, None, None]  # rms
+    unit = (points - mean) / radius
+    control = ((start.detach() - mean[:, None]) / radius[..., None]).requires_grad_()
+    optimizer = torch.optim.Adam([control], lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
+    with torch.enable_grad():
+        for _ in range(steps):
+            optimizer.zero_grad()
+            reconstruction_loss(unit, control, grid, stiffness).sum().backward()
+            optimizer.step()
+            schedule.step()
+    return Surface(control.detach() * radius[..., None] + mean[:, None])
+
+
+def train_reconstruction(
+    network: nn.Module,
+    clouds: Clouds,
+    steps: int,
+    batch: int = 8,
+    loss: Loss = "chamfer",
+    lr: float = 4e-4,
+    num_points: int | None = None,
+    target: Clouds | None = None,
+    grid: tuple[int, int] = GRID,
+    stiffness: float = STIFFNESS,
+    held_out: tuple[Tensor, Surface] | None = None,
+    every: int = 200,
+    folder: str | Path | None = None,
+    resume: bool = True,
+    clip: float = 1.0,
+    progress: bool = True,
+    trainer: dict[str, Any] | None = None,
+) -> Training:
+    """Train a network that gives control points for clouds, by Adam.
+
+    Args:
+        network: from clouds "b m 3" to control points "b i j 3": a `SplineNet`.
+        clouds: gives (clouds "b m 3", true surfaces) by number: `RandomPatches`, or any such callable. The true
+            surfaces are for `loss="control_points"` alone.
+        batch: clouds per step; step k sees the numbers from k · batch on.
+        loss: "chamfer" (unsupervised) or "control_points" (supervised).
+        lr: the step length rises for the first hundred steps, or tenth of all, and falls to zero as a cosine.
+        num_points: how many points of each cloud the network sees, the first ones; all by default. The loss sees all.
+        target: the clouds that "chamfer" compares with, by the same numbers; `clouds` by default. Where noise and holes
+            are put in, as augmentation, the clouds without them teach the network to leave them out:
+            `RandomPatches(noise=0, holes=0)` for `RandomPatches()`.
+        grid, stiffness: of `reconstruction_loss`.
+        held_out: clouds and true surfaces to measure on.
+        every: so many steps make an interval, at whose end all is measured, logged and stored.
+        folder: for the checkpoint `last.ckpt` and logs as CSV; without one nothing is written.
+        resume: continue from the folder's checkpoint, bit for bit as if there had been no break (on CPUs, with as many
+            threads). Without `resume` a folder that holds a run is refused.
+        clip: norm to which gradients are cut.
+        trainer: more options for `lightning.pytorch.Trainer`.
+
+    Raises:
+        ImportError: Lightning is not installed.
+        ValueError: bad arguments; a folder that holds another run or a damaged checkpoint, which is left as it is; a
+            loss that is not finite.
+    """
+    for name, value in {"steps": steps, "batch": batch, "every": every}.items():
+        if value < 1:
+            raise ValueError(f"`train_reconstruction({name}=...)` must be positive; got {value!r}.")
+    if loss not in ("chamfer", "control_points"):
+        raise ValueError(f'`train_reconstruction(loss=...)` must be "chamfer" or "control_points"; got {loss!r}.')
+    try:
+        from nurbs.reconstruction.training import Plan, run
+    except ImportError as error:
+        if (error.name or "").split(".")[0] != "lightning":
+            raise
+        raise ImportError("training needs lightning: pip install 'ritz[train]'.", name=error.name) from error
+    plan = Plan(clouds, target or clouds, steps, batch, loss, lr, num_points, grid, stiffness, every, clip)
+    return run(network, plan, held_out, None if folder is None else Path(folder), resume, progress, dict(trainer or {}))

@@ -1,0 +1,326 @@
+"""How far a prediction is from the minimiser of its energy, from one multigrid cycle; and cycles until it is close.
+
+For a quadratic energy with Hessian A the energy gap of any v is J(v) − J(u_h) = ½‖e‖², with e = u_h − v, A e = r the
+negative residual, and ‖e‖² = eᵀAe = rᵀA⁻¹r. With a symmetric cycle B in the place of A⁻¹ the spectrum of E = 1 − BA
+lies between 0 and a contraction δ < 1, since coarse operators are Galerkin products. From A⁻¹ = Σ Eᵏ B
+
+    t₀² / (t₀ − t₁) ≤ ‖e‖² ≤ t₀ + t₁ / (1 − δ),    t₀ = rᵀBr,    t₁ = (r − A B r)ᵀ B r.
+
+On the left stands what the best step along B r takes off, ‖B r‖² being t₀ − t₁: at least t₀ + t₁, and all of it where e
+is one mode of BA, such as the slowest, which iterations leave for the last. Conjugate gradients preconditioned by B
+know t₀ of each of their iterates, so the answer costs nothing more there.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import prod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fem.forms.constraints import Free
+from fem.forms.discrete import derivative_transposed, differentiable, outside_inference
+from fem.forms.energy import Energy
+from fem.forms.parameters import Parameter
+from fem.space.space import FunctionSpace, sum_of
+from solvers.certificates.enrichment import next_degree
+from solvers.certificates.equilibration import FluxBound, flux_bound
+from solvers.linear.choice import default_linear
+from solvers.minimization import check_tensors
+from solvers.operators.system import LinearMethod, Preconditioner, System
+from solvers.solution import dot, per_item
+from solvers.surrogates.lift import answer, evaluating, nodal_values
+
+NOT_CONVEX = "the energy is not convex: is a coefficient negative or zero somewhere?"
+STEPS = 8  # of the power iteration for δ: it comes from below, so a tenth of what is missing to 1 is added
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """How far v is from the minimiser u_h of a quadratic energy, item by item.
+
+    Beside it, when asked for, bounds of the true error ‖v − u‖, u being the exact solution: `lower_bound` and, where a
+    flux is at hand, `upper_bound`.
+
+    energy_error: ‖v − u_h‖ in the energy norm, t₀ / √(t₀ − t₁): never above the truth, but for rounding, and close.
+    relative: the same relative to ‖u_h‖.
+    bracket: what the truth lies between; its upper end trusts an estimate of the contraction δ.
+    contraction: that δ.
+    """
+
+    energy_error: Float[Tensor, "*b"]
+    relative: Float[Tensor, "*b"]
+    bracket: tuple[Float[Tensor, "*b"], Float[Tensor, "*b"]]
+    contraction: float
+    _cells: Callable[[], Tensor] = field(repr=False)
+    _bound: Callable[[], FluxBound | None] = field(repr=False)
+    _enriched: Callable[[], Tensor] = field(repr=False)
+
+    @property
+    def gap(self) -> Float[Tensor, "*b"]:
+        """J(v) − J(u_h), estimated."""
+        return 0.5 * self.energy_error.square()
+
+    @cached_property
+    def indicator(self) -> Float[Tensor, "*b e"]:
+        """Where the error is: the energy norm in each cell of the best step along B r. Computed when asked for."""
+        return self._cells()
+
+    @cached_property
+    def lower_bound(self) -> Float[Tensor, "*b"]:
+        """What ‖u − v‖ is at least, u being the exact solution of the differential equation with v's boundary values.
+
+        Guaranteed up to quadrature and rounding: the energy that the correction of one cycle takes off in the next
+        degree; where there is none (degree 3, splines, mixed spaces) it is `energy_error`. Computed when asked for.
+        """
+        return self._enriched()
+
+    @cached_property
+    def upper_bound(self) -> Float[Tensor, "*b"] | None:
+        """What ‖u − v‖ is at most, u being the exact solution with v's boundary values.
+
+        Guaranteed up to quadrature and rounding, by an equilibrated flux; costs the solution of a dual problem, so it
+        is computed when asked for. None where no flux is at hand: see `solvers.certificates.equilibration.flux_bound`.
+        """
+        return None if self._flux is None else self._flux.total
+
+    @cached_property
+    def bound_indicator(self) -> Float[Tensor, "*b e"] | None:
+        """Where the error is, discretisation and all: each cell's share η, with ‖u − v‖² ≤ Σ η² ≤ `upper_bound`²."""
+        return None if self._flux is None else self._flux.in_cells
+
+    @cached_property
+    def _flux(self) -> FluxBound | None:
+        return self._bound()
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """value: dofs "*b *shape" that meet the tolerance; certificate: of these; cycles: added after the network "*b"."""
+
+    value: Tensor
+    certificate: Certificate
+    cycles: Tensor
+
+
+@outside_inference
+@torch.no_grad()
+def certify(
+    energy: Energy, v: Tensor, params: Sequence[Parameter] = (), method: Preconditioner | LinearMethod | None = None
+) -> Certificate:
+    """How far v is from the minimiser of a quadratic energy: no solve, the cost of one multigrid cycle.
+
+    Args:
+        energy: quadratic in u and bounded from below; its constraint is applied to v first.
+        v: dofs "*b *shape", any prediction.
+        params: as for `energy(v, *params)`.
+        method: what approximates A⁻¹ from below, symmetrically, or solves; by default `Multigrid()` on grids.
+
+    Raises:
+        ValueError: v or a parameter that is not finite, an energy that is not quadratic or not convex.
+    """
+    return Error(energy, v, params, method).certificate()
+
+
+@outside_inference
+@torch.no_grad()
+def predict(
+    network: Callable[[Tensor], Tensor],
+    energy: Energy,
+    inputs: Tensor,
+    params: Sequence[Parameter] = (),
+    tol: float | None = 1e-6,
+    method: Preconditioner | LinearMethod | None = None,
+    max_cycles: int = 200,
+) -> Prediction:
+    """What a network says, certified, and corrected until its relative error in the energy norm is at most `tol`.
+
+    Args:
+        network: from images "b c *grid" to nodal values as images "b *grid", or "b 1 *grid" ("b c *grid" for vectors).
+        inputs: what the network is given, in its own type.
+        params: of the energy, as many items as inputs.
+        tol: for ‖v − u_h‖ / ‖u_h‖; None leaves the network's answer as it is.
+        max_cycles: give up there: the certificate says what was reached.
+
+    Raises:
+        ValueError: an output of the wrong shape or one that is not finite; see `certify`.
+    """
+    V = energy.space
+    if not isinstance(V, FunctionSpace):
+        raise ValueError("`predict` takes an energy over one `FunctionSpace`.")
+    if tol is not None and not 0 < tol < 1:
+        raise ValueError(f"`predict(tol=...)` must lie between 0 and 1, or be None; got {tol!r}.")
+    with evaluating(network):
+        image = answer(network, inputs)
+    bad = ~image.isfinite().flatten(1).all(-1)
+    if bool(bad.any()):
+        raise ValueError(
+            f"the network's answer to item {int(bad.nonzero()[0])} is not finite; are its inputs, and its weights?"
+        )
+    error = Error(energy, nodal_values(V, image), params, method)
+    cycles = torch.zeros(error.system.batch, dtype=torch.int64, device=V.device)
+    if tol is not None:
+        for _ in range(3):  # rounding and a better ‖u_h‖ may ask for a few more
+            more = error.reduce(tol, max_cycles - int(cycles.max()) if cycles.numel() else 0)
+            cycles += more
+            if not bool(more.any()):
+                break
+    return Prediction(error.v, error.certificate(), cycles)
+
+
+class Error:
+    """The error of v as something that cycles measure and reduce."""
+
+    def __init__(
+        self, energy: Energy, v: Tensor, params: Sequence[Parameter], method: Preconditioner | LinearMethod | None
+    ):
+        if not isinstance(energy, Energy):
+            raise TypeError(f"certificates are for an `Energy`; got {type(energy).__name__}.")
+        v = energy.space.check(v, "v").detach()
+        if not bool(torch.isfinite(v).all()):
+            raise ValueError("`v` holds values that are not finite.")
+        self.energy, self.params = energy, tuple(params)
+        self.lowered = energy.lower(self.params).detach()
+        check_tensors(self.lowered)
+        given, batch = tuple(v.shape[: v.ndim - len(energy.space.shape)]), tuple(self.lowered.batch)
+        if 0 in (*given, *batch):
+            raise ValueError("there is nothing to certify: the batch is empty.")
+        if any(m != n and 1 not in (m, n) for m, n in zip(given[::-1], batch[::-1], strict=False)):
+            raise ValueError(
+                f"`v` is a batch {given} of fields and the parameters are a batch {batch}; they must match."
+            )
+        _, full = self.lowered.constrained(v)
+        self.v, self.system = full.clone(), System(self.lowered, full)
+        self.lead = len(self.system.batch)
+        if not self.system.same_matrix(System(self.lowered, torch.zeros_like(full))):
+            raise ValueError("certificates are for quadratic energies; the Hessian of this one depends on u.")
+        if bool((self.system.diagonal <= 0).any()):
+            raise ValueError(NOT_CONVEX)
+        chosen = method or default_linear(energy.space, True, prod(self.system.batch))
+        self.precondition: Callable[[Tensor], Tensor]
+        if isinstance(chosen, LinearMethod) and not callable(getattr(chosen, "preconditioner", None)):
+            prepared = chosen.prepare(self.system)
+            if bool(prepared.indefinite.any()):
+                raise ValueError(NOT_CONVEX)
+            self.precondition = prepared.solve
+        else:
+            self.precondition = chosen.preconditioner(self.system)  # type: ignore[union-attr]
+        self.free = replace(self.lowered, constraint=Free(energy.space), data=None)
+
+    def residual(self) -> Tensor:
+        """r = −J′(v) at free dofs."""
+        return -self.system.project(self.lowered.residual(self.v))
+
+    def size(self, u: Tensor) -> Float[Tensor, "*b"]:
+        """‖u‖, boundary values included."""
+        return dot(u, self.free.hessian_product(u, u), self.lead).clamp(min=0).sqrt()
+
+    @cached_property
+    def contraction(self) -> float:
+        """δ, the largest over all items, by power iteration with 1 − BA on the energy norm."""
+        generator = torch.Generator(self.v.device).manual_seed(0)
+        x = torch.randn(self.v.shape, generator=generator, dtype=self.v.dtype, device=self.v.device)
+        x = self.system.project(x)
+        before = largest = torch.zeros((), dtype=x.dtype, device=x.device)
+        for k in range(STEPS + 1):
+            Ax = self.system.apply(x)
+            size = self.form(x, Ax).sqrt()
+            if k:
+                largest = torch.where(before > 0, size / before, 0).max() if size.numel() else largest
+            x = (x - self.precondition(Ax)) / per_item(torch.where(size > 0, size, 1), x)
+            before = (size > 0).to(size)
+        found = float(largest)
+        return min(found + 0.1 * (1 - found), 1 - 1e-12)
+
+    def cycle(self) -> tuple[Tensor, Float[Tensor, "*b"], Float[Tensor, "*b"]]:
+        """B r, t₀ and t₁."""
+        r = self.residual()
+        e = self.precondition(r).clone()
+        t = self.form(r, e)
+        return e, t, t - self.form(e, self.system.apply(e))
+
+    def form(self, a: Tensor, b: Tensor) -> Float[Tensor, "*b"]:
+        """aᵀb, which is no less than zero where the energy is convex.
+
+        Raises:
+            ValueError: it is less, by more than rounding.
+        """
+        found = dot(a, b, self.lead)
+        rounding = 1e3 * torch.finfo(a.dtype).eps * (dot(a, a, self.lead) * dot(b, b, self.lead)).sqrt()
+        if not bool((found >= -rounding).all()):
+            raise ValueError(NOT_CONVEX)
+        return found.clamp(min=0)
+
+    def certificate(self) -> Certificate:
+        e, t, rest = self.cycle()
+        rest = rest.clamp(min=0)
+        step = torch.where(t > rest, t / (t - rest), 0)
+        e *= per_item(step, e)
+        error = (step * t).sqrt()
+        above = torch.maximum(error, (t + rest / (1 - self.contraction)).sqrt())
+        size = self.size(self.v + e)
+        relative = torch.where(size > 0, error / size, torch.where(error > 0, torch.inf, 0))
+        later = lambda: self.in_cells(e), self.bound, lambda: self.enriched(error)
+        return Certificate(error, relative, (error, above), self.contraction, *later)
+
+    def reduce(self, tol: float, max_cycles: int) -> Tensor:
+        """Conjugate gradients on v until t₀ / (1 − δ) ≤ (tol ‖v‖)², which holds for the error: cycles "*b"."""
+        r, lead = self.residual(), self.lead
+        z = self.precondition(r).clone()
+        goal = (tol * self.size(self.v + z)) ** 2 * (1 - self.contraction)
+        p, rz = z.clone(), dot(r, z, lead)
+        count = torch.zeros(self.system.batch, dtype=torch.int64, device=r.device)
+        for _ in range(max_cycles):
+            running = rz > goal
+            if not bool(running.any()):
+                break
+            Ap = self.system.apply(p)
+            step = per_item(torch.where(running, rz / dot(p, Ap, lead), 0), p)
+            self.v += step * p
+            r -= step * Ap
+            z = self.precondition(r)
+            rz, before = torch.where(running, dot(r, z, lead), rz), rz
+            p = z + per_item(torch.where(running, rz / before, 0), p) * p
+            count += running
+        return count
+
+    def bound(self) -> FluxBound | None:
+        return flux_bound(self.energy, self.v, self.params)
+
+    @outside_inference
+    @torch.no_grad()
+    def enriched(self, error: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+        """rᵀe / ‖e‖ with e = B r in the space of the next degree, which is nearer to u; else the error given."""
+        richer = next_degree(self.energy, self.v)
+        if richer is None:
+            return error
+        _, t, rest = Error(*richer, self.params, None).cycle()
+        return torch.where(t > rest, t.clamp(min=0) / (t - rest).clamp(min=0).sqrt(), 0)  # ‖e‖² = t₀ − t₁
+
+    @torch.no_grad()
+    def in_cells(self, e: Tensor) -> Float[Tensor, "*b e"]:
+        """√(∫ over each cell of e's energy density), boundary terms with the cells they lie on."""
+        lowered, batch, space = (
+            self.energy.lower(self.params, fused=False).detach(),
+            self.system.batch,
+            self.energy.space,
+        )
+        found = e.new_zeros(*batch, space.mesh.num_cells)
+        for t in lowered.terms:
+            slots, along = differentiable(lowered.slots(t, torch.zeros_like(e))), lowered.slots(t, e)
+            with torch.enable_grad():
+                fluxes = lowered.fluxes(t, slots, batch, True)
+                products = derivative_transposed(fluxes, slots, along, False)
+            pairs = [
+                (p * a).reshape(*a.shape[: self.lead + 2], -1)
+                for p, a in zip(products, along, strict=True)
+                if p is not None
+            ]
+            if pairs:
+                per_cell = (sum_of(p.sum(-1) for p in pairs) * t.geometry.weights).sum(-1)
+                start, count = space.mesh.block_starts[t.domain.block], per_cell.shape[-1]
+                own = torch.arange(count, device=e.device) if t.domain.cells is None else t.domain.cells
+                found.index_add_(-1, start + own, per_cell)
+        return found.clamp(min=0).sqrt()

@@ -1,0 +1,291 @@
+"""Guaranteed bounds of the error in the energy norm, discretisation included, by an equilibrated flux.
+
+For −div(A∇u) = f and any σ that is balanced, −div σ = f inside and σ·n = g where nothing is prescribed (Prager & Synge,
+1947),
+
+    ‖u − v‖² = ∫ (∇u − ∇v)·A(∇u − ∇v) ≤ ∫ (σ − A∇v)·A⁻¹(σ − A∇v)
+
+for every v with the right boundary values. In two dimensions on a domain without holes these are σ = σ_p + rot φ, with
+one that is balanced (`solvers.certificates.particular_flux`; none is needed where f = g = 0), rot φ = (∂φ/∂y, −∂φ/∂x),
+and φ constant along each stretch of natural boundary. The least right-hand side is the minimum of an energy of φ, with
+A⁻¹ for A: the dual problem, solved by the same code. As both sides meet when u and φ are exact, the bound is as good as
+v is. What σ_p leaves of f and g adds to the share of each cell, with λ the least eigenvalue of A there:
+
+    ‖u − v‖² ≤ Σ_K (‖A^(−½)(σ − A∇v)‖_K + rest_K / √λ)².
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from fem.forms.constraints import Dirichlet, Free, MeanZero
+from fem.forms.discrete import Lowered, LoweredTerm, Term, differentiable, outside_inference
+from fem.forms.energy import Energy
+from fem.forms.parameters import CellPoints, Parameter, at_points, gradient
+from fem.mesh.geometry import Domain, geometry
+from fem.reference.cells import interval
+from fem.reference.lagrange import lagrange_element
+from fem.space.space import FunctionSpace
+from solvers.certificates.particular_flux import particular_flux
+from solvers.minimization import minimize
+from solvers.solution import dot
+
+POINTS = 6  # added to the degree of the quadrature, since A⁻¹ is no polynomial
+CHUNK, CHUNK_DEVICE = 2**16, 2**23  # points looked at together, on a CPU and elsewhere
+
+
+@dataclass(frozen=True, eq=False)
+class FluxBound:
+    """½ ∫ (σ − A∇v)·A⁻¹(σ − A∇v) as an energy of φ, the best φ, and what each cell adds as σ leaves it unbalanced."""
+
+    energy: Energy
+    phi: Float[Tensor, "*b n"]
+    params: tuple[Parameter, ...]
+    rest: Float[Tensor, "*b e"] | None
+
+    @property
+    @torch.no_grad()
+    def total(self) -> Float[Tensor, "*b"]:
+        """What ‖u − v‖ is at most."""
+        bound = (2 * self.energy(self.phi, *self.params)).clamp(min=0).sqrt()
+        return bound if self.rest is None else bound + self.rest.norm(dim=-1)
+
+    @property
+    @outside_inference
+    @torch.no_grad()
+    def in_cells(self) -> Float[Tensor, "*b e"]:
+        """Shares η of the cells with ‖u − v‖² ≤ Σ η²."""
+        space, (term,) = self.energy.space, self.energy.terms
+        assert isinstance(space, FunctionSpace)
+        batch, parts = self.phi.shape[:-1], []
+        for domain in portions(space, prod(batch)):
+            lowered = lower_on(space, term, domain, self.params)
+            (t,) = lowered.terms
+            density = lowered.integrand(t, lowered.slots(t, self.phi), None, batch)
+            parts.append((density * t.geometry.weights).sum(-1))
+        shares = (2 * torch.cat(parts, -1)).clamp(min=0).sqrt()
+        return shares if self.rest is None else shares + self.rest
+
+
+@outside_inference
+@torch.no_grad()
+def flux_bound(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> FluxBound | None:
+    """What ‖u − v‖ is at most, u being the exact solution with v's boundary values; None where no flux is at hand.
+
+    One is where the space is scalar on a plane domain without holes, the density is quadratic in ∇u plus −f u, and
+    boundary terms are −g u, with f and g functions of x and parameters alone; cells are straight where there are such.
+
+    Args:
+        v: dofs that meet the constraint.
+    """
+    space = energy.space
+    if not is_plane(energy):
+        return None
+    assert isinstance(space, FunctionSpace)
+    term, *outer = energy.terms
+    free = natural_facets(energy)
+    arcs = natural_arcs(space.mesh.facets[free])
+    named = {f"natural boundary {i}": vertices for i, vertices in enumerate(arcs)}
+    mesh = space.mesh.with_tags(facet_tags=named)
+    W = FunctionSpace(mesh, space.family, quadrature_degree=space.quadrature_degree + POINTS)
+    loaded, given, rest = is_loaded(energy, v, params), (gradient(space.function(v)), *params), None
+    if loaded is None:
+        return None
+    if loaded:
+        straight = all(block.degree == 1 for block in mesh.blocks)
+        flux = particular_flux(W, loads(W, term, params), traces(W, outer, params, free), ~free) if straight else None
+        if flux is None:
+            return None
+        rest = flux.rest
+        given = (CellPoints(flux.values, 1), *given)
+    lowest = lowest_stiffness(W, term, params)
+    if rest is not None or bool((lowest <= 0).any()):  # nothing is bounded where A is not positive
+        rest = 0 if rest is None else rest
+        rest = torch.where(lowest > 0, rest / lowest.clamp(min=0).sqrt(), torch.inf)
+    density = dual_density(term.density, loaded)
+
+    def solved(level: int) -> Tensor:
+        """The best φ that is 1 on one stretch of natural boundary and 0 on the others."""
+        held: Any = Dirichlet(W, {name: float(i == level) for i, name in enumerate(named)}) if named else MeanZero(W)
+        return minimize(Energy(W, density, held), given, throw=False).value
+
+    dual, phi = Energy(W, density), solved(-1)
+    # φ depends linearly on its constants: the best ones make the energy stationary in them.
+    steps = [solved(i) - phi for i in range(1, len(arcs))]
+    if steps:
+        lead = phi.ndim - 1
+        slope = -dual.residual(phi, *given)
+        images = [dual.hessian_product(phi, s, *given) for s in steps]
+        matrix = torch.stack([torch.stack([dot(s, i, lead) for i in images], -1) for s in steps], -2)
+        right = torch.stack([dot(slope, s, lead) for s in steps], -1)
+        levels = torch.linalg.solve(matrix, right[..., None])[..., 0]
+        for s, level in zip(steps, levels.unbind(-1), strict=True):
+            phi = phi + level[..., None] * s
+    return FluxBound(dual, phi, given, rest)
+
+
+def is_plane(energy: Energy) -> bool:
+    """Whether u is scalar over a plane domain without holes, prescribed on parts of its boundary, with one density."""
+    space, mesh = energy.space, energy.space.mesh
+    plain = isinstance(space, FunctionSpace) and space.components is None and space.is_lagrange
+    if not plain or mesh.dim != 2 or mesh.nodes.shape[-1] != 2 or not isinstance(energy.constraint, Dirichlet):
+        return False
+    term, *outer = energy.terms
+    if term.tag is not None or term.derivatives != 1 or any(t.tag is None or t.derivatives for t in outer):
+        return False
+    if any(bool((mesh.topology.facets.num_cells[mesh.facets_tagged(t.tag)] > 1).any()) for t in outer if t.tag):
+        return False
+    facets = mesh.facets
+    # Euler: a disk has characteristic one
+    return int(torch.unique(facets[facets >= 0]).numel()) - len(facets) + mesh.num_cells == 1
+
+
+def is_loaded(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> bool | None:
+    """Whether densities depend on u; None where not by terms −f u and −g u alone, f and g being functions of x."""
+    lowered = energy.lower(params, fused=False).detach()
+    # ∂ψ/∂u is affine in u and ∇u: what is the same at 0 and at random is so everywhere, which v might not show.
+    random = torch.randn(
+        v.shape[-1:], generator=torch.Generator(v.device).manual_seed(0), dtype=v.dtype, device=v.device
+    )
+    batch, found = lowered.full_batch(random), False
+    for t in lowered.terms:
+        slots = [lowered.slots(t, u.expand(*batch, -1)) for u in (random, torch.zeros_like(random))]
+        moved, still = (lowered.fluxes(t, differentiable(s), batch, False)[0] for s in slots)
+        if moved is None or still is None:
+            continue
+        if bool((moved != still).any()):
+            return None
+        found = True
+    return found
+
+
+def loads(space: FunctionSpace, term: Term, params: Sequence[Parameter]) -> list[Float[Tensor, "..."]]:
+    """f = −∂ψ/∂u "*b e q" at the space's points, block by block."""
+    parts: list[list[Tensor]] = [[] for _ in space.domains()]
+    for domain in portions(space, batch_size(space, term, params)):
+        parts[domain.block].append(load(space, term, domain, params))
+    return [torch.cat(part, -2) for part in parts]
+
+
+def traces(
+    space: FunctionSpace, terms: Sequence[Term], params: Sequence[Parameter], free: Bool[Tensor, "f"]
+) -> list[tuple[Domain, Float[Tensor, "..."]]]:
+    """g = −∂ψ/∂u "*b e q" of boundary terms, on facets where nothing is prescribed."""
+    found = []
+    for term in terms:
+        for domain in space.domains(term.tag):
+            numbers = space.mesh.topology.entities(interval).of_cells[domain.block][domain.cells, domain.facet]
+            found.append((domain, load(space, term, domain, params) * free[numbers, None]))
+    return found
+
+
+def load(space: FunctionSpace, term: Term, domain: Domain, params: Sequence[Parameter]) -> Float[Tensor, "*b e q"]:
+    """Minus the derivative of a density in u, which does not depend on u."""
+    lowered = lower_on(space, term, domain, params)
+    (t,), batch = lowered.terms, lowered.batch
+    zero = torch.zeros(space.shape, dtype=space.dtype, device=space.device)
+    u, *grad = lowered.slots(t, zero.expand(*batch, -1))
+    with torch.enable_grad():
+        u.requires_grad_()
+        value = lowered.integrand(t, [u, *grad], None, batch).expand(u.shape).sum()
+        (slope,) = torch.autograd.grad(value, u, allow_unused=True) if value.requires_grad else (None,)
+    return torch.zeros_like(u.detach()) if slope is None else -slope
+
+
+def lowest_stiffness(space: FunctionSpace, term: Term, params: Sequence[Parameter]) -> Float[Tensor, "*b e"]:
+    """The lowest eigenvalue λ of A = ∂²ψ/∂∇u² at the nodes of degree 2 of each cell.
+
+    λ is concave in A, so its minimum is at a vertex wherever A is linear in between.
+    """
+    zero, found = torch.zeros(space.shape, dtype=space.dtype, device=space.device), []
+    for domain in portions(space, batch_size(space, term, params)):
+        nodes = lagrange_element(domain.cell, 2).nodes
+        inside = nodes.lerp(nodes.mean(0), 1e-6).to(zero)  # coefficients may jump between cells
+        domain = replace(domain, points=inside, weights=torch.ones_like(inside[:, 0]))
+        ((_, entries),) = lower_on(space, term, domain, params).coefficients(zero)
+        (matrix,) = (c.value for c in entries if (c.row, c.column) == ((0, 1), (0, 1)))
+        (a, b), (_, d) = (row.unbind(-1) for row in matrix.unbind(-2))
+        found.append((0.5 * (a + d) - (0.25 * (a - d).square() + b * b).sqrt()).amin(-1))
+    return torch.cat(found, -1)
+
+
+def lower_on(space: FunctionSpace, term: Term, domain: Domain, params: Sequence[Parameter]) -> Lowered:
+    """One term on one domain; nothing of it stays with the space."""
+    place = geometry(space.mesh, domain)
+    values = tuple(at_points(p, f"parameter {i}", space, domain, place) for i, p in enumerate(params))
+    return Lowered(space, Free(space), (LoweredTerm(space, term, domain, values, place),), None).detach()
+
+
+def batch_size(space: FunctionSpace, term: Term, params: Sequence[Parameter]) -> int:
+    """How many items the parameters have."""
+    first = replace(space.domains()[0], cells=torch.zeros(1, dtype=torch.int64, device=space.device))
+    return prod(lower_on(space, term, first, params).batch)
+
+
+def portions(space: FunctionSpace, items: int) -> Iterator[Domain]:
+    """All cells in order, so many at a time that what is made at their points stays in the caches."""
+    chunk = CHUNK if space.device.type == "cpu" else CHUNK_DEVICE
+    for domain in space.domains():
+        count = space.mesh.blocks[domain.block].num_cells
+        for cells in torch.arange(count, device=space.device).split(
+            max(chunk // max(items * len(domain.weights), 1), 1)
+        ):
+            yield replace(domain, cells=cells)
+
+
+def natural_facets(energy: Energy) -> Bool[Tensor, "f"]:
+    """Boundary facets where nothing is prescribed."""
+    mesh, constraint = energy.space.mesh, energy.constraint
+    assert isinstance(constraint, Dirichlet)
+    free = torch.zeros(len(mesh.facets), dtype=torch.bool, device=mesh.device)
+    free[mesh.facets_tagged("boundary")] = True
+    for key in constraint.values:
+        free[mesh.facets_tagged(key[0] if isinstance(key, tuple) else key)] = False
+    return free
+
+
+def natural_arcs(facets: Int[Tensor, "f v"]) -> list[Int[Tensor, "_ v"]]:
+    """The facets, by their vertices, of each connected stretch of them."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    ends, pairs = torch.unique(facets.cpu(), return_inverse=True)
+    graph = coo_matrix((torch.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(ends), len(ends)))
+    count, label = connected_components(graph, directed=False)
+    labels = torch.from_numpy(label)[pairs[:, 0]].to(facets.device)
+    return [facets[labels == i] for i in range(count)]
+
+
+def dual_density(density: Callable[..., Tensor], loaded: bool) -> Callable[..., Tensor]:
+    """½ (σ − A∇v)·A⁻¹(σ − A∇v), with A∇v = ∂ψ/∂∇u from the density ψ itself and σ = rot φ, plus σ_p where loaded.
+
+    Arguments: x, φ, ∇φ, σ_p where loaded, ∇v, and those of ψ.
+    """
+
+    def dual(x: Tensor, phi: Tensor, grad_phi: Tensor, *given: Any) -> Tensor:
+        *particular, grad_v = given[: 1 + loaded]
+        params = given[1 + loaded :]
+
+        def flux(g: Tensor) -> Tensor:
+            with torch.enable_grad():
+                g = g.detach().requires_grad_()
+                value = density(x, torch.zeros_like(g[..., 0]), g, *params)
+                return torch.autograd.grad(value.sum(), g)[0]
+
+        start = flux(torch.zeros_like(grad_v))
+        x_unit, y_unit = (
+            torch.zeros_like(grad_v) + torch.eye(2, dtype=grad_v.dtype, device=grad_v.device)[i] for i in (0, 1)
+        )
+        (a, c), (b, d) = ((flux(e) - start).unbind(-1) for e in (x_unit, y_unit))
+        sigma = torch.stack([grad_phi[..., 1], -grad_phi[..., 0]], -1)
+        for part in particular:
+            sigma = sigma + part
+        p, q = (sigma - flux(grad_v)).unbind(-1)
+        return 0.5 * (d * p * p - (b + c) * p * q + a * q * q) / (a * d - b * c)
+
+    return dual

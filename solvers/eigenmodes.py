@@ -1,0 +1,103 @@
+"""Eigenvalues and modes of a pair of quadratic energies: K u = λ M u, shift-invert Lanczos by ARPACK."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fem.forms.energy import Energy
+from fem.forms.parameters import Parameter
+from solvers.solution import ConvergenceError, Solution, Status
+
+
+@dataclass(frozen=True)
+class Eigenmodes:
+    """The lowest modes of K u = λ M u.
+
+    Attributes:
+        values: λ, ascending; differentiable in what the energies depend on.
+        modes: u, one in a row, ∫ of the mass's density over them ½ (uᵀ M u = 1), without gradient.
+        residual: |K u − λ M u| / |λ M u|.
+    """
+
+    values: Float[Tensor, "k"]
+    modes: Float[Tensor, "k *shape"]
+    residual: Float[Tensor, "k"]
+
+
+def eigenmodes(
+    energy: Energy,
+    mass: Energy,
+    count: int = 6,
+    params: Sequence[Parameter] = (),
+    mass_params: Sequence[Parameter] = (),
+    near: float = 0.0,
+) -> Eigenmodes:
+    """The modes with eigenvalues nearest to `near` of
+
+        K u = λ M u,    K and M the Hessians of `energy` and `mass` at u = 0,
+
+    for quadratic energies such as ½ ∫ |∇u|² and ½ ∫ u² (λ the squared angular frequencies of a membrane). Prescribed
+    dofs are held at zero. Eigenvalues differentiate once, as Rayleigh quotients λ = J(u) / M(u), whose derivative does
+    not feel that of u: exact where an eigenvalue is simple; where several agree it belongs to the basis ARPACK chose.
+
+    Args:
+        energy, mass: over the same space; the mass without constraint or with the same.
+        count: how many modes.
+        near: what they should be close to; not an eigenvalue itself. 0 asks for the lowest of a definite energy.
+
+    Raises:
+        ValueError: different spaces, a batch, too many modes, nothing to hold a singular K − near M.
+        ConvergenceError: ARPACK gave up.
+    """
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.linalg import ArpackError, eigsh
+
+    space = energy.space
+    if mass.space is not space:
+        raise ValueError("`eigenmodes(energy, mass)` needs energies over the same space object.")
+    zero = torch.zeros(space.shape, dtype=space.dtype, device=space.device)
+    with torch.no_grad():
+        pair = [J.hessian(zero, *p) for J, p in ((energy, params), (mass, mass_params))]
+    if any(matrix.ndim != 2 for matrix in pair):
+        raise ValueError("`eigenmodes` takes one problem at a time; these parameters make a batch.")
+    free = np.ones(zero.numel(), dtype=bool)
+    for J in (energy, mass):
+        data = J.constraint.data()
+        if data is not None and (J.constraint.mask is None or bool((data != 0).any())):
+            raise ValueError("`eigenmodes` takes homogeneous Dirichlet values as constraints, and no others.")
+        if J.constraint.mask is not None:
+            free &= ~J.constraint.mask.flatten().cpu().numpy()
+    K, M = (
+        csr_matrix(
+            (m.values().cpu().numpy(), m.col_indices().cpu().numpy(), m.crow_indices().cpu().numpy()), tuple(m.shape)
+        )[free][:, free]
+        for m in pair
+    )
+    if not 0 < count < K.shape[0]:
+        raise ValueError(f"`eigenmodes(count={count})` needs 0 < count < {K.shape[0]}, the number of free dofs.")
+    start = np.random.default_rng(0).standard_normal(K.shape[0])  # the same each time
+    try:
+        values, vectors = eigsh(K.tocsc(), count, M.tocsc(), sigma=near, v0=start)
+    except (ArpackError, RuntimeError) as error:
+        if "singular" in str(error):
+            raise ValueError(
+                f"K − {near:g} M is singular: {near:g} is an eigenvalue. Prescribe values, or pass another `near`, a "
+                "little below zero for a free membrane."
+            ) from error
+        nothing = Solution(
+            zero, Status.MAX_ITERATIONS, zero.new_zeros(()), zero.new_zeros(()), zero.new_zeros(()), "ARPACK"
+        )
+        raise ConvergenceError(f"ARPACK found no {count} modes near {near:g}: {error}", nothing) from error
+    order = np.argsort(values)
+    values, vectors = values[order], vectors[:, order]
+    left, right = K @ vectors, (M @ vectors) * values
+    residual = np.linalg.norm(left - right, axis=0) / np.maximum(np.linalg.norm(right, axis=0), 1e-300)
+    modes = zero.new_zeros(count, zero.numel())
+    modes[:, torch.from_numpy(np.flatnonzero(free)).to(zero.device)] = torch.from_numpy(vectors.T.copy()).to(zero)
+    modes = modes.view(count, *space.shape)
+    quotients = energy(modes, *params) / mass(modes, *mass_params)
+    return Eigenmodes(quotients, modes, torch.from_numpy(residual).to(zero))

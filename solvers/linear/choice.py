@@ -1,0 +1,40 @@
+"""Which linear method serves where the user names none."""
+
+from importlib.util import find_spec
+
+import torch
+
+from fem.space.space import AnySpace, FunctionSpace
+from solvers.linear.algebraic_multigrid import AlgebraicMultigrid
+from solvers.linear.conjugate_gradients import CG
+from solvers.linear.direct import Direct
+from solvers.linear.fast_diagonalization import FastDiagonalization
+from solvers.linear.multigrid import Multigrid
+from solvers.operators.stencil import grid_of
+from solvers.operators.system import LinearMethod
+
+LARGE = 100_000  # dofs in two dimensions up to which factorisations are as fast as algebraic multigrid
+SMALL = 8_000  # dofs up to which a factorisation is a matter of milliseconds, whatever the dimension
+
+
+def default_linear(space: AnySpace, symmetric: bool, items: int = 1) -> LinearMethod:
+    """Multigrid on large grids, direct elsewhere on the CPU unless the factors would fill up, else iterations.
+
+    Those are preconditioned by algebraic multigrid where pyamg is installed, by the diagonal where not.
+
+    Args:
+        symmetric: whether the operator is that of an energy with a minimum.
+        items: how many systems are solved at once.
+    """
+    on_cpu, large = space.device == torch.device("cpu"), space.num_dofs * items > SMALL
+    # Couplings of components slow multigrid down, and in two dimensions a factorisation does not mind them.
+    coupled = space.components is not None and space.mesh.dim < 3
+    if symmetric and (large or not on_cpu) and not (coupled and on_cpu) and grid_of(space, 1) is not None:
+        return Multigrid()
+    if on_cpu and (space.num_dofs <= (SMALL if space.mesh.dim == 3 else LARGE) or not symmetric):
+        return Direct()
+    if isinstance(space, FunctionSpace) and not space.is_lagrange and space.mesh.dim == 3 and space.components is None:
+        return CG(preconditioner=FastDiagonalization())
+    if isinstance(space, FunctionSpace) and find_spec("pyamg"):
+        return AlgebraicMultigrid()
+    return Direct() if on_cpu and space.mesh.dim < 3 else CG()

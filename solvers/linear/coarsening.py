@@ -1,0 +1,227 @@
+"""Coarser grids for multigrid: interpolation along one axis, its transpose, and the Galerkin products PᵀAP of stencils.
+
+A step either drops every second vertex of an axis or lowers the degree along it in the same cells. Steps compose: an
+operator coarsened along all axes is the product with the tensor product of their interpolations. As a stencil reaches
+one cell, so does PᵀAP, and it comes from shifted arrays alone.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import product
+from math import prod
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from fem.space.space import FunctionSpace
+from solvers.linear.coarsening_source import Axis, Bound
+from solvers.operators.stencil import Grid, Stencil, reachable
+
+
+def widths(space: FunctionSpace) -> list[Tensor]:
+    """Mean width of each layer of cells along each axis, slowest axis first."""
+    mesh = space.mesh
+    assert mesh.grid is not None
+    if mesh.is_uniform:
+        return [torch.ones(n, dtype=mesh.dtype, device=mesh.device) for n in mesh.grid[::-1]]
+    nodes = mesh.nodes.detach()[mesh.topology.vertex_nodes].reshape(*(n + 1 for n in mesh.grid[::-1]), -1)
+    edges = [nodes.diff(dim=k).norm(dim=-1).movedim(k, 0) for k in range(mesh.dim)]
+    return [e.reshape(len(e), -1).mean(1) for e in edges]
+
+
+class Interpolation:
+    """Linear interpolation along one axis, and its transpose, between buffers; weights follow the widths of cells."""
+
+    def __init__(self, grid: Grid, axis: int, width: Float[Tensor, "k"]):
+        self.axis, self.grid, self.coarse = axis, grid, coarsened_grid(grid, axis)
+        pairs = width[: len(width) // 2 * 2].view(-1, 2)
+        right = pairs[:, 0] / pairs.sum(1)
+        # The last vertex of an odd number of cells is there on both grids.
+        self.width = torch.cat([pairs.sum(1), width[len(pairs) * 2 :]])
+        right = torch.cat([right, right.new_ones(len(width) % 2)])
+        self.left, self.right = (1 - right)[:, None], right[:, None]
+        self.odd = len(right)
+
+    def operator(self, stencil: Stencil) -> Stencil:
+        return coarsen(stencil, self.axis, self.left.to(stencil.data), self.right.to(stencil.data))
+
+    def fixed(self, fixed: Bool[Tensor, "t k"]) -> Bool[Tensor, "t c"]:
+        n, stride = self.grid.vertices[self.axis], self.grid.strides[self.axis]
+        shaped = fixed.unflatten(-1, (-1, n, stride))
+        return torch.cat([shaped[:, :, ::2], shaped[:, :, n - 1 : n * (1 - n % 2)]], 2).flatten(1)
+
+    def bind(self, fine: Tensor, coarse: Tensor, x_fine: Tensor, x_coarse: Tensor) -> tuple[Callable, Callable]:
+        """Restriction from `fine` to `coarse` (set), and interpolation from `x_coarse` to `x_fine` (added)."""
+        left, right, odd = self.left.to(fine), self.right.to(fine), self.odd
+        n, inner = self.grid.vertices[self.axis], self.grid.strides[self.axis]
+        along = Axis(left, right, self.grid.size // (n * inner), n, inner)
+
+        def bound(name: str, fine: Tensor, coarse: Tensor) -> Bound:
+            rows = range(len(self.grid.types))
+            pairs = [(self.grid.address(fine, k), self.coarse.address(coarse, k)) for k in rows]
+            return along.bind((fine, coarse), [(name, f, f, f, c) for f, c in pairs])
+
+        down, up = bound("restricted", fine, coarse), bound("interpolated", x_fine, x_coarse)
+
+        def restrict() -> None:
+            if down():
+                return
+            f, c = self.grid.along(fine, self.axis), self.coarse.along(coarse, self.axis)
+            even, between = f[:, :, ::2], f[:, :, 1::2]
+            torch.addcmul(even[:, :, :odd], between, left, out=c[:, :, :odd])
+            c[:, :, odd].copy_(even[:, :, odd] if even.shape[2] > odd else torch.zeros_like(c[:, :, odd]))
+            c[:, :, 1:].addcmul_(between, right)
+
+        def interpolate() -> None:
+            if up():
+                return
+            f, c = self.grid.along(x_fine, self.axis), self.coarse.along(x_coarse, self.axis)
+            f[:, :, ::2].add_(c[:, :, : f.shape[2] - odd])
+            f[:, :, 1::2].addcmul_(c[:, :, :-1], left).addcmul_(c[:, :, 1:], right)
+
+        return restrict, interpolate
+
+
+class Embedding:
+    """Basis functions of a lower degree along one axis, in the same cells."""
+
+    def __init__(self, grid: Grid, axis: int, degree: int):
+        self.axis, self.degree, self.grid, self.coarse = axis, degree, grid, lowered_grid(grid, axis, degree)
+        numbers = {t: i for i, t in enumerate(self.coarse.types)}
+        self.pairs = []  # fine type, coarse type, shift, weight
+        for a, fine in enumerate(grid.types):
+            for t, s, u, w in embedding(grid.degrees[axis], degree):
+                if t == fine[axis]:
+                    b = numbers[(*fine[:axis], s, *fine[axis + 1 :])]
+                    self.pairs.append((a, b, u * grid.strides[axis], w))
+
+    def operator(self, stencil: Stencil) -> Stencil:
+        return lower_degree(stencil, self.axis, self.degree)
+
+    def fixed(self, fixed: Bool[Tensor, "t k"]) -> Bool[Tensor, "c k"]:
+        # A coarse dof is fixed where the fine ones nearest to it are.
+        p = self.grid.degrees[self.axis]
+        nearest = [{s * p // self.degree, -(-s * p // self.degree)} for s in range(self.degree)]
+        numbers = {t: i for i, t in enumerate(self.grid.types)}
+        rows = []
+        for t in self.coarse.types:
+            close = [numbers[(*t[: self.axis], s, *t[self.axis + 1 :])] for s in nearest[t[self.axis]]]
+            rows.append(fixed[close].all(0))
+        return torch.stack(rows)
+
+    def bind(self, fine: Tensor, coarse: Tensor, x_fine: Tensor, x_coarse: Tensor) -> tuple[Callable, Callable]:
+        shifted = self.grid.shifted
+        down = [(shifted(coarse[b]), shifted(fine[a], -u), w) for a, b, u, w in self.pairs]
+        up = [(shifted(x_fine[a]), shifted(x_coarse[b], u), w) for a, b, u, w in self.pairs]
+
+        def restrict() -> None:
+            coarse.zero_()
+            for target, source, w in down:
+                target.add_(source, alpha=w)
+
+        def interpolate() -> None:
+            for target, source, w in up:
+                target.add_(source, alpha=w)
+
+        return restrict, interpolate
+
+
+# -- Galerkin products -------------------------------------------------------------------------------------------------
+
+
+def coarsened_grid(grid: Grid, axis: int) -> Grid:
+    """Every second vertex along one axis; the last cell of an odd number stays as it is."""
+    vertices = list(grid.vertices)
+    vertices[axis] = vertices[axis] // 2 + 1
+    return replace(grid, vertices=tuple(vertices))
+
+
+def coarsen(stencil: Stencil, axis: int, left: Float[Tensor, "k 1"], right: Float[Tensor, "k 1"]) -> Stencil:
+    """PᵀAP for interpolation along one axis: odd vertex 2j + 1 gets left(j) u(j) + right(j) u(j + 1).
+
+    With taps A₋, A₀, A₊ along the axis and, for odd rows, L = A₋ + left A₀, R = A₊ + right A₀:
+
+        tap 0 at I:  A₀(2I) + left(I) A₊(2I) + right(I−1) A₋(2I) + left(I) L(2I+1) + right(I−1) R(2I−1)
+        tap + at I:  right(I) A₊(2I) + left(I) R(2I+1)
+        tap − at I:  left(I−1) A₋(2I) + right(I−1) L(2I−1)
+    """
+    fine, grid = stencil.grid, coarsened_grid(stencil.grid, axis)
+    coarse = Stencil.zeros(grid, stencil.data)
+    odd = fine.vertices[axis] // 2  # odd vertices; as many even ones, or one more
+    even = fine.vertices[axis] - odd
+    shape = (fine.size // fine.vertices[axis] // fine.strides[axis], odd, fine.strides[axis])
+    if Axis(left, right, shape[0], fine.vertices[axis], shape[2]).bind(*galerkin_work(stencil, coarse, axis))():
+        return coarse
+    to_left, to_right = (stencil.data.new_empty(shape) for _ in range(2))
+    for a, b, offsets in taps(grid, axis):
+        minus, centre, plus = (stencil.entries(a, b, o, axis) for o in offsets)
+        rows = [grid.keys.get((a, b, o)) for o in offsets]
+        targets = [None if k is None else grid.along(coarse.data[k], axis) for k in rows]
+        torch.addcmul(minus[:, 1::2], centre[:, 1::2], left, out=to_left)
+        torch.addcmul(plus[:, 1::2], centre[:, 1::2], right, out=to_right)
+        if (target := targets[0]) is not None:
+            torch.mul(to_left, right, out=target[:, 1:])
+            target[:, 1:even].addcmul_(minus[:, 2::2], left[: even - 1])
+        if (target := targets[1]) is not None:
+            target[:, :even].copy_(centre[:, ::2])
+            target[:, :odd].addcmul_(plus[:, ::2][:, :odd], left)
+            target[:, 1:even].addcmul_(minus[:, 2::2], right[: even - 1])
+            target[:, :odd].addcmul_(to_left, left)
+            target[:, 1:].addcmul_(to_right, right)
+        if (target := targets[2]) is not None:
+            torch.mul(to_right, left, out=target[:, :odd])
+            target[:, :odd].addcmul_(plus[:, ::2][:, :odd], right)
+    return coarse
+
+
+def taps(grid: Grid, axis: int) -> Iterator[tuple[int, int, list[tuple[int, ...]]]]:
+    """For each pair of types and offset across an axis the three offsets that differ along it."""
+    for a, b, across in dict.fromkeys((a, b, (*o[:axis], 0, *o[axis + 1 :])) for a, b, o in grid.keys):
+        yield a, b, [(*across[:axis], s, *across[axis + 1 :]) for s in (-1, 0, 1)]
+
+
+def galerkin_work(stencil: Stencil, coarse: Stencil, axis: int) -> tuple[tuple[Tensor, Tensor], list]:
+    """The same as work for C code: which coarse coupling comes of which three."""
+    found = []
+    for a, b, offsets in taps(coarse.grid, axis):
+        images = [stencil.grid.address(stencil.data, *stencil.place(a, b, o)) for o in offsets]
+        for name, o in zip(("minus", "centre", "plus"), offsets, strict=True):
+            if (k := coarse.grid.keys.get((a, b, o))) is not None:
+                found.append((name, *images, coarse.grid.address(coarse.data, k)))
+    return (stencil.data, coarse.data), found
+
+
+def embedding(degree: int, lower: int) -> list[tuple[int, int, int, float]]:
+    """(t, s, u, w): in a cell, the basis function of type s at corner u of degree `lower` has value w at t/degree."""
+    found = []
+    for t in range(degree):
+        for j in range(lower + 1):
+            w = prod((t * lower - m * degree) / (degree * (j - m)) for m in range(lower + 1) if m != j)
+            if w != 0:
+                found.append((t, j % lower, j // lower, w))
+    return found
+
+
+def lowered_grid(grid: Grid, axis: int, degree: int) -> Grid:
+    return replace(grid, degrees=(*grid.degrees[:axis], degree, *grid.degrees[axis + 1 :]))
+
+
+def lower_degree(stencil: Stencil, axis: int, degree: int) -> Stencil:
+    """PᵀAP for the embedding of a lower degree along one axis into the same cells."""
+    fine, grid = stencil.grid, lowered_grid(stencil.grid, axis, degree)
+    coarse = Stencil.zeros(grid, stencil.data)
+    numbers = {t: i for i, t in enumerate(grid.types)}
+    table = embedding(fine.degrees[axis], degree)
+    for (a, row), (b, column) in product(enumerate(fine.types), repeat=2):
+        for (t, s, u, w), (z, v, x, y) in product(table, repeat=2):
+            if t != row[axis] or z != column[axis]:
+                continue
+            coarse_a = numbers[(*row[:axis], s, *row[axis + 1 :])]
+            coarse_b = numbers[(*column[:axis], v, *column[axis + 1 :])]
+            for offset in reachable(row, column):
+                moved = (*offset[:axis], offset[axis] + x - u, *offset[axis + 1 :])
+                if (k := grid.keys.get((coarse_a, coarse_b, moved))) is not None:
+                    values = stencil.entries(a, b, offset, axis)
+                    grid.along(coarse.data[k], axis, u * fine.strides[axis]).add_(values, alpha=w * y)
+    return coarse

@@ -1,0 +1,119 @@
+"""Conjugate gradients on any device, with any preconditioner."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from solvers.operators.system import Preconditioner, System
+from solvers.solution import dot, norm, per_item
+
+
+@dataclass(frozen=True)
+class Jacobi:
+    """z = D⁻¹ r, with the absolute values of the diagonal."""
+
+    def preconditioner(self, system: System) -> Callable[[Tensor], Tensor]:
+        diagonal = system.diagonal
+        inverse = torch.where(diagonal == 0, 1, 1 / diagonal.abs())
+        return lambda r: inverse * r
+
+
+@dataclass(frozen=True)
+class CG:
+    """Preconditioned conjugate gradients, all batch items at once, on any device.
+
+    Args:
+        rtol: stop at ‖r‖ ≤ rtol ‖b‖; by default at the tolerance of the solver that calls.
+        max_iterations: at most this many.
+        preconditioner: what approximates the inverse; by default that of the diagonal (Jacobi).
+    """
+
+    rtol: float | None = None
+    max_iterations: int = 20_000
+    preconditioner: Preconditioner = Jacobi()
+
+    def prepare(self, system: System) -> "PreparedCG":
+        if not system.symmetric:
+            raise ValueError("`CG()` needs a symmetric operator, and a weak form has none; use `Direct()`.")
+        return PreparedCG(system, self)
+
+
+class PreparedCG:
+    exact = False
+
+    def __init__(self, system: System, method: CG):
+        self.system, self.method = system, method
+        self.precondition = method.preconditioner.preconditioner(system)  # first: it may leave an assembled diagonal
+        diagonal = system.diagonal
+        lead = len(system.batch)
+        self.singular = (diagonal == 0).flatten(lead).any(-1)
+        self.indefinite = (diagonal < 0).flatten(lead).any(-1)
+        self.iterations = torch.zeros(system.batch, dtype=torch.int64, device=system.u.device)
+
+    def solve(self, rhs: Tensor, atol: Tensor | None = None, transpose: bool = False) -> Tensor:
+        """x with ‖b − H x‖ ≤ max(rtol ‖b‖, atol); items whose curvature turns negative stop there and are flagged."""
+        b, target = self.goal(rhs, atol)
+        x, _, self.iterations = self.iterate(b, target, self.method.max_iterations)
+        return x
+
+    def goal(self, rhs: Tensor, atol: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The right-hand side of the whole batch, and the norms of residuals "*b" that will do."""
+        system, lead = self.system, len(self.system.batch)
+        b = system.project(rhs).expand(*system.batch, *system.lowered.space.shape)
+        rtol = self.method.rtol if self.method.rtol is not None else 0.1 * torch.finfo(b.dtype).eps ** 0.75
+        target = rtol * norm(b, lead)
+        return b, target if atol is None else torch.maximum(target, atol)
+
+    def iterate(self, b: Tensor, target: Tensor, limit: int) -> tuple[Tensor, Tensor, Tensor]:
+        """x, what it leaves of b (nothing for items that met negative curvature), and the count of iterations "*b"."""
+        x, r, p = torch.zeros_like(b), b.clone(), torch.empty_like(b)
+        iterations, turned = conjugate_gradients(self.system.apply, self.precondition, x, r, p, target, limit)
+        self.indefinite = self.indefinite | turned
+        return x, r.masked_fill(per_item(turned, r), 0), iterations
+
+
+def conjugate_gradients(
+    apply: Callable[[Tensor], Tensor],
+    precondition: Callable[[Tensor], Tensor],
+    x: Tensor,
+    r: Tensor,
+    p: Tensor,
+    target: Tensor,
+    max_iterations: int,
+) -> tuple[Tensor, Tensor]:
+    """Iterate in place until ‖r‖ ≤ target "*b": the count of each item, and whether its curvature turned negative.
+
+    Args:
+        apply, precondition: what they return may be overwritten by their next call.
+        x, r, p: the start "*b …", its residual, and room for directions: always handed to `apply` as this very tensor.
+    """
+    lead = target.ndim
+    z = precondition(r)
+    p.copy_(z)
+    rz = dot(r, z, lead)
+    stopped = torch.zeros(target.shape, dtype=torch.bool, device=target.device)
+    iterations = torch.zeros(target.shape, dtype=torch.int64, device=target.device)
+    # A look at the residual waits for a GPU; on the CPU it costs nothing.
+    every = 1 if r.device.type == "cpu" else 10
+    for k in range(max_iterations):
+        running = (norm(r, lead) > target) & ~stopped
+        if k % every == 0 and not bool(running.any()):
+            break
+        Ap = apply(p)
+        curvature = dot(p, Ap, lead)
+        turned = running & (curvature <= 0)
+        if every > 1 or bool(turned.any()):
+            # Negative curvature: hand back that direction, downhill, for a search along it.
+            stopped |= turned
+            x.copy_(torch.where(per_item(turned, x), p, x))
+        running = running & ~turned
+        alpha = per_item(torch.where(running, rz / curvature, 0), x)
+        x.addcmul_(alpha, p)
+        r.addcmul_(alpha, Ap, value=-1)
+        z = precondition(r)
+        rz, before = dot(r, z, lead), rz
+        p.mul_(per_item(torch.where(running, rz / before, 0), x)).add_(z)
+        iterations += running
+    return iterations, stopped

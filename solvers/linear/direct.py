@@ -1,0 +1,263 @@
+"""Sparse direct factorisations on the CPU, and what they tell: singularity, and the signs of eigenvalues."""
+
+import warnings
+import weakref
+from copy import copy
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fem.forms.constraints import MeanZero
+from solvers.operators.system import System
+
+
+@dataclass(frozen=True)
+class Direct:
+    """Sparse LU or LDLᵀ on the CPU, one factorisation per batch item.
+
+    Args:
+        backend: "superlu" (SciPy), "pardiso" (the extra `ritz[direct]`, faster and parallel), or None: PARDISO where it
+            is installed.
+    """
+
+    backend: str | None = None
+
+    def __post_init__(self):
+        if self.backend not in (None, "superlu", "pardiso"):
+            raise ValueError(f'`Direct(backend=...)` must be "superlu", "pardiso" or None; got {self.backend!r}.')
+
+    def prepare(self, system: System) -> "DirectFactors":
+        if system.u.device.type != "cpu":
+            raise ValueError(f"`Direct()` works on the CPU; these tensors are on {system.u.device}. Use `CG()`.")
+        return DirectFactors(system, factoriser(self.backend))
+
+
+class DirectFactors:
+    """One factorisation per batch item of the matrix without its fixed rows and columns, scaled to S⁻¹ A S⁻¹."""
+
+    exact = True
+
+    def __init__(self, system: System, factorise: Any):
+        import scipy.sparse
+
+        self.system = system
+        space, pattern = system.lowered.space, system.lowered.pattern
+        n, self.count = space.num_dofs, max(int(np.prod(system.batch)), 1)
+        values = system.values.reshape(self.count, -1).double().numpy()
+        row, column = pattern.row.numpy(), pattern.column.numpy()
+        border, limit = mean_border(system), 2 / torch.finfo(system.u.dtype).eps
+        fixed = None if system.fixed is None else system.fixed.expand(*system.batch, *space.shape).reshape(-1, n)
+        self.free, self.scales, self.factors = [], [], []
+        failed, indefinite = [], []
+        free, keep, indices, indptr = np.ones(n, dtype=bool), slice(None), column, pattern.crow.numpy()
+        for item in range(self.count):
+            if fixed is not None and (item == 0 or not torch.equal(fixed[item], fixed[item - 1])):
+                free = ~fixed[item].numpy()
+                number = np.cumsum(free) - 1
+                keep = free[row] & free[column]
+                indices = number[column[keep]]
+                indptr = np.concatenate([[0], np.cumsum(np.bincount(number[row[keep]], minlength=int(free.sum())))])
+            size, factor = len(indptr) - 1, None
+            structure = (indices.astype(np.intc), indptr.astype(np.intc))
+            matrix = scipy.sparse.csr_array((values[item][keep], *structure), shape=(size, size))
+            scale = equilibration(matrix)
+            if size and np.isfinite(matrix.data).all():
+                matrix = scipy.sparse.csr_array(
+                    (matrix.data / np.repeat(scale, np.diff(indptr)) / scale[indices], *structure), shape=(size, size)
+                )
+                factor = factorise(matrix, None if border is None else border[free] / scale[:, None], system.symmetric)
+            self.free.append(free)
+            self.scales.append(scale)
+            self.factors.append(factor)
+            failed.append(size > 0 and (factor is None or is_singular(factor, size, limit)))
+            indefinite.append(factor is not None and factor.negative > (0 if border is None else border.shape[1]))
+        self.singular = torch.tensor(failed).reshape(system.batch)
+        self.indefinite = torch.tensor(indefinite).reshape(system.batch)
+
+    def solve(self, rhs: Tensor, atol: Tensor | None = None, transpose: bool = False) -> Tensor:
+        shape = self.system.lowered.space.shape
+        b = self.system.project(rhs).expand(*self.system.batch, *shape).reshape(self.count, -1).double().numpy()
+        x = np.zeros(b.shape)
+        for item, (free, scale, factor) in enumerate(zip(self.free, self.scales, self.factors, strict=True)):
+            if free.any():
+                x[item, free] = np.nan if factor is None else factor.solve(b[item, free] / scale, transpose) / scale
+        return torch.from_numpy(x).to(rhs.dtype).reshape(*self.system.batch, *shape)
+
+
+def equilibration(matrix: Any) -> np.ndarray:
+    """s > 0 such that the entries A_ij / (s_i s_j) are of order one, whatever the units of each field.
+
+    The root of the diagonal, and where that is zero (a pressure) the largest entry of the row in the scaled columns.
+    """
+    scale = np.sqrt(np.abs(matrix.diagonal()))
+    empty = scale == 0
+    if empty.any():
+        columns = np.where(empty, 0, 1 / np.where(empty, 1, scale))
+        largest = (abs(matrix[empty]) * columns).max(axis=1).toarray().ravel()
+        scale[empty] = np.where(largest > 0, largest, 1)
+    return scale
+
+
+def mean_border(system: System) -> np.ndarray | None:
+    """Columns that border the matrix of a problem with `MeanZero`: the weights of the mean, per component."""
+    constraint = system.lowered.constraint
+    if not isinstance(constraint, MeanZero):
+        return None
+    assert system.lowered.data is not None
+    weights = system.lowered.data.detach().double().numpy()
+    return np.kron(weights[:, None], np.eye(system.lowered.space.components or 1))
+
+
+def bordered(matrix: Any, border: np.ndarray | None) -> Any:
+    """[[A, B], [Bᵀ, 0]] with the columns of B scaled to entries of order one."""
+    import scipy.sparse
+
+    if border is None:
+        return matrix
+    sides = scipy.sparse.csr_array(border / np.abs(border).max(axis=0))
+    return scipy.sparse.block_array([[matrix, sides], [sides.T, None]], format="csr")
+
+
+def factoriser(backend: str | None) -> Any:
+    """The class that factorises, told by name or by what is installed."""
+    if backend == "superlu":
+        return SuperLUFactor
+    try:
+        import pypardiso  # noqa: F401  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        if backend == "pardiso":
+            raise ImportError('`Direct("pardiso")` needs pypardiso: pip install "ritz[direct]".') from None
+        return SuperLUFactor
+    return PardisoFactor
+
+
+class SuperLUFactor:
+    """SciPy's SuperLU of a scaled, perhaps bordered matrix.
+
+    Rows given in CSR order are the columns of the transpose, which is what gets factorised. `negative` is the number of
+    negative eigenvalues of a symmetric matrix, or 1 where all that is known is that there are some.
+    """
+
+    def __init__(self, matrix: Any, border: np.ndarray | None, symmetric: bool):
+        import scipy.sparse
+
+        self.size, self.negative = matrix.shape[0], 0
+        matrix = bordered(matrix, border)
+        matrix = scipy.sparse.csc_array((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape)
+        matrix.eliminate_zeros()
+        if not symmetric:
+            self.lu = lu(matrix, permc_spec="COLAMD", diag_pivot_thresh=0.1)
+            return
+        # A positive definite matrix needs no pivoting: the ordering alone decides the fill, and without row exchanges
+        # the signs of the pivots are those of the eigenvalues. Any other is factorised again, with pivoting.
+        options = {"permc_spec": "MMD_AT_PLUS_A", "options": {"SymmetricMode": True}}
+        self.lu = lu(matrix, diag_pivot_thresh=0.0, **options)
+        if self.lu is None:
+            return
+        if np.array_equal(self.lu.perm_r, self.lu.perm_c):
+            self.negative = int((self.lu.U.diagonal() < 0).sum())
+        else:
+            self.negative = 1  # a zero pivot in a matrix that is not singular (with a border, that tells nothing)
+        if self.negative or border is not None:
+            self.lu = lu(matrix, diag_pivot_thresh=0.1, **options)
+
+    def solve(self, b: np.ndarray, transpose: bool = False) -> np.ndarray:
+        if self.lu is None:
+            return np.full_like(b, np.nan)
+        padded = np.pad(b, (0, self.lu.shape[0] - self.size))
+        return self.lu.solve(padded, "N" if transpose else "T")[: self.size]
+
+
+def lu(matrix: Any, **options) -> Any:
+    """SuperLU, or None of a matrix that is exactly singular."""
+    import scipy.sparse.linalg
+
+    try:
+        return scipy.sparse.linalg.splu(matrix, **options)
+    except RuntimeError as error:
+        if "singular" not in str(error):
+            raise
+        return None
+
+
+class PardisoFactor:
+    """MKL PARDISO through pypardiso: real nonsymmetric, or symmetric indefinite with its inertia."""
+
+    def __init__(self, matrix: Any, border: np.ndarray | None, symmetric: bool):
+        import scipy.sparse
+        from pypardiso.pardiso_wrapper import PyPardisoError  # pyright: ignore[reportMissingImports]
+
+        self.size, self.negative, self.failed = matrix.shape[0], 0, False
+        matrix = bordered(matrix, border)
+        # Zeros on the diagonal are far from any pivot order that is stable: let PARDISO match and scale there.
+        matching = int(not symmetric or bool((matrix.diagonal() == 0).any()))
+        self.matrix = with_diagonal(scipy.sparse.triu(matrix) if symmetric else matrix)
+        # The same arrays read by columns are the transpose: that is how pypardiso is asked to solve with it.
+        arrays = (self.matrix.data, self.matrix.indices, self.matrix.indptr)
+        self.transposed = self.matrix if symmetric else scipy.sparse.csc_matrix(arrays, shape=self.matrix.shape)
+        self.solver = pardiso_solver()
+        self.solver.set_matrix_type(-2 if symmetric else 11)
+        # All parameters given (1), ordering by METIS (2), no pivot replaced by a larger one that would hide a singular
+        # matrix (10), scaling and matching (11, 13), Bunch–Kaufman pivots (21).
+        for index, value in {1: 1, 2: 2, 10: 20, 11: matching, 13: matching, 21: 1}.items():
+            self.solver.set_iparm(index, value)
+        weakref.finalize(self, self.solver.free_memory, everything=True)
+        try:
+            self.solver.factorize(self.matrix)
+        except PyPardisoError as error:
+            if error.value not in (-4, -7):  # a zero pivot, a singular diagonal matrix
+                raise
+            self.failed = True
+        if symmetric:
+            self.negative = int(self.solver.get_iparm(23))
+
+    def solve(self, b: np.ndarray, transpose: bool = False) -> np.ndarray:
+        if self.failed:
+            return np.full_like(b, np.nan)
+        padded = np.pad(b, (0, self.matrix.shape[0] - self.size))
+        return self.solver.solve(self.transposed if transpose else self.matrix, padded)[: self.size]
+
+
+@cache
+def pardiso_library() -> Any:
+    """pypardiso with the MKL found: it looks through the file system for it each time it is asked."""
+    from pypardiso.pardiso_wrapper import PyPardisoSolver  # pyright: ignore[reportMissingImports]
+
+    return PyPardisoSolver()
+
+
+def pardiso_solver() -> Any:
+    """A solver without any factorisation yet."""
+    solver = copy(pardiso_library())
+    solver.pt, solver.iparm = np.zeros_like(solver.pt), np.zeros_like(solver.iparm)
+    return solver
+
+
+def with_diagonal(matrix: Any) -> Any:
+    """The matrix with every diagonal entry stored, zero or not, as PARDISO wants it."""
+    import scipy.sparse
+
+    n = matrix.shape[0]
+    coo, index = matrix.tocoo(), np.arange(n)
+    data = (np.r_[coo.data, np.zeros(n)], (np.r_[coo.row, index], np.r_[coo.col, index]))
+    full = scipy.sparse.csr_matrix(data, shape=(n, n))
+    full.sort_indices()
+    return full
+
+
+def is_singular(factor: Any, n: int, limit: float) -> bool:
+    """Whether ‖A⁻¹‖ of a scaled matrix, by two steps of inverse iteration from a random vector, exceeds the limit.
+
+    With a limit of 2/ε: a change of A in its last digits would make it singular, so that nothing can be solved with it.
+    """
+    z, grown = np.random.default_rng(0).standard_normal(n), []
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        for _ in range(2):
+            z = factor.solve(z / np.linalg.norm(z))
+            grown.append(np.linalg.norm(z))
+    return not max(grown) < limit

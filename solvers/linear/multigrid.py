@@ -1,0 +1,390 @@
+"""Geometric multigrid on grids: a whole batch at once, from nothing but the stencil of the operator.
+
+From level to level an axis first loses degrees, then every second vertex, and only while its couplings are strong, so
+that stretched cells become nearly square before all axes are coarsened. Each coarse operator is the Galerkin product
+PᵀAP, whatever the coefficients. One V-cycle,
+
+    x ← S x,    x ← x + P A_c⁻¹ Pᵀ (b − A x),    x ← S x,
+
+with damped Jacobi (Chebyshev in D⁻¹A on the upper part of the spectrum) as the smoother S, is a symmetric positive
+definite approximation of A⁻¹. It runs in single precision, in place and without allocating, inside conjugate gradients
+in the precision of the system (Trottenberg, Oosterlee & Schüller, Multigrid, 2001).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import cos, gcd, pi
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from fem.forms.constraints import MeanZero
+from fem.space.space import FunctionSpace
+from solvers.linear.coarsening import Embedding, Interpolation, widths
+from solvers.linear.conjugate_gradients import CG, conjugate_gradients
+from solvers.operators.stencil import Grid, Product, Stencil
+from solvers.operators.system import Prepared, System
+from solvers.operators.workspace import workspace
+from solvers.solution import norm, per_item
+
+COARSEST = 130  # unknowns per item that a dense inverse takes care of
+ENTRIES = 2**17  # of the inverses of all items together; beyond, another level costs less
+STRONG = 0.5  # axes with couplings of this strength, relative to the strongest, are coarsened
+# Degree in D⁻¹A and ratio λ_max/λ_min of smoothing, by the number of axes that are not coarsened: along those the mass
+# matrices of linear elements widen the spectrum by 3. (The finest level is content with degree one and a ratio of 3.)
+SMOOTHING = ((2, 4.0), (2, 6.0), (3, 15.0))
+
+
+@dataclass(frozen=True)
+class Multigrid:
+    """Conjugate gradients preconditioned by multigrid, for Lagrange spaces on grids; `CG(preconditioner=Multigrid())`.
+
+    The mesh must be made as a grid of intervals, quadrilaterals or hexahedra (its nodes may have moved since) and the
+    problem an energy. Its cost is proportional to the number of dofs: about ten iterations at any resolution.
+
+    Args:
+        rtol: stop at ‖r‖ ≤ rtol ‖b‖; by default at the tolerance of the solver that calls.
+        max_iterations: at most this many.
+    """
+
+    rtol: float | None = None
+    max_iterations: int = 1000
+
+    def prepare(self, system: System) -> Prepared:
+        if isinstance(system.lowered.constraint, MeanZero):
+            # The mean is not held by any dof: the projections around H are those of the general iteration.
+            check_stencil(system)
+            return CG(self.rtol, self.max_iterations, self).prepare(system)
+        return PreparedMultigrid(system, self)
+
+    def preconditioner(self, system: System) -> Callable[[Tensor], Tensor]:
+        return PreparedMultigrid(system, self).precondition
+
+
+class PreparedMultigrid:
+    exact = False
+
+    @torch.no_grad()
+    def __init__(self, system: System, method: Multigrid):
+        stencil, space = check_stencil(system), system.lowered.space
+        assert isinstance(space, FunctionSpace)
+        self.system, self.method, self.grid = system, method, stencil.grid
+        items, like = stencil.grid.items, system.u
+        diagonal = items(stencil.diagonal)
+        self.finite = torch.isfinite(diagonal.sum((1, 2)))
+        stencil = replaced_items(stencil, ~self.finite)
+        self.singular = (diagonal == 0).flatten(1).any(-1).reshape(system.batch)
+        self.indefinite = (diagonal < 0).flatten(1).any(-1).reshape(system.batch)
+        with workspace(self, space, "multigrid"):
+            self.hierarchy = Hierarchy(stencil, system.held, widths(space), torch.float32)
+        self.iterations = torch.zeros(system.batch, dtype=torch.int64, device=like.device)
+        if stencil is system.stencil:
+            self.product = system.product
+        else:
+            self.product = Product(stencil, stencil.grid.buffer(like), stencil.grid.buffer(like))
+        self.x, self.r = (torch.zeros_like(stencil.diagonal) for _ in range(2))
+
+    def flat(self, v: Tensor) -> Tensor:
+        """Dofs "*b *shape", item by item with nodes and components apart."""
+        space = self.system.lowered.space
+        v = v.expand(*self.system.batch, *space.shape)
+        return v.reshape(self.grid.batch, -1, self.grid.components)
+
+    @torch.no_grad()
+    def precondition(self, r: Tensor) -> Tensor:
+        """One cycle: z ≈ H⁻¹ r, for dofs."""
+        top, flat = self.hierarchy.levels[0], self.flat(r)
+        size = norm(flat, 1)
+        size = per_item(torch.where((size > 0) & torch.isfinite(size), size, 1), flat)
+        self.grid.pack(flat / size, top.b)
+        self.hierarchy.cycle()
+        size = size * per_item(self.hierarchy.scale, flat)
+        return (self.grid.unpack(top.solution, r.dtype) * size).reshape(r.shape)
+
+    @torch.no_grad()
+    def solve(self, rhs: Tensor, atol: Tensor | None = None, transpose: bool = False) -> Tensor:
+        """x with ‖b − H x‖ ≤ max(rtol ‖b‖, atol); items whose curvature turns negative stop there and are flagged."""
+        system, grid, top = self.system, self.grid, self.hierarchy.levels[0]
+        b = self.flat(system.project(rhs))
+        size = norm(b, 1)
+        rtol = self.method.rtol if self.method.rtol is not None else 0.1 * torch.finfo(b.dtype).eps ** 0.75
+        target = rtol * torch.ones_like(size)
+        if atol is not None:
+            target = torch.maximum(target, atol.expand(system.batch).reshape(-1) / size)
+        good = (size > 0) & torch.isfinite(size) & self.finite
+        x, r, items = self.x.zero_(), grid.pack(b, self.r), grid.items
+        items(r).mul_(per_item(torch.where(good, 1 / size, 0), b))
+        if not bool(good.all()):
+            items(r)[~good] = 0
+
+        def apply(p: Tensor) -> Tensor:
+            self.product()
+            return items(self.product.y)
+
+        def precondition(r: Tensor) -> Tensor:
+            items(top.b).copy_(r)
+            self.hierarchy.cycle()
+            return items(self.product.y.copy_(top.solution))  # A p is no longer needed
+
+        p = items(self.product.x)
+        count, turned = conjugate_gradients(
+            apply, precondition, items(x), items(r), p, target, self.method.max_iterations
+        )
+        self.iterations = count.reshape(system.batch)
+        self.indefinite = self.indefinite | turned.reshape(system.batch)
+        items(x).mul_(per_item(torch.where(self.finite, size, torch.nan), b))
+        return grid.unpack(x).reshape(*system.batch, *system.lowered.space.shape)
+
+
+def check_stencil(system: System) -> Stencil:
+    """The stencil of a system that has one."""
+    if system.stencil is None:
+        space = system.lowered.space
+        what = f"{space}" if system.symmetric else "a weak form, which has no symmetric operator"
+        raise ValueError(
+            "`Multigrid()` needs an energy over a Lagrange space on a mesh made as a grid of intervals, "
+            f"quadrilaterals or hexahedra (`unit_square`, `box`, …); got {what}. Use `CG()` or `Direct()`."
+        )
+    return system.stencil
+
+
+def replaced_items(stencil: Stencil, items: Bool[Tensor, "b"]) -> Stencil:
+    """The identity for some items: one that is not finite would reach its neighbours through products with zeros."""
+    if not bool(items.any()):
+        return stencil
+    grid, data = stencil.grid, stencil.data.clone()
+    shaped = grid.shifted(data).unflatten(-1, (grid.batch, -1))
+    shaped[:, items] = 0
+    shaped[: len(grid.types), items] = 1
+    return Stencil(grid, data)
+
+
+class Level:
+    """An operator, its smoother and its buffers: solution x, right-hand side b, residual r."""
+
+    def __init__(self, stencil: Stencil, fixed: Bool[Tensor, "t k"]):
+        self.stencil, self.grid = stencil, stencil.grid
+        self.x, self.r, self.halo_b = (self.grid.buffer(stencil.data) for _ in range(3))
+        self.b = self.grid.shifted(self.halo_b)
+        self.solution, self.residual = self.grid.shifted(self.x), self.grid.shifted(self.r)
+        self.free = (~fixed).to(stencil.data)
+        self.product = Product(stencil, self.x, self.r)
+        self.down: list[Callable] = []
+        self.up: list[Callable] = []
+
+    def set_smoother(self, steps: int, ratio: float) -> None:
+        """Chebyshev in D⁻¹A of degree `steps` on [λ/ratio, λ], as damped Jacobi steps with the roots' reciprocals.
+
+        The last step is exact at fixed dofs: it removes what interpolation left there.
+        """
+        middle, radius = (1 + 1 / ratio) / 2, (1 - 1 / ratio) / 2
+        omegas = [1 / (middle + radius * cos(pi * (2 * j + 1) / (2 * steps))) for j in range(steps)]
+        diagonal = self.stencil.diagonal.abs()
+        held = (self.free == 0) | (diagonal == 0)
+        step = omegas[-1] / (1.1 * largest_eigenvalue(self.stencil))  # few iterations do not quite find the largest
+        items = self.grid.items(diagonal)
+        self.weight = (per_item(step, items) / items).transpose(0, 1).reshape(diagonal.shape).masked_fill_(held, 1)
+        self.factors = [omega / omegas[-1] for omega in omegas]
+
+    def presmooth(self) -> None:
+        """x ← S 0, r ← b − A x."""
+        torch.mul(self.weight, self.b, out=self.solution)
+        for factor in self.factors[-2::-1]:
+            self.product.residual(self.b)
+            self.solution.addcmul_(self.weight, self.residual, value=factor)
+        self.product.residual(self.b)
+
+    def smooth(self) -> None:
+        """x ← S x."""
+        for factor in self.factors:
+            self.product.residual(self.b)
+            self.solution.addcmul_(self.weight, self.residual, value=factor)
+
+
+class Hierarchy:
+    """Levels from the finest to one small enough for a dense inverse, all in one precision."""
+
+    def __init__(self, stencil: Stencil, fixed: Bool[Tensor, "t k"], width: list[Tensor], dtype: torch.dtype):
+        (stencil, self.scale), width = scaled(stencil, dtype), list(width)
+        self.levels: list[Level] = [Level(stencil, fixed)]
+        while True:
+            level = self.levels[-1]
+            steps = next_steps(level.stencil, width)
+            if not steps:
+                break
+            operator = level.stencil
+            operator.hold(fixed, 0.0)
+            for step in steps:
+                operator, fixed = step.operator(operator), step.fixed(fixed)
+                if isinstance(step, Interpolation):
+                    width[step.axis] = step.width
+            level.stencil.hold(level.free == 0, 1.0)
+            fixed = fixed | (operator.diagonal == 0)
+            operator.hold(fixed, 1.0)
+            weak = len(coarsenable(level.grid)) - len(steps)
+            level.set_smoother(*((1, 3.0) if len(self.levels) == 1 and not weak else SMOOTHING[weak]))
+            coarse = Level(operator, fixed)
+            connect(level, coarse, steps)
+            self.levels.append(coarse)
+        self.inverse = dense_inverse(self.levels[-1].stencil)
+
+    def cycle(self) -> None:
+        """One V-cycle on b of the finest level, from x = 0, into its x."""
+        *smoothed, last = self.levels
+        for level, coarse in zip(smoothed, self.levels[1:], strict=True):
+            level.presmooth()
+            for step in level.down:
+                step()
+            coarse.b.mul_(coarse.free)
+        self.solve_coarsest(last)
+        for level in reversed(smoothed):
+            for step in level.up:
+                step()
+            level.smooth()
+
+    def solve_coarsest(self, level: Level) -> None:
+        b = level.grid.items(level.b).reshape(level.grid.batch, -1, 1)
+        level.grid.items(level.solution).copy_((self.inverse @ b).view(level.grid.batch, len(level.grid.types), -1))
+
+
+def connect(level: Level, coarse: Level, steps: list) -> None:
+    """Bind the steps between two levels to their buffers."""
+    temporary = [step.coarse.buffer(level.r) for step in steps[:-1]]
+    down, up = [level.r, *temporary, coarse.halo_b], [level.x, *temporary, coarse.x]
+    for i, step in enumerate(steps):
+        restrict, interpolate = step.bind(down[i], down[i + 1], up[i], up[i + 1])
+        if i > 0:
+            interpolate = cleared(up[i], interpolate)
+        level.down.append(restrict)
+        level.up.insert(0, interpolate)
+
+
+def cleared(buffer: Tensor, interpolate: Callable) -> Callable:
+    """Interpolation that sets what it would add to."""
+
+    def run() -> None:
+        buffer.zero_()
+        interpolate()
+
+    return run
+
+
+def scaled(stencil: Stencil, dtype: torch.dtype) -> tuple[Stencil, Float[Tensor, "b"]]:
+    """A copy in another type, its items scaled to a largest diagonal entry of one, far from over- and underflow."""
+    grid = stencil.grid
+    largest = grid.items(stencil.diagonal).abs().flatten(1).amax(-1)
+    data = grid.buffer(stencil.data, len(stencil.data), dtype)
+    scale = 1 / torch.where(largest > 0, largest, 1)
+    factor = scale[:, None].expand(-1, grid.size // grid.batch)
+    for source, target in zip(grid.shifted(stencil.data), grid.shifted(data), strict=True):
+        torch.mul(source.view(factor.shape), factor, out=target.view(factor.shape))
+    return Stencil(grid, data), scale
+
+
+def next_steps(stencil: Stencil, width: list[Tensor]) -> list:
+    """The steps to the next level, along the axes of strong coupling: a lower degree, or else every second vertex."""
+    grid = stencil.grid
+    count = grid.size // grid.batch * len(grid.types)
+    if count <= COARSEST and grid.batch * count**2 <= ENTRIES:
+        return []
+    possible = coarsenable(grid)
+    strength = strengths(stencil)
+    strongest = max((strength[k] for k in possible), default=0)
+    steps = []
+    for k in possible:
+        if strength[k] >= STRONG * strongest:
+            lower = grid.degrees[k] - 1
+            steps.append(Embedding(grid, k, lower) if lower else Interpolation(grid, k, width[k]))
+            grid = steps[-1].coarse
+    return steps
+
+
+def coarsenable(grid: Grid) -> list[int]:
+    """Axes with more than two nodes."""
+    return [k for k in range(grid.dim) if grid.degrees[k] > 1 or grid.vertices[k] > 2]
+
+
+def strengths(stencil: Stencil) -> list[float]:
+    """How strongly neighbours along each axis are coupled, −Σ_j A_ij (j − i)² / A_ii with j − i in nodes of that axis.
+
+    The least over all items, relative to the strongest axis of each.
+    """
+    grid = stencil.grid
+    # A few thousand vertices tell, in all rows and columns.
+    sample = max(grid.size // grid.batch // 4096, 1)
+    while gcd(sample, grid.strides[0]) > 1:
+        sample += 1
+    shaped = grid.items(grid.shifted(stencil.data))[..., ::sample]  # "b z n"
+    inverse = 1 / shaped[:, : len(grid.types)].abs()
+    total = shaped.new_zeros(grid.batch, grid.dim)
+    for a, row in enumerate(grid.types):
+        keys = [key for key, k in grid.keys.items() if key[0] == a and k >= len(grid.types)]
+        keys = [(b, o, grid.keys[a, b, o]) for _, b, o in keys if grid.types[b][-1] == row[-1]]
+        if keys:
+            both = inverse[:, a, None] + inverse[:, [b for b, _, _ in keys]]
+            coupling = (shaped[:, [k for _, _, k in keys]] * both).nan_to_num(0, 0, 0).sum(-1)
+            columns = [(grid.types[b], o) for b, o, _ in keys]
+            distance = [[o[k] * p + c[k] - row[k] for k, p in enumerate(grid.degrees)] for c, o in columns]
+            total -= coupling @ torch.tensor(distance).to(coupling) ** 2
+    largest = total.amax(-1, keepdim=True)
+    return torch.where(largest > 0, total / largest, 1).amin(0).tolist()
+
+
+def largest_eigenvalue(stencil: Stencil, steps: int = 8, sample: int = 2**13) -> Float[Tensor, "b"]:
+    """The largest |λ| of |D|⁻¹A of each item, by Lanczos iteration on the middle layers of the slowest axis."""
+    part, inverse = middle_layers(stencil, max(sample // (stencil.grid.batch * stencil.grid.strides[0]), 8))
+    grid, diagonal = part.grid, part.diagonal.abs()
+    x, y = grid.buffer(part.data), grid.buffer(part.data)
+    product, q, Aq = Product(part, x, y), grid.items(grid.shifted(x)), grid.items(grid.shifted(y))
+    inverse, diagonal = grid.items(inverse), grid.items(diagonal)
+    generator = torch.Generator(x.device).manual_seed(0)
+    w = torch.randn(q.shape, generator=generator, device=x.device, dtype=x.dtype) * (inverse > 0)
+    tridiagonal = x.new_zeros(grid.batch, steps, steps)
+    beta = (w * diagonal * w).sum((1, 2)).sqrt()
+    for k in range(steps):
+        before, beta_before = q.clone(), beta
+        q.copy_(w * per_item(torch.where(beta > 0, 1 / beta, 0), w))
+        product()
+        alpha = (q * Aq).sum((1, 2))
+        w = inverse * Aq - per_item(alpha, q) * q - (per_item(beta_before, q) * before if k else 0)
+        beta = (w * diagonal * w).sum((1, 2)).sqrt()
+        tridiagonal[:, k, k] = alpha
+        if k + 1 < steps:
+            tridiagonal[:, k, k + 1] = tridiagonal[:, k + 1, k] = beta
+    largest = torch.linalg.eigvalsh(tridiagonal.double()).abs().amax(-1)
+    return torch.where(largest > 0, largest, 1).to(x.dtype)
+
+
+def middle_layers(stencil: Stencil, count: int) -> tuple[Stencil, Tensor]:
+    """The part of a stencil on so many layers of the slowest axis, and 1/|D| there, zero outside.
+
+    One more layer, of zeros, keeps items apart.
+    """
+    grid = stencil.grid
+    count = min(count, grid.vertices[0])
+    start = (grid.vertices[0] - count) // 2
+    small = replace(grid, vertices=(count + 1, *grid.vertices[1:]))
+    part = Stencil.zeros(small, stencil.data)
+    whole = grid.shifted(stencil.data).unflatten(-1, (grid.batch, *grid.vertices))
+    layers = small.shifted(part.data).unflatten(-1, (grid.batch, *small.vertices))
+    layers[:, :, :count] = whole[:, :, start : start + count]
+    diagonal = part.diagonal.abs()
+    return part, torch.where(diagonal > 0, 1 / diagonal, 0)
+
+
+def dense_inverse(stencil: Stencil) -> Float[Tensor, "b N N"]:
+    """The inverse of each item's matrix; of those that are nearly singular or indefinite, one that is definite."""
+    matrix = stencil.dense().double()
+    root = matrix.diagonal(dim1=-2, dim2=-1).abs().sqrt()
+    root = torch.where(root > 0, root, 1)
+    matrix = matrix / root[:, :, None] / root[:, None]
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    safe = (info == 0) & (factor.diagonal(dim1=-2, dim2=-1).amin(-1) ** 2 > 1e-5)
+    inverse = torch.cholesky_inverse(torch.where(safe[:, None, None], factor, torch.eye(len(matrix[0])).to(matrix)))
+    if not bool(safe.all()):
+        values, vectors = torch.linalg.eigh(matrix[~safe])
+        sizes = values.abs()
+        reciprocal = 1 / torch.maximum(sizes, 1e-5 * sizes.amax(-1, keepdim=True))
+        inverse[~safe] = vectors * reciprocal[:, None] @ vectors.mT
+    return (inverse / root[:, :, None] / root[:, None]).to(stencil.data.dtype)

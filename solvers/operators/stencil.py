@@ -1,0 +1,369 @@
+"""Operators on grids as stencils: for each offset between cells one array, with the coupling at every node.
+
+A Lagrange space of degree p on a grid has one *type* of dofs for each position inside a grid cell (and component): type
+t, an image over the vertices of the grid, holds the dofs at position t/p behind each vertex; those behind the last
+vertex of an axis do not exist and are held fixed. The coupling of the dof of type a at vertex i with that of type b at
+vertex i + δ is the entry S[a, b, δ](i) of an array, and symmetry halves their number:
+
+    y_a(i) += S(i) x_b(i + δ),        y_b(i + δ) += S(i) x_a(i).
+
+Images are flattened, batch and all axes together, x fastest, with zeros (the halo) at both ends. A shift by δ is then
+one by a fixed number of places, whatever the dimension; where it leaves a row or an item the entry of S is zero. So a
+product is a few passes over contiguous memory, in place, and nothing is ever gathered.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from math import prod
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from fem.forms.assembly import CHUNK, element_matrices
+from fem.kernels.grid_integral import Integrand
+from fem.space.space import AnySpace, FunctionSpace
+from solvers.operators.stencil_source import CompiledProduct
+from solvers.operators.workspace import zeros
+
+PLACES = 2**20  # of entries that are cleared at a time
+
+Key = tuple[int, int, tuple[int, ...]]  # row type, column type, offset between their cells, slowest axis first
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The images of a batch of dof vectors: `vertices` per axis, degree per axis (both slowest axis first)."""
+
+    vertices: tuple[int, ...]
+    degrees: tuple[int, ...]
+    components: int = 1
+    batch: int = 1
+
+    @property
+    def dim(self) -> int:
+        return len(self.vertices)
+
+    @cached_property
+    def types(self) -> list[tuple[int, ...]]:
+        """The position inside a cell, in units of 1/p and slowest axis first, and the component of each type."""
+        return [(*t, c) for *t, c in product(*map(range, self.degrees), range(self.components))]
+
+    @property
+    def size(self) -> int:
+        """Entries of one type's images, all items together."""
+        return self.batch * prod(self.vertices)
+
+    @cached_property
+    def strides(self) -> tuple[int, ...]:
+        return tuple(prod(self.vertices[k + 1 :]) for k in range(self.dim))
+
+    @cached_property
+    def halo(self) -> int:
+        """Zeros at either end: as many as the largest shift."""
+        return sum(self.strides)
+
+    def shift(self, offset: tuple[int, ...]) -> int:
+        return sum(o * s for o, s in zip(offset, self.strides, strict=True))
+
+    def buffer(self, like: Tensor, rows: int | None = None, dtype: torch.dtype | None = None) -> Float[Tensor, "t m"]:
+        """Zeros for one flattened image per type (or for so many), halo included."""
+        rows = len(self.types) if rows is None else rows
+        return zeros(like, rows, self.size + 2 * self.halo, dtype=dtype)
+
+    def shifted(self, buffer: Float[Tensor, "*t m"], shift: int = 0) -> Float[Tensor, "*t k"]:
+        """The flattened images in a buffer without halo, or the neighbours of their entries so many places on."""
+        return buffer[..., self.halo + shift : self.halo + shift + self.size]
+
+    def address(self, buffer: Float[Tensor, "t m"], row: int, shift: int = 0) -> int:
+        """Where in memory the flattened image in a row begins, or its neighbours so many places on."""
+        return buffer.data_ptr() + (row * buffer.stride(0) + self.halo + shift) * buffer.element_size()
+
+    def along(self, buffer: Float[Tensor, "*t m"], axis: int, shift: int = 0) -> Float[Tensor, "*t o k i"]:
+        """The images with slower axes (and the batch), one axis and faster axes apart."""
+        n, stride = self.vertices[axis], self.strides[axis]
+        return self.shifted(buffer, shift).unflatten(-1, (self.size // (n * stride), n, stride))
+
+    def items(self, flat: Tensor) -> Tensor:
+        """Flattened images "t k" as "b t n", item by item."""
+        return flat.unflatten(-1, (self.batch, -1)).transpose(0, 1)
+
+    @cached_property
+    def keys(self) -> dict[Key, int]:
+        """Row of each coupling in the data of a stencil: diagonals first, then one of each symmetric pair."""
+        zero, types = (0,) * self.dim, self.types
+        found = [(a, a, zero) for a in range(len(types))]
+        for a, row in enumerate(types):
+            for b, column in enumerate(types[a:], a):
+                found += [(a, b, o) for o in reachable(row, column) if a < b or o > zero]
+        return {key: k for k, key in enumerate(found)}
+
+    @cached_property
+    def terms(self) -> list[list[tuple[int, int, int, int]]]:
+        """What adds to each type of dofs in a product A x: row of the data and shift, type of x and shift.
+
+        Couplings are kept with the first dof of a pair: for the second they lie where the first does.
+        """
+        rows: list[list[tuple[int, int, int, int]]] = [[] for _ in self.types]
+        for (a, b, offset), k in self.keys.items():
+            shift = self.shift(offset)
+            rows[a].append((k, 0, b, shift))
+            if k >= len(self.types):
+                rows[b].append((k, -shift, a, -shift))
+        return rows
+
+    def image(self, flat: Shaped[Tensor, "k"], dof_type: tuple[int, ...]) -> Tensor:
+        """The entries of one type that exist, "b *vertices"."""
+        shaped = flat.view(self.batch, *self.vertices)
+        for k, t in enumerate(dof_type[:-1]):
+            shaped = shaped.narrow(1 + k, 0, self.vertices[k] - (t > 0))
+        return shaped
+
+    def dofs_of_type(self, v: Tensor, dof_type: tuple[int, ...]) -> Tensor:
+        """The dofs of one type "b *k", a view into dofs "b n c"."""
+        nodes = [p * (n - 1) + 1 for n, p in zip(self.vertices, self.degrees, strict=True)]
+        shaped = v.unflatten(1, nodes)[..., dof_type[-1]]
+        return shaped[(slice(None), *(slice(t, None, p) for t, p in zip(dof_type, self.degrees, strict=False)))]
+
+    def pack(self, v: Tensor, flat: Tensor) -> Tensor:
+        """Dofs "b n c" into flattened images "t k"; what does not exist is left alone."""
+        for row, dof_type in zip(flat, self.types, strict=True):
+            self.image(row, dof_type).copy_(self.dofs_of_type(v, dof_type))
+        return flat
+
+    def unpack(self, flat: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Flattened images "t k" as dofs "b n c"."""
+        nodes = prod(p * (n - 1) + 1 for n, p in zip(self.vertices, self.degrees, strict=True))
+        v = flat.new_empty(self.batch, nodes, self.components, dtype=dtype)
+        for row, dof_type in zip(flat, self.types, strict=True):
+            self.dofs_of_type(v, dof_type).copy_(self.image(row, dof_type))
+        return v
+
+    def fixed(self, mask: Bool[Tensor, "b n c"] | None, like: Tensor) -> Bool[Tensor, "t k"]:
+        """Flattened images that are true at fixed dofs and at those that do not exist."""
+        flat = torch.ones(len(self.types), self.size, dtype=torch.bool, device=like.device)
+        if mask is not None:
+            return self.pack(mask, flat)
+        for row, dof_type in zip(flat, self.types, strict=True):
+            self.image(row, dof_type).fill_(False)
+        return flat
+
+
+def grid_of(space: AnySpace, batch: int) -> Grid | None:
+    """The grid of a Lagrange space on a mesh made as a grid of intervals, quadrilaterals or hexahedra; or None."""
+    if not isinstance(space, FunctionSpace) or space.mesh.grid is None:
+        return None
+    if not (space.is_lagrange and all(set(e.cell.factors) == {1} for e in space.elements)):
+        return None
+    dim = space.mesh.dim
+    return Grid(tuple(n + 1 for n in space.mesh.grid[::-1]), (space.degree,) * dim, space.components or 1, batch)
+
+
+@dataclass(frozen=True, eq=False)
+class Stencil:
+    """A symmetric operator on a grid: `data` holds one flattened image with halo for each of `grid.keys`."""
+
+    grid: Grid
+    data: Float[Tensor, "z m"]
+
+    @classmethod
+    def zeros(cls, grid: Grid, like: Tensor, dtype: torch.dtype | None = None) -> "Stencil":
+        return cls(grid, grid.buffer(like, len(grid.keys), dtype))
+
+    @classmethod
+    def from_entries(
+        cls, space: FunctionSpace, batch: int, entries: Iterable[tuple[int, int, Tensor]], like: Tensor
+    ) -> "Stencil":
+        """The sum of entries (A, B, values "b *cells") of element matrices, cells as an image, x fastest and last.
+
+        A and B count the local dofs of a cell in the order of `space.cell_dofs`, components fastest. One of (A, B) and
+        (B, A) is needed where they differ: see `needed_entries`.
+        """
+        grid = grid_of(space, batch)
+        assert grid is not None
+        stencil, local = cls.zeros(grid, like), local_dofs(space)
+        for a, b, values in entries:
+            stencil.add(local[a], local[b], values)
+        return stencil
+
+    def add(self, row: "LocalDof", column: "LocalDof", values: Float[Tensor, "b *cells"], start: int = 0) -> None:
+        """Add the coupling of two local dofs in all cells, or in layers of the slowest axis from `start` on."""
+        grid, corner = self.grid, row[1]
+        shaped = grid.shifted(self.data[grid.keys[coupling(row, column)]]).view(grid.batch, *grid.vertices)
+        first = (start + corner[0], *corner[1:])
+        shaped[(slice(None), *(slice(f, f + n) for f, n in zip(first, values.shape[1:], strict=True)))] += values
+
+    def add_at(self, cells: Int[Tensor, "e"], local: list["LocalDof"], matrices: Float[Tensor, "b e A A"]) -> None:
+        """Add the element matrices of some cells, given by number."""
+        grid, vertex, stride = self.grid, torch.zeros_like(cells), 1
+        for n, s in zip(grid.vertices[::-1], grid.strides[::-1], strict=True):
+            vertex = vertex + cells // stride % (n - 1) * s
+            stride *= n - 1
+        shaped = grid.shifted(self.data).unflatten(-1, (grid.batch, -1))
+        for i, j in needed_entries(grid, local):
+            k, position = grid.keys[coupling(local[i], local[j])], vertex + grid.shift(local[i][1])
+            shaped[k].index_add_(-1, position, matrices[..., i, j])
+
+    @property
+    def diagonal(self) -> Float[Tensor, "t k"]:
+        return self.grid.shifted(self.data[: len(self.grid.types)])
+
+    def hold(self, fixed: Bool[Tensor, "t k"], diagonal: float) -> None:
+        """Clear rows and columns of fixed dofs in place, but for a diagonal entry."""
+        grid = self.grid
+        index = [torch.nonzero(row).flatten() + grid.halo for row in fixed]
+        types, flat, width = len(grid.types), self.data.view(-1), self.data.shape[1]
+        for a, fill in enumerate(index):
+            self.data[a].index_fill_(0, fill, diagonal)
+            if rows := [k for (row, _, _), k in grid.keys.items() if row == a and k >= types]:  # one after another
+                self.data[rows[0] : rows[-1] + 1].index_fill_(1, fill, 0)
+            # Columns lie elsewhere in each row: some rows at a time, so that memory stays small.
+            starts = [
+                k * width - grid.shift(o) for (_, column, o), k in grid.keys.items() if column == a and k >= types
+            ]
+            for some in torch.tensor(starts, device=fill.device).split(max(PLACES // max(len(fill), 1), 1)):
+                flat.index_fill_(0, (some[:, None] + fill).flatten(), 0)
+
+    def place(self, a: int, b: int, offset: tuple[int, ...]) -> tuple[int, int]:
+        """Row of the data and shift of A(i, a; i + δ, b): couplings are kept once for both dofs."""
+        if (k := self.grid.keys.get((a, b, offset))) is not None:
+            return k, 0
+        return self.grid.keys[b, a, tuple(-o for o in offset)], self.grid.shift(offset)
+
+    def entries(self, a: int, b: int, offset: tuple[int, ...], axis: int) -> Float[Tensor, "o k i"]:
+        """A(i, a; i + δ, b) for all i, one axis apart."""
+        k, shift = self.place(a, b, offset)
+        return self.grid.along(self.data[k], axis, shift)
+
+    def dense(self) -> Float[Tensor, "b N N"]:
+        """The matrix of each item, type after type."""
+        grid, n, t = self.grid, prod(self.grid.vertices), len(self.grid.types)
+        dense = self.data.new_zeros(grid.batch, t, n, t, n)
+        for (a, b, offset), k in grid.keys.items():
+            shift = grid.shift(offset)
+            values = grid.shifted(self.data[k]).view(grid.batch, n)[:, max(-shift, 0) : n - max(shift, 0)]
+            dense[:, a, :, b].diagonal(shift, 1, 2).add_(values)
+            if k >= t:
+                dense[:, b, :, a].diagonal(-shift, 1, 2).add_(values)
+        return dense.reshape(grid.batch, t * n, t * n)
+
+
+class Product:
+    """y = A x or y = b − A x between two buffers, as C code or by passes over views made beforehand."""
+
+    def __init__(self, stencil: Stencil, x: Float[Tensor, "t m"], y: Float[Tensor, "t m"]):
+        grid = stencil.grid
+        self.stencil, self.buffers = stencil, (x, y)
+        self.x, self.y = grid.shifted(x), grid.shifted(y)
+        self.compiled = CompiledProduct(grid.terms, grid.halo, stencil.data, x, y)
+
+    def __call__(self) -> None:
+        if not self.compiled():
+            torch.mul(self.stencil.diagonal, self.x, out=self.y)
+            for y, S, x in self.passes:
+                y.addcmul_(S, x)
+
+    def residual(self, b: Float[Tensor, "t k"]) -> None:
+        if not self.compiled(b):
+            torch.addcmul(b, self.stencil.diagonal, self.x, value=-1, out=self.y)
+            for y, S, x in self.passes:
+                y.addcmul_(S, x, value=-1)
+
+    @cached_property
+    def passes(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """What is added to what: y += S x, off the diagonal."""
+        grid, (x, y), found = self.stencil.grid, self.buffers, []
+        for (a, b, offset), k in grid.keys.items():
+            if k >= len(grid.types):
+                shift, S = grid.shift(offset), grid.shifted(self.stencil.data[k])
+                found.append((grid.shifted(y[a]), S, grid.shifted(x[b], shift)))
+                found.append((grid.shifted(y[b], shift), S, grid.shifted(x[a])))
+        return found
+
+
+# -- from element matrices ---------------------------------------------------------------------------------------------
+
+LocalDof = tuple[int, tuple[int, ...]]  # type, and the corner of the cell behind which it lies
+
+
+def local_dofs(space: FunctionSpace) -> list[LocalDof]:
+    """Type and corner of each local dof, components fastest, read off the numbering of the first cell."""
+    grid = grid_of(space, 1)
+    assert grid is not None
+    numbers = {t: i for i, t in enumerate(grid.types)}
+    found = []
+    for number in space.cell_dofs[0][0].tolist():
+        position = []
+        for n, p in zip(grid.vertices[::-1], grid.degrees[::-1], strict=True):
+            number, rest = divmod(number, p * (n - 1) + 1)
+            position.insert(0, divmod(rest, p))
+        corner, inside = tuple(q for q, _ in position), tuple(r for _, r in position)
+        found += [(numbers[(*inside, c)], corner) for c in range(grid.components)]
+    return found
+
+
+def coupling(row: LocalDof, column: LocalDof) -> Key:
+    """The key that an entry of an element matrix belongs to."""
+    return row[0], column[0], tuple(j - i for i, j in zip(row[1], column[1], strict=True))
+
+
+def needed_entries(grid: Grid, local: list[LocalDof]) -> list[tuple[int, int]]:
+    """The entries of element matrices whose couplings a stencil keeps."""
+    pairs = product(range(len(local)), repeat=2)
+    return [(i, j) for i, j in pairs if coupling(local[i], local[j]) in grid.keys]
+
+
+def assemble(space: FunctionSpace, coefficients: list, batch: tuple[int, ...], like: Tensor) -> Stencil:
+    """The stencil of quadratic forms given by their coefficients at quadrature points (see `fem.forms.assembly`)."""
+    grid, local = grid_of(space, prod(batch)), local_dofs(space)
+    assert grid is not None
+    stencil, needed = Stencil.zeros(grid, like), needed_entries(grid, local)
+    chosen = torch.tensor([i * len(local) + j for i, j in needed], device=like.device)
+    cells = [n - 1 for n in grid.vertices]
+    layer = prod(cells[1:])
+    step = max(CHUNK // (grid.batch * len(local) ** 2 * layer), 1)
+    for t, entries in coefficients:
+        if t.domain.cells is not None:
+            matrices = element_matrices(space, entries, t.domain, t.geometry, batch)
+            stencil.add_at(t.domain.cells, local, matrices.reshape(grid.batch, *matrices.shape[len(batch) :]))
+            continue
+        for start in range(0, cells[0], step):
+            stop = min(start + step, cells[0])
+            portion = slice(start * layer, stop * layer)
+            matrices = element_matrices(space, entries, t.domain, t.geometry, batch, False, portion)
+            flat = matrices.reshape(grid.batch * (portion.stop - portion.start), -1)
+            values = flat.T[chosen].view(len(needed), grid.batch, stop - start, *cells[1:])
+            for (i, j), value in zip(needed, values, strict=True):
+                stencil.add(local[i], local[j], value, start)
+    return stencil
+
+
+def sweep_into(stencil: Stencil, integrand: Integrand, tensors: list[Tensor]) -> None:
+    """Add the second derivatives of an integral over all cells, chunk by chunk (see `Integrand.element_matrices`)."""
+    grid, n = stencil.grid, prod(p + 1 for p in stencil.grid.degrees)
+    local = []
+    for node in range(n):
+        position = []
+        for p in reversed(grid.degrees):
+            node, k = divmod(node, p + 1)
+            position.insert(0, divmod(k, p))
+        inside, corner = tuple(r for _, r in position), tuple(q for q, _ in position)
+        local += [(grid.types.index((*inside, c)), corner) for c in range(grid.components)]
+    pairs = [(i, j) for i in range(len(local)) for j in range(i, len(local))]
+    keys = [grid.keys.get(coupling(local[i], local[j])) for i, j in pairs]
+    corners = [local[i][1] if k is not None else local[j][1] for k, (i, j) in zip(keys, pairs, strict=True)]
+    keys = [grid.keys[coupling(local[j], local[i])] if k is None else k for k, (i, j) in zip(keys, pairs, strict=True)]
+    images = grid.shifted(stencil.data).unflatten(-1, (grid.batch, *grid.vertices))
+    if integrand.add_element_matrices(tensors, images.unbind(), tuple(zip(keys, corners, strict=True))):
+        return
+    for (items, layers), entries in integrand.element_matrices(tensors):
+        for k, corner, values in zip(keys, corners, entries, strict=True):
+            first = (layers.start + corner[0], *corner[1:])
+            images[k][(items, *(slice(f, f + m) for f, m in zip(first, values.shape[1:], strict=True)))] += values
+
+
+def reachable(row: tuple[int, ...], column: tuple[int, ...]) -> Iterable[tuple[int, ...]]:
+    """Offsets between the cells of two types whose dofs share a cell."""
+    return product(*(range(-(s == 0), (t == 0) + 1) for t, s in zip(column[:-1], row[:-1], strict=True)))

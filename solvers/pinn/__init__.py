@@ -1,0 +1,1 @@
+"""The baseline: networks of the coordinates."""

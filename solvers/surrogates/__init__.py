@@ -1,0 +1,1 @@
+"""Networks of images that solve a family of problems at once."""

@@ -1,0 +1,162 @@
+"""Integrals and error norms, exact on polynomials."""
+
+from math import pi, sqrt
+
+import pytest
+import torch
+
+from fem import Constant, FunctionSpace, Lagrange, by_cell_tag, gradient, h1_error, integrate, l2_error, unit_square
+from fem.reference.cells import CELLS
+from fem.reference.spline_element import BSpline
+from tests.problems import disk, hard_mesh, mixed_mesh, polynomial, scrambled, sine
+
+cells = pytest.mark.parametrize("cell", CELLS)
+
+
+def exact_integral(function) -> float:
+    """Σ c Π 1 / (i + 1) over the unit box."""
+    return float((function.coefficients / (function.exponents + 1).prod(1)).sum())
+
+
+@cells
+@pytest.mark.parametrize("kind", ["plain", "scrambled"])
+def test_integrals_of_polynomials(cell: str, kind: str) -> None:
+    V = FunctionSpace(hard_mesh(cell, kind), Lagrange(1))
+    function = polynomial(CELLS[cell].dim, 3)
+    assert integrate(V, function).item() == pytest.approx(exact_integral(function), rel=1e-12, abs=1e-13)
+
+
+@cells
+@pytest.mark.parametrize("degree", [1, 2, 3])
+def test_integrals_of_fields_are_those_of_the_functions(cell: str, degree: int) -> None:
+    V = FunctionSpace(hard_mesh(cell, "scrambled"), Lagrange(degree))
+    function = polynomial(CELLS[cell].dim, degree)
+    u = V.interpolate(function)
+    assert integrate(V, V.function(u)).item() == pytest.approx(exact_integral(function), rel=1e-12, abs=1e-13)
+    slopes = torch.tensor([exact_integral(function.derivative(d)) for d in range(CELLS[cell].dim)])
+    torch.testing.assert_close(integrate(V, gradient(V.function(u))), slopes.double(), rtol=1e-10, atol=1e-6)
+
+
+def test_everything_a_density_takes_can_be_integrated() -> None:
+    mesh = unit_square(4, 2).with_tags(cell_tags={"west": lambda x: x[:, 0] < 0.5, "east": lambda x: x[:, 0] > 0.5})
+    V = FunctionSpace(mesh, Lagrange(2))
+    assert integrate(V, 3).item() == pytest.approx(3)
+    assert integrate(V, torch.tensor([1.0, 2.0], dtype=torch.float64)).tolist() == pytest.approx([1, 2])
+    assert integrate(V, by_cell_tag({"west": 1.0, "east": 5.0})).item() == pytest.approx(3)
+    vector = Constant(torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64), (2,))
+    assert integrate(V, vector).flatten().tolist() == pytest.approx([1, 2, 3, 4])
+    assert integrate(V, lambda x: x).tolist() == pytest.approx([0.5, 0.5])
+    assert integrate(V, lambda x: 2.0).item() == pytest.approx(2)
+
+
+@cells
+@pytest.mark.parametrize("kind", ["plain", "scrambled"])
+def test_integrals_over_facets(cell: str, kind: str) -> None:
+    V = FunctionSpace(hard_mesh(cell, kind), Lagrange(1))
+    dim = CELLS[cell].dim
+    assert integrate(V, lambda x: 1 + x[..., 0], tag="right").item() == pytest.approx(2)
+    assert integrate(V, lambda x: 1 + x[..., 0], tag="left").item() == pytest.approx(1)
+    assert integrate(V, lambda x: x[..., 0], tag="boundary").item() == pytest.approx(dim)
+    u = V.interpolate(lambda x: x[:, 0])
+    assert integrate(V, V.function(u), tag="boundary").item() == pytest.approx(dim)
+
+
+def test_batches_and_vectors() -> None:
+    V = FunctionSpace(scrambled(mixed_mesh()), Lagrange(2), components=3)
+    u = torch.rand(2, 4, *V.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = integrate(V, V.function(u))
+    assert found.shape == (2, 4, 3)
+    scalar = FunctionSpace(V.mesh, Lagrange(2))
+    torch.testing.assert_close(found[1, 2, 1], integrate(scalar, scalar.function(u[1, 2, :, 1])))
+
+
+def test_the_degree_of_quadrature_counts() -> None:
+    """Degree 1 sees one point per cell, and x² is not its square: 1/3 − 1/12 n²."""
+    V = FunctionSpace(unit_square(2), Lagrange(1))
+    assert integrate(V, lambda x: x[..., 0] ** 2, degree=1).item() == pytest.approx(1 / 3 - 1 / 48)
+    assert integrate(V, lambda x: x[..., 0] ** 2, degree=2).item() == pytest.approx(1 / 3)
+
+
+def test_moments_of_the_disk() -> None:
+    V = FunctionSpace(disk(4), Lagrange(1))
+    errors = []
+    for n in (2, 4):
+        V = FunctionSpace(disk(n), Lagrange(1))
+        errors.append(abs(integrate(V, lambda x: x.square().sum(-1), degree=8).item() - pi / 2))
+    assert errors[0] / errors[1] > 2**3.8
+
+
+# -- errors ------------------------------------------------------------------------------------------------------------
+
+
+@cells
+@pytest.mark.parametrize("kind", ["plain", "scrambled"])
+@pytest.mark.parametrize("degree", [1, 2, 3])
+def test_errors_of_interpolated_polynomials_vanish(cell: str, kind: str, degree: int) -> None:
+    V = FunctionSpace(hard_mesh(cell, kind), Lagrange(degree))
+    function = polynomial(CELLS[cell].dim, degree)
+    u = V.interpolate(function)
+    assert l2_error(V, u, function) < 1e-13
+    assert h1_error(V, u, function) < 1e-12
+    assert h1_error(V, u, function, function.gradient) < 1e-12
+
+
+def test_errors_of_zero_are_norms() -> None:
+    """‖sin πx sin πy‖ = ½ and |sin πx sin πy|₁ = π/√2, to the accuracy of quadrature of degree 8 on 8 × 8 cells."""
+    V = FunctionSpace(unit_square(8), Lagrange(2))
+    zero = torch.zeros(V.shape, dtype=torch.float64)
+    assert l2_error(V, zero, sine).item() == pytest.approx(0.5, rel=1e-10)
+    assert h1_error(V, zero, sine).item() == pytest.approx(pi / sqrt(2), rel=1e-10)
+
+
+def test_exact_may_be_a_number_or_dofs() -> None:
+    V = FunctionSpace(unit_square(3), Lagrange(1))
+    u = V.interpolate(lambda x: x[:, 0])
+    assert l2_error(V, u, 0.0).item() == pytest.approx(1 / sqrt(3))
+    assert l2_error(V, u, torch.zeros_like(u)).item() == pytest.approx(1 / sqrt(3))
+    assert h1_error(V, u, torch.zeros_like(u)).item() == pytest.approx(1)
+    assert h1_error(V, u, 0.0).item() == pytest.approx(1)
+    assert l2_error(V, u, u).item() == 0
+
+
+def test_vectors_add_their_components() -> None:
+    V = FunctionSpace(unit_square(3), Lagrange(1), components=2)
+    u = V.interpolate(lambda x: torch.stack([x[:, 0], 2 * x[:, 1]], -1))
+    assert l2_error(V, u, lambda x: torch.zeros_like(x)).item() == pytest.approx(sqrt(5 / 3))
+    assert h1_error(V, u, lambda x: x * torch.tensor([1.0, 0.0]).to(x)).item() == pytest.approx(2)
+    assert h1_error(V, u, lambda x: torch.stack([x[..., 0], 2 * x[..., 1]], -1)) < 1e-13
+
+
+def test_batches_of_functions() -> None:
+    V = FunctionSpace(unit_square(3), Lagrange(1))
+    u = torch.arange(3, dtype=torch.float64)[:, None] * V.interpolate(lambda x: x[:, 0])
+    assert l2_error(V, u, lambda x: x[..., 0]).tolist() == pytest.approx([1 / sqrt(3), 0, 1 / sqrt(3)])
+    assert h1_error(V, u, lambda x: x[..., 0]).tolist() == pytest.approx([1, 0, 1], abs=1e-13)
+
+
+def test_spline_spaces_have_errors_too() -> None:
+    spline = BSpline.uniform((3, 2), 2)
+    V = FunctionSpace(unit_square(3, 2), spline)
+    u = spline.greville()[0].repeat(spline.dof_shape[1])
+    assert l2_error(V, u, lambda x: x[..., 0]) < 1e-14
+    assert h1_error(V, u, lambda x: x[..., 0]) < 1e-13
+
+
+def test_interpolation_converges_at_the_rates_of_theory() -> None:
+    """d + 1 in L2 and d in H1."""
+    for degree in (1, 2, 3):
+        errors = []
+        for n in (4, 8):
+            V = FunctionSpace(unit_square(n, cell="triangle"), Lagrange(degree))
+            u = V.interpolate(sine)
+            errors.append((l2_error(V, u, sine).item(), h1_error(V, u, sine).item()))
+        assert errors[0][0] / errors[1][0] > 2 ** (degree + 1 - 0.2)
+        assert errors[0][1] / errors[1][1] > 2 ** (degree - 0.2)
+
+
+def test_errors_check_the_dofs() -> None:
+    V = FunctionSpace(unit_square(3), Lagrange(1))
+    with pytest.raises(ValueError, match="`u` must have the trailing shape"):
+        l2_error(V, torch.zeros(3, dtype=torch.float64), 0.0)
+    with pytest.raises(ValueError, match="`exact` must have the trailing shape"):
+        l2_error(V, V.interpolate(0.0), torch.zeros(3, dtype=torch.float64))

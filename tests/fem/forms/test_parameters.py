@@ -1,0 +1,261 @@
+"""Parameters of densities: numbers, batches, constants, callables, fields, gradients, materials."""
+
+from inspect import unwrap
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import gradcheck
+
+from fem import Constant, Energy, FunctionSpace, Lagrange, by_cell_tag, gradient, unit_square
+from fem.forms.parameters import CellPoints, PointValues, at_points
+from tests.problems import distorted, mixed_mesh, polynomial
+
+
+@pytest.fixture(name="V")
+def space() -> FunctionSpace:
+    return FunctionSpace(distorted(unit_square(2, 3)), Lagrange(2))
+
+
+def values_of(parameter, V: FunctionSpace, tag: str | None = None) -> PointValues:
+    domain = V.domains(tag)[0]
+    return at_points(parameter, "parameter 0", V, domain, V.geometry(domain))
+
+
+def points_of(V: FunctionSpace) -> Tensor:
+    return V.geometry(V.domains()[0]).points
+
+
+def tensor(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_numbers(V: FunctionSpace) -> None:
+    for number in (2, 2.0):
+        assert values_of(number, V) == PointValues(2.0)
+        assert values_of(number, V).batch == ()
+
+
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3)])
+def test_bare_tensors_are_batches_of_numbers(V: FunctionSpace, batch: tuple) -> None:
+    found = values_of(torch.ones(batch, dtype=torch.float64), V)
+    assert found.value.shape == (*batch, 1, 1)
+    assert (found.rank, found.batch) == (0, batch)
+
+
+@pytest.mark.parametrize("batch", [(), (3,)])
+@pytest.mark.parametrize("shape", [(2,), (2, 2)])
+def test_constants_have_trailing_axes(V: FunctionSpace, shape: tuple, batch: tuple) -> None:
+    value = torch.rand(*batch, *shape, dtype=torch.float64)
+    found = values_of(Constant(value, shape=shape), V)
+    assert found.value.shape == (*batch, 1, 1, *shape)
+    assert torch.equal(found.value.reshape(*batch, *shape), value)
+    assert (found.rank, found.batch) == (len(shape), batch)
+
+
+def test_constants_check_their_shape() -> None:
+    with pytest.raises(ValueError, match=r"`Constant\(shape=\(3,\)\)` got a tensor of shape \(2,\)"):
+        Constant(tensor(1, 2), shape=(3,))
+
+
+def test_callables_see_the_points(V: FunctionSpace) -> None:
+    x = points_of(V)
+    for function, rank in (
+        (lambda x: x[..., 0] * x[..., 1], 0),
+        (lambda x: 2 * x, 1),
+        (lambda x: x[..., None] * x[..., None, :], 2),
+    ):
+        found = values_of(function, V)
+        assert torch.equal(found.value, function(x))
+        assert (found.rank, found.batch) == (rank, ())
+
+
+def test_callables_may_return_a_number(V: FunctionSpace) -> None:
+    assert values_of(lambda x: 3, V) == PointValues(3.0)
+    assert values_of(lambda x: tensor(3)[0], V).value.shape == (1, 1)
+
+
+@pytest.mark.parametrize("tag", [None, "left"])
+@pytest.mark.parametrize("degree", [1, 2, 3])
+def test_fields_on_this_and_other_spaces(V: FunctionSpace, degree: int, tag: str | None) -> None:
+    function = polynomial(2, degree)
+    other = FunctionSpace(V.mesh, Lagrange(degree))
+    domain = V.domains(tag)[0]
+    x = V.geometry(domain).points
+    field = other.function(other.interpolate(function))
+    found = values_of(field, V, tag)
+    assert found.rank == 0
+    torch.testing.assert_close(found.value, function(x))
+    found = values_of(gradient(field), V, tag)
+    assert found.rank == 1
+    torch.testing.assert_close(found.value, function.gradient(x), rtol=1e-10, atol=1e-10)
+
+
+def test_vector_fields_and_batches(V: FunctionSpace) -> None:
+    vector = FunctionSpace(V.mesh, Lagrange(1), components=3)
+    field = vector.function(torch.rand(4, *vector.shape, dtype=torch.float64))
+    e, q = points_of(V).shape[:2]
+    for parameter, shape in ((field, (3,)), (gradient(field), (3, 2))):
+        found = values_of(parameter, V)
+        assert found.value.shape == (4, e, q, *shape)
+        assert (found.rank, found.batch) == (len(shape), (4,))
+
+
+def test_fields_over_a_moved_mesh_share_its_cells(V: FunctionSpace) -> None:
+    """Same topology, other nodes: the field is evaluated on the geometry of the space of integration."""
+    other = FunctionSpace(V.mesh.with_nodes(2 * V.mesh.nodes), Lagrange(1))
+    found = values_of(gradient(other.function(other.interpolate(lambda x: x[:, 0]))), V)
+    torch.testing.assert_close(found.value, tensor(2, 0).expand(found.value.shape), rtol=0, atol=1e-12)
+
+
+# -- materials ---------------------------------------------------------------------------------------------------------
+
+
+def halves() -> FunctionSpace:
+    """A unit square, "left" half of the cells and "right" half."""
+    return FunctionSpace(
+        unit_square(4, 2).with_tags(cell_tags={"west": lambda x: x[:, 0] < 0.5, "east": lambda x: x[:, 0] > 0.5}),
+        Lagrange(1),
+    )
+
+
+@pytest.mark.parametrize("mesh", [unit_square(3), unit_square(48), mixed_mesh()])
+def test_values_at_points_of_cells_are_those_of_a_callable(mesh) -> None:
+    """Fused or not, on one block or more, with a batch."""
+    V = FunctionSpace(mesh, Lagrange(1))
+    scale = tensor(1, -2)
+    there = lambda x: torch.stack([x[..., 0] ** 2, x.sum(-1)], -1)  # noqa: E731
+    known = [scale[:, None, None, None] * there(V.geometry(d).points) for d in V.domains()]
+    with_points = Energy(V, lambda x, u, g, p: (g * p).sum(-1) + u.square())
+    with_callable = Energy(V, lambda x, u, g, s, p: s * (g * p).sum(-1) + u.square())
+    u = V.interpolate(lambda x: torch.sin(x).prod(-1))
+    found = with_points.residual(u, CellPoints(tuple(known), 1))
+    torch.testing.assert_close(found, with_callable.residual(u, scale, there))
+
+
+def test_values_at_points_of_cells_belong_to_their_quadrature(V: FunctionSpace) -> None:
+    known = CellPoints(tuple(V.geometry(d).points[..., 0] for d in V.domains()))
+    assert values_of(known, V).rank == 0
+    with pytest.raises(ValueError, match="has values at 9 points of 6 cells, which are not those of the integral"):
+        values_of(known, V, "left")
+    finer = FunctionSpace(V.mesh, Lagrange(2), quadrature_degree=9)
+    with pytest.raises(ValueError, match="has values at 9 points of 6 cells, which are not those of the integral"):
+        values_of(known, finer)
+
+
+def test_materials_by_cell_tag() -> None:
+    V = halves()
+    found = values_of(by_cell_tag({"west": 2, "east": tensor(5)[0]}), V)
+    wanted = torch.where(points_of(V)[..., 0] < 0.5, 2.0, 5.0).double()
+    torch.testing.assert_close(found.value.expand(wanted.shape), wanted)
+
+
+def test_batched_materials_and_later_tags_win() -> None:
+    V = halves()
+    V = FunctionSpace(V.mesh.with_tags(cell_tags={"all": range(8)}), Lagrange(1))
+    found = values_of(by_cell_tag({"all": 1.0, "east": tensor(3, 4)}), V)
+    assert found.batch == (2,)
+    west = points_of(V)[..., :1, 0] < 0.5
+    assert torch.equal(found.value, torch.stack([torch.where(west, 1.0, 3.0), torch.where(west, 1.0, 4.0)]).double())
+    assert torch.equal(values_of(by_cell_tag({"east": 7.0, "all": 1.0}), V).value.unique(), tensor(1))
+
+
+def test_materials_on_facets_belong_to_the_cell_behind() -> None:
+    V = halves()
+    material = by_cell_tag({"west": 2.0, "east": 5.0})
+    assert values_of(material, V, "left").value.unique().tolist() == [2]
+    assert values_of(material, V, "right").value.unique().tolist() == [5]
+
+
+def test_materials_on_mixed_meshes() -> None:
+    """West are the quadrilaterals, east the triangles."""
+    mesh = mixed_mesh().with_tags(cell_tags={"west": lambda x: x[:, 0] < 0.5, "east": lambda x: x[:, 0] > 0.5})
+    V = FunctionSpace(mesh, Lagrange(1))
+    for domain in (*V.domains(), *V.domains("boundary")):
+        geometry = V.geometry(domain)
+        found = at_points(by_cell_tag({"west": 1.0, "east": 2.0}), "f", V, domain, geometry).value
+        wanted = torch.where(geometry.points[..., 0] < 0.5, 1.0, 2.0).double()
+        assert torch.equal(found.expand(wanted.shape), wanted)
+
+
+def test_gradients_reach_materials() -> None:
+    V = halves()
+    (domain,) = V.domains()
+    weights = V.geometry(domain).weights.expand(8, -1)
+
+    def total(west: Tensor, east: Tensor) -> Tensor:
+        found = values_of(by_cell_tag({"west": west, "east": east}), V).value
+        return (found.square() * weights).sum((-2, -1))
+
+    assert gradcheck(total, (tensor(2)[0].requires_grad_(), tensor(3, 4).requires_grad_()))
+
+
+def test_materials_must_cover_all_cells() -> None:
+    V = halves()
+    with pytest.raises(ValueError, match=r"parameter 0: 4 cells \(the first is 2\) have none of the tags west"):
+        values_of(by_cell_tag({"west": 1.0}), V)
+    with pytest.raises(ValueError, match="parameter 0: unknown cell tag 'steel'; this mesh has west, east"):
+        values_of(by_cell_tag({"steel": 1.0}), V)
+    with pytest.raises(ValueError, match="this mesh has none"):
+        values_of(by_cell_tag({"steel": 1.0}), FunctionSpace(unit_square(1), Lagrange(1)))
+
+
+# -- differentiability and errors --------------------------------------------------------------------------------------
+
+
+def test_gradients_reach_whatever_a_parameter_is_made_of(V: FunctionSpace) -> None:
+    other = FunctionSpace(V.mesh, Lagrange(1))
+    dofs = torch.rand(other.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    scale = tensor(2)[0].requires_grad_()
+    for make in (
+        lambda dofs, scale: other.function(dofs * scale),
+        lambda dofs, scale: gradient(other.function(dofs * scale)),
+        lambda dofs, scale: lambda x: scale * x[..., 0] + dofs[0],
+        lambda dofs, scale: Constant(torch.stack([scale, dofs[1]]), (2,)),
+        lambda dofs, scale: scale * dofs[2],
+    ):
+        assert gradcheck(lambda d, s, make=make: values_of(make(d, s), V).value, (dofs, scale))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda V: torch.ones(()),
+        lambda V: Constant(torch.ones(2), (2,)),
+        lambda V: lambda x: x[..., 0].float(),
+        lambda V: by_cell_tag({"all": torch.ones(())}),
+    ],
+    ids=["tensor", "constant", "callable", "material"],
+)
+def test_types_are_not_mixed(make) -> None:
+    V = FunctionSpace(unit_square(2).with_tags(cell_tags={"all": range(4)}), Lagrange(1))
+    with pytest.raises(TypeError, match=r"parameter 0 is torch\.float32 but the space is torch\.float64"):
+        values_of(make(V), V)
+
+
+@pytest.mark.parametrize("shape", [(5,), (6,), (1, 1), (2, 6, 9)])
+def test_callables_must_return_a_value_for_each_point(V: FunctionSpace, shape: tuple) -> None:
+    with pytest.raises(
+        ValueError, match=r"parameter 0: the callable got points x of shape \(6, 9, 2\) .* shape \(6, 9\)"
+    ):
+        values_of(lambda x: x.new_zeros(shape), V)
+
+
+@pytest.mark.parametrize("parameter", [True, None, "steel", [1.0], {}])
+def test_things_that_are_no_parameter(V: FunctionSpace, parameter) -> None:
+    (domain,) = V.domains()
+    with pytest.raises(TypeError, match="parameter 0 must be a number, tensor, field, callable or material; got"):
+        unwrap(at_points)(parameter, "parameter 0", V, domain, V.geometry(domain))  # annotations not executed
+
+
+def test_fields_over_another_mesh(V: FunctionSpace) -> None:
+    other = FunctionSpace(unit_square(2, 3), Lagrange(2))
+    field = other.function(other.interpolate(1.0))
+    for parameter in (field, gradient(field)):
+        with pytest.raises(ValueError, match="parameter 0 is a field over another mesh"):
+            values_of(parameter, V)
+
+
+def test_gradients_are_taken_of_fields(V: FunctionSpace) -> None:
+    with pytest.raises(TypeError, match=r"`gradient` takes a field, `V\.function\(values\)`; got float"):
+        unwrap(gradient)(1.0)

@@ -1,0 +1,76 @@
+"""The syntax of STEP: every kind of parameter, comments and strings, and damage with its line."""
+
+import pytest
+
+from nurbs.errors import GeometryError
+from nurbs.files.step_syntax import Enumeration, Record, Reference, StepFile
+
+HEAD, TAIL = "ISO-10303-21;\nHEADER;\nENDSEC;\nDATA;\n", "\nENDSEC;\nEND-ISO-10303-21;\n"
+
+
+def parse(instance: str) -> list[Record]:
+    return StepFile(f"{HEAD}#7 = {instance};{TAIL}").records(7)
+
+
+def test_parameters_of_every_kind():
+    (record,) = parse("a_b('it''s', 1., -2E-3, 5, (#3, ()), .T., $, *, \"0F\", LENGTH_MEASURE(2.5))")
+    text, *numbers, nested, enumeration, missing, derived, binary, typed = record.parameters
+    assert (record.keyword, text, numbers) == ("A_B", "it's", [1.0, -2e-3, 5.0])
+    assert nested == [Reference(3), []]
+    assert isinstance(nested[0], Reference)
+    assert (enumeration, missing, derived, binary) == (Enumeration("T"), None, None, None)
+    assert typed == Record("LENGTH_MEASURE", [2.5])
+    assert parse("POINT()") == [Record("POINT", [])]
+
+
+def test_complex_instances():
+    assert parse("( A(1.) B()\nC('x') )") == [Record("A", [1.0]), Record("B", []), Record("C", ["x"])]
+
+
+def test_comments_strings_and_semicolons():
+    file = StepFile(HEAD + "/* #1=A(; */ #2 /* two */ = A('; /* no comment */ #3=B();', #9)\n;#4=B(#2);" + TAIL)
+    assert list(file.bodies) == [2, 4]
+    assert file.records(2)[0].parameters[0] == "; /* no comment */ #3=B();"
+    assert (file.keyword(2), file.keyword(4), file.references(4)) == ("A", "B", [2])
+    assert file.place(4) == "line 6, #4"
+    assert file.place(5) == "#5"
+    with pytest.raises(GeometryError, match="#5 is named but not there"):
+        file.records(5)
+
+
+@pytest.mark.parametrize(
+    ("instance", "cause"),
+    [
+        ("A(1.", "it breaks off before its last parenthesis"),
+        ("A", "it breaks off"),
+        ("", "it breaks off"),
+        ("(A(1.)", "it breaks off"),
+        ("A(1.))", "one parenthesis too many"),
+        ("A(1.,)", "a parameter is missing before the parenthesis"),
+        ("A(,1.)", "a parameter is missing before the comma"),
+        ("A(1. 2.)", "a comma is missing"),
+        ("A(B, 2.)", "B lacks its parameters"),
+        ("5", "a keyword was expected; got '5'"),
+        ("A(1.2.3)", r"'\.3\)' is no STEP"),
+        ("A(nan)", "NAN lacks its parameters"),
+        ("A(1.0 ? 2)", r"'\? 2\)' is no STEP"),
+    ],
+)
+def test_damaged_instances(instance: str, cause: str):
+    with pytest.raises(GeometryError, match=f"line 5, #7: ({cause})"):
+        parse(instance)
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("solid cube", "line 1: a STEP file begins with ISO-10303-21;"),
+        (HEAD + "#1=A();\n", "line 6: it breaks off before END-ISO-10303-21;"),
+        (HEAD + "#1=A('" + TAIL, "it breaks off before"),
+        (HEAD + "#1=A(); /* " + TAIL, "it breaks off before"),
+        (HEAD + "#1=A();\n#1=B();" + TAIL, "line 6: #1 is there already"),
+    ],
+)
+def test_damaged_files(text: str, cause: str):
+    with pytest.raises(GeometryError, match=cause):
+        StepFile(text)

@@ -1,0 +1,78 @@
+"""Linear methods agree with dense algebra and each other; conjugate gradients, their limits and flags."""
+
+import pytest
+import torch
+
+from fem import Dirichlet, Energy, FunctionSpace, Lagrange, unit_interval, unit_square
+from solvers.linear.conjugate_gradients import CG
+from solvers.linear.direct import Direct
+from solvers.operators.system import System
+from tests.solvers.systems import dense, laplace, system_of
+
+
+@pytest.fixture(autouse=True)
+def needs_pardiso(request):
+    if "pardiso" in request.node.name:
+        pytest.importorskip("pypardiso")
+
+
+@pytest.mark.parametrize(
+    "method", [Direct("superlu"), Direct("pardiso"), CG(rtol=1e-13)], ids=["superlu", "pardiso", "cg"]
+)
+@pytest.mark.parametrize("name", ["scalar", "robin", "vector", "batch"])
+def test_methods_agree_with_dense_algebra_on_definite_matrices(name, method):
+    system, functional, params, u = system_of(name)
+    rhs = torch.randn_like(u)
+    lead = len(system.batch)
+    fixed = torch.zeros_like(u, dtype=torch.bool) if system.fixed is None else system.fixed.expand(u.shape)
+    H = dense(functional, u, params) + torch.diag_embed(fixed.flatten(lead).double())
+    expected = torch.linalg.solve(H, rhs.masked_fill(fixed, 0).flatten(lead)).unflatten(-1, u.shape[lead:])
+    prepared = method.prepare(system)
+    torch.testing.assert_close(prepared.solve(rhs), expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
+    assert not prepared.singular.any()
+    assert not prepared.indefinite.any()
+
+
+@pytest.mark.parametrize("method", [Direct("superlu"), Direct("pardiso"), CG()], ids=["superlu", "pardiso", "cg"])
+def test_a_system_without_free_dofs_has_the_solution_zero(method):
+    V = FunctionSpace(unit_interval(1), Lagrange(1))
+    energy = Energy(V, laplace, Dirichlet(V, {"boundary": 1.0}))
+    prepared = method.prepare(System(energy.lower(()), torch.zeros(V.shape, dtype=V.dtype)))
+    assert prepared.solve(torch.ones(V.shape, dtype=V.dtype)).tolist() == [0.0, 0.0]
+    assert not bool(prepared.singular | prepared.indefinite)
+
+
+def test_cg_flags_negative_curvature_and_hands_back_that_direction():
+    V = FunctionSpace(unit_square(6), Lagrange(1))
+    density = lambda x, u, g, r: 0.5 * g.square().sum(-1) - 0.5 * r * u.square()  # noqa: E731
+    energy = Energy(V, density, Dirichlet(V, {"boundary": 0.0}))
+    reaction = torch.tensor([0.0, 100.0, 1e6], dtype=torch.float64)  # definite, indefinite, negative on the diagonal
+    system = System(energy.lower((reaction,)), torch.zeros(3, *V.shape, dtype=V.dtype))
+    prepared = CG().prepare(system)
+    rhs = torch.ones(3, *V.shape, dtype=V.dtype)
+    for _ in range(2):  # flags stay, and a second right-hand side is served like the first
+        x = prepared.solve(rhs)
+        assert prepared.indefinite.tolist() == [False, True, True]
+        assert ((x * system.apply(x)).sum(-1) > 0).tolist() == [True, False, False]
+        assert bool(((x * system.project(rhs)).sum(-1) > 0).all())
+
+
+def test_cg_needs_a_symmetric_operator():
+    system, *_ = system_of("weak")
+    with pytest.raises(ValueError, match=r"needs a symmetric operator.*use `Direct\(\)`"):
+        CG().prepare(system)
+
+
+def test_cg_stops_at_its_tolerance_and_at_its_limit():
+    system, _, _, u = system_of("batch", 6)
+    rhs = system.project(torch.randn_like(u))
+    counts = []
+    for rtol in (1e-3, 1e-9):
+        prepared = CG(rtol=rtol).prepare(system)
+        found = prepared.solve(rhs)
+        assert bool(((system.apply(found) - rhs).norm(dim=-1) <= 1.01 * rtol * rhs.norm(dim=-1)).all())
+        counts.append(int(prepared.iterations.max()))
+    assert counts[0] < counts[1]
+    short = CG(max_iterations=3).prepare(system)
+    short.solve(rhs)
+    assert short.iterations.tolist() == [3, 3, 3]

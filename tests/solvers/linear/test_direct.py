@@ -1,0 +1,174 @@
+"""Direct methods against dense algebra, inertia and singularity against the spectrum, in any units."""
+
+import sys
+
+import pytest
+import torch
+
+from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MeanZero, WeakForm, unit_interval, unit_square
+from solvers.linear.direct import Direct
+from solvers.operators.system import System
+from tests.solvers.systems import dense, distorted, elasticity, laplace, stokes, system_of, taylor_hood
+
+BACKENDS = ["superlu", "pardiso"]
+
+
+@pytest.fixture(autouse=True)
+def needs_pardiso(request):
+    if "pardiso" in request.node.name:
+        pytest.importorskip("pypardiso")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("transpose", [False, True])
+def test_direct_solves_with_a_nonsymmetric_matrix_and_its_transpose(backend, transpose):
+    system, functional, params, u = system_of("weak")
+    H = dense(functional, u, params) + torch.diag(system.fixed.double())
+    assert (H - H.mT).norm() > 0.1 * H.norm()
+    rhs = torch.randn_like(u).masked_fill(system.fixed, 0)
+    found = Direct(backend).prepare(system).solve(rhs, transpose=transpose)
+    torch.testing.assert_close(found, torch.linalg.solve(H.mT if transpose else H, rhs), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("n", [4, 12])
+@pytest.mark.parametrize("viscosity", [1.0, 1e-12, 1e12])
+@pytest.mark.parametrize("cell", ["quadrilateral", "triangle"])
+def test_direct_solves_saddle_point_problems_in_any_units(backend, n, viscosity, cell):
+    X = taylor_hood(unit_square(n, cell=cell))
+    walls = Dirichlet(X, {("left", 0): 0.0, ("top", 0): 0.0, ("bottom", 0): 0.0})
+    system = System(Energy(X, stokes, walls).lower((viscosity,)), torch.zeros(X.shape, dtype=torch.float64))
+    prepared = Direct(backend).prepare(system)
+    torch.manual_seed(0)
+    velocity, pressure = X.split(system.project(torch.randn(X.shape, dtype=torch.float64)))
+    forces = system.apply(X.join([velocity, viscosity * pressure]))
+    found = X.split(prepared.solve(forces))
+    torch.testing.assert_close(found[0], velocity, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found[1] / viscosity, pressure, rtol=1e-9, atol=1e-9)
+    assert bool(prepared.indefinite)
+    assert not bool(prepared.singular)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_mean_border_solves_in_the_space_of_mean_zero(backend):
+    system, _, _, u = system_of("mean zero")
+    rhs = torch.randn_like(u)
+    prepared = Direct(backend).prepare(system)
+    found = prepared.solve(rhs)
+    assert abs(float(found @ system.lowered.data)) < 1e-13 * float(found.abs().max())
+    torch.testing.assert_close(system.apply(found), system.project(rhs), rtol=1e-10, atol=1e-12)
+    assert not bool(prepared.singular | prepared.indefinite)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("constraint", ["dirichlet", "mean zero"])
+@pytest.mark.parametrize("reaction", [0.0, 8.0, 15.0, 40.0, 300.0])
+def test_inertia_is_that_of_the_spectrum(backend, constraint, reaction):
+    V = FunctionSpace(unit_square(3, 4), Lagrange(2))
+    held = Dirichlet(V, {"boundary": 0.0}) if constraint == "dirichlet" else MeanZero(V)
+    energy = Energy(V, lambda x, u, g: 0.5 * g.square().sum(-1) - 0.5 * reaction * u.square(), held)
+    u = torch.zeros(V.shape, dtype=torch.float64)
+    prepared = Direct(backend).prepare(System(energy.lower(()), u))
+    assert bool(prepared.indefinite) == bool((torch.linalg.eigvalsh(dense(energy, u, ())) < -1e-10).any())
+    # ½|∇u|² − ½ r u² turns indefinite at r = 2π² with Dirichlet sides, at π² with a vanishing mean alone.
+    assert bool(prepared.indefinite) == (reaction > (2 if constraint == "dirichlet" else 1) * torch.pi**2)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("n", [3, 16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_singular_matrices_are_told(backend, n, dtype):
+    mesh = distorted(n, dtype=dtype)
+    V, W = FunctionSpace(mesh, Lagrange(2)), FunctionSpace(mesh, Lagrange(1), components=2)
+    constants = System(Energy(V, laplace).lower(()), torch.zeros(V.shape, dtype=dtype))
+    assert bool(Direct(backend).prepare(constants).singular)
+    corner = torch.zeros(W.shape, dtype=torch.bool)
+    corner[0] = True  # one node held: the body still turns about it
+    lowered, zero = Energy(W, elasticity).lower(()), torch.zeros(W.shape, dtype=dtype)
+    assert bool(Direct(backend).prepare(System(lowered, zero, corner)).singular)
+    held = corner.clone()
+    held[1, 1] = True
+    assert not bool(Direct(backend).prepare(System(lowered, zero, held)).singular)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_matrices_with_empty_rows_are_singular(backend, symmetric):
+    V = FunctionSpace(unit_square(4), Lagrange(1))
+
+    def half(x):
+        return torch.where(x[..., 0] > 0.5, 1.0, 0.0)
+
+    if symmetric:
+        functional = Energy(V, lambda x, u, grad_u: half(x) * (u.square() + grad_u.square().sum(-1)))
+    else:
+        functional = WeakForm(V, lambda x, u, grad_u, v, grad_v: half(x) * (u * v + (grad_u * grad_v).sum(-1)))
+    system = System(functional.lower(()), torch.zeros(V.shape, dtype=torch.float64), symmetric=symmetric)
+    assert bool(Direct(backend).prepare(system).singular)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kappa", [1e-12, 1.0, 1e12])
+@pytest.mark.parametrize("contrast", [1e-8, 1.0, 1e8])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_units_and_contrast_are_not_taken_for_singularity(backend, kappa, contrast, dtype):
+    if dtype == torch.float32:
+        contrast = contrast**0.375  # the same share of the digits
+    V = FunctionSpace(unit_square(16, dtype=dtype), Lagrange(2))
+
+    def density(x, u, grad_u):
+        inside = ((x - 0.5).abs() < 0.25).all(-1)
+        return 0.5 * kappa * torch.where(inside, contrast, 1.0) * grad_u.square().sum(-1)
+
+    energy = Energy(V, density, Dirichlet(V, {"left": 0.0}))
+    prepared = Direct(backend).prepare(System(energy.lower(()), torch.zeros(V.shape, dtype=dtype)))
+    assert not bool(prepared.singular | prepared.indefinite)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_fine_meshes_and_weak_supports_are_not_taken_for_singularity(backend):
+    V = FunctionSpace(unit_interval(5000), Lagrange(2))
+    line = Energy(V, laplace, Dirichlet(V, {"left": 0.0}))
+    assert not bool(Direct(backend).prepare(System(line.lower(()), torch.zeros(V.shape, dtype=V.dtype))).singular)
+    Q = FunctionSpace(unit_square(30), Lagrange(1))
+    weak = Energy(Q, lambda x, u, g: 0.5 * g.square().sum(-1) + 1e-8 * u.square())
+    system = System(weak.lower(()), torch.zeros(Q.shape, dtype=Q.dtype))
+    assert not bool(Direct(backend).prepare(system).singular)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_batch_may_hold_different_dofs_fixed(backend):
+    system, _, _, u = system_of("batch")
+    torch.manual_seed(2)
+    held = System(system.lowered, u, system.fixed | (torch.rand(u.shape) < 0.3))
+    rhs = torch.randn_like(u)
+    found = Direct(backend).prepare(held).solve(rhs)
+    assert float(found[held.fixed].abs().max()) == 0.0
+    torch.testing.assert_close(held.apply(found), rhs.masked_fill(held.fixed, 0), rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_item_that_is_not_finite_leaves_the_others_alone(backend):
+    system, functional, params, u = system_of("batch")
+    values = params[0].values.clone()
+    values[1] = float("nan")
+    spoilt = System(functional.lower((functional.space.function(values),)), u)
+    assert spoilt.finite.tolist() == [True, False, True]
+    prepared = Direct(backend).prepare(spoilt)
+    assert prepared.singular.tolist() == [False, True, False]
+    rhs = torch.randn_like(u)
+    expected = Direct(backend).prepare(system).solve(rhs)
+    torch.testing.assert_close(prepared.solve(rhs)[[0, 2]], expected[[0, 2]], rtol=1e-12, atol=1e-14)
+
+
+def test_an_unknown_backend_is_named():
+    with pytest.raises(ValueError, match=r"`Direct\(backend=\.\.\.\)` must be .*; got 'mumps'"):
+        Direct("mumps")
+
+
+def test_without_pypardiso_superlu_serves_and_the_other_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pypardiso", None)
+    system, *_ = system_of("scalar")
+    assert "SuperLU" in type(Direct().prepare(system).factors[0]).__name__
+    with pytest.raises(ImportError, match=r"needs pypardiso: pip install"):
+        Direct("pardiso").prepare(system)
