@@ -20,8 +20,8 @@ from torch import Tensor
 
 from examples.benchmarks.timing import interleaved, seconds, table, use_threads
 from examples.command_line import run, write
+from fem.reference.bspline import basis_matrix
 from nurbs import Surface
-from nurbs.geometry.evaluation import basis_matrix
 
 PEER = "NURBSDiff.surf_eval"
 

@@ -14,11 +14,11 @@ from functools import cached_property
 from math import prod
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from fem.reference.bspline import basis_matrix
 from fem.reference.spline_element import BSpline
-from nurbs.geometry.evaluation import basis_matrix
 
 Order = tuple[int, ...]
 
@@ -155,3 +155,23 @@ def along(A: Float[Tensor, "m n"], values: Float[Tensor, "..."], axis: int) -> T
 
 def add(found: dict[Order, Tensor], order: Order, value: Tensor) -> None:
     found[order] = found[order] + value if order in found else value
+
+
+def slot_orders(r: int, derivatives: int) -> list[tuple[int, ...]]:
+    """The multi-index of each slot of a table: the value, first and second derivatives row by row."""
+    units = [tuple(int(k == axis) for k in range(r)) for axis in range(r)]
+    twice = [tuple(a + b for a, b in zip(one, two, strict=True)) for one in units for two in units]
+    return [(0,) * r, *units, *twice][: sum(r**k for k in range(derivatives + 1))]
+
+
+def layers_of(element: BSpline, cells: Int[Tensor, "e"] | None) -> slice | None:
+    """The layers of cells along the last direction that these cells are, in order and whole; None if they are not."""
+    if cells is None:
+        return slice(0, element.grid_shape[-1])
+    layer = prod(element.grid_shape[:-1])
+    if len(cells) == 0 or len(cells) % layer or int(cells[0]) % layer:
+        return None
+    start = int(cells[0])
+    if not torch.equal(cells, torch.arange(start, start + len(cells), device=cells.device)):
+        return None
+    return slice(start // layer, (start + len(cells)) // layer)

@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from fem.reference.bspline import basis_matrix
 from nurbs.fitting.design_matrix import CloudDesign
 from nurbs.geometry.curve import Curve
-from nurbs.geometry.evaluation import basis_matrix
 from nurbs.geometry.measure import gauss_rule
 from nurbs.geometry.patch import NAMES, Patch
 from nurbs.geometry.surface import Surface

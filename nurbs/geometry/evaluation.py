@@ -11,13 +11,13 @@ Source: L. Piegl, W. Tiller, *The NURBS Book*, 2nd ed., Springer 1997.
 
 from collections.abc import Sequence
 from itertools import product
-from math import comb, pi, prod, sqrt
+from math import comb, prod
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
-from fem.reference.bspline import basis_functions, find_span
+from fem.reference.bspline import basis_functions, basis_matrix, find_span
 
 Order = tuple[int, ...]
 CHUNK = 2**21  # gathered numbers at a time
@@ -124,59 +124,6 @@ def homogeneous(points: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor 
         return points, None
     product = points * weights[..., None]
     return product, weights[..., None].expand(*product.shape[:-1], 1)
-
-
-def basis_matrix(
-    knots: Float[Tensor, "*#b m"],
-    degree: int,
-    u: Float[Tensor, "*#b q"],
-    order: int = 0,
-    sigma: float | None = None,
-    check: bool = True,
-) -> Float[Tensor, "*b {order+1} q n"]:
-    """All functions and their derivatives at u; only the p + 1 that live on the span of each u are evaluated.
-
-    With `sigma`, the derivatives in the knots are those of the Gaussian smoothing; see `Patch`.
-    """
-    span = find_span(knots, degree, u, check)
-    values = basis_functions(knots, degree, u, order, span)
-    index = _local(span, degree)
-    if sigma is not None:
-        extra, where = _smoothed_jumps(knots, degree, u, order, sigma)
-        values, index = torch.cat([values, extra], -1), torch.cat([index, where], -1)
-    matrix = values.new_zeros(*values.shape[:-1], knots.shape[-1] - degree - 1)
-    return matrix.scatter_add(-1, index.unsqueeze(-3).expand(values.shape), values)
-
-
-def _smoothed_jumps(
-    knots: Tensor, degree: int, u: Tensor, order: int, sigma: float
-) -> tuple[Float[Tensor, "*b k q ja"], Int64[Tensor, "*b q ja"]]:
-    """Terms of value 0 whose derivative in t_j is (N⁻ - N⁺)(u) G_σ(u - t_j): the Gaussian in the place of the δ that
-    the box functions 1_{[t_i, t_{i+1})} leave, with N⁻ and N⁺ the polynomial pieces left and right of the knot."""
-    batch = torch.broadcast_shapes(knots.shape[:-1], u.shape[:-1])
-    knots, v = knots.expand(*batch, -1).contiguous(), u.detach().expand(*batch, -1)
-    t = knots.detach()
-    inner = slice(degree + 1, t.shape[-1] - degree - 1)
-    moving = (knots - t)[..., None, inner]
-    at = t[..., inner].contiguous()
-    left, right = torch.searchsorted(t, at) - 1, torch.searchsorted(t, at, right=True) - 1
-    ends = t[..., degree : degree + 1], t[..., -degree - 1 :][..., :1]
-    first, last = at.diff(prepend=ends[0]) > 0, at.diff(append=ends[1]) > 0  # of equal knots the outer ones jump
-    gauss = torch.exp(-((v[..., :, None] - at[..., None, :]) ** 2) / (2 * sigma**2)) / (sigma * sqrt(2 * pi))
-    terms, where = [], []
-    for span, counts, sign in ((left, first, 1), (right, last, -1)):
-        q, j = v.shape[-1], at.shape[-1]
-        spans = span.clamp(degree, t.shape[-1] - degree - 2)[..., None, :].expand(*batch, q, j)
-        pieces = basis_functions(t, degree, v[..., None].expand(*batch, q, j).flatten(-2), order, spans.flatten(-2))
-        factor = sign * gauss * counts[..., None, :] * moving
-        terms.append((pieces.unflatten(-2, (q, j)) * factor[..., None, :, :, None]).flatten(-2))
-        where.append(_local(spans, degree).flatten(-2))
-    return torch.cat(terms, -1), torch.cat(where, -1)
-
-
-def _local(span: Tensor, degree: int) -> Tensor:
-    """Indices of the p + 1 functions that live on each span."""
-    return span[..., None] + torch.arange(-degree, 1, device=span.device)
 
 
 class _LocalSum(torch.autograd.Function):

@@ -20,6 +20,7 @@ from fem.mesh.mesh import Mesh
 from fem.mesh.topology import Block, Topology
 from fem.reference.quadrature import quadrature
 from fem.reference.spline_element import BSpline
+from fem.space.factors import layers_of
 from nurbs.errors import GeometryError
 from nurbs.geometry.patch import NAMES, Patch
 
@@ -329,19 +330,6 @@ def slabs(element: BSpline, points: int) -> list[Int[Tensor, "e"]]:
     step = max(1, SLAB // (prod(layer) * points))
     ends = [(prod(layer) * k, prod(layer) * min(k + step, count)) for k in range(0, count, step)]
     return [torch.arange(*pair, device=element.knots[0].device) for pair in ends]
-
-
-def layers_of(element: BSpline, cells: Int[Tensor, "e"] | None) -> slice | None:
-    """The layers of cells along the last direction that these cells are, in order and whole; None if they are not."""
-    if cells is None:
-        return slice(0, element.grid_shape[-1])
-    layer = prod(element.grid_shape[:-1])
-    if len(cells) == 0 or len(cells) % layer or int(cells[0]) % layer:
-        return None
-    start = int(cells[0])
-    if not torch.equal(cells, torch.arange(start, start + len(cells), device=cells.device)):
-        return None
-    return slice(start // layer, (start + len(cells)) // layer)
 
 
 def moved(element: BSpline, patch: Patch) -> BSpline:

@@ -13,12 +13,13 @@ from torch import Tensor
 from fem.forms.constraints import check_index
 from fem.forms.parameters import check_like
 from fem.mesh.geometry import Domain
+from fem.reference.bspline import basis_matrix
 from fem.reference.spline_element import BSpline
-from fem.space.factors import Factors
+from fem.space.factors import Factors, layers_of, slot_orders
 from fem.space.space import FunctionSpace
 from nurbs.fitting.foot_points import foot_points
 from nurbs.geometry.patch import Patch
-from nurbs.isogeometric.patch_mesh import PatchMesh, layers_of, number_glued, numbered, slabs
+from nurbs.isogeometric.patch_mesh import PatchMesh, number_glued, numbered, slabs
 from nurbs.modelling.refinement import along
 
 
@@ -275,15 +276,6 @@ class SplineSpace(FunctionSpace):
         return f"SplineSpace(degree {degree}{kind}; {self.num_dofs} dofs on {self.mesh})"
 
 
-def slot_orders(r: int, derivatives: int) -> list[tuple[int, ...]]:
-    """The multi-index of each slot of a table: the value, first and second derivatives row by row."""
-    units = [tuple(int(k == axis) for k in range(r)) for axis in range(r)]
-    twice = [tuple(a + b for a, b in zip(one, two, strict=True)) for one in units for two in units]
-    return [(0,) * r, *units, *twice][: sum(r**k for k in range(derivatives + 1))]
-
-
 def collocation(element: BSpline, axis: int, u: Float[Tensor, "q"]) -> Float[Tensor, "q n"]:
     """All functions of one direction at parameters."""
-    from nurbs.geometry.evaluation import basis_matrix
-
     return basis_matrix(element.knots[axis], element.degrees[axis], u, 0)[0]

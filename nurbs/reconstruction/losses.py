@@ -18,8 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fem.reference.bspline import uniform_knots
-from nurbs.geometry.evaluation import basis_matrix
+from fem.reference.bspline import basis_matrix, uniform_knots
 from nurbs.geometry.surface import Surface
 from nurbs.reconstruction.distances import chamfer, laplacian
 from nurbs.reconstruction.frames import check_clouds, flat_patch

@@ -12,8 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from fem.reference.bspline import greville, uniform_knots
-from nurbs.geometry.evaluation import basis_matrix
+from fem.reference.bspline import basis_matrix, greville, uniform_knots
 from nurbs.geometry.surface import Surface
 
 GRID = 20  # control points per direction

@@ -16,8 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, linear
 
-from fem.reference.bspline import check_dtype, uniform_knots
-from nurbs.geometry.evaluation import basis_matrix
+from fem.reference.bspline import basis_matrix, check_dtype, uniform_knots
 from nurbs.reconstruction.frames import check_clouds, cloud_frame, flat_grid
 
 BLOCK = 2**22  # distances at a time

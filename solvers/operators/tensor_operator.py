@@ -19,7 +19,10 @@ from torch import Tensor
 
 from fem.forms.assembly import pull_back, reference_slots
 from fem.forms.discrete import Lowered
+from fem.reference.bspline import basis_matrix
+from fem.reference.cells import interval
 from fem.reference.quadrature import quadrature
+from fem.space.factors import along, layers_of, slot_orders
 
 if TYPE_CHECKING:
     from solvers.operators.system import System
@@ -43,8 +46,6 @@ class TensorOperator:
     """The Hessian at a state: coefficients on the lattice of points, applied by sum factorisation."""
 
     def __init__(self, system: "System"):
-        from nurbs.isogeometric.spline_space import slot_orders
-
         space: Any = system.lowered.space
         self.system, self.parts = system, []
         lead = len(system.batch)
@@ -93,8 +94,6 @@ class TensorOperator:
         r = self.parts[0][0].cell.dim
         diffusion: list[Any] = [0.0] * r
         reaction: Any = 0.0
-        from nurbs.isogeometric.patch_mesh import layers_of
-
         element: Any = self.system.lowered.space.elements[0]  # type: ignore[union-attr]
         widths = [corners.diff() for corners in element.breakpoints]
         volume = 1.0
@@ -117,9 +116,6 @@ class TensorOperator:
 
 def line_matrices(knots: Tensor, degree: int) -> tuple[Float[Tensor, "n n"], Float[Tensor, "n n"]]:
     """∫ N_a' N_b' du and ∫ N_a N_b du."""
-    from fem.reference.cells import interval
-    from nurbs.geometry.evaluation import basis_matrix
-
     corners = knots[degree : len(knots) - degree].unique()
     rule = quadrature(interval, 2 * degree)
     x, w = rule.points[:, 0].to(knots), rule.weights.to(knots)
@@ -169,8 +165,6 @@ def diagonalized(system: "System", fixed: list[list[tuple[bool, bool]]]) -> Call
     S = (scale / torch.where(H == 0, 1, H)).abs().sqrt()
 
     def precondition(residual: Tensor) -> Tensor:
-        from fem.space.factors import along
-
         x = S * residual.unflatten(-1, shape[::-1])[cut]
         for k, V in enumerate(bases):
             x = along(V.mT, x, -k - 1)

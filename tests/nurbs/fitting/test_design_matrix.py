@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fem.reference.bspline import uniform_knots
+from fem.reference.bspline import basis_matrix, uniform_knots
 from nurbs.fitting.design_matrix import CloudDesign, Design, GridDesign
-from nurbs.geometry.evaluation import basis_matrix
 
 DEGREE, SHAPE, SIZES = (3, 2), (6, 4), (9, 7)
 

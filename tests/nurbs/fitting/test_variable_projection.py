@@ -4,10 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fem.reference.bspline import uniform_knots
+from fem.reference.bspline import basis_matrix, uniform_knots
 from nurbs.fitting.alternation import as_cloud
 from nurbs.fitting.variable_projection import ReducedProblem
-from nurbs.geometry.evaluation import basis_matrix
 
 DEGREE, SHAPE, SIZES = (3, 2), (6, 4), (12, 9)
 

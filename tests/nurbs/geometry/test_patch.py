@@ -6,8 +6,8 @@ import torch
 from scipy.interpolate import NdBSpline
 from torch.autograd import gradcheck, gradgradcheck
 
+from fem.reference.bspline import basis_matrix
 from nurbs import Curve, Surface, Volume
-from nurbs.geometry.evaluation import basis_matrix
 
 KINDS = (Curve, Surface, Volume)
 
