@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from fem.support.network_files import load_network, save_network
     from solvers.certificates.certificate import Certificate, Prediction, certify, predict
     from solvers.descent import LBFGS, Adam
-    from solvers.eigenmodes import Eigenmodes, eigenmodes
+    from solvers.eigenproblem import Eigenmodes, eigenmodes
     from solvers.linear.algebraic_multigrid import AlgebraicMultigrid
     from solvers.linear.conjugate_gradients import CG, Jacobi
     from solvers.linear.direct import Direct
@@ -31,7 +31,7 @@ _HOME = {
     "solvers.certificates.certificate": ("Certificate", "Prediction", "certify", "predict"),
     "solvers.descent": ("LBFGS", "Adam"),
     "solvers.linear.direct": ("Direct",),
-    "solvers.eigenmodes": ("Eigenmodes", "eigenmodes"),
+    "solvers.eigenproblem": ("Eigenmodes", "eigenmodes"),
     "solvers.surrogates.families": ("ExponentialSeries", "GaussianField"),
     "solvers.linear.fast_diagonalization": ("FastDiagonalization",),
     "solvers.surrogates.lift": ("BoundedLift", "Lift"),
