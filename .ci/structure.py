@@ -1,7 +1,7 @@
-"""What a maintainer counts on in the structure of the packages, counted: `python .ci/structure.py` ends with 1 if a count is off.
+"""What a maintainer counts on in the structure of the packages: `python .ci/structure.py` ends with 1 if a count is off.
 
-Circles of files, imports against the order of the layers in `pyproject.toml`, folders with too many files, files with too
-many lines. Imports inside functions and under `TYPE_CHECKING` count like all others.
+Circles of files, imports against the order of the layers in `pyproject.toml`, folders with too many files, files with
+too many lines. Imports inside functions and under `TYPE_CHECKING` count like all others.
 """
 
 import ast

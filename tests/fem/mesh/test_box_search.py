@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from fem.mesh import box_search
 from fem.mesh.box_search import Boxes
 
 
