@@ -34,6 +34,7 @@ lint: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/python .ci/structure.py
 
 format: .venv/.installed
 	$(BIN)/ruff format .
