@@ -139,7 +139,7 @@ def main(
     def noisy(images: Tensor, params: tuple[Parameter, ...]) -> tuple[Tensor, int]:
         u = minimize(energy, params).value
         noise = torch.rand(u.shape, generator=torch.Generator().manual_seed(0), dtype=u.dtype)
-        return energy.lower(params).constrained(u + 1e-2 * noise)[1], 0
+        return energy.discrete_form(params).constrained(u + 1e-2 * noise)[1], 0
 
     answers: dict[str, Answer] = {"u = 1 − x": lambda images, params: (line.expand(len(images), -1), 0)}
     for k in snapshots:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from fem.forms.constraints import Dirichlet, MeanZero
     from fem.forms.energy import Energy, WeakForm
     from fem.forms.integrals import h1_error, integrate, l2_error
-    from fem.forms.parameters import Constant, by_cell_tag, gradient
+    from fem.forms.parameters import Constant, by_cell_tag
     from fem.mesh.generators import box, unit_cube, unit_interval, unit_square
     from fem.mesh.mesh import Mesh
     from fem.mesh.reading import read_mesh
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fem.output.vtk import write_pvd, write_vtk
     from fem.reference.lagrange import Lagrange
     from fem.reference.spline_element import BSpline
+    from fem.space.field import gradient
     from fem.space.space import FunctionSpace, MixedSpace
     from fem.support.compilation import compilation
 
@@ -33,7 +34,8 @@ _HOME = {
     "fem.mesh.mesh": ("Mesh",),
     "fem.mesh.reading": ("read_mesh",),
     "fem.forms.integrals": ("h1_error", "integrate", "l2_error"),
-    "fem.forms.parameters": ("Constant", "by_cell_tag", "gradient"),
+    "fem.forms.parameters": ("Constant", "by_cell_tag"),
+    "fem.space.field": ("gradient",),
     "fem.output.plotting": ("plot",),
     "fem.space.space": ("FunctionSpace", "MixedSpace"),
     "fem.output.vtk": ("write_pvd", "write_vtk"),

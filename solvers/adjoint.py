@@ -6,7 +6,7 @@ If F(y, θ) = 0 defines y(θ), then for a scalar with ∂/∂y = ȳ
 
 λ is itself defined by a linear equation of the same kind, G(λ; ȳ, y, θ) = F_yᵀ λ − ȳ = 0, so the backward pass attaches
 it in the same way, and its adjoint uses F_y: one matrix and its transpose serve all orders. θ are the tensors of the
-lowered functional (geometry, parameters and prescribed values at points); ordinary autograd takes over from there.
+discrete form (geometry, parameters and prescribed values at points); ordinary autograd takes over from there.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from fem.forms.discrete import Lowered
+from fem.forms.discrete import DiscreteForm
 from solvers.operators.system import LinearMethod, Prepared, System
 
 
@@ -33,22 +33,22 @@ class Problem(Protocol):
 
 @dataclass
 class Stationary:
-    """r(u; θ) = 0 for a lowered functional; `value` is its solution and `prepared` a factorisation that may serve."""
+    """r(u; θ) = 0 for a discrete form; `value` is its solution and `prepared` a factorisation that may serve."""
 
-    lowered: Lowered
+    form: DiscreteForm
     value: Tensor
     method: LinearMethod
     symmetric: bool
     prepared: Prepared | None = None
 
     def residual(self, y: Tensor, tensors: Sequence[Tensor]) -> Tensor:
-        return self.lowered.with_tensors(tensors).residual(y)
+        return self.form.with_tensors(tensors).residual(y)
 
     def product(self, y: Tensor, tensors: Sequence[Tensor], v: Tensor, transpose: bool) -> Tensor:
-        return self.lowered.with_tensors(tensors).hessian_product(y, v, transpose)
+        return self.form.with_tensors(tensors).hessian_product(y, v, transpose)
 
     def solve(self, rhs: Tensor, transpose: bool) -> Tensor:
-        system = System(self.lowered, self.value, None, self.symmetric)
+        system = System(self.form, self.value, None, self.symmetric)
         if self.prepared is None or not system.same_matrix(self.prepared.system):
             self.prepared = self.method.prepare(system)
         return self.prepared.solve(rhs, None, transpose)
@@ -102,8 +102,8 @@ class Deferred(torch.autograd.Function):
     """J "*b" of u and the tensors of a functional, known already: it is evaluated again only to be differentiated."""
 
     @staticmethod
-    def forward(ctx: Any, lowered: Lowered, value: Tensor, u: Tensor, *tensors: Tensor) -> Tensor:
-        ctx.lowered = lowered.with_tensors([t.detach() for t in tensors])
+    def forward(ctx: Any, form: DiscreteForm, value: Tensor, u: Tensor, *tensors: Tensor) -> Tensor:
+        ctx.form = form.with_tensors([t.detach() for t in tensors])
         ctx.save_for_backward(u, *tensors)
         return value.clone()
 
@@ -112,7 +112,7 @@ class Deferred(torch.autograd.Function):
         create_graph, needed = torch.is_grad_enabled(), ctx.needs_input_grad[2:]
         with torch.enable_grad():
             inputs = aliases(ctx.saved_tensors, needed, create_graph)
-            value = (ctx.lowered.with_tensors(inputs[1:]).value(inputs[0]) * grad).sum()
+            value = (ctx.form.with_tensors(inputs[1:]).value(inputs[0]) * grad).sum()
             return None, None, *gradients(value, inputs, needed, create_graph)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fem.forms.discrete import Lowered
+from fem.forms.discrete import DiscreteForm
 from solvers.newton import RUNNING, Bounds, Report, finish, round_off, settle
 from solvers.solution import Status, norm, per_item
 
@@ -74,33 +74,33 @@ class Adam:
             yield taken
 
 
-def descent(lowered: Lowered, u: Tensor, method: LBFGS | Adam, bounds: Bounds | None = None) -> Report:
+def descent(form: DiscreteForm, u: Tensor, method: LBFGS | Adam, bounds: Bounds | None = None) -> Report:
     """Minimise from u "*b *shape" until every item reaches the tolerance, none moves any more, or time is up."""
     if bounds is not None:
         raise ValueError(f"`{type(method).__name__}()` has no bounds; use `Newton()`.")
-    lead = u.ndim - len(lowered.space.shape)
+    lead = u.ndim - len(form.space.shape)
     leaf = u.clone().requires_grad_()
     codes = torch.full(u.shape[:lead], RUNNING, device=u.device)
     report = Report(u, codes, torch.zeros_like(codes), torch.ones(u.shape[:lead], dtype=u.dtype, device=u.device))
     with torch.no_grad():
-        start = norm(lowered.residual(u), lead)
+        start = norm(form.residual(u), lead)
     scale = 1e-6 / torch.finfo(u.dtype).eps / torch.where(start > 0, start, 1)  # its square must not overflow
     rtol = method.rtol if method.rtol is not None else 1e-6 if u.dtype == torch.float64 else 1e-3
 
     def closure() -> Tensor:
         running, value = codes == RUNNING, leaf.detach()
         with torch.no_grad():
-            leaf.grad = torch.where(per_item(running, u), per_item(scale, u) * lowered.residual(value), 0)
-            return torch.where(running, scale * lowered.value(value), 0).sum()
+            leaf.grad = torch.where(per_item(running, u), per_item(scale, u) * form.residual(value), 0)
+            return torch.where(running, scale * form.value(value), 0).sum()
 
     best, idle, taken, steps = float("inf"), 0, 0, method.steps(leaf, closure)
     while True:
         running, value = codes == RUNNING, leaf.detach().clone()
         with torch.no_grad():
-            state = lowered.state(value)
+            state = form.evaluate(value)
             r, size = state.residual, norm(state.magnitude, lead)
             found = torch.where(size > 0, norm(r, lead) / size, norm(r, lead))
-            moved = round_off(lowered, value, r, lowered.constraint.mask)
+            moved = round_off(form, value, r, form.constraint.mask)
         # An item is what it was when it finished; the others move on.
         report.u = torch.where(per_item(running, u), value, report.u)
         report.residual = torch.where(running, found, report.residual)
@@ -122,5 +122,5 @@ def descent(lowered: Lowered, u: Tensor, method: LBFGS | Adam, bounds: Bounds | 
             finish(codes, running, Status.MAX_ITERATIONS)
             break
         taken = next(steps)
-    report.u = lowered.constraint.insert(report.u, lowered.data)
+    report.u = form.constraint.insert(report.u, form.data)
     return report

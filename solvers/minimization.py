@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from fem.forms.constraints import MeanZero
-from fem.forms.discrete import Lowered, outside_inference
+from fem.forms.derivatives import outside_inference
+from fem.forms.discrete import DiscreteForm
 from fem.forms.energy import Energy, Functional, WeakForm
-from fem.forms.parameters import Function, NodalValues, Parameter
+from fem.forms.parameters import Parameter, PointValues, tensor_in
+from fem.space.field import Function, Gradient
 from fem.space.space import AnySpace, FunctionSpace
 from solvers.adjoint import Deferred, Stationary, attach
 from solvers.descent import LBFGS, Adam, descent
@@ -87,8 +89,8 @@ def run(
 ) -> Solution:
     """Lower, check, iterate without a graph, attach."""
     space = problem.space
-    lowered = problem.lower(tuple(params))
-    detached = lowered.detach()
+    form = problem.discrete_form(tuple(params))
+    detached = form.detach()
     check_tensors(detached)
     u = torch.zeros(space.shape, dtype=space.dtype, device=space.device)
     if initial is not None:
@@ -121,27 +123,27 @@ def run(
             report = newton(detached, u, replace(chosen, linear=linear), symmetric, minimum, box)
 
     if report.active is not None:
-        lowered = hold(lowered, report, limits)
-        detached = lowered.detach()
+        form = hold(form, report, limits)
+        detached = form.detach()
     equation = Stationary(detached, report.u, linear, symmetric, report.prepared)
-    value = attach(equation, report.u, lowered.tensors())
-    value = lowered.constraint.insert(value, lowered.data)
+    value = attach(equation, report.u, form.tensors())
+    value = form.constraint.insert(value, form.data)
     value = value.expand(*batch, *space.shape)
     nan = torch.full(batch, float("nan"), dtype=space.dtype, device=space.device)
     statuses = [STATUSES[code] for code in report.codes.flatten().tolist()]
-    energy = nan if not symmetric else value_of(lowered, value, report)
+    energy = nan if not symmetric else value_of(form, value, report)
     solution = Solution(value, nest(statuses, batch), report.iterations, report.residual.detach(), energy, name)
     if throw and not solution.converged:
         raise ConvergenceError(message(solution, report, batch), solution)
     return solution
 
 
-def value_of(lowered: Lowered, u: Tensor, report: Report) -> Tensor:
+def value_of(form: DiscreteForm, u: Tensor, report: Report) -> Tensor:
     """J at the solution: what the iteration ended with, unless somebody may differentiate it."""
-    attached = torch.is_grad_enabled() and (u.requires_grad or any(t.requires_grad for t in lowered.tensors()))
+    attached = torch.is_grad_enabled() and (u.requires_grad or any(t.requires_grad for t in form.tensors()))
     if report.energy is None or report.active is not None:
-        return lowered.value(u)
-    return Deferred.apply(lowered, report.energy, u, *lowered.tensors()) if attached else report.energy
+        return form.value(u)
+    return Deferred.apply(form, report.energy, u, *form.tensors()) if attached else report.energy
 
 
 def message(solution: Solution, report: Report, batch: tuple[int, ...]) -> str:
@@ -157,40 +159,36 @@ def message(solution: Solution, report: Report, batch: tuple[int, ...]) -> str:
     )
 
 
-def check_tensors(lowered: Lowered) -> None:
+def check_tensors(form: DiscreteForm) -> None:
     """Raise where geometry, parameters or prescribed values are not finite.
 
     Raises:
         ValueError: the parameter is named by its position.
     """
-    for term in lowered.terms:
-        for i, p in enumerate(term.params):
-            value = p.value if isinstance(p.value, Tensor) else torch.tensor(p.value)
+    for integral in form.integrals:
+        for i, p in enumerate(integral.params):
+            found = p.value if isinstance(p, PointValues) else tensor_in(p)
+            value = torch.as_tensor(p if found is None else found)
             if not bool(torch.isfinite(value).all()):
                 bad = torch.nonzero(~torch.isfinite(value))[0].tolist()
-                where = "dof" if isinstance(p, NodalValues) else "quadrature point"
+                where = "dof" if isinstance(p, Function | Gradient) else "quadrature point"
                 raise ValueError(
-                    f"parameter {i} is {float(value[tuple(bad)])} at a {where} of the {term.term.name} (index "
+                    f"parameter {i} is {float(value[tuple(bad)])} at a {where} of the {integral.term.name} (index "
                     f"{bad}); every parameter must be finite wherever it is integrated."
                 )
 
 
-def check_capture(lowered: Lowered, u: Tensor) -> None:
+def check_capture(form: DiscreteForm, u: Tensor) -> None:
     """Raise where a density holds on to a tensor that needs a gradient: the adjoint would not see it.
 
     Raises:
         ValueError: with the remedy.
     """
-    for term in lowered.terms:
-        if term.fused is not None:
-            continue  # its trace would have met such a tensor
-        slots = [s.detach() for s in lowered.slots(term, lowered.constraint.insert(u, lowered.data))]
-        test = slots if term.term.linear_in_test else None
-        with torch.enable_grad():
-            value = lowered.integrand(term, slots, test, lowered.full_batch(u))
-        if value.requires_grad:
+    batch, full = form.constrained(u)
+    for integral in form.integrals:
+        if integral.captures_gradient(full, batch):
             raise ValueError(
-                f"the {term.term.name} captures a tensor that requires a gradient, which the adjoint cannot reach. "
+                f"the {integral.term.name} captures a tensor that requires a gradient, which the adjoint cannot reach. "
                 "Pass it in `params` and take it as an argument, or detach it."
             )
 
@@ -228,14 +226,14 @@ class Held:
         return residual.masked_fill(self.mask, 0)
 
 
-def hold(lowered: Lowered, report: Report, limits: list[Tensor | None]) -> Lowered:
+def hold(form: DiscreteForm, report: Report, limits: list[Tensor | None]) -> DiscreteForm:
     """The functional with the dofs at active bounds prescribed, so that gradients reach the bounds they sit on."""
     active, u = report.active, report.u
     assert active is not None
-    data = lowered.data if lowered.constraint.mask is not None else None
+    data = form.data if form.constraint.mask is not None else None
     data = torch.zeros_like(u) if data is None else data.expand(u.shape)
     for bound, side in zip(limits, (torch.le, torch.ge), strict=True):
         if bound is not None:
             data = torch.where(active & side(u, bound.detach()), bound, data)
-    mask = active if lowered.constraint.mask is None else active | lowered.constraint.mask
-    return replace(lowered, constraint=Held(lowered.space, mask), data=data)
+    mask = active if form.constraint.mask is None else active | form.constraint.mask
+    return replace(form, constraint=Held(form.space, mask), data=data)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fem.forms.discrete import Lowered, State
+from fem.forms.discrete import DiscreteForm, FormValues
 from solvers.linear.choice import default_linear
 from solvers.linear.conjugate_gradients import CG
 from solvers.operators.system import LinearMethod, Prepared, System
@@ -80,7 +80,7 @@ class Bounds:
 
 
 def newton(
-    lowered: Lowered,
+    form: DiscreteForm,
     u: Tensor,
     method: Newton,
     symmetric: bool = True,
@@ -88,19 +88,19 @@ def newton(
     bounds: Bounds | None = None,
 ) -> Report:
     """Iterate from u "*b *shape" (of the full batch) to a stationary point; `minimum` asks for a minimum."""
-    lead = u.ndim - len(lowered.space.shape)
+    lead = u.ndim - len(form.space.shape)
     rtol = default_rtol(u.dtype) if method.rtol is None else method.rtol
-    linear = method.linear or default_linear(lowered.space, symmetric and minimum, prod(u.shape[:lead]))
-    u = lowered.constraint.insert(u, lowered.data)
+    linear = method.linear or default_linear(form.space, symmetric and minimum, prod(u.shape[:lead]))
+    u = form.constraint.insert(u, form.data)
     if bounds is not None:
         u = bounds.clamp(u)
     codes = torch.full(u.shape[:lead], RUNNING, device=u.device)
     report = Report(u, codes, torch.zeros_like(codes), torch.ones(u.shape[:lead], dtype=u.dtype, device=u.device))
     prepared: Prepared | None = None
-    state = lowered.state(u)
+    state = form.evaluate(u)
     for step in range(method.max_iterations + 1):
         r = state.residual
-        mask, report.active = lowered.constraint.mask, None
+        mask, report.active = form.constraint.mask, None
         if bounds is not None:
             report.active = bounds.active(u, r)
             r = r.masked_fill(report.active, 0)
@@ -111,13 +111,13 @@ def newton(
         finish(codes, ~torch.isfinite(report.residual), Status.NOT_FINITE)
         finish(codes, report.residual <= rtol, Status.CONVERGED)
         if step and bool((codes == RUNNING).any()):
-            settle(codes, report, norm(r, lead), round_off(lowered, u, r, mask))
+            settle(codes, report, norm(r, lead), round_off(form, u, r, mask))
         if not bool((codes == RUNNING).any()):
             break
         if step == method.max_iterations:
             finish(codes, codes == RUNNING, Status.MAX_ITERATIONS)
             break
-        system = System(lowered, u, mask, symmetric)
+        system = System(form, u, mask, symmetric)
         if prepared is None:
             prepared = recent(system, linear)
         if prepared is None or not system.same_matrix(prepared.system):
@@ -135,40 +135,42 @@ def newton(
             report.detail = " (conjugate gradients met negative curvature; use `Direct()`)"
             finish(codes, prepared.indefinite, Status.STALLED)
         if minimum:
-            u, state = descend(lowered, u, s, r, state, codes, bounds, prepared.indefinite)
+            u, state = descend(form, u, s, r, state, codes, bounds, prepared.indefinite)
         else:
-            u = reduce_residual(lowered, u, s, r, codes)
-            state = lowered.state(u)
+            u = reduce_residual(form, u, s, r, codes)
+            state = form.evaluate(u)
         report.iterations += running
     if bounds is None and prepared is not None and method.rtol is None:
-        u, state = refine(lowered, u, state, prepared, codes)
+        u, state = refine(form, u, state, prepared, codes)
     if minimum and bool((codes == STATUSES.index(Status.CONVERGED)).any()):
-        prepared = check_minimum(System(lowered, u, mask), linear, codes, report, prepared, bounds)
+        prepared = check_minimum(System(form, u, mask), linear, codes, report, prepared, bounds)
     report.u, report.prepared, report.energy = u, prepared, state.value
     return report
 
 
-def refine(lowered: Lowered, u: Tensor, state: State, prepared: Prepared, codes: Tensor) -> tuple[Tensor, State]:
+def refine(
+    form: DiscreteForm, u: Tensor, state: FormValues, prepared: Prepared, codes: Tensor
+) -> tuple[Tensor, FormValues]:
     """One step of iterative refinement, kept where the residual falls: one more solve with factors, or a rough one.
 
     The assembled matrix carries round-off that a solution on a fine mesh amplifies by 1/h²; the residual does not.
     """
-    lead, indefinite = u.ndim - len(lowered.space.shape), prepared.indefinite
+    lead, indefinite = u.ndim - len(form.space.shape), prepared.indefinite
     trial = u + prepared.solve(-state.residual, 1e-2 * norm(state.residual, lead))
     prepared.indefinite = indefinite  # curvature along round-off tells nothing
-    after = lowered.state(trial)
+    after = form.evaluate(trial)
     better = norm(after.residual, lead) < norm(state.residual, lead)
     better &= codes == STATUSES.index(Status.CONVERGED)
     return torch.where(per_item(better, u), trial, u), chosen(better, after, state)
 
 
-def chosen(items: Tensor, state: State, other: State) -> State:
+def chosen(items: Tensor, state: FormValues, other: FormValues) -> FormValues:
     """One state for some items, another for the rest."""
     if bool(items.all()):
         return state
     pick = lambda a, b: torch.where(per_item(items, a), a, b)  # noqa: E731
     value = None if state.value is None else pick(state.value, other.value)
-    return State(value, pick(state.residual, other.residual), pick(state.magnitude, other.magnitude))
+    return FormValues(value, pick(state.residual, other.residual), pick(state.magnitude, other.magnitude))
 
 
 _recent: list[tuple[int | None, LinearMethod, Prepared, list[Tensor]]] = []
@@ -186,7 +188,7 @@ def recent(system: System, linear: LinearMethod) -> Prepared | None:
     """
     if _recent:
         version, method, prepared, copies = _recent[0]
-        before, now = prepared.system.lowered, system.lowered
+        before, now = prepared.system.form, system.form
         same = before.space is now.space and before.constraint is now.constraint and method == linear
         same &= version is not None and version == now.space.mesh.version
         same &= prepared.system.batch == system.batch and prepared.system.symmetric == system.symmetric
@@ -216,7 +218,7 @@ def prepare(
     finish(codes, prepared.singular, Status.SINGULAR, kind)
     if sound and not bool(prepared.singular.any()):
         copies = [t.clone() for t in system.matrix_tensors]  # the user may change them in place
-        _recent[:] = [(system.lowered.space.mesh.version, linear, prepared, copies)]
+        _recent[:] = [(system.form.space.mesh.version, linear, prepared, copies)]
     return prepared if bool((codes == kind).any()) else None
 
 
@@ -238,7 +240,7 @@ def check_minimum(
         prepared = prepare(system, linear, codes, report, converged)
     if prepared is None or not bool(prepared.indefinite.any()):
         return prepared
-    elsewhere = System(system.lowered, 2 * system.u + 1, system.fixed)
+    elsewhere = System(system.form, 2 * system.u + 1, system.fixed)
     quadratic = bounds is None and elsewhere.same_matrix(system)
     finish(codes, prepared.indefinite, Status.UNBOUNDED if quadratic else Status.SADDLE, converged)
     return prepared
@@ -260,29 +262,29 @@ def settle(codes: Tensor, report: Report, size: Tensor, floor: Tensor) -> None:
     finish(codes, items, Status.CONVERGED)
 
 
-def round_off(lowered: Lowered, u: Tensor, r: Tensor, mask: Tensor | None) -> Float[Tensor, "*b"]:
+def round_off(form: DiscreteForm, u: Tensor, r: Tensor, mask: Tensor | None) -> Float[Tensor, "*b"]:
     """How far the residual moves when u does in its last digit: below this no u is better than another."""
     generator = torch.Generator(u.device).manual_seed(0)
     sign = torch.randint(0, 2, u.shape, generator=generator, device=u.device).to(u.dtype) * 2 - 1
-    moved = lowered.residual(u * (1 + torch.finfo(u.dtype).eps * sign))
+    moved = form.residual(u * (1 + torch.finfo(u.dtype).eps * sign))
     difference = moved - r
     if mask is not None:
         difference = difference.masked_fill(mask, 0)
-    return norm(difference, u.ndim - len(lowered.space.shape))
+    return norm(difference, u.ndim - len(form.space.shape))
 
 
 def descend(
-    lowered: Lowered,
+    form: DiscreteForm,
     u: Tensor,
     s: Tensor,
     r: Tensor,
-    state: State,
+    state: FormValues,
     codes: Tensor,
     bounds: Bounds | None,
     indefinite: Tensor,
-) -> tuple[Tensor, State]:
+) -> tuple[Tensor, FormValues]:
     """A step along s that lowers the energy enough (Armijo), outward where the curvature is negative."""
-    lead, energy = u.ndim - len(lowered.space.shape), state.value
+    lead, energy = u.ndim - len(form.space.shape), state.value
     assert energy is not None
     slope = dot(r, s, lead)
     # sᵀHs = −sᵀr for a Newton step: uphill means negative curvature, and its opposite leads down.
@@ -296,7 +298,7 @@ def descend(
         trial = u + per_item(t, u) * s
         if bounds is not None:
             trial = bounds.clamp(trial)
-        state = lowered.state(trial)  # the first trial is accepted nearly always, and the next step starts from there
+        state = form.evaluate(trial)  # the first trial is accepted nearly always, and the next step starts from there
         found = state.value
         assert found is not None
         # Near the minimum the decrease drowns in the round-off of J.
@@ -319,21 +321,21 @@ def descend(
         trial = u + per_item(t, u) * s
         if bounds is not None:
             trial = bounds.clamp(trial)
-        found = lowered.value(trial)
+        found = form.value(trial)
         outward = outward & (found < value)
         best, value = torch.where(per_item(outward, u), trial, best), torch.where(outward, found, value)
     finish(codes, outward, Status.UNBOUNDED)
-    return best, lowered.state(best) if moved else state
+    return best, form.evaluate(best) if moved else state
 
 
-def reduce_residual(lowered: Lowered, u: Tensor, s: Tensor, r: Tensor, codes: Tensor) -> Tensor:
+def reduce_residual(form: DiscreteForm, u: Tensor, s: Tensor, r: Tensor, codes: Tensor) -> Tensor:
     """A step along s that lowers ‖r‖, for equations without an energy."""
-    lead = u.ndim - len(lowered.space.shape)
+    lead = u.ndim - len(form.space.shape)
     before, t = norm(r, lead), torch.where(codes == RUNNING, 1.0, 0.0).to(u.dtype)
     accepted, best = codes != RUNNING, u
     for _ in range(40):
         trial = u + per_item(t, u) * s
-        after = norm(lowered.residual(trial), lead)
+        after = norm(form.residual(trial), lead)
         # At round-off level the residual cannot fall; one such step is harmless and lets the caller see it.
         enough = (after <= (1 - 1e-4 * t) * before) | (t * norm(s, lead) <= 1e-10 * norm(u, lead))
         new = enough & ~accepted & torch.isfinite(after)

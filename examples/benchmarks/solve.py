@@ -39,7 +39,7 @@ def linear(here: Problem, nu: Parameter, free: np.ndarray, method: LinearMethod)
 
     @torch.no_grad()
     def call(clock: Clock) -> Found:
-        prepared = method.prepare(System(here.energy.lower((nu, 1.0)), zero))
+        prepared = method.prepare(System(here.energy.discrete_form((nu, 1.0)), zero))
         clock.lap("set-up")
         u = prepared.solve(rhs)
         clock.lap("solve")

@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fem.forms.assembly import scatter_fluxes
-from fem.forms.parameters import Function, check_like
+from fem.forms.parameters import check_like
+from fem.space.field import Function
 from fem.space.space import AnySpace, FunctionSpace, MixedSpace
 
 

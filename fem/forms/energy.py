@@ -3,8 +3,8 @@
 The user writes the density at a point; everything else follows by differentiating the *density* at quadrature points:
 the residual from its first derivatives, the Hessian from its second. Nothing differentiates twice through the gather.
 
-Evaluation has two steps: `lower` turns whatever lies outside (mesh nodes, parameters, prescribed values) into tensors
-at quadrature points and dofs; `fem.forms.discrete` works on those alone.
+Evaluation has two steps: `fem.forms.lowering` turns whatever lies outside (mesh nodes, parameters, prescribed values)
+into tensors, and the discrete form (`fem.forms.discrete`) works on those alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,14 +14,17 @@ import torch
 from torch import Tensor
 
 from fem.forms.constraints import Constraint, Free
-from fem.forms.discrete import Density, Lowered, LoweredTerm, Term, lower_fused, outside_inference
-from fem.forms.parameters import Constant, Function, Gradient, NodalValues, Parameter, at_points
-from fem.mesh.geometry import Geometry
+from fem.forms.derivatives import outside_inference
+from fem.forms.discrete import DiscreteForm
+from fem.forms.lowering import discrete_form
+from fem.forms.parameters import Parameter, PointValues, tensor_in
+from fem.forms.term import Density, Term
+from fem.space.field import Function, Gradient
 from fem.space.space import AnySpace
 
 
 class Functional:
-    """What energies and weak forms share: their space, terms and constraint, and evaluation by lowering."""
+    """What energies and weak forms share: their space, terms and constraint, and evaluation by a discrete form."""
 
     linear_in_test = False
 
@@ -54,38 +57,23 @@ class Functional:
                 "cells; use a spline space of degree 2 or more, or a mixed form."
             )
 
-    def lower(self, params: Sequence[Parameter] = (), fused: bool = True) -> "Lowered":
-        """Everything outside the functional as tensors at quadrature points and dofs.
-
-        Args:
-            fused: whether terms may be integrated without ever having values at points.
+    def discrete_form(self, params: Sequence[Parameter] = ()) -> DiscreteForm:
+        """The functional with these parameters as a function of the dofs alone, and of explicit tensors.
 
         Raises:
             ValueError, TypeError: a parameter that does not fit the space (its position named).
         """
-        lowered = []
-        for term in self.terms:
-            for domain in self.space.domains(term.tag):
-                found = lower_fused(self.space, term, domain, params) if fused else None
-                if found is None:
-                    geometry = self.space.geometry(domain, max(term.derivatives, 1))
-                    at = [at_points(p, f"parameter {i}", self.space, domain, geometry) for i, p in enumerate(params)]
-                    found = LoweredTerm(self.space, term, domain, tuple(at), self._moving(geometry))
-                lowered.append(found)
-        return Lowered(self.space, self.constraint, tuple(lowered), self.constraint.data())
-
-    def _moving(self, geometry: Geometry) -> Geometry | None:
-        return geometry if self.space.mesh.version is None else None  # none: the nodes need gradients
+        return discrete_form(self.space, self.terms, self.constraint, params)
 
     @outside_inference
     def residual(self, u: Tensor, *params: Parameter) -> Tensor:
         """The first derivative, shaped like the dofs; zero at prescribed dofs."""
-        return self.lower(params).residual(self.space.check(u))
+        return self.discrete_form(params).residual(self.space.check(u))
 
     @outside_inference
     def hessian_product(self, u: Tensor, v: Tensor, *params: Parameter) -> Tensor:
         """The derivative of the residual at u in the direction v, without a matrix; zero at prescribed dofs."""
-        return self.lower(params).hessian_product(self.space.check(u), self.space.check(v, "v"))
+        return self.discrete_form(params).hessian_product(self.space.check(u), self.space.check(v, "v"))
 
     @outside_inference
     def hessian(self, u: Tensor, *params: Parameter) -> Tensor:
@@ -93,8 +81,8 @@ class Functional:
 
         Rows and columns of prescribed dofs are zero, with ones on the diagonal.
         """
-        lowered = self.lower(params)
-        return lowered.pattern.csr(lowered.matrix_values(self.space.check(u)))
+        form = self.discrete_form(params)
+        return form.pattern.csr(form.matrix_values(self.space.check(u)))
 
     def __add__(self, other: "Functional") -> "Functional":
         """The sum of two functionals over one space; both get the same parameters."""
@@ -129,9 +117,9 @@ class Energy(Functional):
 
     @outside_inference
     def __call__(self, u: Tensor, *params: Parameter) -> Tensor:
-        lowered = self.lower(params)
-        value = lowered.value(self.space.check(u))
-        check_finite(value, u, params, lowered)
+        form = self.discrete_form(params)
+        value = form.value(self.space.check(u))
+        check_finite(value, u, params, form)
         return value
 
 
@@ -148,7 +136,7 @@ class WeakForm(Functional):
     linear_in_test = True
 
 
-def check_finite(value: Tensor, u: Tensor, params: Sequence[Any], lowered: Lowered) -> None:
+def check_finite(value: Tensor, u: Tensor, params: Sequence[Any], form: DiscreteForm) -> None:
     """Raise where an energy is not finite, naming the argument to blame. Skipped on a GPU, where it would wait."""
     if value.is_cuda or torch.compiler.is_compiling():
         return
@@ -157,31 +145,26 @@ def check_finite(value: Tensor, u: Tensor, params: Sequence[Any], lowered: Lower
             return
     except RuntimeError:  # under `torch.vmap` values cannot be looked at
         return
-    for name, tensor in [("u", u)] + [(f"parameter {i}", made_of(p)) for i, p in enumerate(params)]:
-        if isinstance(tensor, Tensor) and not bool(torch.isfinite(tensor).all()):
+    numbers = [torch.tensor(float(p)) if isinstance(p, int | float) else tensor_in(p) for p in params]
+    for name, tensor in [("u", u)] + [(f"parameter {i}", p) for i, p in enumerate(numbers)]:
+        if tensor is not None and not bool(torch.isfinite(tensor).all()):
             bad = torch.nonzero(~torch.isfinite(tensor))[0].tolist()
             raise ValueError(
                 f"{name} holds {float(tensor.detach()[tuple(bad)])}" + (f" at index {bad}." if bad else ".")
             )
-    for term in lowered.terms:
-        for i, parameter in enumerate(term.params):
-            if isinstance(parameter, NodalValues):
+    for integral in form.integrals:
+        for i, parameter in enumerate(integral.params):
+            if isinstance(parameter, Function | Gradient):
                 continue
-            bad = ~torch.isfinite(torch.atleast_2d(torch.as_tensor(parameter.value)))
+            found = parameter.value if isinstance(parameter, PointValues) else tensor_in(parameter)
+            bad = ~torch.isfinite(torch.as_tensor(parameter if found is None else found))
             if bool(bad.any()):
-                cell, q = torch.nonzero(bad)[0][len(parameter.batch) :][:2].tolist()
-                raise ValueError(f"parameter {i} is not finite at x = {term.geometry.points[cell, q].tolist()}.")
+                place = [0, 0]
+                if isinstance(parameter, PointValues) and bad.ndim:
+                    place = torch.nonzero(bad)[0][len(parameter.batch) :][:2].tolist()
+                x = integral.geometry.points[tuple(place)].tolist()
+                raise ValueError(f"parameter {i} is not finite at x = {x}.")
     raise ValueError(
         f"the energy is {float(value.detach()[~torch.isfinite(value)].flatten()[0])}: the density is not finite for "
         "finite arguments. Look for logarithms, roots or divisions outside their domain."
     )
-
-
-def made_of(parameter: Any) -> Any:
-    """The tensor that a number, tensor, constant, field or gradient is made of; anything else as it is."""
-    if isinstance(parameter, int | float):
-        return torch.tensor(float(parameter))
-    if isinstance(parameter, Constant):
-        return parameter.value
-    function = parameter.function if isinstance(parameter, Gradient) else parameter
-    return function.values if isinstance(function, Function) else parameter

@@ -5,31 +5,14 @@ sees it; `rank` counts the trailing axes of one value, so that leading axes can 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fem.mesh.geometry import Domain, Geometry
-
-if TYPE_CHECKING:
-    from fem.space.space import FunctionSpace
-
-
-@dataclass(frozen=True, eq=False)
-class Function:
-    """A field with dofs `values` on a space: made by `space.function(values)`."""
-
-    space: "FunctionSpace"
-    values: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Gradient:
-    """The gradient of a field: made by `gradient(space.function(values))`."""
-
-    function: Function
+from fem.space.field import Function, Gradient
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,13 +46,6 @@ class CellPoints:
 Parameter = float | Tensor | Constant | Function | Gradient | CellValues | CellPoints | Callable[[Tensor], Tensor]
 
 
-def gradient(function: Function) -> Gradient:
-    """The gradient "… d" (vectors: "… c d") of a field, as a parameter of a density."""
-    if not isinstance(function, Function):
-        raise TypeError(f"`gradient` takes a field, `V.function(values)`; got {type(function).__name__}.")
-    return Gradient(function)
-
-
 def by_cell_tag(values: Mapping[str, Any]) -> CellValues:
     """A piecewise constant material: {"steel": 210.0, …} with numbers or tensors "*b"; tags must cover all cells.
 
@@ -92,27 +68,29 @@ class PointValues:
         return tuple(self.value.shape[: max(self.value.ndim - 2 - self.rank, 0)])
 
 
-@dataclass(frozen=True)
-class NodalValues:
-    """A field (order 0) or its gradient (1) kept as dofs "*b n (c)", for integrals that interpolate by themselves."""
-
-    value: Tensor
-    space: "FunctionSpace"
-    order: int
-
-    @property
-    def batch(self) -> tuple[int, ...]:
-        return tuple(self.value.shape[: self.value.ndim - len(self.space.shape)])
-
-    def at_points(self, domain: Domain, geometry: Geometry) -> PointValues:
-        rank = self.order + (self.space.components is not None)
-        return PointValues(self.space.at_points(self.value, domain, geometry, self.order)[self.order], rank)
+Resolved = float | Constant | Function | Gradient | PointValues
 
 
-def at_points(parameter: Parameter, name: str, space: Any, domain: Domain, geometry: Geometry | None) -> PointValues:
-    """The parameter at the points of a domain, differentiable in whatever it is made of.
+def at_points(parameter: Parameter, name: str, space: Any, domain: Domain, geometry: Geometry) -> PointValues:
+    """The parameter at the points of a domain, differentiable in whatever it is made of; raises as `resolved` does."""
+    return point_values(resolved(parameter, name, space, domain, geometry), domain, geometry)
 
-    Only fields and callables look at the geometry.
+
+def point_values(given: Resolved, domain: Domain, geometry: Geometry) -> PointValues:
+    """What integrals know of a parameter, at the points of a domain."""
+    if isinstance(given, float):
+        return PointValues(given)
+    if isinstance(given, Constant):
+        return PointValues(given.value[(..., None, None, *[slice(None)] * len(given.shape))], len(given.shape))
+    if isinstance(given, PointValues):
+        return given
+    function, order = field_of(given)
+    rank = order + (function.space.components is not None)
+    return PointValues(function.space.at_points(function.values, domain, geometry, order)[order], rank)
+
+
+def resolved(parameter: Parameter, name: str, space: Any, domain: Domain, geometry: Geometry | None) -> Resolved:
+    """The parameter as one of the few kinds of values that integrals know; only callables look at the geometry.
 
     Raises:
         TypeError: a dtype other than the space's, or something that is no parameter.
@@ -121,10 +99,13 @@ def at_points(parameter: Parameter, name: str, space: Any, domain: Domain, geome
     if isinstance(parameter, bool) or parameter is None or isinstance(parameter, str):
         raise TypeError(f"{name} must be a number, tensor, field, callable or material; got {parameter!r}.")
     if isinstance(parameter, int | float):
-        return PointValues(float(parameter))
+        return float(parameter)
     if isinstance(parameter, Function | Gradient):
-        assert geometry is not None
-        return nodal(parameter, name, space).at_points(domain, geometry)
+        function, order = field_of(parameter)
+        if function.space.mesh.topology is not space.mesh.topology:
+            raise ValueError(f"{name} is a field over another mesh; interpolate it into a space over this one.")
+        function = replace(function, values=check_like(space, function.values, name))
+        return Gradient(function) if order else function
     if isinstance(parameter, CellValues):
         return PointValues(check_like(space, cell_values(parameter, name, space, domain), name)[..., None])
     if isinstance(parameter, CellPoints):
@@ -136,19 +117,16 @@ def at_points(parameter: Parameter, name: str, space: Any, domain: Domain, geome
             value if domain.cells is None else value.index_select(value.ndim - rank - 2, domain.cells), rank
         )
     if isinstance(parameter, Constant):
-        value, rank = check_like(space, parameter.value, name), len(parameter.shape)
-        return PointValues(value[(..., None, None, *[slice(None)] * rank)], rank)
+        return replace(parameter, value=check_like(space, parameter.value, name))
     if isinstance(parameter, Tensor):
-        return PointValues(check_like(space, parameter, name)[..., None, None])
+        return Constant(check_like(space, parameter, name), ())
     if callable(parameter):
         assert geometry is not None
         value = parameter(geometry.points)
         points = tuple(geometry.points.shape[:2])
-        if not isinstance(value, Tensor):
-            return at_points(value, name, space, domain, geometry)
+        if not isinstance(value, Tensor) or value.ndim == 0:
+            return resolved(value, name, space, domain, geometry)
         value = check_like(space, value, name)
-        if value.ndim == 0:
-            return PointValues(value[None, None])
         if tuple(value.shape[:2]) != points:
             raise ValueError(
                 f"{name}: the callable got points x of shape {tuple(geometry.points.shape)} and must return one value "
@@ -158,12 +136,24 @@ def at_points(parameter: Parameter, name: str, space: Any, domain: Domain, geome
     raise TypeError(f"{name} must be a number, tensor, field, callable or material; got {type(parameter).__name__}.")
 
 
-def nodal(parameter: Function | Gradient, name: str, space: Any) -> NodalValues:
-    """The dofs of a field, if it lives over the mesh of the space."""
-    function = parameter.function if isinstance(parameter, Gradient) else parameter
-    if function.space.mesh.topology is not space.mesh.topology:
-        raise ValueError(f"{name} is a field over another mesh; interpolate it into a space over this one.")
-    return NodalValues(check_like(space, function.values, name), function.space, int(isinstance(parameter, Gradient)))
+def field_of(given: Function | Gradient) -> tuple[Function, int]:
+    """The field itself, and the order of the derivative that is meant: 0, or 1 for its gradient."""
+    return (given.function, 1) if isinstance(given, Gradient) else (given, 0)
+
+
+def tensor_in(given: Any) -> Tensor | None:
+    """The tensor that a parameter is made of, if it is made of one."""
+    if isinstance(given, Function | Gradient):
+        return field_of(given)[0].values
+    value = given.value if isinstance(given, Constant | PointValues) else given
+    return value if isinstance(value, Tensor) else None
+
+
+def with_tensor(given: Any, tensor: Tensor) -> Any:
+    """The same kind of parameter made of another tensor."""
+    if isinstance(given, Gradient):
+        return Gradient(replace(given.function, values=tensor))
+    return replace(given, **{"values" if isinstance(given, Function) else "value": tensor})
 
 
 def cell_values(parameter: CellValues, name: str, space: Any, domain: Domain) -> Tensor:

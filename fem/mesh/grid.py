@@ -166,6 +166,13 @@ def node_offsets(cell: Cell, degree: int) -> Int[Tensor, "k a d"]:
     return torch.round(degree * weights @ pieces(cell).double()).long()
 
 
+@cache
+def grid_order(cell: Cell, degree: int) -> tuple[int, ...]:
+    """The local nodes, by their VTK numbers, of a cell that is a whole grid cell, in grid order: x fastest."""
+    (offsets,) = node_offsets(cell, degree)
+    return tuple(number(offsets.unbind(-1), (degree + 1,) * cell.dim).argsort().tolist())
+
+
 def tensor_product(axes: Sequence[Float[Tensor, "_"]]) -> Float[Tensor, "n d"]:
     """All points with these coordinates, x fastest."""
     return torch.stack(torch.meshgrid(*axes[::-1], indexing="ij")[::-1], -1).reshape(-1, len(axes))

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fem.forms.parameters import Function
 from fem.mesh.mesh import Mesh
 from fem.output.sampling import View, edges, lattice, mosaic
 from fem.output.vtk import checked_field
 from fem.reference.cells import get_cell
+from fem.space.field import Function
 from fem.space.space import AnySpace
 
 INK, FILL = "#1f2933", "#dfe7ef"

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fem.forms.parameters import Function
 from fem.mesh.reading import exchanged_edges
 from fem.reference.cells import Cell
 from fem.reference.lagrange import lagrange_element
+from fem.space.field import Function
 from fem.space.space import AnySpace, FunctionSpace, MixedSpace
 from fem.support.files import explained, put
 

@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fem.forms.parameters import Function
 from fem.mesh.geometry import Domain, Geometry, cell_domains, facet_cells, facet_domains, geometry
 from fem.mesh.mesh import Mesh
 from fem.reference.element import Element, ElementFamily
 from fem.reference.lagrange import LagrangeElement
+from fem.space.field import Function
 from fem.space.gather_scatter import Incidence
 
 Slots = list[Tensor]

@@ -21,8 +21,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fem.forms.constraints import Free
-from fem.forms.discrete import derivative_transposed, differentiable, outside_inference
+from fem.forms.derivatives import derivative_transposed, differentiable, outside_inference
 from fem.forms.energy import Energy
+from fem.forms.lowering import cell_integrals
 from fem.forms.parameters import Parameter
 from fem.space.space import FunctionSpace, sum_of
 from solvers.certificates.enrichment import next_degree
@@ -182,19 +183,19 @@ class Error:
         if not bool(torch.isfinite(v).all()):
             raise ValueError("`v` holds values that are not finite.")
         self.energy, self.params = energy, tuple(params)
-        self.lowered = energy.lower(self.params).detach()
-        check_tensors(self.lowered)
-        given, batch = tuple(v.shape[: v.ndim - len(energy.space.shape)]), tuple(self.lowered.batch)
+        self.discrete = energy.discrete_form(self.params).detach()
+        check_tensors(self.discrete)
+        given, batch = tuple(v.shape[: v.ndim - len(energy.space.shape)]), tuple(self.discrete.batch)
         if 0 in (*given, *batch):
             raise ValueError("there is nothing to certify: the batch is empty.")
         if any(m != n and 1 not in (m, n) for m, n in zip(given[::-1], batch[::-1], strict=False)):
             raise ValueError(
                 f"`v` is a batch {given} of fields and the parameters are a batch {batch}; they must match."
             )
-        _, full = self.lowered.constrained(v)
-        self.v, self.system = full.clone(), System(self.lowered, full)
+        _, full = self.discrete.constrained(v)
+        self.v, self.system = full.clone(), System(self.discrete, full)
         self.lead = len(self.system.batch)
-        if not self.system.same_matrix(System(self.lowered, torch.zeros_like(full))):
+        if not self.system.same_matrix(System(self.discrete, torch.zeros_like(full))):
             raise ValueError("certificates are for quadratic energies; the Hessian of this one depends on u.")
         if bool((self.system.diagonal <= 0).any()):
             raise ValueError(NOT_CONVEX)
@@ -207,11 +208,11 @@ class Error:
             self.precondition = prepared.solve
         else:
             self.precondition = chosen.preconditioner(self.system)  # type: ignore[union-attr]
-        self.free = replace(self.lowered, constraint=Free(energy.space), data=None)
+        self.free = replace(self.discrete, constraint=Free(energy.space), data=None)
 
     def residual(self) -> Tensor:
         """r = −J′(v) at free dofs."""
-        return -self.system.project(self.lowered.residual(self.v))
+        return -self.system.project(self.discrete.residual(self.v))
 
     def size(self, u: Tensor) -> Float[Tensor, "*b"]:
         """‖u‖, boundary values included."""
@@ -302,16 +303,12 @@ class Error:
     @torch.no_grad()
     def in_cells(self, e: Tensor) -> Float[Tensor, "*b e"]:
         """√(∫ over each cell of e's energy density), boundary terms with the cells they lie on."""
-        lowered, batch, space = (
-            self.energy.lower(self.params, fused=False).detach(),
-            self.system.batch,
-            self.energy.space,
-        )
+        batch, space = self.system.batch, self.energy.space
         found = e.new_zeros(*batch, space.mesh.num_cells)
-        for t in lowered.terms:
-            slots, along = differentiable(lowered.slots(t, torch.zeros_like(e))), lowered.slots(t, e)
+        for integral in cell_integrals(space, self.energy.terms, self.params):
+            slots, along = differentiable(integral.slots(torch.zeros_like(e))), integral.slots(e)
             with torch.enable_grad():
-                fluxes = lowered.fluxes(t, slots, batch, True)
+                fluxes = integral.fluxes(slots, batch, True)
                 products = derivative_transposed(fluxes, slots, along, False)
             pairs = [
                 (p * a).reshape(*a.shape[: self.lead + 2], -1)
@@ -319,8 +316,9 @@ class Error:
                 if p is not None
             ]
             if pairs:
-                per_cell = (sum_of(p.sum(-1) for p in pairs) * t.geometry.weights).sum(-1)
-                start, count = space.mesh.block_starts[t.domain.block], per_cell.shape[-1]
-                own = torch.arange(count, device=e.device) if t.domain.cells is None else t.domain.cells
+                per_cell = (sum_of(p.sum(-1) for p in pairs) * integral.geometry.weights).sum(-1)
+                start, count = space.mesh.block_starts[integral.domain.block], per_cell.shape[-1]
+                cells = integral.domain.cells
+                own = torch.arange(count, device=e.device) if cells is None else cells
                 found.index_add_(-1, start + own, per_cell)
         return found.clamp(min=0).sqrt()

@@ -23,13 +23,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fem.forms.constraints import Dirichlet, Free, MeanZero
-from fem.forms.discrete import Lowered, LoweredTerm, Term, differentiable, outside_inference
+from fem.forms.cell_integral import CellIntegral
+from fem.forms.constraints import Dirichlet, MeanZero
+from fem.forms.derivatives import differentiable, outside_inference
 from fem.forms.energy import Energy
-from fem.forms.parameters import CellPoints, Parameter, at_points, gradient
-from fem.mesh.geometry import Domain, geometry
+from fem.forms.lowering import cell_integral, cell_integrals
+from fem.forms.parameters import CellPoints, Parameter
+from fem.forms.term import Term
+from fem.mesh.geometry import Domain
 from fem.reference.cells import interval
 from fem.reference.lagrange import lagrange_element
+from fem.space.field import gradient
 from fem.space.space import FunctionSpace
 from solvers.certificates.particular_flux import particular_flux
 from solvers.minimization import minimize
@@ -64,10 +68,9 @@ class FluxBound:
         assert isinstance(space, FunctionSpace)
         batch, parts = self.phi.shape[:-1], []
         for domain in portions(space, prod(batch)):
-            lowered = lower_on(space, term, domain, self.params)
-            (t,) = lowered.terms
-            density = lowered.integrand(t, lowered.slots(t, self.phi), None, batch)
-            parts.append((density * t.geometry.weights).sum(-1))
+            integral = integral_on(space, term, domain, self.params)
+            density = integral.integrand(integral.slots(self.phi), None, batch)
+            parts.append((density * integral.geometry.weights).sum(-1))
         shares = (2 * torch.cat(parts, -1)).clamp(min=0).sqrt()
         return shares if self.rest is None else shares + self.rest
 
@@ -147,15 +150,16 @@ def is_plane(energy: Energy) -> bool:
 
 def is_loaded(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> bool | None:
     """Whether densities depend on u; None where not by terms −f u and −g u alone, f and g being functions of x."""
-    lowered = energy.lower(params, fused=False).detach()
+    integrals = cell_integrals(energy.space, energy.terms, params)
     # ∂ψ/∂u is affine in u and ∇u: what is the same at 0 and at random is so everywhere, which v might not show.
     random = torch.randn(
         v.shape[-1:], generator=torch.Generator(v.device).manual_seed(0), dtype=v.dtype, device=v.device
     )
-    batch, found = lowered.full_batch(random), False
-    for t in lowered.terms:
-        slots = [lowered.slots(t, u.expand(*batch, -1)) for u in (random, torch.zeros_like(random))]
-        moved, still = (lowered.fluxes(t, differentiable(s), batch, False)[0] for s in slots)
+    found = False
+    for integral in integrals:
+        batch = integral.batch
+        slots = [integral.slots(u.expand(*batch, -1)) for u in (random, torch.zeros_like(random))]
+        moved, still = (integral.fluxes(differentiable(s), batch, False)[0] for s in slots)
         if moved is None or still is None:
             continue
         if bool((moved != still).any()):
@@ -186,13 +190,12 @@ def traces(
 
 def load(space: FunctionSpace, term: Term, domain: Domain, params: Sequence[Parameter]) -> Float[Tensor, "*b e q"]:
     """Minus the derivative of a density in u, which does not depend on u."""
-    lowered = lower_on(space, term, domain, params)
-    (t,), batch = lowered.terms, lowered.batch
+    integral = integral_on(space, term, domain, params)
     zero = torch.zeros(space.shape, dtype=space.dtype, device=space.device)
-    u, *grad = lowered.slots(t, zero.expand(*batch, -1))
+    u, *grad = integral.slots(zero.expand(*integral.batch, -1))
     with torch.enable_grad():
         u.requires_grad_()
-        value = lowered.integrand(t, [u, *grad], None, batch).expand(u.shape).sum()
+        value = integral.integrand([u, *grad], None, integral.batch).expand(u.shape).sum()
         (slope,) = torch.autograd.grad(value, u, allow_unused=True) if value.requires_grad else (None,)
     return torch.zeros_like(u.detach()) if slope is None else -slope
 
@@ -207,24 +210,23 @@ def lowest_stiffness(space: FunctionSpace, term: Term, params: Sequence[Paramete
         nodes = lagrange_element(domain.cell, 2).nodes
         inside = nodes.lerp(nodes.mean(0), 1e-6).to(zero)  # coefficients may jump between cells
         domain = replace(domain, points=inside, weights=torch.ones_like(inside[:, 0]))
-        ((_, entries),) = lower_on(space, term, domain, params).coefficients(zero)
+        integral = integral_on(space, term, domain, params)
+        entries = integral.hessian(zero.expand(*integral.batch, -1), integral.batch).coefficients
         (matrix,) = (c.value for c in entries if (c.row, c.column) == ((0, 1), (0, 1)))
         (a, b), (_, d) = (row.unbind(-1) for row in matrix.unbind(-2))
         found.append((0.5 * (a + d) - (0.25 * (a - d).square() + b * b).sqrt()).amin(-1))
     return torch.cat(found, -1)
 
 
-def lower_on(space: FunctionSpace, term: Term, domain: Domain, params: Sequence[Parameter]) -> Lowered:
-    """One term on one domain; nothing of it stays with the space."""
-    place = geometry(space.mesh, domain)
-    values = tuple(at_points(p, f"parameter {i}", space, domain, place) for i, p in enumerate(params))
-    return Lowered(space, Free(space), (LoweredTerm(space, term, domain, values, place),), None).detach()
+def integral_on(space: FunctionSpace, term: Term, domain: Domain, params: Sequence[Parameter]) -> CellIntegral:
+    """One term on one domain; its geometry does not stay with the space."""
+    return cell_integral(space, term, domain, params, keep=False).detach()
 
 
 def batch_size(space: FunctionSpace, term: Term, params: Sequence[Parameter]) -> int:
     """How many items the parameters have."""
     first = replace(space.domains()[0], cells=torch.zeros(1, dtype=torch.int64, device=space.device))
-    return prod(lower_on(space, term, first, params).batch)
+    return prod(integral_on(space, term, first, params).batch)
 
 
 def portions(space: FunctionSpace, items: int) -> Iterator[Domain]:

@@ -118,7 +118,7 @@ class Cycles:
             )
         import_pyamg()
         self.system = system
-        space, pattern = system.lowered.space, system.lowered.pattern
+        space, pattern = system.form.space, system.form.pattern
         values = system.values.reshape(-1, len(pattern.column))
         if not bool(torch.isfinite(values).all()):
             values = values.nan_to_num(0, 0, 0)  # of items that have failed already
@@ -141,7 +141,7 @@ class Cycles:
         tolerance = 1e3 * torch.finfo(scale.dtype).eps
         if not torch.allclose(self.scale[item], scale, rtol=tolerance, atol=0):
             return False
-        pattern = self.system.lowered.pattern
+        pattern = self.system.form.pattern
         difference = (self.values[item] - values) * scale[pattern.row] * scale[pattern.column]
         return float(difference.abs().max()) <= tolerance
 
@@ -159,13 +159,13 @@ class Cycles:
 
     def keep(self) -> None:
         """Leave these hierarchies, and a few of earlier systems, for the systems to come."""
-        space = self.system.lowered.space
+        space = self.system.form.space
         older = [h for h in KEPT.get(space, []) if h not in self.hierarchies and not h.lagged]
         KEPT[space] = [*self.hierarchies, *older[:OLDER]]
 
     def __call__(self, r: Tensor) -> Tensor:
         system = self.system
-        flat = r.expand(*system.batch, *system.lowered.space.shape).reshape(len(self.values), -1)
+        flat = r.expand(*system.batch, *system.form.space.shape).reshape(len(self.values), -1)
         size = torch.linalg.vector_norm(flat, float("inf"), -1, keepdim=True)
         size = torch.where(size > 0, size, 1)
         parts = []
@@ -174,8 +174,8 @@ class Cycles:
             b = (flat[group] * (scale / size[group])).to(h.inverse.dtype)
             z = h.cycle(b[0])[None] if len(b) == 1 else h.cycle(b.mT.contiguous()).mT
             parts.append(z * (scale * size[group]))
-        z = torch.cat(parts).reshape(*system.batch, *system.lowered.space.shape)
-        return system.lowered.linear_part(z) if isinstance(system.lowered.constraint, MeanZero) else z
+        z = torch.cat(parts).reshape(*system.batch, *system.form.space.shape)
+        return system.form.linear_part(z) if isinstance(system.form.constraint, MeanZero) else z
 
     def limit(self, digits: Float[Tensor, "*b"]) -> int | None:
         """Iterations after which items with a hierarchy of another matrix count as late; None where there is none."""
@@ -296,7 +296,7 @@ def make_hierarchy(system: System, values: Tensor, scale: Tensor) -> Hierarchy:
     """Smoothed aggregation of one item's matrix."""
     import scipy.sparse
 
-    space, pattern, dtype = system.lowered.space, system.lowered.pattern, torch.float32
+    space, pattern, dtype = system.form.space, system.form.pattern, torch.float32
     matrix = scaled_matrix(system, values, scale, torch.float64)
     held = scale == 0
     full = matrix.values().index_add(0, pattern.diagonal, held.double())  # ones: pyamg divides by the diagonal
@@ -339,7 +339,7 @@ def make_hierarchy(system: System, values: Tensor, scale: Tensor) -> Hierarchy:
 
 def scaled_matrix(system: System, values: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     """The matrix of one item with its rows and columns multiplied by `scale`, in CSR."""
-    pattern = system.lowered.pattern
+    pattern = system.form.pattern
     return pattern.csr((values * scale[pattern.row] * scale[pattern.column]).to(dtype), short=True)
 
 

@@ -61,7 +61,7 @@ class PreparedCG:
     def goal(self, rhs: Tensor, atol: Tensor | None) -> tuple[Tensor, Tensor]:
         """The right-hand side of the whole batch, and the norms of residuals "*b" that will do."""
         system, lead = self.system, len(self.system.batch)
-        b = system.project(rhs).expand(*system.batch, *system.lowered.space.shape)
+        b = system.project(rhs).expand(*system.batch, *system.form.space.shape)
         rtol = self.method.rtol if self.method.rtol is not None else 0.1 * torch.finfo(b.dtype).eps ** 0.75
         target = rtol * norm(b, lead)
         return b, target if atol is None else torch.maximum(target, atol)

@@ -45,7 +45,7 @@ class DirectFactors:
         import scipy.sparse
 
         self.system = system
-        space, pattern = system.lowered.space, system.lowered.pattern
+        space, pattern = system.form.space, system.form.pattern
         n, self.count = space.num_dofs, max(int(np.prod(system.batch)), 1)
         values = system.values.reshape(self.count, -1).double().numpy()
         row, column = pattern.row.numpy(), pattern.column.numpy()
@@ -79,7 +79,7 @@ class DirectFactors:
         self.indefinite = torch.tensor(indefinite).reshape(system.batch)
 
     def solve(self, rhs: Tensor, atol: Tensor | None = None, transpose: bool = False) -> Tensor:
-        shape = self.system.lowered.space.shape
+        shape = self.system.form.space.shape
         b = self.system.project(rhs).expand(*self.system.batch, *shape).reshape(self.count, -1).double().numpy()
         x = np.zeros(b.shape)
         for item, (free, scale, factor) in enumerate(zip(self.free, self.scales, self.factors, strict=True)):
@@ -104,12 +104,12 @@ def equilibration(matrix: Any) -> np.ndarray:
 
 def mean_border(system: System) -> np.ndarray | None:
     """Columns that border the matrix of a problem with `MeanZero`: the weights of the mean, per component."""
-    constraint = system.lowered.constraint
+    constraint = system.form.constraint
     if not isinstance(constraint, MeanZero):
         return None
-    assert system.lowered.data is not None
-    weights = system.lowered.data.detach().double().numpy()
-    return np.kron(weights[:, None], np.eye(system.lowered.space.components or 1))
+    assert system.form.data is not None
+    weights = system.form.data.detach().double().numpy()
+    return np.kron(weights[:, None], np.eye(system.form.space.components or 1))
 
 
 def bordered(matrix: Any, border: np.ndarray | None) -> Any:

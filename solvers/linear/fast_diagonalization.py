@@ -66,7 +66,7 @@ class FastDiagonalization:
 
     def preconditioner(self, system: System) -> Callable[[Tensor], Tensor]:
         if system.tensor is not None:
-            element: Any = system.lowered.space.elements[0]  # type: ignore[union-attr]
+            element: Any = system.form.space.elements[0]  # type: ignore[union-attr]
             return diagonalized(system, fixed_sides(system, (*element.dof_shape[::-1], 1)))
         separable = Separable(system, exact=False)
         solves = [c.inverse(definite(c.eigenvalues), system.u.dtype) for c in separable.components]
@@ -93,7 +93,7 @@ class Diagonalized:
         for component in self.separable.components:
             values = component.eigenvalues
             known = torch.zeros(values.shape[1:], dtype=torch.bool, device=values.device)
-            if isinstance(system.lowered.constraint, MeanZero):
+            if isinstance(system.form.constraint, MeanZero):
                 if not component.constant:
                     raise refuse("`MeanZero` beside supported or prescribed sides", "`Direct()`")
                 known.view(-1)[0] = True
@@ -115,7 +115,7 @@ class Separable:
     """
 
     def __init__(self, system: System, exact: bool):
-        space = check_space(system.lowered.space)
+        space = check_space(system.form.space)
         cells = space.mesh.grid
         assert cells is not None
         self.shape = (*system.batch, *space.shape)
@@ -246,22 +246,22 @@ def separable_coefficients(
     like = torch.empty((), dtype=torch.float64, device=system.u.device)
     cells = [like.new_zeros(*system.batch, c * k, c * k) for k in (1, d)]  # what multiplies u, and ∇u, twice
     sides = like.new_zeros(*system.batch, d, 2, c, c)
-    for term, entries in system.coefficients:
+    for integral, entries in ((h.integral, h.coefficients) for h in system.hessians):
         for entry in entries:
-            order, on_side = entry.row[1], term.domain.facet is not None
+            order, on_side = entry.row[1], integral.domain.facet is not None
             if entry.column[1] != order or order > (0 if on_side else 1):
                 if exact and bool((entry.value != 0).any()):
-                    raise refuse(f"a {term.term.name} that couples derivatives of different or higher order")
+                    raise refuse(f"a {integral.term.name} that couples derivatives of different or higher order")
                 continue
             size = c if order == 0 else c * d
             value = entry.value.reshape(*entry.value.shape[: nb + 2], size, size)
-            value = constant(value, nb, term.term.name) if exact else mean(value, term.geometry.weights, nb)
+            value = constant(value, nb, integral.term.name) if exact else mean(value, integral.geometry.weights, nb)
             if not on_side:
                 cells[order] += value
                 continue
-            axis, end, share = side(term.domain, space)
+            axis, end, share = side(integral.domain, space)
             if exact and share != 1:
-                raise refuse(f"a {term.term.name} that covers no whole side of the box")
+                raise refuse(f"a {integral.term.name} that covers no whole side of the box")
             sides[..., axis, end, :, :] += share * value
     for total, name in ((cells[1], "diffusion tensor"), (cells[0], "reaction"), (sides, "Robin term")):
         diagonal = total.diagonal(dim1=-2, dim2=-1)

@@ -52,7 +52,7 @@ class Multigrid:
     max_iterations: int = 1000
 
     def prepare(self, system: System) -> Prepared:
-        if isinstance(system.lowered.constraint, MeanZero):
+        if isinstance(system.form.constraint, MeanZero):
             # The mean is not held by any dof: the projections around H are those of the general iteration.
             check_stencil(system)
             return CG(self.rtol, self.max_iterations, self).prepare(system)
@@ -67,7 +67,7 @@ class PreparedMultigrid:
 
     @torch.no_grad()
     def __init__(self, system: System, method: Multigrid):
-        stencil, space = check_stencil(system), system.lowered.space
+        stencil, space = check_stencil(system), system.form.space
         assert isinstance(space, FunctionSpace)
         self.system, self.method, self.grid = system, method, stencil.grid
         items, like = stencil.grid.items, system.u
@@ -87,7 +87,7 @@ class PreparedMultigrid:
 
     def flat(self, v: Tensor) -> Tensor:
         """Dofs "*b *shape", item by item with nodes and components apart."""
-        space = self.system.lowered.space
+        space = self.system.form.space
         v = v.expand(*self.system.batch, *space.shape)
         return v.reshape(self.grid.batch, -1, self.grid.components)
 
@@ -134,13 +134,13 @@ class PreparedMultigrid:
         self.iterations = count.reshape(system.batch)
         self.indefinite = self.indefinite | turned.reshape(system.batch)
         items(x).mul_(per_item(torch.where(self.finite, size, torch.nan), b))
-        return grid.unpack(x).reshape(*system.batch, *system.lowered.space.shape)
+        return grid.unpack(x).reshape(*system.batch, *system.form.space.shape)
 
 
 def check_stencil(system: System) -> Stencil:
     """The stencil of a system that has one."""
     if system.stencil is None:
-        space = system.lowered.space
+        space = system.form.space
         what = f"{space}" if system.symmetric else "a weak form, which has no symmetric operator"
         raise ValueError(
             "`Multigrid()` needs an energy over a Lagrange space on a mesh made as a grid of intervals, "

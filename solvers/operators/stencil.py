@@ -14,16 +14,15 @@ product is a few passes over contiguous memory, in place, and nothing is ever ga
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import product
+from functools import cache, cached_property
+from itertools import combinations_with_replacement, product
 from math import prod
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from fem.forms.assembly import CHUNK, element_matrices
-from fem.kernels.grid_integral import Integrand
+from fem.forms.discrete import Hessian
 from fem.space.space import AnySpace, FunctionSpace
 from solvers.operators.stencil_source import CompiledProduct
 from solvers.operators.workspace import zeros
@@ -172,39 +171,10 @@ class Stencil:
     def zeros(cls, grid: Grid, like: Tensor, dtype: torch.dtype | None = None) -> "Stencil":
         return cls(grid, grid.buffer(like, len(grid.keys), dtype))
 
-    @classmethod
-    def from_entries(
-        cls, space: FunctionSpace, batch: int, entries: Iterable[tuple[int, int, Tensor]], like: Tensor
-    ) -> "Stencil":
-        """The sum of entries (A, B, values "b *cells") of element matrices, cells as an image, x fastest and last.
-
-        A and B count the local dofs of a cell in the order of `space.cell_dofs`, components fastest. One of (A, B) and
-        (B, A) is needed where they differ: see `needed_entries`.
-        """
-        grid = grid_of(space, batch)
-        assert grid is not None
-        stencil, local = cls.zeros(grid, like), local_dofs(space)
-        for a, b, values in entries:
-            stencil.add(local[a], local[b], values)
-        return stencil
-
-    def add(self, row: "LocalDof", column: "LocalDof", values: Float[Tensor, "b *cells"], start: int = 0) -> None:
-        """Add the coupling of two local dofs in all cells, or in layers of the slowest axis from `start` on."""
-        grid, corner = self.grid, row[1]
-        shaped = grid.shifted(self.data[grid.keys[coupling(row, column)]]).view(grid.batch, *grid.vertices)
-        first = (start + corner[0], *corner[1:])
-        shaped[(slice(None), *(slice(f, f + n) for f, n in zip(first, values.shape[1:], strict=True)))] += values
-
-    def add_at(self, cells: Int[Tensor, "e"], local: list["LocalDof"], matrices: Float[Tensor, "b e A A"]) -> None:
-        """Add the element matrices of some cells, given by number."""
-        grid, vertex, stride = self.grid, torch.zeros_like(cells), 1
-        for n, s in zip(grid.vertices[::-1], grid.strides[::-1], strict=True):
-            vertex = vertex + cells // stride % (n - 1) * s
-            stride *= n - 1
-        shaped = grid.shifted(self.data).unflatten(-1, (grid.batch, -1))
-        for i, j in needed_entries(grid, local):
-            k, position = grid.keys[coupling(local[i], local[j])], vertex + grid.shift(local[i][1])
-            shaped[k].index_add_(-1, position, matrices[..., i, j])
+    def add(self, hessian: Hessian) -> None:
+        """Add the second derivative of an integral over cells or facets of the grid."""
+        images = self.grid.shifted(self.data).unflatten(-1, (self.grid.batch, *self.grid.vertices))
+        hessian.add_to_images(images.unbind(), vertex_images(self.grid))
 
     @property
     def diagonal(self) -> Float[Tensor, "t k"]:
@@ -288,80 +258,25 @@ class Product:
 LocalDof = tuple[int, tuple[int, ...]]  # type, and the corner of the cell behind which it lies
 
 
-def local_dofs(space: FunctionSpace) -> list[LocalDof]:
-    """Type and corner of each local dof, components fastest, read off the numbering of the first cell."""
-    grid = grid_of(space, 1)
-    assert grid is not None
-    numbers = {t: i for i, t in enumerate(grid.types)}
-    found = []
-    for number in space.cell_dofs[0][0].tolist():
-        position = []
-        for n, p in zip(grid.vertices[::-1], grid.degrees[::-1], strict=True):
-            number, rest = divmod(number, p * (n - 1) + 1)
-            position.insert(0, divmod(rest, p))
-        corner, inside = tuple(q for q, _ in position), tuple(r for _, r in position)
-        found += [(numbers[(*inside, c)], corner) for c in range(grid.components)]
-    return found
-
-
 def coupling(row: LocalDof, column: LocalDof) -> Key:
     """The key that an entry of an element matrix belongs to."""
     return row[0], column[0], tuple(j - i for i, j in zip(row[1], column[1], strict=True))
 
 
-def needed_entries(grid: Grid, local: list[LocalDof]) -> list[tuple[int, int]]:
-    """The entries of element matrices whose couplings a stencil keeps."""
-    pairs = product(range(len(local)), repeat=2)
-    return [(i, j) for i, j in pairs if coupling(local[i], local[j]) in grid.keys]
-
-
-def assemble(space: FunctionSpace, coefficients: list, batch: tuple[int, ...], like: Tensor) -> Stencil:
-    """The stencil of quadratic forms given by their coefficients at quadrature points (see `fem.forms.assembly`)."""
-    grid, local = grid_of(space, prod(batch)), local_dofs(space)
-    assert grid is not None
-    stencil, needed = Stencil.zeros(grid, like), needed_entries(grid, local)
-    chosen = torch.tensor([i * len(local) + j for i, j in needed], device=like.device)
-    cells = [n - 1 for n in grid.vertices]
-    layer = prod(cells[1:])
-    step = max(CHUNK // (grid.batch * len(local) ** 2 * layer), 1)
-    for t, entries in coefficients:
-        if t.domain.cells is not None:
-            matrices = element_matrices(space, entries, t.domain, t.geometry, batch)
-            stencil.add_at(t.domain.cells, local, matrices.reshape(grid.batch, *matrices.shape[len(batch) :]))
-            continue
-        for start in range(0, cells[0], step):
-            stop = min(start + step, cells[0])
-            portion = slice(start * layer, stop * layer)
-            matrices = element_matrices(space, entries, t.domain, t.geometry, batch, False, portion)
-            flat = matrices.reshape(grid.batch * (portion.stop - portion.start), -1)
-            values = flat.T[chosen].view(len(needed), grid.batch, stop - start, *cells[1:])
-            for (i, j), value in zip(needed, values, strict=True):
-                stencil.add(local[i], local[j], value, start)
-    return stencil
-
-
-def sweep_into(stencil: Stencil, integrand: Integrand, tensors: list[Tensor]) -> None:
-    """Add the second derivatives of an integral over all cells, chunk by chunk (see `Integrand.element_matrices`)."""
-    grid, n = stencil.grid, prod(p + 1 for p in stencil.grid.degrees)
+@cache
+def vertex_images(grid: Grid) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """For each pair A ≤ B of the local dofs of a cell, x fastest and components inmost, the row of the stencil's data
+    that keeps their coupling, and the corner of the cell where it lies."""
     local = []
-    for node in range(n):
-        position = []
-        for p in reversed(grid.degrees):
-            node, k = divmod(node, p + 1)
-            position.insert(0, divmod(k, p))
-        inside, corner = tuple(r for _, r in position), tuple(q for q, _ in position)
+    for position in product(*(range(p + 1) for p in grid.degrees)):
+        pairs = [divmod(k, p) for k, p in zip(position, grid.degrees, strict=True)]
+        inside, corner = tuple(r for _, r in pairs), tuple(q for q, _ in pairs)
         local += [(grid.types.index((*inside, c)), corner) for c in range(grid.components)]
-    pairs = [(i, j) for i in range(len(local)) for j in range(i, len(local))]
-    keys = [grid.keys.get(coupling(local[i], local[j])) for i, j in pairs]
-    corners = [local[i][1] if k is not None else local[j][1] for k, (i, j) in zip(keys, pairs, strict=True)]
-    keys = [grid.keys[coupling(local[j], local[i])] if k is None else k for k, (i, j) in zip(keys, pairs, strict=True)]
-    images = grid.shifted(stencil.data).unflatten(-1, (grid.batch, *grid.vertices))
-    if integrand.add_element_matrices(tensors, images.unbind(), tuple(zip(keys, corners, strict=True))):
-        return
-    for (items, layers), entries in integrand.element_matrices(tensors):
-        for k, corner, values in zip(keys, corners, entries, strict=True):
-            first = (layers.start + corner[0], *corner[1:])
-            images[k][(items, *(slice(f, f + m) for f, m in zip(first, values.shape[1:], strict=True)))] += values
+    found = []
+    for i, j in combinations_with_replacement(range(len(local)), 2):
+        row, column = (local[i], local[j]) if coupling(local[i], local[j]) in grid.keys else (local[j], local[i])
+        found.append((grid.keys[coupling(row, column)], row[1]))
+    return tuple(found)
 
 
 def reachable(row: tuple[int, ...], column: tuple[int, ...]) -> Iterable[tuple[int, ...]]:

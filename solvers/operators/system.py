@@ -1,4 +1,4 @@
-"""The linear system of a Newton step: the Hessian of a lowered functional at one state, some dofs held fixed.
+"""The linear system of a Newton step: the Hessian of a discrete form at one state, some dofs held fixed.
 
 A linear method is a small frozen value whose `prepare(system)` gives something that solves for right-hand sides, with
 the matrix or its transpose.
@@ -13,11 +13,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fem.forms.assembly import Coefficient, element_matrices, flat_dofs
+from fem.forms.assembly import element_matrices, flat_dofs
 from fem.forms.constraints import MeanZero
-from fem.forms.discrete import Lowered, LoweredTerm
-from fem.space.space import FunctionSpace
-from solvers.operators.stencil import Product, Stencil, assemble, grid_of, sweep_into
+from fem.forms.discrete import DiscreteForm, Hessian
+from solvers.operators.stencil import Product, Stencil, grid_of
 from solvers.operators.tensor_operator import TensorOperator, has_factors
 from solvers.operators.workspace import Workspace, workspace
 from solvers.solution import norm
@@ -26,62 +25,39 @@ from solvers.solution import norm
 class System:
     """H(u) restricted to the dofs that are not `fixed` "*b *shape": zero rows and columns elsewhere."""
 
-    def __init__(self, lowered: Lowered, u: Tensor, fixed: Tensor | None = None, symmetric: bool = True):
-        self.lowered, self.u, self.symmetric = lowered, u, symmetric
-        self.batch = lowered.full_batch(u)
-        self.fixed = lowered.constraint.mask if fixed is None else fixed
+    def __init__(self, form: DiscreteForm, u: Tensor, fixed: Tensor | None = None, symmetric: bool = True):
+        self.form, self.u, self.symmetric = form, u, symmetric
+        self.batch = form.full_batch(u)
+        self.fixed = form.constraint.mask if fixed is None else fixed
 
     @cached_property
-    def coefficients(self) -> list[tuple[LoweredTerm, list[Coefficient]]]:
-        fused = any(t.fused is not None for t in self.lowered.terms)
-        return self.lowered.coefficients(self.u) if fused else self.unfused
-
-    @cached_property
-    def unfused(self) -> list[tuple[LoweredTerm, list[Coefficient]]]:
-        """The coefficients of the terms that no stencil is swept from."""
-        return self.lowered.coefficients(self.u, fused=False)
+    def hessians(self) -> list[Hessian]:
+        """The second derivative of each integral at u."""
+        return self.form.hessians(self.u)
 
     def same_matrix(self, other: "System") -> bool:
         """Whether both have the same matrix: true between any two states of a quadratic energy."""
-        if len(self.lowered.terms) != len(other.lowered.terms):
-            return False
-        for t, o in zip(self.lowered.terms, other.lowered.terms, strict=True):
-            if t.domain is not o.domain or t.term.derivatives != o.term.derivatives:
-                return False
-            if (t.fused is None) != (o.fused is None):
-                return False
-            if t.fused is not None and o.fused is not None:
-                mine, theirs = [self.u, *t.tensors()], [other.u, *o.tensors()]
-                if not t.fused.same_hessian(mine, o.fused, theirs):
-                    return False
-        if (self.fixed is None) != (other.fixed is None):
+        if (self.fixed is None) != (other.fixed is None) or len(self.hessians) != len(other.hessians):
             return False
         if self.fixed is not other.fixed and not torch.equal(self.fixed, other.fixed):  # type: ignore[arg-type]
             return False
-        for (_, mine), (_, theirs) in zip(self.unfused, other.unfused, strict=True):
-            if len(mine) != len(theirs):
-                return False
-            for a, b in zip(mine, theirs, strict=True):
-                if (a.row, a.column) != (b.row, b.column) or not torch.equal(a.value, b.value):
-                    return False
-        return True
+        return all(mine.equals(theirs) for mine, theirs in zip(self.hessians, other.hessians, strict=True))
 
     @property
     def matrix_tensors(self) -> list[Tensor]:
-        """The tensors, as the user gave them, that fused terms of the matrix depend on."""
-        fused = [(t.fused, t.tensors()) for t in self.lowered.terms if t.fused is not None]
-        return [tensors[i - 1] for f, tensors in fused for i in sorted(f.hessian_inputs) if i > 0]
+        """The tensors, as the user gave them, that the matrix depends on."""
+        return [t for h in self.hessians for t in h.tensors]
 
     def project(self, v: Tensor) -> Tensor:
         """Zero at fixed dofs, balanced where the mean is."""
-        v = self.lowered.constraint.project(v, self.lowered.data)
+        v = self.form.constraint.project(v, self.form.data)
         return v if self.fixed is None else v.masked_fill(self.fixed, 0)
 
     @torch.no_grad()
     def apply(self, v: Float[Tensor, "..."]) -> Tensor:
         """H v: by its stencil on grids, elsewhere by sparse products, item by item."""
-        shape = self.lowered.space.shape
-        v = self.lowered.linear_part(v if self.fixed is None else v.masked_fill(self.fixed, 0))
+        shape = self.form.space.shape
+        v = self.form.linear_part(v if self.fixed is None else v.masked_fill(self.fixed, 0))
         if self.tensor is not None:
             return self.project(self.tensor(v.expand(*self.batch, *shape)))
         if self.stencil is not None:
@@ -97,15 +73,14 @@ class System:
     @torch.no_grad()
     def stencil(self) -> Stencil | None:
         """The matrices of energies over Lagrange spaces on grids, the identity at fixed dofs; None elsewhere."""
-        space = self.lowered.space
-        if not self.symmetric or not isinstance(space, FunctionSpace) or grid_of(space, 1) is None:
+        space = self.form.space
+        grid = grid_of(space, prod(self.batch)) if self.symmetric else None
+        if grid is None:
             return None
         with self.memory:
-            stencil = assemble(space, self.unfused, self.batch, self.u)
-        _, full = self.lowered.constrained(self.u, self.batch)
-        for t in self.lowered.terms:
-            if t.fused is not None:
-                sweep_into(stencil, t.fused, [full, *t.tensors()])
+            stencil = Stencil.zeros(grid, self.u)
+        for h in self.hessians:
+            stencil.add(h)
         stencil.hold(self.held, 1.0)
         return stencil
 
@@ -113,7 +88,7 @@ class System:
     @torch.no_grad()
     def tensor(self) -> TensorOperator | None:
         """The Hessian by sum factorisation, for splines on one patch."""
-        return TensorOperator(self) if self.symmetric and has_factors(self.lowered) else None
+        return TensorOperator(self) if self.symmetric and has_factors(self.form) else None
 
     @cached_property
     @torch.no_grad()
@@ -125,12 +100,12 @@ class System:
 
     @cached_property
     def memory(self) -> Workspace:
-        return workspace(self, self.lowered.space, "system")
+        return workspace(self, self.form.space, "system")
 
     @cached_property
     def held(self) -> Bool[Tensor, "t k"]:
         """Fixed dofs in the layout of the stencil."""
-        space = self.lowered.space
+        space = self.form.space
         grid = grid_of(space, prod(self.batch))
         assert grid is not None
         mask = None if self.fixed is None else self.fixed.expand(*self.batch, *space.shape)
@@ -139,24 +114,25 @@ class System:
     @cached_property
     def matrices(self) -> list[Tensor]:
         """The unconstrained matrix of each batch item in CSR."""
-        pattern = self.lowered.pattern
+        pattern = self.form.pattern
         return [pattern.csr(values, short=True) for values in self.values.reshape(-1, self.values.shape[-1])]
 
     @cached_property
     def diagonal(self) -> Tensor:
         """The diagonal of H, ones at fixed dofs."""
-        space = self.lowered.space
+        space = self.form.space
         if self.stencil is not None:
             return self.stencil.grid.unpack(self.stencil.diagonal).reshape(*self.batch, *space.shape)
         if self.tensor is not None:
             total = self.tensor.diagonal().expand(*self.batch, space.num_dofs)
         elif "values" in vars(self):  # assembled already
-            total = self.values[..., self.lowered.pattern.diagonal]
+            total = self.values[..., self.form.pattern.diagonal]
         else:
             total = self.u.new_zeros(*self.batch, space.num_dofs)
-            for t, entries in self.coefficients:
-                local = element_matrices(space, entries, t.domain, t.geometry, self.batch, diagonal=True)
-                index = flat_dofs(space, t.domain).flatten().expand(*self.batch, -1)
+            for h in self.hessians:
+                domain, geometry = h.integral.domain, h.integral.geometry
+                local = element_matrices(space, h.coefficients, domain, geometry, self.batch, diagonal=True)
+                index = flat_dofs(space, domain).flatten().expand(*self.batch, -1)
                 total.scatter_add_(-1, index, local.flatten(-2))
         total = total.unflatten(-1, space.shape)
         return total if self.fixed is None else total.masked_fill(self.fixed, 1)
@@ -164,19 +140,17 @@ class System:
     @cached_property
     def values(self) -> Float[Tensor, "*b z"]:
         """CSR values of the unconstrained matrix."""
-        return self.lowered.matrix_values(self.u, raw=True, coefficients=self.coefficients)
+        return self.form.matrix_values(self.u, raw=True, hessians=self.hessians)
 
     @cached_property
     def finite(self) -> Bool[Tensor, "*b"]:
         """Whether all second derivatives of the density are finite."""
-        swept = any(t.fused is not None and not t.fused.uniform for t in self.lowered.terms)
-        if swept and self.stencil is not None:
+        if not all(h.known for h in self.hessians) and self.stencil is not None:
             flat = self.stencil.grid.shifted(self.stencil.data).unflatten(-1, (self.stencil.grid.batch, -1))
             return torch.isfinite(flat.sum((0, -1))).reshape(self.batch)
         finite = torch.ones(self.batch, dtype=torch.bool, device=self.u.device)
-        for _, entries in self.coefficients:
-            for c in entries:
-                finite &= torch.isfinite(c.value).flatten(len(self.batch)).all(-1)
+        for h in self.hessians:
+            finite &= h.finite()
         return finite
 
     def unconstrained_directions(self) -> list[tuple[str, Bool[Tensor, "*b"]]]:
@@ -185,8 +159,8 @@ class System:
         As ∇1 = 0, H·1 has no contribution but those of ∂²ψ/∂s∂u for all slots s. Nothing but their cancellation is
         judged by a tolerance, so a support or a reaction may be as weak as it likes.
         """
-        space, lead, found = self.lowered.space, len(self.batch), []
-        if isinstance(self.lowered.constraint, MeanZero):
+        space, lead, found = self.form.space, len(self.batch), []
+        if isinstance(self.form.constraint, MeanZero):
             return found
         held = torch.zeros((), dtype=torch.bool, device=self.u.device) if self.fixed is None else self.fixed
         held = held.expand(*self.batch, *space.shape)
@@ -204,29 +178,8 @@ class System:
 
     def times_one(self, i: int, k: int) -> tuple[Tensor, Tensor]:
         """H·1 for component k of field i, and the sum of its contributions by absolute value."""
-        space = self.lowered.space
-        totals, sizes = ([[] for _ in space.fields] for _ in range(2))
-        for lowered, entries in self.unfused:
-            per_field = lowered.term.derivatives + 1
-            fluxes: list[Tensor | None] = [None] * (per_field * len(space.fields))
-            for c in (c for c in entries if c.column == (i, 0)):
-                value = c.value if space.fields[i].components is None else c.value[..., k]
-                fluxes[c.row[0] * per_field + c.row[1]] = value
-            self.lowered.scatter_terms(totals, lowered, fluxes, self.batch)
-            self.lowered.scatter_terms(sizes, lowered, fluxes, self.batch, True)
-        _, full = self.lowered.constrained(self.u, self.batch)
-        for t in self.lowered.terms:
-            if t.fused is not None:
-                shape, dim = space.fields[0].shape[1:], space.mesh.dim
-                value, slope = full.new_zeros(shape), full.new_zeros(*shape, dim)
-                value[k if shape else ...] = 1
-                direction = [value, slope][: t.term.derivatives + 1]
-                _, product, size = t.fused.along_constant().evaluate(
-                    [full, *t.tensors(), *direction], (0,), value=False, magnitude=True
-                )
-                totals[0] += product
-                sizes[0] += size
-        return self.lowered.join_totals(totals, self.u, self.batch), self.lowered.join_totals(sizes, self.u, self.batch)
+        products, sizes = zip(*[h.times_constant(i, k) for h in self.hessians], strict=True)
+        return self.form.join(products, self.u, self.batch), self.form.join(sizes, self.u, self.batch)
 
 
 @runtime_checkable

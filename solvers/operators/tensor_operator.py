@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fem.forms.assembly import pull_back, reference_slots
-from fem.forms.discrete import Lowered
+from fem.forms.discrete import DiscreteForm
 from fem.reference.bspline import basis_matrix
 from fem.reference.cells import interval
 from fem.reference.quadrature import quadrature
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from solvers.operators.system import System
 
 
-def has_factors(lowered: Lowered) -> bool:
+def has_factors(form: DiscreteForm) -> bool:
     """Whether the Hessian is one of scalar splines on one patch, from integrals over its cells."""
-    space: Any = lowered.space
+    space: Any = form.space
     return (
         getattr(space, "factors", None) is not None
         and space.components is None
         and all(
-            t.fused is None and t.domain.facet is None and space.factors(t.domain, t.term.derivatives) is not None
-            for t in lowered.terms
+            t.domain.facet is None and space.factors(t.domain, t.term.derivatives) is not None
+            for t in form.integrals
             if t.term.tag is None
         )
     )
@@ -46,10 +46,10 @@ class TensorOperator:
     """The Hessian at a state: coefficients on the lattice of points, applied by sum factorisation."""
 
     def __init__(self, system: "System"):
-        space: Any = system.lowered.space
+        space: Any = system.form.space
         self.system, self.parts = system, []
         lead = len(system.batch)
-        for t, entries in system.coefficients:
+        for t, entries in ((h.integral, h.coefficients) for h in system.hessians):
             if not entries:
                 continue
             factors = space.factors(t.domain, t.term.derivatives)
@@ -94,7 +94,7 @@ class TensorOperator:
         r = self.parts[0][0].cell.dim
         diffusion: list[Any] = [0.0] * r
         reaction: Any = 0.0
-        element: Any = self.system.lowered.space.elements[0]  # type: ignore[union-attr]
+        element: Any = self.system.form.space.elements[0]  # type: ignore[union-attr]
         widths = [corners.diff() for corners in element.breakpoints]
         volume = 1.0
         for w in widths:
@@ -131,7 +131,7 @@ def diagonalized(system: "System", fixed: list[list[tuple[bool, bool]]]) -> Call
 
     operator = system.tensor
     assert operator is not None
-    element: Any = system.lowered.space.elements[0]  # type: ignore[union-attr]
+    element: Any = system.form.space.elements[0]  # type: ignore[union-attr]
     diffusion, reaction = operator.means()
     shape, r = element.dof_shape, len(element.knots)
     bases, values, free, diagonals = [], [], [], []

@@ -63,17 +63,17 @@ class ReducedBasis:
         Raises:
             ValueError: an energy that is not quadratic, or not convex on the span.
         """
-        lowered = self.energy.lower(tuple(params)).detach()
-        system = System(lowered, self.mean)
-        if not system.same_matrix(System(lowered, torch.zeros_like(self.mean))):
+        form = self.energy.discrete_form(tuple(params)).detach()
+        system = System(form, self.mean)
+        if not system.same_matrix(System(form, torch.zeros_like(self.mean))):
             raise ValueError("a reduced basis is for quadratic energies; the Hessian of this one depends on u.")
         lead, shape = len(system.batch), self.energy.space.shape
         flat = self.functions.flatten(1)
         images = [
-            lowered.hessian_product(self.mean, f).expand(*system.batch, *shape).flatten(lead) for f in self.functions
+            form.hessian_product(self.mean, f).expand(*system.batch, *shape).flatten(lead) for f in self.functions
         ]
         matrix = torch.stack([image @ flat.mT for image in images], -2)
-        right = -lowered.residual(self.mean).expand(*system.batch, *shape).flatten(lead) @ flat.mT
+        right = -form.residual(self.mean).expand(*system.batch, *shape).flatten(lead) @ flat.mT
         factor, info = torch.linalg.cholesky_ex(matrix)
         if bool((info != 0).any()):
             raise ValueError("the energy is not convex on the reduced basis: are its coefficients positive?")

@@ -126,7 +126,7 @@ class Module(LightningModule):
             V, energy, u = self.plan.space, self.plan.energy, self.solution.value
             with evaluating(self.network):
                 image = answer(self.network, images)
-            _, v = energy.lower(params).constrained(nodal_values(V, image))
+            _, v = energy.discrete_form(params).constrained(nodal_values(V, image))
             distance = (v - u).flatten(1).norm(dim=-1) / u.flatten(1).norm(dim=-1)
             least = self.solution.energy
             gap = (energy(v, *params) - least) / least.abs()

@@ -59,10 +59,10 @@ def problem(name, n=4):
 
 def system_of(name, n=4):
     functional, params = problem(name, n)
-    lowered = functional.lower(params)
+    form = functional.discrete_form(params)
     torch.manual_seed(1)
-    u = torch.rand(*lowered.batch, *functional.space.shape, dtype=torch.float64)
-    return System(lowered, u, symmetric=isinstance(functional, Energy)), functional, params, u
+    u = torch.rand(*form.batch, *functional.space.shape, dtype=torch.float64)
+    return System(form, u, symmetric=isinstance(functional, Energy)), functional, params, u
 
 
 def dense(functional, u, params):

@@ -41,9 +41,9 @@ def test_a_batch_descends_together(energy):
     torch.testing.assert_close(found.value, wanted, rtol=0, atol=1e-5)
     # Value and residual of each item are those of the moment when it finished.
     assert len(set(found.iterations.tolist())) > 1
-    lowered = energy.lower((stiffness,))
+    form = energy.discrete_form((stiffness,))
     with torch.no_grad():
-        r, size = lowered.residual(found.value), lowered.state(found.value).magnitude
+        r, size = form.residual(found.value), form.evaluate(found.value).magnitude
     torch.testing.assert_close(found.residual, r.norm(dim=-1) / size.norm(dim=-1), rtol=1e-6, atol=0)
 
 

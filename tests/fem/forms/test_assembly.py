@@ -180,7 +180,7 @@ def test_matrices_are_valid_csr(name: str) -> None:
 def test_patterns_are_made_once() -> None:
     V = spaces("vector")
     energy = Energy(V, lambda x, u, g: 0.5 * g.square().sum((-2, -1)))
-    first = energy.lower().pattern
+    first = energy.discrete_form().pattern
     energy.hessian(random(V))
     assert V.pattern is first
 
@@ -202,11 +202,12 @@ def test_diagonals_of_element_matrices(name: str, batch: tuple) -> None:
         )
     else:
         energy = Energy(V, lambda x, u, g: u**3 + g.sum(-1) ** 2 * u + x[..., 0] * g[..., 0] * u)
-    lowered, u = energy.lower(), random(V, *batch)
-    for term, coefficients in lowered.coefficients(u):
-        arguments = (V, coefficients, term.domain, term.geometry, batch)
+    form, u = energy.discrete_form(), random(V, *batch)
+    for hessian in form.hessians(u):
+        integral, coefficients = hessian.integral, hessian.coefficients
+        arguments = (V, coefficients, integral.domain, integral.geometry, batch)
         whole, diagonal = element_matrices(*arguments), element_matrices(*arguments, diagonal=True)
-        e, size = flat_dofs(V, term.domain).shape
+        e, size = flat_dofs(V, integral.domain).shape
         assert whole.shape == (*batch, e, size, size)
         torch.testing.assert_close(diagonal, whole.diagonal(dim1=-2, dim2=-1), rtol=1e-11, atol=1e-13)
         torch.testing.assert_close(whole, whole.mT, rtol=1e-11, atol=1e-13)

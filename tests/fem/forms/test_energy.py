@@ -420,8 +420,8 @@ def test_hessian_of_a_form_is_its_nonsymmetric_jacobian(name: str) -> None:
     torch.testing.assert_close(
         form.hessian_product(u, v, *params).flatten(), exact @ v.flatten(), rtol=1e-11, atol=1e-11
     )
-    lowered = form.lower(params)
-    transposed = lowered.hessian_product(u, v, transpose=True).flatten()
+    discrete = form.discrete_form(params)
+    transposed = discrete.hessian_product(u, v, transpose=True).flatten()
     free = v.flatten().masked_fill(mask, 0)
     torch.testing.assert_close(transposed, (exact.T @ free).masked_fill(mask, 0), rtol=1e-11, atol=1e-11)
 
@@ -525,9 +525,9 @@ def test_taylor_in_each_input(which: int) -> None:
 def test_a_lowered_functional_depends_on_its_tensors_alone(name: str) -> None:
     energy, params = case(name)
     u = random(energy.space)
-    lowered = energy.lower(params)
-    again = lowered.with_tensors([t.clone() for t in lowered.tensors()])
-    for found in (again, lowered.detach()):
+    form = energy.discrete_form(params)
+    again = form.with_tensors([t.clone() for t in form.tensors()])
+    for found in (again, form.detach()):
         torch.testing.assert_close(found.value(u), energy(u, *params))
         torch.testing.assert_close(found.residual(u), energy.residual(u, *params))
 
@@ -536,8 +536,8 @@ def test_a_lowered_functional_depends_on_its_tensors_alone(name: str) -> None:
 def test_magnitude_bounds_the_residual(name: str) -> None:
     """Σ |contributions| ≥ |Σ contributions|, the scale against which a residual counts as zero."""
     energy, params = case(name)
-    lowered, u = energy.lower(params), random(energy.space)
-    magnitude, residual = lowered.state(u).magnitude, lowered.residual(u)
+    form, u = energy.discrete_form(params), random(energy.space)
+    magnitude, residual = form.evaluate(u).magnitude, form.residual(u)
     assert (magnitude >= residual.abs() - 1e-14).all()
     assert magnitude.max() > 0
 

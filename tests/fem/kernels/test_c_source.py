@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-import fem.forms.discrete
+import fem.forms.lowering
 import fem.kernels.c_source
 from fem import Energy, FunctionSpace, Lagrange, box, compilation
+from fem.forms.grid_integral import GridIntegral
 from fem.support.native import find_compiler
 from tests.fem.kernels.test_tracing import SCALARS
 
@@ -17,8 +18,8 @@ WITHOUT = {"rounding division", "saturating", "gelu by tanh", "hypot"}  # densit
 
 
 @pytest.fixture(autouse=True)
-def always_fused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fem.forms.discrete, "FUSED_CELLS", 1)
+def always_on_grids(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fem.forms.lowering, "GRID_CELLS", 1)
 
 
 @pytest.fixture
@@ -52,13 +53,13 @@ def elastic(x: Tensor, u: Tensor, g: Tensor, k: Tensor, f: Tensor, a: Tensor) ->
 def results(energy: Energy, params: tuple, u: Tensor, v: Tensor) -> list[Tensor]:
     """Values and derivatives of first and second order, in u and in all parameters."""
     fields = [u, *[p for p in params if isinstance(p, Tensor)]]
-    lowered = energy.lower(params)
-    fused = lowered.terms[0].fused
-    assert fused is not None
+    form = energy.discrete_form(params)
+    (integral,) = form.integrals
+    assert isinstance(integral, GridIntegral)
     with torch.no_grad():
-        state = lowered.state(u)
-        found = [state.value, state.residual, state.magnitude, lowered.hessian_product(u, v)]
-        found += [m for _, m in fused.element_matrices([u, *lowered.terms[0].tensors()])]
+        state = form.evaluate(u)
+        found = [state.value, state.residual, state.magnitude, form.hessian_product(u, v)]
+        found += [m for _, m in integral.integrand.element_matrices([u, *integral.tensors()])]
     fields = [f.clone().requires_grad_() for f in fields]
     values = energy(fields[0], *[*fields[1:], *params][: len(params)])
     return [*found, *torch.autograd.grad(values.square().sum(), fields)]

@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-import fem.forms.discrete
-import fem.kernels.grid_integral
+import fem.forms.lowering
+import fem.kernels.integrand
 import fem.support.compilation
 from fem import Energy, FunctionSpace, Lagrange, box
+from fem.forms.grid_integral import GridIntegral
 from fem.support.compilation import Kernel, compilation, fresh
 
 COMPILE, ROOT = torch.compile, Path(__file__).parents[3]
@@ -153,8 +154,8 @@ def nonlinear(x, u, g, k):
 
 def compare(degree: int, **options) -> None:
     """All derivatives of one energy, compiled and not."""
-    fem.forms.discrete.FUSED_CELLS = 1
-    fem.kernels.grid_integral.generated = lambda *_: None  # as on a GPU
+    fem.forms.lowering.GRID_CELLS = 1
+    fem.kernels.integrand.generated = lambda *_: None  # as on a GPU
     torch.compile = partial(COMPILE, **options)
     warnings.filterwarnings("error", message="a kernel stays uncompiled|kernels stay uncompiled")
     V = FunctionSpace(box((0.0, 0.0), (1.0, 2.0), (3, 4)), Lagrange(degree))
@@ -162,14 +163,14 @@ def compare(degree: int, **options) -> None:
     u, v = (torch.rand(2, *V.shape, dtype=torch.float64, generator=generator) for _ in range(2))
     Q = FunctionSpace(V.mesh, Lagrange(1))
     k = Q.function(torch.rand(Q.shape, dtype=torch.float64, generator=generator))
-    lowered, found = Energy(V, nonlinear).lower((k,)), []
-    fused = lowered.terms[0].fused
-    assert fused is not None
+    form, found = Energy(V, nonlinear).discrete_form((k,)), []
+    (integral,) = form.integrals
+    assert isinstance(integral, GridIntegral)
     for when in ("never", "always"):
         with compilation(when), torch.no_grad():
-            state = lowered.state(u)
-            found.append([state.value, state.residual, state.magnitude, lowered.hessian_product(u, v)])
-            found[-1] += [m for _, m in fused.element_matrices([u, *lowered.terms[0].tensors()])]
+            state = form.evaluate(u)
+            found.append([state.value, state.residual, state.magnitude, form.hessian_product(u, v)])
+            found[-1] += [m for _, m in integral.integrand.element_matrices([u, *integral.tensors()])]
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
 

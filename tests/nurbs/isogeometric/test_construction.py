@@ -443,8 +443,8 @@ def test_iterations_without_a_matrix(slab: int, monkeypatch: pytest.MonkeyPatch)
         method = CG(preconditioner=FastDiagonalization())
         u = minimize(energy, method=Newton(linear=method)).value
         assert (u - minimize(energy, method=Newton(linear=Direct())).value).abs().max() < 1e-9
-        lowered = energy.lower()
-        system = System(lowered, torch.zeros(V.shape, dtype=F64))
+        form = energy.discrete_form()
+        system = System(form, torch.zeros(V.shape, dtype=F64))
         assert system.tensor is not None
         H = energy.hessian(torch.zeros(V.shape, dtype=F64)).to_dense()
         v = torch.randn(V.num_dofs, dtype=F64, generator=torch.Generator().manual_seed(1))

@@ -83,12 +83,12 @@ def poisson(mesh, degree=1, nu=None):
 
 
 def system(energy, *params):
-    lowered = energy.lower(params)
-    return System(lowered, torch.zeros(*lowered.batch, *energy.space.shape, dtype=energy.space.dtype))
+    form = energy.discrete_form(params)
+    return System(form, torch.zeros(*form.batch, *energy.space.shape, dtype=energy.space.dtype))
 
 
 def random_rhs(system, seed=1):
-    shape = (*system.batch, *system.lowered.space.shape)
+    shape = (*system.batch, *system.form.space.shape)
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, dtype=system.u.dtype, generator=generator)
 
@@ -161,7 +161,7 @@ def test_rigid_motions_have_no_strain():
 def test_the_preconditioner_is_symmetric_and_positive_definite(name):
     system, *_ = system_of(name, 6)
     V = AlgebraicMultigrid().preconditioner(system)
-    n, shape = system.lowered.space.num_dofs, system.lowered.space.shape
+    n, shape = system.form.space.num_dofs, system.form.space.shape
     P = torch.stack([system.project(e) for e in torch.eye(n, dtype=torch.float64).unflatten(-1, shape)])
     Z = torch.stack([V(p).flatten() for p in P])
     P = P.flatten(1)
@@ -213,7 +213,7 @@ def test_a_batch_is_the_same_as_its_items():
 
 def test_right_hand_sides_of_one_matrix_share_its_hierarchy(setups):
     base = poisson(jittered(2, 12))
-    many = System(base.lowered, base.u.expand(2, 3, -1))
+    many = System(base.form, base.u.expand(2, 3, -1))
     prepared = agrees_with_direct(many)
     assert prepared.cycles.groups == [slice(0, 6)]
     assert len(setups) == 1
@@ -342,7 +342,7 @@ def test_scattered_dofs_may_be_fixed_and_even_all(components, part):
     V = FunctionSpace(jittered(2, 12), Lagrange(1), components)
     energy = Energy(V, laplace if components is None else elasticity)
     fixed = torch.rand(V.shape, generator=torch.Generator().manual_seed(0)) < part
-    agrees_with_direct(System(energy.lower(()), torch.zeros(V.shape, dtype=V.dtype), fixed))
+    agrees_with_direct(System(energy.discrete_form(()), torch.zeros(V.shape, dtype=V.dtype), fixed))
 
 
 def test_it_needs_a_symmetric_operator():

@@ -37,7 +37,7 @@ def test_methods_agree_with_dense_algebra_on_definite_matrices(name, method):
 def test_a_system_without_free_dofs_has_the_solution_zero(method):
     V = FunctionSpace(unit_interval(1), Lagrange(1))
     energy = Energy(V, laplace, Dirichlet(V, {"boundary": 1.0}))
-    prepared = method.prepare(System(energy.lower(()), torch.zeros(V.shape, dtype=V.dtype)))
+    prepared = method.prepare(System(energy.discrete_form(()), torch.zeros(V.shape, dtype=V.dtype)))
     assert prepared.solve(torch.ones(V.shape, dtype=V.dtype)).tolist() == [0.0, 0.0]
     assert not bool(prepared.singular | prepared.indefinite)
 
@@ -47,7 +47,7 @@ def test_cg_flags_negative_curvature_and_hands_back_that_direction():
     density = lambda x, u, g, r: 0.5 * g.square().sum(-1) - 0.5 * r * u.square()  # noqa: E731
     energy = Energy(V, density, Dirichlet(V, {"boundary": 0.0}))
     reaction = torch.tensor([0.0, 100.0, 1e6], dtype=torch.float64)  # definite, indefinite, negative on the diagonal
-    system = System(energy.lower((reaction,)), torch.zeros(3, *V.shape, dtype=V.dtype))
+    system = System(energy.discrete_form((reaction,)), torch.zeros(3, *V.shape, dtype=V.dtype))
     prepared = CG().prepare(system)
     rhs = torch.ones(3, *V.shape, dtype=V.dtype)
     for _ in range(2):  # flags stay, and a second right-hand side is served like the first

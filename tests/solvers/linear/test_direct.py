@@ -37,7 +37,7 @@ def test_direct_solves_with_a_nonsymmetric_matrix_and_its_transpose(backend, tra
 def test_direct_solves_saddle_point_problems_in_any_units(backend, n, viscosity, cell):
     X = taylor_hood(unit_square(n, cell=cell))
     walls = Dirichlet(X, {("left", 0): 0.0, ("top", 0): 0.0, ("bottom", 0): 0.0})
-    system = System(Energy(X, stokes, walls).lower((viscosity,)), torch.zeros(X.shape, dtype=torch.float64))
+    system = System(Energy(X, stokes, walls).discrete_form((viscosity,)), torch.zeros(X.shape, dtype=torch.float64))
     prepared = Direct(backend).prepare(system)
     torch.manual_seed(0)
     velocity, pressure = X.split(system.project(torch.randn(X.shape, dtype=torch.float64)))
@@ -55,7 +55,7 @@ def test_a_mean_border_solves_in_the_space_of_mean_zero(backend):
     rhs = torch.randn_like(u)
     prepared = Direct(backend).prepare(system)
     found = prepared.solve(rhs)
-    assert abs(float(found @ system.lowered.data)) < 1e-13 * float(found.abs().max())
+    assert abs(float(found @ system.form.data)) < 1e-13 * float(found.abs().max())
     torch.testing.assert_close(system.apply(found), system.project(rhs), rtol=1e-10, atol=1e-12)
     assert not bool(prepared.singular | prepared.indefinite)
 
@@ -68,7 +68,7 @@ def test_inertia_is_that_of_the_spectrum(backend, constraint, reaction):
     held = Dirichlet(V, {"boundary": 0.0}) if constraint == "dirichlet" else MeanZero(V)
     energy = Energy(V, lambda x, u, g: 0.5 * g.square().sum(-1) - 0.5 * reaction * u.square(), held)
     u = torch.zeros(V.shape, dtype=torch.float64)
-    prepared = Direct(backend).prepare(System(energy.lower(()), u))
+    prepared = Direct(backend).prepare(System(energy.discrete_form(()), u))
     assert bool(prepared.indefinite) == bool((torch.linalg.eigvalsh(dense(energy, u, ())) < -1e-10).any())
     # ½|∇u|² − ½ r u² turns indefinite at r = 2π² with Dirichlet sides, at π² with a vanishing mean alone.
     assert bool(prepared.indefinite) == (reaction > (2 if constraint == "dirichlet" else 1) * torch.pi**2)
@@ -80,15 +80,15 @@ def test_inertia_is_that_of_the_spectrum(backend, constraint, reaction):
 def test_singular_matrices_are_told(backend, n, dtype):
     mesh = distorted(n, dtype=dtype)
     V, W = FunctionSpace(mesh, Lagrange(2)), FunctionSpace(mesh, Lagrange(1), components=2)
-    constants = System(Energy(V, laplace).lower(()), torch.zeros(V.shape, dtype=dtype))
+    constants = System(Energy(V, laplace).discrete_form(()), torch.zeros(V.shape, dtype=dtype))
     assert bool(Direct(backend).prepare(constants).singular)
     corner = torch.zeros(W.shape, dtype=torch.bool)
     corner[0] = True  # one node held: the body still turns about it
-    lowered, zero = Energy(W, elasticity).lower(()), torch.zeros(W.shape, dtype=dtype)
-    assert bool(Direct(backend).prepare(System(lowered, zero, corner)).singular)
+    form, zero = Energy(W, elasticity).discrete_form(()), torch.zeros(W.shape, dtype=dtype)
+    assert bool(Direct(backend).prepare(System(form, zero, corner)).singular)
     held = corner.clone()
     held[1, 1] = True
-    assert not bool(Direct(backend).prepare(System(lowered, zero, held)).singular)
+    assert not bool(Direct(backend).prepare(System(form, zero, held)).singular)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -103,7 +103,7 @@ def test_matrices_with_empty_rows_are_singular(backend, symmetric):
         functional = Energy(V, lambda x, u, grad_u: half(x) * (u.square() + grad_u.square().sum(-1)))
     else:
         functional = WeakForm(V, lambda x, u, grad_u, v, grad_v: half(x) * (u * v + (grad_u * grad_v).sum(-1)))
-    system = System(functional.lower(()), torch.zeros(V.shape, dtype=torch.float64), symmetric=symmetric)
+    system = System(functional.discrete_form(()), torch.zeros(V.shape, dtype=torch.float64), symmetric=symmetric)
     assert bool(Direct(backend).prepare(system).singular)
 
 
@@ -121,7 +121,7 @@ def test_units_and_contrast_are_not_taken_for_singularity(backend, kappa, contra
         return 0.5 * kappa * torch.where(inside, contrast, 1.0) * grad_u.square().sum(-1)
 
     energy = Energy(V, density, Dirichlet(V, {"left": 0.0}))
-    prepared = Direct(backend).prepare(System(energy.lower(()), torch.zeros(V.shape, dtype=dtype)))
+    prepared = Direct(backend).prepare(System(energy.discrete_form(()), torch.zeros(V.shape, dtype=dtype)))
     assert not bool(prepared.singular | prepared.indefinite)
 
 
@@ -129,10 +129,12 @@ def test_units_and_contrast_are_not_taken_for_singularity(backend, kappa, contra
 def test_fine_meshes_and_weak_supports_are_not_taken_for_singularity(backend):
     V = FunctionSpace(unit_interval(5000), Lagrange(2))
     line = Energy(V, laplace, Dirichlet(V, {"left": 0.0}))
-    assert not bool(Direct(backend).prepare(System(line.lower(()), torch.zeros(V.shape, dtype=V.dtype))).singular)
+    assert not bool(
+        Direct(backend).prepare(System(line.discrete_form(()), torch.zeros(V.shape, dtype=V.dtype))).singular
+    )
     Q = FunctionSpace(unit_square(30), Lagrange(1))
     weak = Energy(Q, lambda x, u, g: 0.5 * g.square().sum(-1) + 1e-8 * u.square())
-    system = System(weak.lower(()), torch.zeros(Q.shape, dtype=Q.dtype))
+    system = System(weak.discrete_form(()), torch.zeros(Q.shape, dtype=Q.dtype))
     assert not bool(Direct(backend).prepare(system).singular)
 
 
@@ -140,7 +142,7 @@ def test_fine_meshes_and_weak_supports_are_not_taken_for_singularity(backend):
 def test_a_batch_may_hold_different_dofs_fixed(backend):
     system, _, _, u = system_of("batch")
     torch.manual_seed(2)
-    held = System(system.lowered, u, system.fixed | (torch.rand(u.shape) < 0.3))
+    held = System(system.form, u, system.fixed | (torch.rand(u.shape) < 0.3))
     rhs = torch.randn_like(u)
     found = Direct(backend).prepare(held).solve(rhs)
     assert float(found[held.fixed].abs().max()) == 0.0
@@ -152,7 +154,7 @@ def test_an_item_that_is_not_finite_leaves_the_others_alone(backend):
     system, functional, params, u = system_of("batch")
     values = params[0].values.clone()
     values[1] = float("nan")
-    spoilt = System(functional.lower((functional.space.function(values),)), u)
+    spoilt = System(functional.discrete_form((functional.space.function(values),)), u)
     assert spoilt.finite.tolist() == [True, False, True]
     prepared = Direct(backend).prepare(spoilt)
     assert prepared.singular.tolist() == [False, True, False]

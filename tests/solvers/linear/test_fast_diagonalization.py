@@ -47,9 +47,9 @@ def sides(ends):
 
 
 def system(functional, params=()):
-    lowered = functional.lower(params)
-    u = torch.zeros(*lowered.batch, *functional.space.shape, dtype=functional.space.dtype)
-    return System(lowered, u, symmetric=isinstance(functional, Energy))
+    form = functional.discrete_form(params)
+    u = torch.zeros(*form.batch, *functional.space.shape, dtype=functional.space.dtype)
+    return System(form, u, symmetric=isinstance(functional, Energy))
 
 
 def separable_system(shape, degree, ends, batch=(3,), smallest=0.5):
@@ -64,7 +64,7 @@ def separable_system(shape, degree, ends, batch=(3,), smallest=0.5):
 def backward_error(s, x, rhs):
     """max |H x − b| / (‖H‖∞ max |x| + max |b|) of the worst item."""
     b, lead = s.project(rhs), len(s.batch)
-    pattern, values = s.lowered.pattern, s.values.abs()
+    pattern, values = s.form.pattern, s.values.abs()
     rows = values.new_zeros(*s.batch, len(pattern.diagonal)).index_add_(-1, pattern.row, values).amax(-1)
     size = rows * x.abs().flatten(lead).amax(-1) + b.abs().flatten(lead).amax(-1)
     return float(((s.apply(x) - b).abs().flatten(lead).amax(-1) / size).max())
@@ -72,7 +72,7 @@ def backward_error(s, x, rhs):
 
 def agrees(s, rtol=1e-11):
     """Whether the solution is that of a factorisation."""
-    rhs = torch.randn(*s.batch, *s.lowered.space.shape, dtype=s.u.dtype)
+    rhs = torch.randn(*s.batch, *s.form.space.shape, dtype=s.u.dtype)
     prepared = FastDiagonalization().prepare(s)
     assert isinstance(prepared, Prepared)
     found, expected = prepared.solve(rhs), Direct("superlu").prepare(s).solve(rhs)
@@ -112,7 +112,7 @@ def test_fourier_and_dense_transforms_give_one_solution(shape, monkeypatch):
     torch.manual_seed(0)
     for ends in [[pair] * len(shape) for pair in ENDS] + [[*ENDS, *ENDS][i : i + len(shape)] for i in range(4)]:
         s, found = separable_system(shape, 1, ends, batch=(2, 1)), []
-        rhs = torch.randn(2, 1, *s.lowered.space.shape, dtype=torch.float64)
+        rhs = torch.randn(2, 1, *s.form.space.shape, dtype=torch.float64)
         for limit in (0, 1000):
             solvers.linear.axis_modes.modes.cache_clear()
             monkeypatch.setattr(solvers.linear.axis_modes, "DENSE", limit)
@@ -309,7 +309,7 @@ def test_other_meshes_spaces_and_prescribed_dofs_are_refused(use):
     masks = torch.zeros(2, *V.shape, dtype=torch.bool)
     masks[0, V.dofs("left")] = True
     with pytest.raises(ValueError, match="the same in all batch items"):
-        ready(System(s.lowered, torch.zeros(2, *V.shape, dtype=V.dtype), masks))
+        ready(System(s.form, torch.zeros(2, *V.shape, dtype=V.dtype), masks))
 
 
 # -- as a preconditioner -----------------------------------------------------------------------------------------------

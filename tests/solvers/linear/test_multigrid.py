@@ -39,15 +39,15 @@ def smooth_diffusion(mesh, degree, contrast, constraint=None):
 
     nu = lambda x: torch.exp(math.log(contrast) * logarithm(x))  # noqa: E731
     energy = Energy(V, diffusion, constraint or Dirichlet(V, {"boundary": 0.0}))
-    return System(energy.lower((nu,)), torch.zeros(V.shape, dtype=V.dtype))
+    return System(energy.discrete_form((nu,)), torch.zeros(V.shape, dtype=V.dtype))
 
 
 def agrees_with_direct(system, tolerance=1e-9):
     torch.manual_seed(2)
-    rhs = torch.randn(*system.batch, *system.lowered.space.shape, dtype=system.u.dtype)
+    rhs = torch.randn(*system.batch, *system.form.space.shape, dtype=system.u.dtype)
     prepared = Multigrid(rtol=1e-12).prepare(system)
     found, expected = prepared.solve(rhs), Direct("superlu").prepare(system).solve(rhs)
-    found = system.lowered.linear_part(found)
+    found = system.form.linear_part(found)
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance * float(expected.abs().max()))
     assert not bool((prepared.singular | prepared.indefinite).any())
     return prepared
@@ -76,7 +76,9 @@ def test_solutions_agree_with_direct_ones_with_fixed_dofs_of_each_item():
 def test_partially_fixed_sides():
     mesh = unit_square(32).with_tags({"part": lambda x: (x[..., 0] == 0) & (x[..., 1] > 0.3) & (x[..., 1] < 0.6)})
     V = FunctionSpace(mesh, Lagrange(1))
-    system = System(Energy(V, laplace, Dirichlet(V, {"part": 0.0})).lower(()), torch.zeros(V.shape, dtype=V.dtype))
+    system = System(
+        Energy(V, laplace, Dirichlet(V, {"part": 0.0})).discrete_form(()), torch.zeros(V.shape, dtype=V.dtype)
+    )
     assert int(agrees_with_direct(system).iterations) <= 16
 
 
@@ -84,7 +86,7 @@ def test_partially_fixed_sides():
 def test_a_cycle_is_symmetric_and_close_to_the_inverse(degree, cells):
     system = grid_system(degree, 2, cells=cells)
     prepared = Multigrid().prepare(system)
-    prepared.hierarchy = Hierarchy(system.stencil, system.held, widths(system.lowered.space), torch.float64)
+    prepared.hierarchy = Hierarchy(system.stencil, system.held, widths(system.form.space), torch.float64)
     torch.manual_seed(4)
     V = torch.randn(24, *system.u.shape, dtype=torch.float64).masked_fill(system.fixed, 0)
     AV = torch.stack([system.apply(v) for v in V])
@@ -143,7 +145,7 @@ def test_tensors_as_coefficients():
     V = FunctionSpace(unit_square(40), Lagrange(1))
     tensor = torch.tensor([[1.0, 0.3], [0.3, 20.0]], dtype=torch.float64)
     energy = Energy(V, lambda x, u, g: 0.5 * (g @ tensor * g).sum(-1), Dirichlet(V, {"boundary": 0.0}))
-    prepared = agrees_with_direct(System(energy.lower(()), torch.zeros(V.shape, dtype=V.dtype)))
+    prepared = agrees_with_direct(System(energy.discrete_form(()), torch.zeros(V.shape, dtype=V.dtype)))
     assert int(prepared.iterations) <= 20
 
 
@@ -151,7 +153,7 @@ def test_items_converge_on_their_own():
     V = FunctionSpace(unit_square(24), Lagrange(1))
     k = torch.logspace(-12, 12, 5, dtype=V.dtype)
     energy = Energy(V, diffusion, Dirichlet(V, {"boundary": 0.0}))
-    system = System(energy.lower((k,)), torch.zeros(5, *V.shape, dtype=V.dtype))
+    system = System(energy.discrete_form((k,)), torch.zeros(5, *V.shape, dtype=V.dtype))
     rhs = torch.randn(5, *V.shape, dtype=V.dtype) * torch.logspace(-30, 30, 5, dtype=V.dtype)[:, None]
     rhs[2] = 0
     prepared = Multigrid(rtol=1e-8).prepare(system)
@@ -168,7 +170,7 @@ def test_an_item_that_is_not_finite_leaves_the_others_alone():
     V = FunctionSpace(unit_square(8), Lagrange(1))
     energy = Energy(V, diffusion, Dirichlet(V, {"boundary": 0.0}))
     k = torch.tensor([1.0, torch.nan, 2.0], dtype=V.dtype)
-    system = System(energy.lower((k,)), torch.zeros(3, *V.shape, dtype=V.dtype))
+    system = System(energy.discrete_form((k,)), torch.zeros(3, *V.shape, dtype=V.dtype))
     x = Multigrid(rtol=1e-10).prepare(system).solve(torch.ones(3, *V.shape, dtype=V.dtype))
     assert torch.isfinite(x).all(-1).tolist() == [True, False, True]
     torch.testing.assert_close(x[0], 2 * x[2])
@@ -179,7 +181,7 @@ def test_negative_curvature_is_flagged_and_that_direction_handed_back():
     density = lambda x, u, g, r: 0.5 * g.square().sum(-1) - 0.5 * r * u.square()  # noqa: E731
     energy = Energy(V, density, Dirichlet(V, {"boundary": 0.0}))
     reaction = torch.tensor([0.0, 100.0, 1e6], dtype=torch.float64)
-    system = System(energy.lower((reaction,)), torch.zeros(3, *V.shape, dtype=V.dtype))
+    system = System(energy.discrete_form((reaction,)), torch.zeros(3, *V.shape, dtype=V.dtype))
     prepared = Multigrid().prepare(system)
     rhs = torch.ones(3, *V.shape, dtype=V.dtype)
     for _ in range(2):
@@ -208,7 +210,7 @@ def test_single_precision():
 def test_a_mean_that_vanishes():
     V = FunctionSpace(unit_square(64), Lagrange(1))
     energy = Energy(V, lambda x, u, g: 0.5 * g.square().sum(-1) - (x[..., 0] - 0.5) * u, MeanZero(V))
-    system = System(energy.lower(()), torch.zeros(V.shape, dtype=V.dtype))
+    system = System(energy.discrete_form(()), torch.zeros(V.shape, dtype=V.dtype))
     prepared = Multigrid(rtol=1e-8).prepare(system)
     prepared.solve(torch.randn_like(system.u))
     assert int(prepared.iterations) <= 12
@@ -219,7 +221,7 @@ def test_a_mean_that_vanishes():
 def test_weak_supports_cost_few_iterations():
     V = FunctionSpace(unit_square(48), Lagrange(1))
     energy = Energy(V, lambda x, u, g: 0.5 * g.square().sum(-1) + 1e-7 * u.square())
-    prepared = Multigrid(rtol=1e-8).prepare(System(energy.lower(()), torch.zeros(V.shape, dtype=V.dtype)))
+    prepared = Multigrid(rtol=1e-8).prepare(System(energy.discrete_form(()), torch.zeros(V.shape, dtype=V.dtype)))
     prepared.solve(torch.ones_like(prepared.system.u))
     assert int(prepared.iterations) <= 15
 
@@ -244,8 +246,8 @@ def test_where_there_is_no_stencil_the_error_says_what_works():
     energy = Energy(V, laplace, Dirichlet(V, {"left": 0.0}))
     W = FunctionSpace(unit_interval(4), Lagrange(1))
     weak = WeakForm(FunctionSpace(unit_square(4), Lagrange(1)), advection)
-    triangles = System(energy.lower(()), torch.zeros(V.shape, dtype=V.dtype))
-    form = System(weak.lower(()), torch.zeros(weak.space.shape, dtype=W.dtype), symmetric=False)
+    triangles = System(energy.discrete_form(()), torch.zeros(V.shape, dtype=V.dtype))
+    form = System(weak.discrete_form(()), torch.zeros(weak.space.shape, dtype=W.dtype), symmetric=False)
     for system, named in ((triangles, "triangles"), (form, "weak form")):
         with pytest.raises(ValueError, match=rf"grid of intervals.*{named}.*Use `CG\(\)` or `Direct\(\)`"):
             Multigrid().prepare(system)

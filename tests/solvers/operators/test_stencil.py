@@ -1,11 +1,14 @@
 """Stencils are the assembled matrix: products, diagonals, fixed dofs."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, box, unit_cube, unit_square
-from fem.forms.assembly import element_matrices
-from solvers.operators.stencil import Stencil, assemble, grid_of, local_dofs, needed_entries
+from fem.forms.assembly import element_matrices, flat_dofs
+from fem.forms.grid_integral import GridIntegral
+from solvers.operators.stencil import Stencil, grid_of
 from solvers.operators.system import System
 from tests.solvers.systems import elasticity, laplace, system_of
 
@@ -27,14 +30,14 @@ def grid_system(degree, dim, components=None, cells=(3, 4, 2), moved=True, batch
     robin = {"right": lambda x, u, n, k: 0.5 * (1 + x[..., 0]) * (u.square() if components is None else u[..., 0] ** 2)}
     k = torch.rand(batch, mesh.topology.num_nodes, dtype=V.dtype) + 0.5
     energy = Energy(V, density, Dirichlet(V, {"left": 1.0}), boundary=robin)
-    lowered = energy.lower((FunctionSpace(mesh, Lagrange(1)).function(k),))
-    return System(lowered, torch.zeros(batch, *V.shape, dtype=V.dtype))
+    form = energy.discrete_form((FunctionSpace(mesh, Lagrange(1)).function(k),))
+    return System(form, torch.zeros(batch, *V.shape, dtype=V.dtype))
 
 
 def by_matrices(system, v):
     """H v by sparse products, free rows and columns alone."""
     fixed = system.fixed if system.fixed is not None else torch.zeros(())
-    v = v.masked_fill(fixed.bool(), 0).expand(*system.batch, *system.lowered.space.shape)
+    v = v.masked_fill(fixed.bool(), 0).expand(*system.batch, *system.form.space.shape)
     flat = v.reshape(len(system.matrices), -1)
     products = torch.stack([matrix @ x for matrix, x in zip(system.matrices, flat, strict=True)])
     return products.reshape(v.shape).masked_fill(fixed.bool(), 0)
@@ -49,7 +52,7 @@ def test_products_and_diagonals_are_those_of_the_matrix(degree, dim, components)
     assert system.stencil is not None
     v = torch.randn(system.u.shape, dtype=torch.float64)
     torch.testing.assert_close(system.apply(v), by_matrices(system, v), rtol=1e-12, atol=1e-12)
-    one = torch.eye(system.lowered.space.num_dofs, dtype=v.dtype)[3].reshape(v.shape[1:])
+    one = torch.eye(system.form.space.num_dofs, dtype=v.dtype)[3].reshape(v.shape[1:])
     assert system.diagonal.shape == v.shape
     free = 1 if system.fixed is None else ~system.fixed
     found = (system.apply(one) * one).flatten(1).sum(1)
@@ -69,18 +72,41 @@ def test_weak_forms_mixed_spaces_and_other_cells_have_no_stencil():
     assert system_of("weak")[0].stencil is None
     assert system_of("mixed")[0].stencil is None
     V = FunctionSpace(unit_square(3, cell="triangle"), Lagrange(1))
-    assert System(Energy(V, laplace).lower(()), torch.zeros(V.shape, dtype=V.dtype)).stencil is None
+    assert System(Energy(V, laplace).discrete_form(()), torch.zeros(V.shape, dtype=V.dtype)).stencil is None
 
 
-def test_a_stencil_of_entries_is_that_of_element_matrices():
-    system = grid_system(2, 2)
-    space, (term, entries) = system.lowered.space, system.coefficients[0]
-    expected = assemble(space, [(term, entries)], system.batch, system.u)
-    matrices = element_matrices(space, entries, term.domain, term.geometry, system.batch)
-    needed = needed_entries(expected.grid, local_dofs(space))
-    values = [(a, b, matrices[..., a, b].unflatten(-1, (4, 3))) for a, b in needed]
-    found = Stencil.from_entries(space, 2, values, system.u)
-    torch.testing.assert_close(found.data, expected.data)
+def dof_numbers(grid):
+    """Which dof stands at each vertex of each type, type after type; −1 where none does."""
+    nodes = torch.tensor([p * (n - 1) + 1 for n, p in zip(grid.vertices, grid.degrees, strict=True)]).prod()
+    numbers = torch.arange(int(nodes) * grid.components).view(1, int(nodes), grid.components).expand(grid.batch, -1, -1)
+    flat = torch.full((len(grid.types), grid.size), -1)
+    return grid.items(grid.pack(numbers, flat))[0].flatten()
+
+
+@pytest.mark.parametrize(("degree", "components", "facet"), [(2, None, False), (1, 2, False), (2, None, True)])
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_stencil_is_what_element_matrices_add_up_to(degree, components, facet, listed):
+    """Of integrals over all cells, over cells that are listed by number, and over facets."""
+    system = grid_system(degree, 2, components)
+    hessian = system.hessians[int(facet)]
+    integral, space = hessian.integral, system.form.space
+    assert (integral.domain.facet is not None) == facet
+    if listed and not facet:
+        every = replace(integral.domain, cells=torch.arange(space.mesh.num_cells))
+        hessian = replace(integral, domain=every).hessian(hessian.u, hessian.batch)
+    grid = grid_of(space, 2)
+    stencil = Stencil.zeros(grid, system.u)
+    stencil.add(hessian)
+    matrices = element_matrices(space, hessian.coefficients, integral.domain, integral.geometry, system.batch)
+    dofs = flat_dofs(space, integral.domain)
+    expected = torch.zeros(2, space.num_dofs, space.num_dofs, dtype=space.dtype)
+    for dof, matrix in zip(dofs, matrices.unbind(1), strict=True):
+        expected[:, dof[:, None], dof[None, :]] += matrix
+    numbers = dof_numbers(grid)
+    exist = torch.nonzero(numbers >= 0).flatten()
+    found = stencil.dense()[:, exist[:, None], exist[None, :]]
+    chosen = numbers[exist]
+    torch.testing.assert_close(found, expected[:, chosen[:, None], chosen[None, :]], rtol=1e-12, atol=1e-13)
 
 
 def test_packing_is_undone_by_unpacking():
@@ -100,8 +126,8 @@ def test_packing_is_undone_by_unpacking():
 def test_integrals_without_a_gather_make_the_same_stencil(degree, dim, components, cells, monkeypatch):
     found = []
     for smallest in (1, 10**9):
-        monkeypatch.setattr("fem.forms.discrete.FUSED_CELLS", smallest)
+        monkeypatch.setattr("fem.forms.lowering.GRID_CELLS", smallest)
         system = grid_system(degree, dim, components, cells, moved=False)
-        assert any(t.fused is not None for t in system.lowered.terms) == (smallest == 1)
+        assert any(isinstance(i, GridIntegral) for i in system.form.integrals) == (smallest == 1)
         found.append(system.stencil.data)
     torch.testing.assert_close(*found, rtol=1e-12, atol=1e-13)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import fem.forms.discrete
+import fem.forms.lowering
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, unit_square
 from solvers import minimize
 from solvers.operators.system import System
@@ -33,7 +33,7 @@ def test_unconstrained_directions_are_named_per_item_however_weak_what_holds_the
     reaction = torch.tensor([0.0, 1e-150], dtype=torch.float64)
     energy = Energy(V, lambda x, u, g, r: 0.5 * g.square().sum(-1) + r * u.square())
     ((name, free),) = System(
-        energy.lower((reaction,)), torch.zeros(2, *V.shape, dtype=V.dtype)
+        energy.discrete_form((reaction,)), torch.zeros(2, *V.shape, dtype=V.dtype)
     ).unconstrained_directions()
     assert name == "constants of u"
     assert free.tolist() == [True, False]
@@ -50,23 +50,23 @@ def test_unconstrained_directions_are_named_per_item_however_weak_what_holds_the
 def test_unconstrained_directions_of_a_flow(held, expected):
     X = taylor_hood(distorted(4))
     energy = Energy(X, stokes, Dirichlet(X, held))
-    found = System(energy.lower(()), torch.zeros(X.shape, dtype=X.dtype)).unconstrained_directions()
+    found = System(energy.discrete_form(()), torch.zeros(X.shape, dtype=X.dtype)).unconstrained_directions()
     assert [name for name, _ in found] == ["component 0 of field 0", "component 1 of field 0", "constants of field 1"]
     assert [bool(free) for _, free in found] == expected
 
 
 def test_same_matrix_is_true_between_states_of_a_quadratic_energy_only():
     system, _, _, u = system_of("batch")
-    assert system.same_matrix(System(system.lowered, 2 * u))
-    assert not system.same_matrix(System(system.lowered, u, system.fixed | (u > 0.5)))
+    assert system.same_matrix(System(system.form, 2 * u))
+    assert not system.same_matrix(System(system.form, u, system.fixed | (u > 0.5)))
     system, _, _, u = system_of("scalar")
-    assert not system.same_matrix(System(system.lowered, 2 * u))
+    assert not system.same_matrix(System(system.form, 2 * u))
 
 
-@pytest.mark.parametrize("fused", [True, False])
-def test_no_matrix_outlives_what_it_is_made_of(fused, monkeypatch):
+@pytest.mark.parametrize("on_grid", [True, False])
+def test_no_matrix_outlives_what_it_is_made_of(on_grid, monkeypatch):
     """Numbers, tensors and fields changed in place, captured ones too: each solve is that of a fresh start."""
-    monkeypatch.setattr(fem.forms.discrete, "FUSED_CELLS", 1 if fused else 10**9)
+    monkeypatch.setattr(fem.forms.lowering, "GRID_CELLS", 1 if on_grid else 10**9)
     V = FunctionSpace(unit_square(8), Lagrange(1))
     captured, level = torch.tensor(1.0, dtype=V.dtype), [1.0]
     tensor, field = torch.tensor(1.0, dtype=V.dtype), torch.ones(V.shape, dtype=V.dtype)

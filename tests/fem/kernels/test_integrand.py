@@ -1,6 +1,6 @@
-"""Fused integrals: the same values and derivatives as by gathering cell by cell, of all orders, on all that they serve.
+"""Grid integrals: the same values and derivatives as by gathering cell by cell, of all orders, on all that they serve.
 
-The path is chosen when an energy is lowered, by the number of cells: here it is forced either way.
+The path is chosen when a discrete form is made, by the number of cells: here it is forced either way.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
-import fem.forms.discrete
+import fem.forms.lowering
 import fem.kernels.grid_inputs
 from fem import (
     Constant,
@@ -30,9 +30,10 @@ from fem import (
     unit_square,
 )
 from fem.forms.assembly import element_matrices
-from fem.forms.discrete import Lowered
+from fem.forms.discrete import DiscreteForm
+from fem.forms.grid_integral import GridIntegral
 from fem.kernels.grid_inputs import Input
-from fem.kernels.grid_integral import Integrand, Slopes
+from fem.kernels.integrand import Integrand, Slopes
 from fem.reference.spline_element import BSpline
 from fem.support.native import find_compiler
 from solvers import minimize
@@ -43,15 +44,15 @@ CELLS = {1: (5,), 2: (3, 4), 3: (2, 3, 2)}
 
 
 @contextmanager
-def path(fused: bool):
-    """Within, energies are lowered to fused integrals wherever possible, or nowhere."""
+def path(on_grid: bool):
+    """Within, energies are integrated by grid integrals wherever possible, or nowhere."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fem.forms.discrete, "FUSED_CELLS", 1 if fused else 10**9)
+        patch.setattr(fem.forms.lowering, "GRID_CELLS", 1 if on_grid else 10**9)
         yield
 
 
 @pytest.fixture(autouse=True, params=["never", pytest.param("always", marks=pytest.mark.slow)])
-def always_fused(request: pytest.FixtureRequest):
+def always_on_grids(request: pytest.FixtureRequest):
     """In PyTorch, and as C code where there is a compiler."""
     if request.param == "always" and find_compiler() is None:
         pytest.skip("needs a C compiler")
@@ -86,27 +87,27 @@ def elastic(x, u, g, k, f):
     return k * (strain.square().sum((-2, -1)) + 0.5 * trace.square()) + 0.3 * cubic - f * u[..., -1]
 
 
-def results(lowered: Lowered, u: Tensor, v: Tensor) -> dict[str, Tensor]:
+def results(form: DiscreteForm, u: Tensor, v: Tensor) -> dict[str, Tensor]:
     with torch.no_grad():
-        state = lowered.state(u)
+        state = form.evaluate(u)
         return {
-            "value": lowered.value(u),
-            "residual": lowered.residual(u),
-            "product": lowered.hessian_product(u, v),
+            "value": form.value(u),
+            "residual": form.residual(u),
+            "product": form.hessian_product(u, v),
             "value of the state": state.value,
             "residual of the state": state.residual,
             "magnitude": state.magnitude,
         }
 
 
-def check(energy: Energy, params: tuple, u: Tensor, v: Tensor, fused: bool = True, tolerance: float = 1e-11) -> None:
+def check(energy: Energy, params: tuple, u: Tensor, v: Tensor, on_grid: bool = True, tolerance: float = 1e-11) -> None:
     """Both paths give the same, and are those they are said to be."""
     found = []
-    for wanted in (fused, False):
-        with path(fused if wanted else False):
-            lowered = energy.lower(params)
-        assert (lowered.terms[0].fused is not None) == wanted
-        found.append(results(lowered, u, v))
+    for wanted in (on_grid, False):
+        with path(on_grid if wanted else False):
+            form = energy.discrete_form(params)
+        assert isinstance(form.integrals[0], GridIntegral) == wanted
+        found.append(results(form, u, v))
     for name, value in found[0].items():
         other = found[1][name]
         assert value.shape == other.shape, name
@@ -256,8 +257,8 @@ def test_kinks_where_the_gradient_vanishes() -> None:
     V = space()
     energy = Energy(V, lambda x, u, g: g.norm(dim=-1) + u.abs() + u.relu())
     zero = torch.zeros(V.shape, **F64)
-    for fused in (True, False):
-        with path(fused):
+    for on_grid in (True, False):
+        with path(on_grid):
             assert energy.residual(zero).abs().max() == 0
 
 
@@ -313,7 +314,7 @@ def test_derivatives_in_everything(degree: int) -> None:
         J, u, params = energy(*tensors)
         return J.hessian_product(u, v, *params)
 
-    assert energy(*tensors)[0].lower(energy(*tensors)[2]).terms[0].fused is not None
+    assert isinstance(energy(*tensors)[0].discrete_form(energy(*tensors)[2]).integrals[0], GridIntegral)
     assert gradcheck(value, tensors, fast_mode=True)
     assert gradgradcheck(value, tensors, fast_mode=True)
     if degree == 1:
@@ -324,8 +325,8 @@ def test_derivatives_in_everything(degree: int) -> None:
 def test_third_derivatives_are_those_of_the_other_path() -> None:
     energy, tensors = everything(space())
     found = []
-    for fused in (True, False):
-        with path(fused):
+    for on_grid in (True, False):
+        with path(on_grid):
             J, u, params = energy(*tensors)
             first = torch.autograd.grad(J(u, *params), tensors, create_graph=True)
             second = torch.autograd.grad(sum(f.sin().sum() for f in first), tensors, create_graph=True)
@@ -337,8 +338,8 @@ def test_third_derivatives_are_those_of_the_other_path() -> None:
 def test_gradients_of_batches_sum_over_what_was_broadcast() -> None:
     V = space()
     found = []
-    for fused in (True, False):
-        with path(fused):
+    for on_grid in (True, False):
+        with path(on_grid):
             inputs = random(*V.shape), random(3, *V.shape, seed=1), random(2, 1, seed=2), random(1, 3, 2, seed=3)
             u, k, s, b = (t.requires_grad_() for t in inputs)
             density = lambda x, u, g, k, s, b: k * g.square().sum(-1) ** 2 + s * (b * g).sum(-1) * u  # noqa: E731
@@ -362,10 +363,10 @@ def test_only_what_needs_a_gradient_gets_one() -> None:
 # -- second derivatives at the points ----------------------------------------------------------------------------------
 
 
-def integrand(V: FunctionSpace, density: Callable, params: tuple = ()) -> tuple[Integrand, list[Tensor], Lowered]:
-    lowered = Energy(V, density).lower(params)
-    assert lowered.terms[0].fused is not None
-    return lowered.terms[0].fused, lowered.terms[0].tensors(), lowered
+def integrand(V: FunctionSpace, density: Callable, params: tuple = ()) -> tuple[Integrand, list[Tensor], DiscreteForm]:
+    form = Energy(V, density).discrete_form(params)
+    assert isinstance(form.integrals[0], GridIntegral)
+    return form.integrals[0].integrand, form.integrals[0].tensors(), form
 
 
 @pytest.mark.parametrize(
@@ -378,15 +379,15 @@ def test_element_matrices(dim: int, degree: int, components: int | None, layers:
     V = space(dim, degree, components=components)
     k = V.function(random(2, *V.shape, seed=1)) if components is None else torch.tensor([0.7, 2.0], **F64)
     u = random(2, *V.shape)
-    fused, tensors, lowered = integrand(V, nonlinear if components is None else elastic, (k, 0.3))
+    given, tensors, form = integrand(V, nonlinear if components is None else elastic, (k, 0.3))
     (domain,), size = V.domains(), (degree + 1) ** dim * (components or 1)
     found = torch.full((2, *CELLS[dim][::-1], size, size), torch.nan, **F64)
     i, j = torch.triu_indices(size, size)
-    for (items, part), entries in fused.element_matrices([u, *tensors]):
+    for (items, part), entries in given.element_matrices([u, *tensors]):
         values = entries.movedim(0, -1)
         found[items, part, ..., i, j] = values
         found[items, part, ..., j, i] = values
-    ((_, coefficients),) = lowered.coefficients(u)
+    coefficients = form.hessians(u)[0].coefficients
     wanted = element_matrices(V, coefficients, domain, V.geometry(domain), (2,), False, slice(0, V.mesh.num_cells))
     # Here local dofs are numbered with x fastest; there as the cell's nodes are.
     corners, nodes = V.dof_coordinates[V.domain_dofs(domain)[0]], torch.arange(size // (components or 1))
@@ -397,8 +398,8 @@ def test_element_matrices(dim: int, degree: int, components: int | None, layers:
 
 def test_element_matrices_do_not_hide_what_is_not_finite() -> None:
     V = space()
-    fused, _, _ = integrand(V, lambda x, u, g, k: k * g.square().sum(-1), (float("nan"),))
-    ((_, entries),) = fused.element_matrices([random(*V.shape)])
+    given, _, _ = integrand(V, lambda x, u, g, k: k * g.square().sum(-1), (float("nan"),))
+    ((_, entries),) = given.element_matrices([random(*V.shape)])
     assert entries.isnan().all()
 
 
@@ -417,14 +418,14 @@ def test_what_second_derivatives_depend_on() -> None:
         (lambda x, u, g: g.square().sum(-1).square(), (), True, True),
         (lambda x, u, g, k: (k * u) ** 2 * k, (field,), False, True),
     ):
-        fused, _, _ = integrand(V, density, params)
-        assert (not fused.quadratic, not fused.uniform) == (state, cell)
+        given, _, _ = integrand(V, density, params)
+        assert (not given.quadratic, not given.uniform) == (state, cell)
 
 
 # -- what is left to the other path ------------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_fused() -> None:
+def test_what_no_grid_integral_can_do() -> None:
     """The other path takes over, with the same results as ever."""
     V, mesh = space(2, 2), grid()
     triangles = FunctionSpace(unit_square(3, cell="triangle"), Lagrange(2))
@@ -433,15 +434,15 @@ def test_what_cannot_be_fused() -> None:
     asked = FunctionSpace(grid().with_nodes(mesh.nodes.clone().requires_grad_()), Lagrange(1))
     for W in (triangles, spline, moved, asked):
         energy = Energy(W, nonlinear, Dirichlet(W, {"left": 0.3}) if W is not spline else None)
-        check(energy, (0.7, 0.2), random(*W.shape), random(*W.shape, seed=1), fused=False)
+        check(energy, (0.7, 0.2), random(*W.shape), random(*W.shape, seed=1), on_grid=False)
     needy = torch.tensor(2.0, requires_grad=True, **F64)
     for density in (
         lambda x, u, g, k, f: needy * g.square().sum(-1) * k - f * u,
         lambda x, u, g, k, f: g.sort(-1).values[..., 0] ** 2 * k - f * u,
         lambda x, u, g, k, f: torch.linalg.inv(torch.eye(2, **F64) + 0.1 * g[..., None] * g[..., None, :])[..., 0, 0],
     ):
-        check(Energy(V, density), (0.7, 0.2), random(*V.shape), random(*V.shape, seed=1), fused=False)
-    check(Energy(V, nonlinear), (spline_field(V), 0.2), random(*V.shape), random(*V.shape, seed=1), fused=False)
+        check(Energy(V, density), (0.7, 0.2), random(*V.shape), random(*V.shape, seed=1), on_grid=False)
+    check(Energy(V, nonlinear), (spline_field(V), 0.2), random(*V.shape), random(*V.shape, seed=1), on_grid=False)
 
 
 def spline_field(V: FunctionSpace):
@@ -458,14 +459,14 @@ def test_captured_tensors_that_need_gradients_get_them() -> None:
     torch.testing.assert_close(slope, Energy(V, lambda x, u, g: g.square().sum(-1))(u))
 
 
-def test_spaces_and_forms_that_cannot_be_fused() -> None:
+def test_spaces_and_forms_without_grid_integrals() -> None:
     mesh = grid()
     V = FunctionSpace(mesh, Lagrange(1))
     W = MixedSpace(V, FunctionSpace(mesh, Lagrange(2)))
     mixed = Energy(W, lambda x, u, g: u[0] ** 2 * u[1] + g[0].square().sum(-1))
-    check(mixed, (), random(*W.shape), random(*W.shape, seed=1), fused=False)
+    check(mixed, (), random(*W.shape), random(*W.shape, seed=1), on_grid=False)
     form = WeakForm(V, lambda x, u, g, v, gv: (g * gv).sum(-1) + u**3 * v)
-    assert form.lower().terms[0].fused is None
+    assert not isinstance(form.discrete_form().integrals[0], GridIntegral)
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # by forward differentiation itself
@@ -545,8 +546,8 @@ def test_inference_leaves_no_traces() -> None:
 def test_minimisation_and_its_gradients(degree: int) -> None:
     V = space(2, degree)
     found = []
-    for fused in (True, False):
-        with path(fused):
+    for on_grid in (True, False):
+        with path(on_grid):
             k, f = (random(*V.shape, seed=i).add(0.5).requires_grad_() for i in (1, 2))
             u = minimize(Energy(V, nonlinear, Dirichlet(V, {"left": 0.3})), (V.function(k), V.function(f))).value
             first = torch.autograd.grad((u**2).sum(), (k, f), create_graph=True)

@@ -250,7 +250,7 @@ def flat_items(values: Sequence[Any]) -> list[Any]:
 # -- autograd --------------------------------------------------------------------------------------------------------
 
 
-class Integral(torch.autograd.Function):
+class Value(torch.autograd.Function):
     """J "*b" of the tensors of an integrand: value and gradient in one sweep."""
 
     @staticmethod

@@ -1,0 +1,261 @@
+"""Integrals over the cells or facets of any mesh: gather dofs, evaluate the density at quadrature points, scatter back.
+
+Values, residuals and Hessians come from one user expression: fluxes are its first derivatives with respect to u and ∇u
+at a point, the coefficients of the Hessian its second. The tensors behind it (geometry, parameters) are explicit.
+`fem.forms.grid_integral` does the same on uniform grids without values at points; both have one face, in which u is
+always the whole dof tensor, its constraint applied and its batch complete.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from fem.forms.assembly import CHUNK, Coefficient, element_matrices, scatter_fluxes
+from fem.forms.derivatives import (
+    Fluxes,
+    derivative,
+    derivative_transposed,
+    differentiable,
+    outside_inference,
+    pointwise_jacobian,
+)
+from fem.forms.parameters import PointValues, tensor_in, with_tensor
+from fem.forms.term import Term
+from fem.mesh.geometry import Domain, Geometry
+from fem.mesh.grid import grid_order
+from fem.space.space import AnySpace, MixedSpace, Slots
+
+Batch = tuple[int, ...]
+Parts = list[Tensor | None]  # of a dof tensor, field by field; None where there is nothing
+
+
+@dataclass(frozen=True, eq=False)
+class CellIntegral:
+    """A term on one domain, its parameters as values at points, and its geometry too where the nodes need gradients."""
+
+    space: AnySpace
+    term: Term
+    domain: Domain
+    params: tuple[PointValues, ...]
+    moving: Geometry | None = None
+
+    # -- what it is made of --------------------------------------------------------------------------------------------
+
+    @property
+    def geometry(self) -> Geometry:
+        return self.moving or self.space.geometry(self.domain, max(self.term.derivatives, 1))
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors that it depends on besides u."""
+        moving = [] if self.moving is None else vars(self.moving).values()
+        return [t for t in (*moving, *map(tensor_in, self.params)) if t is not None]
+
+    def with_tensors(self, rest: Iterator[Tensor]) -> "CellIntegral":
+        """The same integral of other tensors, taken in the order of `tensors()`."""
+        moving = self.moving
+        if moving is not None:
+            names = [f.name for f in fields(Geometry) if getattr(moving, f.name) is not None]
+            moving = replace(moving, **{name: next(rest) for name in names})
+        params = tuple(p if tensor_in(p) is None else with_tensor(p, next(rest)) for p in self.params)
+        return replace(self, moving=moving, params=params)
+
+    def detach(self) -> "CellIntegral":
+        return self.with_tensors(t.detach() for t in self.tensors())
+
+    @property
+    def batch(self) -> Batch:
+        """The batch shape of the parameters together."""
+        return tuple(torch.broadcast_shapes(*[p.batch for p in self.params]))
+
+    # -- at points -----------------------------------------------------------------------------------------------------
+
+    def slots(self, u: Tensor) -> Slots:
+        """u and its derivatives at all points, field after field."""
+        parts, order = zip(self.space.fields, self.space.split(u), strict=True), self.term.derivatives
+        return [s for f, part in parts for s in f.at_points(part, self.domain, self.geometry, order)]
+
+    def integrand(self, slots: Slots, test: Slots | None, batch: Batch) -> Tensor:
+        """The user's expression at all points, "*b e q" up to broadcasting."""
+        geometry = self.geometry
+        arguments = [geometry.points, *self._arguments(slots)]
+        if test is not None:
+            arguments += self._arguments(test)
+        if geometry.normal is not None:
+            arguments.append(geometry.normal)
+        value = self.term.density(*arguments, *[p.value for p in self.params])
+        return self.term.check(value, (*batch, *geometry.points.shape[:2]))
+
+    def _arguments(self, slots: Slots) -> list[Any]:
+        if not isinstance(self.space, MixedSpace):
+            return list(slots)
+        per_field = self.term.derivatives + 1
+        return [tuple(slots[k::per_field]) for k in range(per_field)]
+
+    def fluxes(self, slots: Slots, batch: Batch, create_graph: bool) -> list[Tensor | None]:
+        """∂ψ/∂s for every slot (weak forms: the factor of every slot of the test function); None where it vanishes."""
+        with torch.enable_grad():
+            if not self.term.linear_in_test:
+                target, test = slots, None
+            else:
+                target = test = [torch.zeros_like(s, requires_grad=True) for s in slots]
+            value = self.integrand(slots, test, batch)
+            if not value.requires_grad:
+                return [None] * len(slots)
+            total = value.expand(*batch, *self.geometry.points.shape[:2]).sum()
+            return list(torch.autograd.grad(total, target, create_graph=create_graph, allow_unused=True))
+
+    def scatter(self, fluxes: Fluxes, batch: Batch, magnitude: bool = False) -> Parts:
+        """Fluxes tested against the basis, field by field; with `magnitude` all contributions by absolute value."""
+        found, per_field = [], self.term.derivatives + 1
+        for i, field in enumerate(self.space.fields):
+            own = {k: f for k, f in enumerate(fluxes[i * per_field : (i + 1) * per_field]) if f is not None}
+            found.append(scatter_fluxes(field, own, self.domain, self.geometry, batch, magnitude) if own else None)
+        return found
+
+    def captures_gradient(self, u: Tensor, batch: Batch) -> bool:
+        """Whether the density holds on to a tensor that needs a gradient, the explicit ones being detached."""
+        slots = [s.detach() for s in self.slots(u)]
+        with torch.enable_grad():
+            return self.integrand(slots, slots if self.term.linear_in_test else None, batch).requires_grad
+
+    # -- the integral and its derivatives ------------------------------------------------------------------------------
+
+    def value(self, u: Tensor, batch: Batch) -> Tensor:
+        """Its share of J, "*b"."""
+        return self._value(self.slots(u), batch)
+
+    def _value(self, slots: Slots, batch: Batch) -> Tensor:
+        weighted = self.integrand(slots, None, batch) * self.geometry.weights
+        return weighted.expand(*batch, *self.geometry.points.shape[:2]).sum((-2, -1))
+
+    def residual(self, u: Tensor, batch: Batch) -> Parts:
+        """Its share of ∂J/∂u, differentiable in u and in all tensors."""
+        graph = torch.is_grad_enabled()
+        return self.scatter(self.fluxes(differentiable(self.slots(u)), batch, graph), batch)
+
+    def evaluate(self, u: Tensor, batch: Batch) -> tuple[Tensor | None, Parts, Parts]:
+        """Value (None for weak forms), residual and magnitude together, without a graph."""
+        slots = differentiable(self.slots(u))
+        fluxes = self.fluxes(slots, batch, False)
+        value = None if self.term.linear_in_test else self._value(slots, batch)
+        return value, self.scatter(fluxes, batch), self.scatter(fluxes, batch, True)
+
+    def hessian_product(self, u: Tensor, v: Tensor, batch: Batch, transpose: bool) -> Parts:
+        """The residual's derivative times v (or its transpose times v), differentiable like the residual."""
+        graph, slots, along = torch.is_grad_enabled(), differentiable(self.slots(u)), self.slots(v)
+        with torch.enable_grad():
+            fluxes = self.fluxes(slots, batch, True)
+            multiply = derivative_transposed if transpose or not self.term.linear_in_test else derivative
+            products = multiply(fluxes, slots, along, graph)
+        return self.scatter(products, batch)
+
+    def hessian(self, u: Tensor, batch: Batch) -> "CellHessian":
+        return CellHessian(self, u, batch)
+
+
+@dataclass(frozen=True, eq=False)
+class CellHessian:
+    """The second derivative of a `CellIntegral` at u, by its coefficients at quadrature points."""
+
+    integral: CellIntegral
+    u: Tensor
+    batch: Batch
+
+    known = True  # whether the coefficients cost little
+    tensors = ()  # those of the user that it depends on: none, since coefficients are values
+
+    @cached_property
+    @outside_inference
+    @torch.no_grad()
+    def coefficients(self) -> list[Coefficient]:
+        """Second derivatives of the density with respect to pairs of slots at all points, detached."""
+        integral, per_field, found = self.integral, self.integral.term.derivatives + 1, []
+        slots = differentiable(integral.slots(self.u))
+        with torch.enable_grad():
+            for i, flux in enumerate(integral.fluxes(slots, self.batch, True)):
+                for j, value in pointwise_jacobian(flux, slots, len(self.batch) + 2):
+                    found.append(Coefficient(divmod(i, per_field), divmod(j, per_field), value.detach()))
+        return found
+
+    def equals(self, other: Any) -> bool:
+        """Whether both are the same matrix: true between any two states of a quadratic energy."""
+        if not isinstance(other, CellHessian) or self.integral.domain is not other.integral.domain:
+            return False
+        if self.integral.term.derivatives != other.integral.term.derivatives:
+            return False
+        mine, theirs = self.coefficients, other.coefficients
+        return len(mine) == len(theirs) and all(
+            (a.row, a.column) == (b.row, b.column) and torch.equal(a.value, b.value)
+            for a, b in zip(mine, theirs, strict=True)
+        )
+
+    def finite(self) -> Bool[Tensor, "*b"]:
+        """Whether all coefficients are."""
+        return finite_coefficients(self.coefficients, self.batch, self.u)
+
+    def times_constant(self, i: int, k: int) -> tuple[Parts, Parts]:
+        """H·1 for component k of field i, and the sum of its contributions by absolute value.
+
+        As ∇1 = 0 it has no contribution but those of ∂²ψ/∂s∂u for all slots s.
+        """
+        integral, per_field = self.integral, self.integral.term.derivatives + 1
+        fluxes: list[Tensor | None] = [None] * (per_field * len(integral.space.fields))
+        for c in (c for c in self.coefficients if c.column == (i, 0)):
+            value = c.value if integral.space.fields[i].components is None else c.value[..., k]
+            fluxes[c.row[0] * per_field + c.row[1]] = value
+        return integral.scatter(fluxes, self.batch), integral.scatter(fluxes, self.batch, True)
+
+    def add_to_images(self, images: Sequence[Tensor], targets: "Targets") -> None:
+        """Add the element matrices, on a grid, to images "b *vertices" of vertices, slowest axis first.
+
+        Args:
+            targets: for each pair A ≤ B of the local dofs in grid order, components inmost (as `torch.triu_indices`
+                lists them), the number of its image and the corner of the cell where it is added, slowest axis first.
+        """
+        integral, (field,) = self.integral, self.integral.space.fields
+        domain, geometry = integral.domain, integral.geometry
+        c, b = field.components or 1, prod(self.batch)
+        order = torch.tensor(grid_order(domain.cell, field.degree))
+        local = (order[:, None] * c + torch.arange(c)).flatten()
+        size, device = len(local), self.u.device
+        first, second = local[torch.triu_indices(size, size)]
+        chosen = (first * size + second).to(device)
+        vertices = images[0].shape[1:]
+        cells = [n - 1 for n in vertices]
+        if domain.cells is not None:
+            matrices = element_matrices(integral.space, self.coefficients, domain, geometry, self.batch)
+            values = matrices.reshape(b, -1, size * size)[..., chosen].unbind(-1)
+            place = torch.stack(torch.unravel_index(domain.cells, cells), -1)
+            stride = torch.tensor([prod(vertices[k + 1 :]) for k in range(len(vertices))], device=device)
+            for (image, corner), value in zip(targets, values, strict=True):
+                number = ((place + torch.tensor(corner, device=device)) * stride).sum(-1)
+                images[image].view(b, -1).index_add_(-1, number, value)
+            return
+        layer = prod(cells[1:])
+        step = max(CHUNK // (b * size**2 * layer), 1)
+        for start in range(0, cells[0], step):
+            stop = min(start + step, cells[0])
+            portion = slice(start * layer, stop * layer)
+            matrices = element_matrices(integral.space, self.coefficients, domain, geometry, self.batch, False, portion)
+            flat = matrices.reshape(b * (portion.stop - portion.start), -1)
+            values = flat.T[chosen].view(len(chosen), b, stop - start, *cells[1:])
+            for (image, corner), value in zip(targets, values, strict=True):
+                corner = (start + corner[0], *corner[1:])
+                place = (slice(k, k + n) for k, n in zip(corner, value.shape[1:], strict=True))
+                images[image][(slice(None), *place)] += value
+
+
+Targets = Sequence[tuple[int, tuple[int, ...]]]
+
+
+def finite_coefficients(coefficients: list[Coefficient], batch: Batch, like: Tensor) -> Bool[Tensor, "*b"]:
+    finite = torch.ones(batch, dtype=torch.bool, device=like.device)
+    for c in coefficients:
+        finite &= torch.isfinite(c.value).flatten(len(batch)).all(-1)
+    return finite

@@ -1,0 +1,112 @@
+"""From what the user wrote to a discrete form: parameters become tensors, and every term integrals over its domains.
+
+Here alone it is chosen how an integral is evaluated: without values at points on the cells of uniform grids, where
+space, parameters and density allow it, and with them everywhere else.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch._C._functorch import peek_interpreter_stack
+from torch.autograd import forward_ad
+
+from fem.forms.cell_integral import CellIntegral
+from fem.forms.constraints import Constraint
+from fem.forms.discrete import DiscreteForm
+from fem.forms.grid_integral import GridIntegral
+from fem.forms.parameters import Constant, Parameter, PointValues, Resolved, at_points, field_of, resolved
+from fem.forms.term import Term
+from fem.kernels.grid_inputs import Input
+from fem.kernels.integrand import Integrand
+from fem.kernels.program import UntraceableError
+from fem.mesh.geometry import Domain, geometry
+from fem.space.space import AnySpace, FunctionSpace
+
+GRID_CELLS = 2**11  # on smaller grids the trace of a density costs more than it saves
+
+
+def discrete_form(
+    space: AnySpace, terms: Sequence[Term], constraint: Constraint, params: Sequence[Parameter]
+) -> DiscreteForm:
+    """The sum of some terms as a function of dofs and of explicit tensors.
+
+    Raises:
+        ValueError, TypeError: a parameter that does not fit the space (its position named).
+    """
+    integrals = [
+        grid_integral(space, term, domain, params) or cell_integral(space, term, domain, params)
+        for term in terms
+        for domain in space.domains(term.tag)
+    ]
+    return DiscreteForm(space, constraint, tuple(integrals), constraint.data())
+
+
+def cell_integrals(space: AnySpace, terms: Sequence[Term], params: Sequence[Parameter]) -> list[CellIntegral]:
+    """Some terms by values at points wherever they are integrated, for those who look at single cells; detached."""
+    return [cell_integral(space, t, domain, params).detach() for t in terms for domain in space.domains(t.tag)]
+
+
+def cell_integral(
+    space: AnySpace, term: Term, domain: Domain, params: Sequence[Parameter], keep: bool = True
+) -> CellIntegral:
+    """A term on any domain, by values at its points; `keep` leaves the geometry with the space for the next time."""
+    derivatives = max(term.derivatives, 1)
+    place = space.geometry(domain, derivatives) if keep else geometry(space.mesh, domain, derivatives)
+    values = tuple(at_points(p, f"parameter {i}", space, domain, place) for i, p in enumerate(params))
+    explicit = not keep or space.mesh.version is None  # the latter: the nodes need gradients
+    return CellIntegral(space, term, domain, values, place if explicit else None)
+
+
+def grid_integral(space: AnySpace, term: Term, domain: Domain, params: Sequence[Parameter]) -> GridIntegral | None:
+    """A term on the cells of a uniform grid, if the space, the parameters and the density allow it."""
+    if not isinstance(space, FunctionSpace) or not suits_grid(space, term):
+        return None
+    dim, shape = space.mesh.dim, () if space.components is None else (space.components,)
+    arguments: list[Any] = [(dim,), shape, (*shape, dim)][: term.derivatives + 2]
+    inputs = [Input("field", tuple((k, k + 1) for k in range(term.derivatives + 1)), shape, space.degree)]
+    values: list[Resolved] = []
+    for i, parameter in enumerate(params):
+        place = space.geometry(domain) if callable(parameter) else None
+        value = resolved(parameter, f"parameter {i}", space, domain, place)
+        found = grid_input(value, len(arguments), dim)
+        if found is None:
+            return None
+        argument, given = found
+        arguments.append(argument)
+        inputs += given
+        values.append(value)
+    integrand = Integrand(space, term.density, term.derivatives, term.density, tuple(arguments), tuple(inputs))
+    try:
+        integrand.program("gradient", (0,))
+        integrand.derivative((0,)).program("slope", (0,))  # an operation may have one derivative, but not two
+    except UntraceableError:
+        return None
+    return GridIntegral(space, term, domain, tuple(values), integrand)
+
+
+def suits_grid(space: FunctionSpace, term: Term) -> bool:
+    """Whether a term may be integrated by a loop over the cells of a uniform grid, as far as the space tells."""
+    if peek_interpreter_stack() is not None or forward_ad._current_level >= 0 or torch.compiler.is_compiling():
+        return False  # `torch.func`, forward differentiation and `torch.compile` must see the density
+    if term.tag is not None or term.linear_in_test or term.derivatives > 1:
+        return False
+    return space.mesh.is_uniform and space.mesh.num_cells >= GRID_CELLS and space.is_lagrange
+
+
+def grid_input(value: Resolved, place: int, dim: int) -> tuple[Any, list[Input]] | None:
+    """A density's argument at one point, its shape or the number that it is, and the tensor that tells it."""
+    if isinstance(value, float):
+        return value, []
+    if isinstance(value, Constant):
+        shape = tuple(value.shape)
+        return shape, [Input("constant", ((0, place),), shape)]
+    if isinstance(value, PointValues):
+        shape = tuple(value.value.shape[value.value.ndim - value.rank :])
+        return shape, [Input("points", ((0, place),), shape)]
+    function, order = field_of(value)
+    if not function.space.is_lagrange:
+        return None
+    shape = () if function.space.components is None else (function.space.components,)
+    given = Input("field", ((order, place),), shape, function.space.degree)
+    return ((*shape, dim) if order else shape), [given]

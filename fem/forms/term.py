@@ -1,0 +1,47 @@
+"""One integrand of an energy or a weak form, as the user wrote it, and where it is integrated."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Density = Callable[..., Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """One integrand over all cells (tag None) or over tagged facets; `linear_in_test` marks weak forms."""
+
+    density: Density
+    tag: str | None
+    derivatives: int
+    linear_in_test: bool
+
+    @property
+    def name(self) -> str:
+        kind = "form" if self.linear_in_test else "density"
+        return kind if self.tag is None else f"boundary {kind} on {self.tag!r}"
+
+    def check(self, value: Any, shape: tuple[int, ...]) -> Tensor:
+        """What the user's expression gave, if it is one number per point, of that shape up to broadcasting.
+
+        Raises:
+            TypeError: not a tensor.
+            ValueError: a shape that is not one number per point.
+        """
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"the {self.name} must return a tensor with one number per point; got {type(value).__name__}."
+            )
+        try:
+            fits = torch.broadcast_shapes(tuple(value.shape), shape) == shape
+        except RuntimeError:
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"the {self.name} must return one number per point, shape {shape}; got {tuple(value.shape)}. "
+                "Sum over components and directions, as in `grad_u.square().sum(-1)`."
+            )
+        return value

@@ -1,0 +1,28 @@
+"""Fields as values: the dofs of a function together with the space that they belong to, and its gradient."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Function:
+    """A field with dofs `values` "*b n (c)" on a `FunctionSpace`: made by `space.function(values)`."""
+
+    space: Any
+    values: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Gradient:
+    """The gradient of a field: made by `gradient(space.function(values))`."""
+
+    function: Function
+
+
+def gradient(function: Function) -> Gradient:
+    """The gradient "… d" (vectors: "… c d") of a field, as a parameter of a density."""
+    if not isinstance(function, Function):
+        raise TypeError(f"`gradient` takes a field, `V.function(values)`; got {type(function).__name__}.")
+    return Gradient(function)
