@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.autograd import Function
 
@@ -61,7 +61,7 @@ class Average(Function):
 
 
 def piecewise_constant(
-    x: Float[Tensor, "b c *grid"],
+    x: Shaped[Tensor, "b c *grid"],
     threshold: float = 0.5,
     connectivity: str | int = "full",
     background: str = "keep",
@@ -89,8 +89,11 @@ def piecewise_constant(
         check_finite: look for NaN and infinity (on a GPU this waits for it).
 
     Raises:
+        TypeError: integers or truth values, whose means are none.
         ValueError: another number of dimensions, unknown options, NaN.
     """
+    if not x.is_floating_point():
+        raise TypeError(f"`piecewise_constant` takes floating-point images; got {x.dtype}. Convert with `x.float()`.")
     if x.ndim not in (4, 5):
         raise ValueError(
             f"`piecewise_constant` takes images (b, c, y, x) or volumes (b, c, z, y, x); got shape {tuple(x.shape)}."
@@ -156,7 +159,7 @@ class PiecewiseConstant(nn.Module):
         }
         self.enabled = True
 
-    def forward(self, x: Float[Tensor, "b c *grid"]) -> Float[Tensor, "b c *grid"]:
+    def forward(self, x: Shaped[Tensor, "b c *grid"]) -> Float[Tensor, "b c *grid"]:
         return piecewise_constant(x, **self.options) if self.enabled else x
 
     def extra_repr(self) -> str:

@@ -1,6 +1,7 @@
 """Files that are whole or not there: written beside their place, and moved there when complete."""
 
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 def put(path: Path, write: Callable[[Path], Any]) -> None:
     """Write a sibling of `path` and move it there when it is complete."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    # A name that no other process or thread can have: the last writer wins, and each file is one of theirs.
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}{path.suffix}")
     try:
         with explained(path):
             write(temporary)

@@ -4,9 +4,9 @@ Coefficients ω come from a quasi-random sequence or a generator, by their numbe
 stops can go on where it was; fields are computed on the device of the points.
 """
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import product
 from math import pi
 
@@ -16,10 +16,32 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 
-@lru_cache(maxsize=16)
-def sobol(size: int, seed: int) -> SobolEngine:
-    """A scrambled sequence that stays where it was left: going there takes time in proportion to its number."""
-    return SobolEngine(size, scramble=True, seed=seed)
+class Sequences(threading.local):
+    """Scrambled Sobol sequences that stay where each thread left its own: going there takes time in proportion to the
+    number, and one that two threads drew from would give neither what it asked for."""
+
+    KEPT = 16
+
+    def __init__(self) -> None:
+        self.engines: dict[tuple[int, int], SobolEngine] = {}
+
+    def draw(self, size: int, seed: int, start: int, count: int) -> Float[Tensor, "b m"]:
+        """Points number start, …, start + count − 1 in the unit cube."""
+        if not count:
+            return torch.empty(0, size, dtype=torch.float64)
+        engine = self.engines.pop((size, seed), None)
+        if engine is None or engine.num_generated > start:
+            engine = SobolEngine(size, scramble=True, seed=seed)
+        if start > engine.num_generated:
+            engine.fast_forward(start - engine.num_generated)
+        points = engine.draw(count, dtype=torch.float64)
+        self.engines[size, seed] = engine  # the last to be let go; none where drawing was broken off
+        while len(self.engines) > self.KEPT:
+            del self.engines[next(iter(self.engines))]
+        return points
+
+
+_sequences = Sequences()
 
 
 @dataclass(frozen=True)
@@ -44,13 +66,7 @@ class ExponentialSeries:
 
     def sample(self, count: int, start: int = 0, seed: int = 0, like: Tensor | None = None) -> Float[Tensor, "b m"]:
         """ω number start, …, start + count − 1 of a scrambled Sobol sequence."""
-        engine = sobol(self.size, seed)
-        if start < engine.num_generated:
-            engine.reset()
-        if start > engine.num_generated:
-            engine.fast_forward(start - engine.num_generated)
-        unit = engine.draw(count, dtype=torch.float64) if count else torch.empty(0, self.size, dtype=torch.float64)
-        omega = self.bound * (2 * unit - 1)
+        omega = self.bound * (2 * _sequences.draw(self.size, seed, start, count) - 1)
         return omega if like is None else omega.to(like)
 
     def log(self, omega: Float[Tensor, "*b m"], x: Float[Tensor, "*n d"]) -> Tensor:

@@ -121,3 +121,9 @@ def test_errors() -> None:
     with pytest.raises(ValueError, match=r"image 1, channel 0 is nan at pixel \(2, 3\)"):
         piecewise_constant(x)
     assert piecewise_constant(x, check_finite=False)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
+def test_integers_have_no_means(dtype):
+    with pytest.raises(TypeError, match=str(dtype)):
+        piecewise_constant(torch.ones(1, 1, 4, 4).to(dtype))

@@ -1,5 +1,6 @@
 """Fields of both families: values by the formula, positive, in order, on any points."""
 
+from concurrent.futures import ThreadPoolExecutor
 from math import cos, exp, pi, sin
 
 import pytest
@@ -60,3 +61,12 @@ def test_fields_take_batches_dtypes_and_grids_of_points():
     torch.testing.assert_close(found[1, 2], family(omega[1, 2], x))
     with pytest.raises(ValueError, match=r"has 4 coefficients; got ω of shape \(2, 3\)"):
         family(torch.zeros(2, 3), x)
+
+
+@pytest.mark.parametrize("family", [ExponentialSeries(), GaussianField(modes=4)])
+def test_threads_do_not_disturb_each_other(family):
+    alone = [family.sample(4, 4 * i, seed=3) for i in range(64)]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(4):
+            drawn = list(pool.map(lambda i: family.sample(4, 4 * i, seed=3), range(64)))
+            assert all(map(torch.equal, alone, drawn))
