@@ -17,7 +17,8 @@ from fem.forms.assembly import Coefficient, element_matrices, flat_dofs
 from fem.forms.constraints import MeanZero
 from fem.forms.discrete import Lowered, LoweredTerm
 from fem.space.space import FunctionSpace
-from solvers.operators.stencil import Product, Stencil, assemble, grid_of, sweep_into
+from solvers.operators.stencil import Stencil, assemble, grid_of, sweep_into
+from solvers.operators.stencil_product import Product
 from solvers.operators.tensor_operator import TensorOperator, has_factors
 from solvers.operators.workspace import Workspace, workspace
 from solvers.solution import norm

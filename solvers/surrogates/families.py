@@ -6,7 +6,6 @@ stops can go on where it was; fields are computed on the device of the points.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import product
 from math import pi
 
@@ -15,11 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
+from fem.support.cache import Store
 
-@lru_cache(maxsize=16)
-def sobol(size: int, seed: int) -> SobolEngine:
-    """A scrambled sequence that stays where it was left: going there takes time in proportion to its number."""
-    return SobolEngine(size, scramble=True, seed=seed)
+# Sequences stay where they were left: going there takes time in proportion to the number.
+_sequences = Store("quasi-random sequences", 16)
 
 
 @dataclass(frozen=True)
@@ -44,12 +42,13 @@ class ExponentialSeries:
 
     def sample(self, count: int, start: int = 0, seed: int = 0, like: Tensor | None = None) -> Float[Tensor, "b m"]:
         """ω number start, …, start + count − 1 of a scrambled Sobol sequence."""
-        engine = sobol(self.size, seed)
+        engine = _sequences.take((self.size, seed)) or SobolEngine(self.size, scramble=True, seed=seed)
         if start < engine.num_generated:
             engine.reset()
         if start > engine.num_generated:
             engine.fast_forward(start - engine.num_generated)
         unit = engine.draw(count, dtype=torch.float64) if count else torch.empty(0, self.size, dtype=torch.float64)
+        _sequences.put((self.size, seed), engine)
         omega = self.bound * (2 * unit - 1)
         return omega if like is None else omega.to(like)
 
