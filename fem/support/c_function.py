@@ -14,12 +14,13 @@ others, and what it returns is up to the code: usually how many items have faile
 import ctypes
 import re
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, get_num_threads
 
 from fem.support.native import library
 
@@ -48,7 +49,7 @@ def c_text(package: str, *names: str) -> str:
 
 
 class CFunction:
-    """`run` of some C code.
+    """`run` of some C code; `ready(work)` comes before a call, since it says whether it is compiled (now, or by now).
 
     Args:
         text: the code.
@@ -63,41 +64,29 @@ class CFunction:
         declared = RUN.search(text)
         if declared is None:
             raise ValueError("C code must define `int run(..., int64_t threads)`.")
-        self.parameters = [parameter(words, types) for words in declared[1].split(",")[:-1]]
         self.library = library("\n".join([*lines, text]))
-        self.call = self.bind()
+        self.ready = self.library.ready
+        self.first, self.kept = (), ()
+        self.rest = [parameter(words, types) for words in declared[1].split(",")[:-1]]
 
-    def ready(self, work: int) -> bool:
-        """Whether there is compiled code for a call that reads so many numbers (see `fem.compilation`)."""
-        return self.library.ready(work)
+    def bind(self, *args: Any) -> "CFunction":
+        """The function of the arguments after these, which are looked at once, and whose tensors are kept alive."""
+        bound = copy(self)
+        bound.first = (*self.first, *[given(a) for given, a in zip(self.rest, args, strict=False)])
+        bound.kept, bound.rest = (*self.kept, *args), self.rest[len(args) :]
+        return bound
 
     def __call__(self, *args: Any) -> int:
-        """Run the code; only after `ready`.
+        """Run the code.
 
         Raises:
             TypeError: arguments of another number, type or layout than the code declares.
         """
-        return self.call(*args)
-
-    def bind(self, *args: Any) -> "BoundCFunction":
-        """The function of its last arguments, the first ones given: they are looked at once."""
-        return BoundCFunction(self, args)
-
-
-class BoundCFunction:
-    """A C function with its first arguments, whose tensors it keeps alive."""
-
-    def __init__(self, function: CFunction, args: Sequence[Any]):
-        self.library, self.ready, self.kept = function.library, function.ready, args
-        self.first = [given(a) for given, a in zip(function.parameters, args, strict=False)]
-        self.rest = function.parameters[len(args) :]
-
-    def __call__(self, *args: Any) -> int:
-        assert self.library.run is not None, "`ready` comes before a call"
-        if len(args) != len(self.rest):
-            raise TypeError(f"C code takes {len(self.rest)} more arguments; got {len(args)}.")
-        last = [given(a) for given, a in zip(self.rest, args, strict=True)]
-        return self.library.run(*self.first, *last, ctypes.c_int64(torch.get_num_threads()))
+        if self.rest or args:
+            if len(args) != len(self.rest):
+                raise TypeError(f"C code takes {len(self.rest)} more arguments; got {len(args)}.")
+            return self.bind(*args)()
+        return self.library.run(*self.first, ctypes.c_int64(get_num_threads()))  # type: ignore[misc]
 
 
 def parameter(words: str, types: dict[str, str]) -> Callable[[Any], Any]:
@@ -127,10 +116,12 @@ def pointers(name: str) -> Callable[[Any], Any]:
     dtypes = {t for t, n in NAMES.items() if n == name}
 
     def given(values: Sequence[Tensor]) -> Any:
+        found = []
         for value in values:
             if value.dtype not in dtypes or not value.is_cpu:
                 raise TypeError(f"C code takes tensors of {name} on the CPU; got {described(value)}.")
-        return array(ctypes.c_void_p, [v.data_ptr() for v in values])
+            found.append(value.data_ptr())
+        return array(ctypes.c_void_p, found)
 
     return given
 

@@ -44,7 +44,7 @@ class Policy:
             self.when = ["auto", *self.open.values()][-1]
 
 
-_policy = Policy()
+current = Policy()
 
 
 @contextmanager
@@ -59,15 +59,11 @@ def compilation(when: str) -> Iterator[None]:
     if when not in ("always", "auto", "never"):
         raise ValueError(f'`compilation(...)` takes "always", "auto" or "never"; got {when!r}.')
     context = object()
-    _policy.enter(context, when)
+    current.enter(context, when)
     try:
         yield
     finally:
-        _policy.leave(context)
-
-
-def policy() -> str:
-    return _policy.when
+        current.leave(context)
 
 
 def missing(what: str, advice: str) -> None:
@@ -110,7 +106,7 @@ class Kernel:
         self.shapes = Store("shapes of kernels", SHAPES)
 
     def __call__(self, *lists: list[Tensor]) -> Any:
-        when = _policy.when
+        when = current.when
         if when == "never" or self.broken or _missing or torch.compiler.is_compiling():
             return self.function(*lists)
         key = tuple((t.shape, t.stride(), t.dtype, t.device) for tensors in lists for t in tensors)

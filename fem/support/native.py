@@ -20,6 +20,7 @@ from typing import Any
 
 from fem.support import compilation
 from fem.support.cache import Store
+from fem.support.compilation import current
 
 WORTH = 2**24  # numbers that a function has read before it is compiled: as much work as compiling it
 OPTIONS = ["-fno-math-errno", "-fno-trapping-math", "-ftree-vectorize", "-shared", "-fPIC", "-x", "c", "-"]
@@ -41,10 +42,10 @@ class Library:
 
     def ready(self, work: int) -> bool:
         """Whether `run` is there for a call that is about to read so many numbers."""
-        policy = compilation.policy()
-        if policy == "never" or sys.platform == "win32":
-            return False
-        if not self.tried:
+        policy = current.when
+        if policy == "never" or self.tried:
+            return policy != "never" and self.run is not None
+        if sys.platform != "win32":
             self.work += work
             if policy == "auto" and self.work < WORTH and not self.path.exists():
                 return False

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fem.support.c_function import BoundCFunction, CFunction, c_text
+from fem.support.c_function import CFunction, c_text
 from solvers.operators.stencil import Stencil
 
 
@@ -15,7 +15,7 @@ def function(dtype: torch.dtype) -> CFunction:
     return CFunction(c_text("solvers.operators", "stencil_product.c"), T=dtype)
 
 
-def bound(stencil: Stencil, x: Float[Tensor, "t m"], y: Float[Tensor, "t m"]) -> BoundCFunction:
+def bound(stencil: Stencil, x: Float[Tensor, "t m"], y: Float[Tensor, "t m"]) -> CFunction:
     """The C function of b and of the distance between its rows."""
     grid, counts = stencil.grid, [len(row) for row in stencil.grid.terms]
     flat = [term for row in grid.terms for term in row]
@@ -31,23 +31,25 @@ class Product:
         grid = stencil.grid
         self.stencil, self.buffers = stencil, (x, y)
         self.x, self.y = grid.shifted(x), grid.shifted(y)
-        self.code = bound(stencil, x, y) if y.is_cpu and y.dtype in (torch.float32, torch.float64) else None
-
-    def compiled(self, b: Float[Tensor, "t k"] | None = None) -> bool:
-        """Whether C code did it."""
-        if self.code is None or not self.code.ready(self.stencil.data.numel()) or (b is not None and b.stride(-1) != 1):
-            return False
-        self.code(*([], 0) if b is None else ([b], b.stride(0)))
-        return True
+        self.work, self.code = stencil.data.numel(), None
+        if y.is_cpu and y.dtype in (torch.float32, torch.float64):
+            self.code = bound(stencil, x, y)
+            self.whole, self.b = self.code.bind([], 0), None
 
     def __call__(self) -> None:
-        if not self.compiled():
+        if self.code is not None and self.code.ready(self.work):
+            self.whole()
+        else:
             torch.mul(self.stencil.diagonal, self.x, out=self.y)
             for y, S, x in self.passes:
                 y.addcmul_(S, x)
 
     def residual(self, b: Float[Tensor, "t k"]) -> None:
-        if not self.compiled(b):
+        if self.code is not None and b.stride(-1) == 1 and self.code.ready(self.work):
+            if b is not self.b:  # mostly the same one
+                self.b, self.rest = b, self.code.bind([b], b.stride(0))
+            self.rest()
+        else:
             torch.addcmul(b, self.stencil.diagonal, self.x, value=-1, out=self.y)
             for y, S, x in self.passes:
                 y.addcmul_(S, x, value=-1)

@@ -16,7 +16,7 @@ import fem.forms.discrete
 import fem.kernels.grid_integral
 import fem.support.compilation
 from fem import Energy, FunctionSpace, Lagrange, box
-from fem.support.compilation import Kernel, compilation, fresh, policy
+from fem.support.compilation import Kernel, compilation, current, fresh
 
 COMPILE, ROOT = torch.compile, Path(__file__).parents[3]
 
@@ -84,13 +84,13 @@ def test_the_policy_before_comes_back(compiler: Compiler) -> None:
 def test_contexts_may_end_in_another_order_than_they_began() -> None:
     """As they do where two threads open one each: the last one that is open counts."""
     first, second = compilation("never"), compilation("always")
-    before = policy()
+    before = current.when
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
-    assert policy() == "always"
+    assert current.when == "always"
     second.__exit__(None, None, None)
-    assert policy() == before
+    assert current.when == before
 
 
 def test_without_a_compiler_there_is_one_warning(compiler: Compiler) -> None:
