@@ -1,4 +1,4 @@
-/* Averages over labelled pixels. `typedef ... Value; typedef ... Label;` stands before this text.
+/* Averages over labelled pixels. `Value` and `Label` are defined before this text.
 
    Pixels with a positive label get the mean of all pixels of that label in their image, those labelled 0 keep their
    value, and those with a negative label get 0. Sums are in double precision, in the order of the pixels. */
@@ -8,16 +8,16 @@
 #include <sys/mman.h>
 #endif
 
-/* size = images, pixels, highest label, threads. Returns the number of images that failed for lack of memory. */
-int run(const int64_t *size, const Value *x, const Label *labels, Value *out)
+/* B images of n pixels with labels up to `most`. Returns the number of images that failed for lack of memory. */
+int run(int64_t B, int64_t n, int64_t most, const Value *x, const Label *labels, Value *out, int64_t threads)
 {
-  const int64_t B = size[0], n = size[1], top = size[2] + 1;
+  const int64_t top = most + 1;
   int failed = 0;
 #ifdef MADV_HUGEPAGE /* as in labelling.c */
   const uintptr_t page = 1 << 21, first = ((uintptr_t)out + page - 1) & -page, last = (uintptr_t)(out + B * n) & -page;
   if (last > first) madvise((void *)first, last - first, MADV_HUGEPAGE);
 #endif
-#pragma omp parallel for num_threads(size[3] < B ? size[3] : B) schedule(dynamic) reduction(+ : failed)
+#pragma omp parallel for num_threads(threads < B ? threads : B) schedule(dynamic) reduction(+ : failed)
   for (int64_t b = 0; b < B; b++) {
     typedef struct { double sum; int64_t count; } Total;
     const Value *from = x + b * n;

@@ -7,16 +7,16 @@ neighbour's component under their own if that has the smaller number, and jump a
 changes: exact for spirals and snakes, in far fewer rounds than a component is long.
 """
 
-import ctypes
+from functools import cache
 from itertools import product
 
 import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
-from fem.support.native import WORTH, native
+from fem.support.c_function import CFunction, c_text
+from fem.support.native import WORTH
 
-NAMES = {torch.int32: "int32_t", torch.int64: "int64_t"}
 NAMED = {(2, 4): 1, (2, 8): 2, (3, 6): 1, (3, 18): 2, (3, 26): 3}
 
 
@@ -84,21 +84,21 @@ def components(
     return labels.to(dtype), counts
 
 
+@cache
+def labelling(pixel: torch.dtype, label: torch.dtype) -> CFunction:
+    return CFunction(c_text("segmentation", "labelling.c"), Pixel=pixel, Label=label)
+
+
 def compiled(mask: Shaped[Tensor, "b *grid"], reach: int, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
     """By compiled code, if there is a compiler."""
-    from importlib.resources import files
-
-    binary = mask.dtype in (torch.bool, torch.uint8)
-    text = files("segmentation").joinpath("labelling.c").read_text(encoding="utf-8")
-    kinds = f"typedef {'uint8_t' if binary else 'int64_t'} Pixel;\ntypedef {NAMES[dtype]} Label;"
-    run = native(f"#include <stdint.h>\n{kinds}\n{text}", WORTH)
-    if run is None:
+    pixel = mask.dtype if mask.dtype in (torch.bool, torch.uint8) else torch.int64
+    run = labelling(pixel, dtype)
+    if not run.ready(WORTH):
         return None
-    pixels = mask.contiguous() if binary else mask.to(torch.int64).contiguous()
+    pixels = mask.to(pixel).contiguous()
     b, *grid = mask.shape
     labels, counts = torch.empty(mask.shape, dtype=dtype), torch.empty(b, dtype=torch.int64)
-    size = (b, *(1,) * (3 - len(grid)), *grid, reach, torch.get_num_threads())
-    if run((ctypes.c_int64 * 6)(*size), *(ctypes.c_void_p(t.data_ptr()) for t in (pixels, labels, counts))):
+    if run(b, *(1,) * (3 - len(grid)), *grid, reach, pixels, labels, counts):
         raise MemoryError(f"not enough memory to label images of shape {tuple(grid)}.")
     return labels, counts
 

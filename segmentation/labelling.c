@@ -1,8 +1,8 @@
 /* Connected components of images: runs of equal pixels in a line are joined with those of the lines before.
 
-   `typedef ... Pixel; typedef ... Label;` stands before this text. A run's parent has a smaller number, so that the root of a component is
-   its first run in scan order, and components are numbered by their first pixel. Lines lie at offsets (dz, dy) from each
-   other; with m of these not zero, pixels may differ by `reach` - m > 0 in the line as well. */
+   `Pixel` and `Label` are defined before this text. A run's parent has a smaller number, so that the root of a component
+   is its first run in scan order, and components are numbered by their first pixel. Lines lie at offsets (dz, dy) from
+   each other; with m of these not zero, pixels may differ by `reach` - m > 0 in the line as well. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -112,18 +112,19 @@ fail:
   return -1;
 }
 
-/* size = images, layers, lines, pixels of a line, reach, threads; counts of components, -1 without memory. */
-int run(const int64_t *size, const Pixel *images, Label *out, int64_t *counts)
+/* B images of Z layers of Y lines of X pixels. Counts are those of components, -1 without memory: returns how many. */
+int run(int64_t B, int64_t Z, int64_t Y, int64_t X, int64_t reach, const Pixel *images, Label *out, int64_t *counts,
+        int64_t threads)
 {
-  const int64_t B = size[0], pixels = size[1] * size[2] * size[3];
+  const int64_t pixels = Z * Y * X;
   int failed = 0;
 #ifdef MADV_HUGEPAGE /* fresh memory comes in pages of 4 KiB, each of which costs as much as to fill it */
   const uintptr_t page = 1 << 21, from = ((uintptr_t)out + page - 1) & -page, to = (uintptr_t)(out + B * pixels) & -page;
   if (to > from) madvise((void *)from, to - from, MADV_HUGEPAGE);
 #endif
-#pragma omp parallel for num_threads(size[5] < B ? size[5] : B) schedule(dynamic) reduction(+ : failed)
+#pragma omp parallel for num_threads(threads < B ? threads : B) schedule(dynamic) reduction(+ : failed)
   for (int64_t b = 0; b < B; b++) {
-    counts[b] = label(images + b * pixels, size[1], size[2], size[3], (int)size[4], out + b * pixels);
+    counts[b] = label(images + b * pixels, Z, Y, X, (int)reach, out + b * pixels);
     failed += counts[b] < 0;
   }
   return failed;

@@ -5,8 +5,7 @@ is itself, so that backward takes the means of the incoming gradient over the sa
 M. Cho et al., Differentiable spline approximations, NeurIPS 2021, section 3.1 and eq. 19.
 """
 
-import ctypes
-from importlib.resources import files
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,28 +13,26 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from fem.support.native import WORTH, native
-from segmentation.components import NAMES, clean_mask, components, dual, reach_of, sizes
+from fem.support.c_function import CFunction, c_text
+from fem.support.native import WORTH
+from segmentation.components import clean_mask, components, dual, reach_of, sizes
 
 BACKGROUNDS = ("keep", "components", "single")
+
+
+@cache
+def averages(value: torch.dtype, label: torch.dtype) -> CFunction:
+    return CFunction(c_text("segmentation", "averages.c"), Value=value, Label=label)
 
 
 def average(x: Float[Tensor, "b *grid"], labels: Int[Tensor, "b *grid"], most: int) -> Float[Tensor, "b *grid"]:
     """Means over pixels of equal positive label; label 0 keeps its values, negative labels become 0."""
     if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64):
-        text = files("segmentation").joinpath("averages.c").read_text(encoding="utf-8")
-        kinds = (
-            f"typedef {'float' if x.dtype == torch.float32 else 'double'} Value;\ntypedef {NAMES[labels.dtype]} Label;"
-        )
-        run = native(f"#include <stdint.h>\n{kinds}\n{text}", WORTH)
-        if run is not None:
-            x, labels, out = (
-                x.contiguous(),
-                labels.contiguous(),
-                torch.empty_like(x, memory_format=torch.contiguous_format),
-            )
-            size = (ctypes.c_int64 * 4)(len(x), x[0].numel() if len(x) else 0, most, torch.get_num_threads())
-            if run(size, *(ctypes.c_void_p(t.data_ptr()) for t in (x, labels, out))):
+        run = averages(x.dtype, labels.dtype)
+        if run.ready(WORTH):
+            out = torch.empty_like(x, memory_format=torch.contiguous_format)
+            pixels = x[0].numel() if len(x) else 0
+            if run(len(x), pixels, most, x.contiguous(), labels.contiguous(), out):
                 raise MemoryError(f"not enough memory for the means of {most} components.")
             return out
     flat, kinds = x.flatten(1), labels.flatten(1).clamp(min=0).long()

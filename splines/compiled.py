@@ -1,31 +1,29 @@
 """Partitions by compiled code: `costs.c` with `exact.c` or `merging.c`, one library for each degree."""
 
-import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
-from importlib.resources import files
+from functools import cache
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fem.support.native import WORTH, native
+from fem.support.c_function import CFunction, c_text
+from fem.support.native import WORTH
 from splines.gains import gains
 
 LAYERS, PENALISED, LAYER, COSTS = range(4)
 
 
 @cache
-def source(kind: str, degree: int) -> str:
-    parts = [files("splines").joinpath(f"{name}.c").read_text(encoding="utf-8") for name in ("costs", kind)]
-    return "\n".join([f"enum {{ D = {degree} }};", *parts])
+def function(kind: str, degree: int) -> CFunction:
+    return CFunction(c_text("splines", "costs.c", f"{kind}.c"), D=degree)
 
 
 def available(kind: str, degree: int) -> bool:
     """Whether there is code for pieces of this degree, which is compiled now if it never was."""
-    return native(source(kind, degree), WORTH) is not None
+    return function(kind, degree).ready(WORTH)
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Signals:
     roots: Float[Tensor, "b n"] | None
     seen: Int[Tensor, "b t"] | None
 
-    @cached_property
+    @property
     def sizes(self) -> tuple[int, int, int]:
         b, n, c = self.samples.shape
         return b, n, c
@@ -50,26 +48,27 @@ class Signals:
             None if self.seen is None else self.seen[b : b + 1, end].contiguous(),
         )
 
-    def call(self, kind: str, degree: int, size: Sequence[int], *rest: Any) -> None:
+    def call(self, kind: str, degree: int, *rest: Any) -> None:
         few = 1 if kind == "merging" and degree == 0 else self.sizes[1]  # it needs no table for constants
         table = None if self.roots is not None else gains(few, degree)
-        run = native(source(kind, degree), WORTH)
-        assert run is not None
-        failed = run(
-            (ctypes.c_int64 * len(size))(*size), *map(address, (self.samples, self.roots, table, self.seen)), *rest
-        )
+        failed = function(kind, degree)(*self.sizes, self.samples, self.roots, table, self.seen, *rest)
         if failed:
             raise MemoryError(
                 f"not enough memory to search the break points of {failed} signals of {self.sizes[1]} samples."
             )
 
-    def exact(self, mode: int, degree: int, k: int, least: int, real: Sequence[float], breaks: Any, out: Any) -> None:
-        size = (mode, *self.sizes, k, least, torch.get_num_threads())
-        self.call("exact", degree, size, (ctypes.c_double * 2)(*real), address(breaks), address(out))
-
-
-def address(t: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if t is None else t.data_ptr())
+    def exact(
+        self,
+        mode: int,
+        degree: int,
+        k: int,
+        least: int,
+        breaks: Tensor | None,
+        out: Tensor | None,
+        penalty: float = 0.0,
+        limit: float = 0.0,
+    ) -> None:
+        self.call("exact", degree, mode, k, least, penalty, limit, breaks, out)
 
 
 def best_layers(
@@ -78,7 +77,7 @@ def best_layers(
     """Breaks of the best k pieces, or of the fewest with a squared error within the limit, and the errors of 1 … k."""
     b, n, _ = signals.sizes
     breaks, errors = torch.full((b, k + 1), n), torch.empty(b, k, dtype=torch.float64)
-    signals.exact(LAYERS, degree, k, least, (0.0, limit), breaks, errors)
+    signals.exact(LAYERS, degree, k, least, breaks, errors, limit=limit)
     return breaks, errors
 
 
@@ -86,7 +85,7 @@ def best_penalised(signals: Signals, penalty: float, degree: int, least: int) ->
     """Breaks of the pieces with the least squared error + penalty × number of pieces."""
     b, n, _ = signals.sizes
     breaks = torch.full((b, n + 1), n)
-    signals.exact(PENALISED, degree, 1, least, (penalty, 0.0), breaks, None)
+    signals.exact(PENALISED, degree, 1, least, breaks, None, penalty=penalty)
     return breaks
 
 
@@ -101,13 +100,13 @@ def best_degrees(signals: Signals, degrees: Sequence[int], least: Sequence[int])
         rows[0, 0] = 0
         for q, (d, m) in enumerate(zip(degrees, least, strict=True)):
             pair = rows[q : q + 2].clone()
-            one.exact(LAYER, d, 1, m, (0.0, 0.0), None, pair)
+            one.exact(LAYER, d, 1, m, None, pair)
             rows[q + 1] = pair[1]
         end = n
         for q in range(k - 1, -1, -1):
             part = one.item(0, 0, end)
             costs = torch.empty(end, dtype=torch.float64)
-            part.exact(COSTS, degrees[q], 1, least[q], (0.0, 0.0), None, costs)
+            part.exact(COSTS, degrees[q], 1, least[q], None, costs)
             total = rows[q, :end] + costs.flip(0)
             observed = torch.arange(end, 0, -1) if part.seen is None else part.seen[0, end] - part.seen[0, :end]
             total[observed < least[q]] = float("inf")
@@ -122,8 +121,5 @@ def merged(
     b, n, _ = signals.sizes
     breaks = torch.full((b, (k if penalty < 0 else n) + 1), n)
     same = len(set(degrees)) == 1 and len(set(least)) == 1
-    size = (*signals.sizes, k, min(least), int(same), torch.get_num_threads())
-    whole = lambda values: (ctypes.c_int64 * len(values))(*values)  # noqa: E731
-    rest = (ctypes.byref(ctypes.c_double(penalty)), whole(degrees), whole(least), address(breaks))
-    signals.call("merging", max(degrees), size, *rest)
+    signals.call("merging", max(degrees), k, penalty, degrees, least, min(least), int(same), breaks)
     return breaks

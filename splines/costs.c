@@ -1,6 +1,6 @@
 /* Squared errors of polynomial fits to pieces, grown sample by sample or joined piece by piece.
 
-   `enum { D = degree }` stands before this text. No normal equations: without weights a fit is extended by the gains of
+   `D`, the degree, is defined before this text. No normal equations: without weights a fit is extended by the gains of
    `splines/gains.py`; with weights, and where fits of pieces are joined, by Givens rotations, whose leftover is the
    growth of the squared error. Either way it is a sum of squares, so that an offset of the signal costs no digits. */
 #include <math.h>

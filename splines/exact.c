@@ -324,16 +324,17 @@ static int one(int64_t mode, const Signal *S, int64_t k, const double *real, int
   return failed;
 }
 
-/* size = mode, items, n, channels, k, least, threads. Returns the number of items that failed for lack of memory. */
-int run(const int64_t *size, const double *x, const double *w, const double *gain, const int64_t *seen,
-        const double *real, int64_t *breaks, double *out)
+/* B items of n samples and C channels. Returns the number of items that failed for lack of memory. */
+int run(int64_t B, int64_t n, int64_t C, const double *x, const double *w, const double *gain, const int64_t *seen,
+        int64_t mode, int64_t k, int64_t least, double penalty, double limit, int64_t *breaks, double *out,
+        int64_t threads)
 {
-  const int64_t mode = size[0], B = size[1], n = size[2], C = size[3], k = size[4], threads = size[6];
   const int64_t places = mode == LAYERS ? k + 1 : n + 1;
+  const double real[] = {penalty, limit};
   int failed = 0;
 #pragma omp parallel for num_threads(threads < B ? threads : B) schedule(dynamic) reduction(+ : failed) if (B > 1)
   for (int64_t b = 0; b < B; b++) {
-    const Signal S = {n, C, size[5], x + b * n * C, w ? w + b * n : NULL, gain, seen ? seen + b * (n + 1) : NULL, 1};
+    const Signal S = {n, C, least, x + b * n * C, w ? w + b * n : NULL, gain, seen ? seen + b * (n + 1) : NULL, 1};
     failed += one(mode, &S, k, real, breaks ? breaks + b * places : NULL, out ? out + b * k : NULL);
   }
   return failed;

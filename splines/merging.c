@@ -430,18 +430,19 @@ end:
   return count;
 }
 
-/* size = items, n, channels, k, least, one degree for all, threads. Returns the number of items that failed for lack of
-   memory; those without enough samples for each piece begin at -1. */
-int run(const int64_t *size, const double *x, const double *w, const double *gain, const int64_t *seen,
-        const double *penalty, const int64_t *degree, const int64_t *least, int64_t *breaks)
+/* B items of n samples and C channels; `same` says that one degree and number of samples are for all pieces. Returns
+   the number of items that failed for lack of memory; those without enough samples for each piece begin at -1. */
+int run(int64_t B, int64_t n, int64_t C, const double *x, const double *w, const double *gain, const int64_t *seen,
+        int64_t k, double penalty, const int64_t *degree, const int64_t *least, int64_t fewest, int64_t same,
+        int64_t *breaks, int64_t threads)
 {
-  const int64_t B = size[0], n = size[1], C = size[2], k = size[3], threads = size[6], places = (*penalty < 0 ? k : n) + 1;
+  const int64_t places = (penalty < 0 ? k : n) + 1;
   int failed = 0;
 #pragma omp parallel for num_threads(threads < B ? threads : B) schedule(dynamic) reduction(+ : failed) if (B > 1)
   for (int64_t b = 0; b < B; b++) {
-    const Signal S = {n, C, size[4], x + b * n * C, w ? w + b * n : NULL, gain, seen ? seen + b * (n + 1) : NULL,
+    const Signal S = {n, C, fewest, x + b * n * C, w ? w + b * n : NULL, gain, seen ? seen + b * (n + 1) : NULL,
                       B > 1 || n < SHORT ? 1 : (int)threads};
-    const int64_t count = merge(&S, k, *penalty, degree, least, (int)size[5], breaks + b * places);
+    const int64_t count = merge(&S, k, penalty, degree, least, (int)same, breaks + b * places);
     failed += count < 0;
     if (count == 0) breaks[b * places] = -1;
   }

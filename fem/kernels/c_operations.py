@@ -19,7 +19,7 @@ class UnsupportedError(Exception):
     """Something that C code is not written for."""
 
 
-class Cell:
+class LoopBody:
     """The body of the loop over cells: every intermediate result has a name and is computed once."""
 
     def __init__(self, dtype: torch.dtype) -> None:
@@ -57,7 +57,7 @@ class Cell:
     def call(self, name: str, *args: str) -> str:
         """A call by itself: within a choice it would be one for some cells only, which vectors cannot do."""
         self.functions.add(name)
-        return self.let(f"F({name})({', '.join(args)})")
+        return self.let(f"F_{name}({', '.join(args)})")
 
     def run(self, program: Program, inputs: Sequence[Value | None]) -> list[Value]:
         """The outputs of a program."""
@@ -108,12 +108,14 @@ class Cell:
         return self.call("pow", self.text(base), self.text(exponent))
 
 
-def c_clamp(cell: Cell, x: str, low: str | None = None, high: str | None = None) -> str:
+def c_clamp(cell: LoopBody, x: str, low: str | None = None, high: str | None = None) -> str:
     x = x if low is None else cell.let(f"{x} < {low} ? {low} : {x}")
     return x if high is None else f"{x} > {high} ? {high} : {x}"
 
 
-def c_nan_to_num(cell: Cell, x: str, nan: str | None = None, high: str | None = None, low: str | None = None) -> str:
+def c_nan_to_num(
+    cell: LoopBody, x: str, nan: str | None = None, high: str | None = None, low: str | None = None
+) -> str:
     largest = torch.finfo(cell.dtype).max
     nan, high, low = (cell.text(d) if v is None else v for v, d in ((nan, 0.0), (high, largest), (low, -largest)))
     x = cell.let(f"{x} != {x} ? {nan} : {x}")

@@ -1,4 +1,4 @@
-"""Sweeps over grids as C: for each row of cells one loop, whose body is everything that happens in a cell.
+"""Sweeps over grids as C: for each row of cells one loop (`grid_loop.c`), whose body is all that happens in a cell.
 
 Nodal values of a cell go through sum factorisation, the density's program and the transposed factorisation without
 leaving registers and the nearest cache; the C compiler makes one loop over cells of them, several at a time. Numbers
@@ -8,7 +8,7 @@ Work is cut along the slowest axis in portions that do not depend on the number 
 the layer of nodes between them is added in a fixed order: results are the same for any number of threads.
 """
 
-import ctypes
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import count, product
@@ -18,55 +18,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fem.kernels.c_operations import INLINE, Cell, UnsupportedError, Value
+from fem.kernels.c_operations import INLINE, LoopBody, UnsupportedError, Value
 from fem.kernels.grid_inputs import Chunk, Layout, nodes
 from fem.kernels.grid_loop import Sweep
 from fem.kernels.tensor_interpolation import chain
-from fem.support.native import native
+from fem.support.c_function import CFunction, c_text
 
 SCRATCH = 2**15  # bytes of rows that one loop reads and writes: they stay in the nearest cache
 PORTIONS = 32  # units of work, at least, if there are enough layers
-TYPES = {torch.float32: "float", torch.float64: "double"}
 Targets = tuple[tuple[int, tuple[int, ...]], ...]
 STRIDES = 6  # of each tensor: batch, layer, line, cell, entry, point
 
-HEAD = """
-#include <stdint.h>
-typedef {real} T;
-#define F(name) {function}
-#ifdef VECTOR_FUNCTIONS
-#define VECTOR _Pragma("omp declare simd notinbranch")
-#else
-#define VECTOR
-#endif
-{declarations}
-enum {{ W = {width} }};
-
-void run(const int64_t *size, const T *const *in, const int64_t *at, T *const *out, const int64_t *to,
-         T *const *halo, const T *k, double *totals, int64_t threads)
-{{
-  const int64_t B = size[0], L = size[1], M = size[2], N = size[3], S = size[4], first = size[5];
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (int64_t unit = 0; unit < B * S; unit++) {{
-    const int64_t b = unit / S, s = unit % S, low = L * s / S, high = L * (s + 1) / S;
-    double sums[{sums}] = {{0}};
-{constants}
-    for (int64_t l = low; l < high; l++)
-      for (int64_t m = 0; m < M; m++)
-        for (int64_t start = 0; start < N; start += W) {{
-          const int64_t n = N - start < W ? N - start : W;
-{before}
-#pragma omp simd{reductions}
-          for (int64_t i = 0; i < n; i++) {{
-{body}
-          }}
-{after}
-        }}
-    for (int j = 0; j < {sums}; j++) totals[unit * {sums} + j] = sums[j];
-  }}
-{halos}
-}}
-"""
+TWO = ("pow", "atan2", "hypot", "fmod", "copysign")  # functions of two numbers
 
 
 class GeneratedSweep:
@@ -81,11 +44,11 @@ class GeneratedSweep:
     """
 
     def __init__(self, sweep: Sweep, dtype: torch.dtype, targets: Targets | None = None):
-        if dtype not in TYPES:
+        if dtype not in (torch.float32, torch.float64):
             raise UnsupportedError
         self.targets = targets
         self.sweep, self.dtype, self.dim = sweep, dtype, sweep.dim
-        self.cell, self.sums = Cell(dtype), ["total"]
+        self.cell, self.sums = LoopBody(dtype), ["total"]
         self.before: list[str] = []
         self.after: list[str] = []
         self.constants: list[str] = []
@@ -268,7 +231,7 @@ class GeneratedSweep:
                 self.after.append(f"for (int64_t i = 0; i < n; i++) {name}[{degree} * i + {a}] += {name}a{a}[i];")
         if self.dim > 1:
             self.halos.append(
-                f"if (s + 1 < S) for (int64_t i = 0; i < to[{t + 1}]; i++)"
+                f"for (int64_t i = 0; i < to[{t + 1}]; i++)"
                 f" out[{o}][b * to[{t}] + {degree} * high * to[{t + 1}] + i] += halo[{o}][unit * to[{t + 1}] + i];"
             )
 
@@ -279,34 +242,30 @@ class GeneratedSweep:
         self.cell.lines.append(f"w{o}[i] = {self.cell.text(value)};")
 
     @cached_property
-    def text(self) -> str:
-        real, body = TYPES[self.dtype], "\n".join(self.cell.lines)
-        declared = []
-        for name in sorted(self.cell.functions):
-            arguments = "T, T" if name in ("pow", "atan2", "hypot", "fmod", "copysign") else "T"
-            declared.append(f"{'' if name in INLINE else 'VECTOR '}T F({name})({arguments});")
-        size = max(self.rows, 1) * torch.finfo(self.dtype).bits // 8
-        width = min(max(SCRATCH // size // 32 * 32, 32), 256)
-        halos = [
-            "#pragma omp parallel for schedule(static) num_threads(threads)",
-            "for (int64_t unit = 0; unit < B * S; unit++) {",
-            "const int64_t b = unit / S, s = unit % S, high = L * (s + 1) / S;",
-            *self.halos,
-            "}",
-        ]
-        return HEAD.format(
-            real=real,
-            function="name" if real == "double" else "name##f",
-            declarations="\n".join(declared),
-            width=width,
-            sums=len(self.sums),
-            constants="\n".join(self.constants),
-            before="\n".join([*self.before, *[f"T {s} = 0;" for s in self.sums]]),
-            reductions=f" reduction(+ : {', '.join(self.sums)})",
-            body=body,
-            after="\n".join([*self.after, *[f"sums[{j}] += {s};" for j, s in enumerate(self.sums)]]),
-            halos="\n".join(halos if self.halos else []),
+    def function(self) -> CFunction:
+        sums = self.sums
+        text = inserted(
+            c_text("fem.kernels", "grid_loop.c"),
+            functions=[self.declared(name) for name in sorted(self.cell.functions)],
+            constants=self.constants,
+            before=[*self.before, *[f"T {s} = 0;" for s in sums]],
+            reductions=[", ".join(sums)],
+            cell=self.cell.lines,
+            after=[*self.after, *[f"sums[{j}] += {s};" for j, s in enumerate(sums)]],
+            halos=self.halos,
         )
+        size = max(self.rows, 1) * self.dtype.itemsize
+        width = min(max(SCRATCH // size // 32 * 32, 32), 256)
+        return CFunction(text, T=self.dtype, W=width, SUMS=len(sums), HALOS=int(bool(self.halos)))
+
+    def declared(self, name: str) -> str:
+        """A function of the C library for the type of numbers."""
+        real, vector = "" if self.dtype == torch.float64 else "f", "" if name in INLINE else "VECTOR "
+        return f"#define F_{name} {name}{real}\n{vector}T F_{name}({'T, T' if name in TWO else 'T'});"
+
+    @cached_property
+    def numbers(self) -> Tensor:
+        return torch.tensor([float(n) for n in self.cell.numbers], dtype=self.dtype)
 
     # -- calling ------------------------------------------------------------------------------------------------------
 
@@ -318,24 +277,15 @@ class GeneratedSweep:
         items, layers = chunk
         size, length = items.stop - items.start, layers.stop - layers.start
         tensors = [self.input(layout, chunk, *name) for name in self.inputs]
-        run = native(self.text, sum(t.numel() for t in tensors))
-        if run is None:
+        if not self.function.ready(sum(t.numel() for t in tensors)):
             return None
         layer, line, row = spatial((length, *layout.cells[1:]), 1)
         portions = max(min(layer // 8, ceil(PORTIONS / size)), 1)
         sums = torch.empty(size, portions, len(self.sums), dtype=torch.float64)
         halos = [o.new_zeros(size, portions, *o.shape[2:]) if portions > 1 else o[:0] for o in outputs]
-        real = ctypes.c_double if self.dtype == torch.float64 else ctypes.c_float
-        run(
-            array(ctypes.c_int64, [size, layer, line, row, portions, layers.start]),
-            pointers(tensors),
-            array(ctypes.c_int64, [s for t in tensors for s in strides(t, self.dim)]),
-            pointers(outputs),
-            array(ctypes.c_int64, [s for o in outputs for s in strides(o, self.dim)]),
-            pointers(halos),
-            array(real, [float(n) for n in self.cell.numbers]),
-            ctypes.c_void_p(sums.data_ptr()),
-            ctypes.c_int64(torch.get_num_threads()),
+        at, to = ([s for t in some for s in strides(t, self.dim)] for some in (tensors, outputs))
+        self.function(
+            *(size, layer, line, row, portions, layers.start), tensors, at, outputs, to, halos, self.numbers, sums
         )
         return sums.sum(1)
 
@@ -372,12 +322,9 @@ def row_offsets(row: tuple[int, ...], degree: int) -> tuple[str, str]:
     return (*found, "0", "0")[:2]  # type: ignore[return-value]
 
 
-def array(kind: Any, values: Sequence[Any]) -> Any:
-    return (kind * max(len(values), 1))(*values)
-
-
-def pointers(tensors: Sequence[Tensor]) -> Any:
-    return array(ctypes.c_void_p, [t.data_ptr() for t in tensors])
+def inserted(template: str, **parts: Sequence[str]) -> str:
+    """A text with lines in the places that name them."""
+    return re.sub(r"/\* insert (\w+) \*/", lambda place: "\n".join(parts[place[1]]), template)
 
 
 def generated(sweep: Sweep, layout: Layout, targets: Targets | None = None) -> GeneratedSweep | None:

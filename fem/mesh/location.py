@@ -8,7 +8,6 @@ reference coordinates is the inverse Jacobian, attached by a Newton step at the 
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,6 +18,7 @@ from fem.mesh.jacobian import determinant, inverse
 from fem.mesh.mesh import Mesh
 from fem.reference.element import Element
 from fem.reference.lagrange import LagrangeElement, barycentric_map, lagrange_element
+from fem.support.cache import Store
 
 if TYPE_CHECKING:
     from fem.space.space import AnySpace, FunctionSpace
@@ -174,20 +174,27 @@ def locate_in_grid(mesh: Mesh, points: Float[Tensor, "m d"]) -> tuple[Int[Tensor
     return cell.masked_fill(lost[:, 0], -1), (scaled - index).masked_fill(lost, torch.nan)
 
 
-# Boxes serve until the nodes of their mesh change; meshes compare by identity.
-_BOXES: "WeakKeyDictionary[Mesh, tuple[int, Boxes, Tensor]]" = WeakKeyDictionary()
+_boxes = Store("boxes around cells", 64)
 
 
 def cell_boxes(mesh: Mesh) -> tuple[Boxes, Float[Tensor, "e"]]:
-    """A box around every cell, and by how much it is wider than the cell: the distance that still counts as zero."""
-    if mesh not in _BOXES or _BOXES[mesh][0] != mesh.nodes._version:
+    """A box around every cell, and by how much it is wider than the cell: the distance that still counts as zero.
+
+    They serve until the nodes of the mesh change.
+    """
+
+    def make() -> tuple[int, Boxes, Tensor]:
         nodes = mesh.nodes.detach()
         control = [to_bernstein(block.element).to(nodes) @ nodes[block.connectivity] for block in mesh.blocks]
         lower, upper = torch.cat([c.amin(1) for c in control]), torch.cat([c.amax(1) for c in control])
         tolerance, roundoff = tolerances(mesh)
         slack = 100 * tolerance * (upper - lower).amax(1) + 2 * roundoff
-        _BOXES[mesh] = (mesh.nodes._version, Boxes(lower - slack[:, None], upper + slack[:, None]), slack)
-    return _BOXES[mesh][1:]
+        return nodes._version, Boxes(lower - slack[:, None], upper + slack[:, None]), slack
+
+    found = _boxes.get("boxes", make, mesh)
+    if found[0] != mesh.nodes._version:
+        found = _boxes.put("boxes", make(), mesh)
+    return found[1:]
 
 
 @cache

@@ -8,7 +8,7 @@ simplex. All weights are positive and all points lie strictly inside.
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -58,7 +58,7 @@ def quadrature(cell: Cell | str, degree: int) -> Quadrature:
     return Quadrature(torch.tensor(points, device="cpu"), torch.tensor(weights, device="cpu"))
 
 
-@cache
+@lru_cache(maxsize=64)
 def _product_rule(factors: tuple[int, ...], degree: int) -> tuple[np.ndarray, np.ndarray]:
     """Tensor product of the rules of a cell's simplices; the first factor runs fastest."""
     points, weights = np.zeros((1, 0)), np.ones(1)

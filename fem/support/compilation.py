@@ -8,46 +8,68 @@ which are those of GPUs and of operations that C code is not written for, and C 
 
 import types
 import warnings
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fem.support.cache import Store
+
 WORTH = 2**28  # numbers a kernel has read before it is compiled: some seconds of work
 MISSING = ("No working C++ compiler", "InvalidCxxCompiler", "triton installation", "TritonMissing")  # in error messages
-_policy = ["auto"]
-_missing: list[str] = []
+SHAPES = 256  # for which one kernel keeps what it has compiled
+_missing = Store("compilers that are missing", 1)
+
+
+class Policy:
+    """What the contexts say that are open: the last of them, in whatever thread, counts for the process.
+
+    Not for a thread alone, since backward passes run in threads of their own.
+    """
+
+    def __init__(self) -> None:
+        self.when, self.open, self.lock = "auto", dict[object, str](), Lock()
+
+    def enter(self, context: object, when: str) -> None:
+        with self.lock:
+            self.open[context] = self.when = when
+
+    def leave(self, context: object) -> None:
+        with self.lock:
+            del self.open[context]
+            self.when = ["auto", *self.open.values()][-1]
+
+
+current = Policy()
 
 
 @contextmanager
 def compilation(when: str) -> Iterator[None]:
     """Within this context kernels are compiled at once ("always"), not at all ("never"), or when it pays ("auto").
 
-    Results may differ in the last digits between compiled and uncompiled kernels.
+    It counts for all threads. Results may differ in the last digits between compiled and uncompiled kernels.
 
     Raises:
         ValueError: another word.
     """
     if when not in ("always", "auto", "never"):
         raise ValueError(f'`compilation(...)` takes "always", "auto" or "never"; got {when!r}.')
-    before, _policy[0] = _policy[0], when
+    context = object()
+    current.enter(context, when)
     try:
         yield
     finally:
-        _policy[0] = before
-
-
-def policy() -> str:
-    return _policy[0]
+        current.leave(context)
 
 
 def missing(what: str, advice: str) -> None:
     """Without a compiler everything stays uncompiled; one warning says so."""
     if not _missing:
-        _missing.append(what)
+        _missing.put("first", what)
         warnings.warn(
             f"kernels stay uncompiled and slower: no working {what} compiler was found. {advice}, or say "
             '`compilation("never")`.',
@@ -68,26 +90,35 @@ def gave_up(error: Exception) -> None:
         failed(f"`torch.compile` failed: {text.splitlines()[0]}")
 
 
+@dataclass
+class Specialization:
+    """What a kernel has read in tensors of one shape, and its compiled function for them."""
+
+    work: int = 0
+    run: Callable[..., Any] | None = None
+
+
 class Kernel:
     """A function of lists of tensors that is compiled, shape by shape, when that pays."""
 
     def __init__(self, function: Callable[..., Any]):
         self.function, self.broken = function, False
-        self.work: Counter[Hashable] = Counter()
-        self.compiled: dict[Hashable, Callable[..., Any]] = {}
+        self.shapes = Store("shapes of kernels", SHAPES)
 
     def __call__(self, *lists: list[Tensor]) -> Any:
-        if _policy[0] == "never" or self.broken or _missing or torch.compiler.is_compiling():
+        when = current.when
+        if when == "never" or self.broken or _missing or torch.compiler.is_compiling():
             return self.function(*lists)
         key = tuple((t.shape, t.stride(), t.dtype, t.device) for tensors in lists for t in tensors)
-        if _policy[0] == "auto":
-            self.work[key] += sum(t.numel() for tensors in lists for t in tensors)
-            if self.work[key] < WORTH:
+        shape = self.shapes.get(key, Specialization)
+        if when == "auto":
+            shape.work += sum(t.numel() for tensors in lists for t in tensors)
+            if shape.work < WORTH:
                 return self.function(*lists)
         try:
-            if key not in self.compiled:
-                self.compiled[key] = torch.compile(fresh(self.function), dynamic=False, fullgraph=True)
-            return self.compiled[key](*lists)
+            if shape.run is None:
+                shape.run = torch.compile(fresh(self.function), dynamic=False, fullgraph=True)
+            return shape.run(*lists)
         except Exception as error:  # PyTorch has many kinds
             result = self.function(*lists)  # which raises what the function itself does wrong
             self.give_up(error)

@@ -9,7 +9,7 @@ import sys
 import types
 from collections import deque
 from collections.abc import Callable, Hashable
-from functools import cache, cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 from weakref import ref
 
@@ -17,24 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fem.support.cache import Store
+
 KEPT = 256  # things kept; each may hold compiled code
 SMALL = 1000  # entries of a tensor that is told by its values
 LIBRARIES = {*sys.stdlib_module_names, "torch", "numpy", "scipy", "jaxtyping", "fem", "solvers"}
 CALLED = ("__call__", "__wrapped__", "__init__", "__getitem__", "__getattr__")  # by code that does not name them
-_cache: dict[Hashable, Any] = {}
+_made = Store("what is made of densities", KEPT)
 
 
 def cached(function: Callable[..., Any], key: Hashable, make: Callable[[], Any]) -> Any:
     """`make()`, kept while the function and everything that it refers to stay as they are."""
-    full = Key((fingerprint(function), key))
-    if full in _cache:
-        found = _cache.pop(full)
-    else:
-        found = make()
-        while len(_cache) >= KEPT:
-            del _cache[next(iter(_cache))]
-    _cache[full] = found  # the last to be forgotten
-    return found
+    return _made.get(Key((fingerprint(function), key)), make)
 
 
 class Key:
@@ -196,7 +190,7 @@ def static_attribute(owner: Any, name: str) -> Any:
     return MISSING
 
 
-@cache
+@lru_cache(maxsize=4096)
 def names_in(code: types.CodeType) -> dict[str, Any]:
     """Names of globals and attributes in a function and the functions inside it."""
     inner = [n for c in code.co_consts if isinstance(c, types.CodeType) for n in names_in(c)]

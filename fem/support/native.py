@@ -1,7 +1,7 @@
-"""C code made at run time: compiled once on a machine, kept in a folder, called without Python's lock.
+"""Libraries made of C code at run time: compiled once on a machine, kept in a folder, loaded when they pay.
 
-Libraries lie in `$RITZ_CACHE`, else in `ritz` of the user's cache folder. Their names say everything that they depend
-on: the code, the compiler, its options and the processor.
+They lie in `$RITZ_CACHE`, else in `ritz` of the user's cache folder. Their names say everything that they depend on:
+the code, the compiler, its options and the processor. `fem.support.c_function` calls what is in them.
 """
 
 import ctypes
@@ -12,13 +12,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from fem.support import compilation
+from fem.support.cache import Store
+from fem.support.compilation import current
 
 WORTH = 2**24  # numbers that a function has read before it is compiled: as much work as compiling it
 OPTIONS = ["-fno-math-errno", "-fno-trapping-math", "-ftree-vectorize", "-shared", "-fPIC", "-x", "c", "-"]
@@ -27,40 +29,56 @@ NATIVE, THREADS = "-march=native", "-fopenmp"
 ATTEMPTS = [[NATIVE, THREADS, "-DVECTOR_FUNCTIONS", "-Wl,-z,defs", "-lmvec"], [NATIVE, THREADS], [NATIVE], []]
 LONG = 800  # lines that are compiled with fewer passes: it takes a third of the time, and the code is as fast
 
-_loaded: dict[str, Callable[..., Any] | None] = {}
-_work: Counter[str] = Counter()
+_libraries = Store("libraries of C code", 1024)
 
 
-def native(source: str, work: int) -> Callable[..., Any] | None:
-    """The function `run` of a C source, if it is there, or if it is time to compile it (see `fem.compilation`).
+class Library:
+    """The function `run` of a C source, once it is time to compile it (see `fem.support.compilation`)."""
 
-    Args:
-        work: how many numbers the call is about to read.
-    """
-    policy = compilation.policy()
-    if policy == "never" or sys.platform == "win32":
+    def __init__(self, source: str):
+        self.source, self.work = source, 0
+        self.run: Callable[..., Any] | None = None
+        self.tried, self.lock = False, Lock()
+
+    def ready(self, work: int) -> bool:
+        """Whether `run` is there for a call that is about to read so many numbers."""
+        policy = current.when
+        if policy == "never" or self.tried:
+            return policy != "never" and self.run is not None
+        if sys.platform != "win32":
+            self.work += work
+            if policy == "auto" and self.work < WORTH and not self.path.exists():
+                return False
+            with self.lock:  # another thread may be compiling it
+                if not self.tried:
+                    self.run, self.tried = self.load(), True
+        return self.run is not None
+
+    @property
+    def path(self) -> Path:
+        return folder() / self.name
+
+    @cached_property
+    def name(self) -> str:
+        return f"{hashlib.sha256((machine() + self.source).encode()).hexdigest()[:32]}.so"
+
+    def load(self) -> Callable[..., Any] | None:
+        """The function from the file, which is made if it is not there or not good."""
+        failure, path = None, self.path
+        for attempt in range(2):
+            if (attempt or not path.exists()) and not build(self.source, path):
+                return None
+            try:
+                return ctypes.CDLL(str(path)).run
+            except (OSError, AttributeError) as error:
+                failure = error
+        compilation.failed(f"a compiled library cannot be loaded: {failure}")
         return None
-    if source not in _loaded:
-        path = library(source)
-        _work[source] += work
-        if policy == "auto" and _work[source] < WORTH and not path.exists():
-            return None
-        _loaded[source] = load(source, path)
-    return _loaded[source]
 
 
-def load(source: str, path: Path) -> Callable[..., Any] | None:
-    """The function from its library, which is made if it is not there or not good."""
-    failure = None
-    for attempt in range(2):
-        if (attempt or not path.exists()) and not build(source, path):
-            return None
-        try:
-            return ctypes.CDLL(str(path)).run
-        except (OSError, AttributeError) as error:
-            failure = error
-    compilation.failed(f"a compiled library cannot be loaded: {failure}")
-    return None
+def library(source: str) -> Library:
+    """The library of a C source, one for all that have the same."""
+    return _libraries.get(source, lambda: Library(source))
 
 
 def build(source: str, path: Path) -> bool:
@@ -110,15 +128,6 @@ def machine() -> str:
     compiler = os.stat(find_compiler() or sys.executable)
     known = (platform.processor(), platform.machine(), platform.libc_ver(), compiler.st_size, compiler.st_mtime_ns)
     return repr((known, sorted(lines), OPTIONS, ATTEMPTS))
-
-
-@cache
-def name_of(source: str) -> str:
-    return f"{hashlib.sha256((machine() + source).encode()).hexdigest()[:32]}.so"
-
-
-def library(source: str) -> Path:
-    return folder() / name_of(source)
 
 
 def folder() -> Path:

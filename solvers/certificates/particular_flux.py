@@ -22,7 +22,7 @@ by the inequality of Payne and Weinberger (1960; Bebendorf, 2003) and div((e −
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from itertools import pairwise
 from math import pi
 
@@ -184,7 +184,7 @@ def flow_tree(
     return order, parent, facets[between], list(pairwise(bounds[1:]))
 
 
-@cache
+@lru_cache(maxsize=16)
 def reference_fields(
     cell: Cell, degree: int, quadrature_degree: int, modes: int
 ) -> tuple[Float[Tensor, "k m q r"], Float[Tensor, "k m q"], Float[Tensor, "q q r"], Float[Tensor, "q q"]]:

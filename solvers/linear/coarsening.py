@@ -5,8 +5,9 @@ operator coarsened along all axes is the product with the tensor product of thei
 one cell, so does PᵀAP, and it comes from shifted arrays alone.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import product
 from math import prod
 
@@ -15,8 +16,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fem.space.space import FunctionSpace
-from solvers.linear.coarsening_source import Axis, Bound
+from fem.support.c_function import CFunction, c_text
 from solvers.operators.stencil import Grid, Stencil, reachable
+
+MINUS, PLUS, CENTRE, RESTRICTED, INTERPOLATED = range(5)  # kinds of work for C code
+UNIT = 4096  # entries of one unit of work, at least
 
 
 def widths(space: FunctionSpace) -> list[Tensor]:
@@ -54,15 +58,11 @@ class Interpolation:
     def bind(self, fine: Tensor, coarse: Tensor, x_fine: Tensor, x_coarse: Tensor) -> tuple[Callable, Callable]:
         """Restriction from `fine` to `coarse` (set), and interpolation from `x_coarse` to `x_fine` (added)."""
         left, right, odd = self.left.to(fine), self.right.to(fine), self.odd
-        n, inner = self.grid.vertices[self.axis], self.grid.strides[self.axis]
-        along = Axis(left, right, self.grid.size // (n * inner), n, inner)
-
-        def bound(name: str, fine: Tensor, coarse: Tensor) -> Bound:
-            rows = range(len(self.grid.types))
-            pairs = [(self.grid.address(fine, k), self.coarse.address(coarse, k)) for k in rows]
-            return along.bind((fine, coarse), [(name, f, f, f, c) for f, c in pairs])
-
-        down, up = bound("restricted", fine, coarse), bound("interpolated", x_fine, x_coarse)
+        starts = [(self.grid.start(k), self.coarse.start(k)) for k in range(len(self.grid.types))]
+        down = compiled(self.grid, self.axis, left, right, fine, coarse, [(RESTRICTED, f, f, f, c) for f, c in starts])
+        up = compiled(
+            self.grid, self.axis, left, right, x_fine, x_coarse, [(INTERPOLATED, f, f, f, c) for f, c in starts]
+        )
 
         def restrict() -> None:
             if down():
@@ -151,7 +151,7 @@ def coarsen(stencil: Stencil, axis: int, left: Float[Tensor, "k 1"], right: Floa
     odd = fine.vertices[axis] // 2  # odd vertices; as many even ones, or one more
     even = fine.vertices[axis] - odd
     shape = (fine.size // fine.vertices[axis] // fine.strides[axis], odd, fine.strides[axis])
-    if Axis(left, right, shape[0], fine.vertices[axis], shape[2]).bind(*galerkin_work(stencil, coarse, axis))():
+    if compiled(fine, axis, left, right, stencil.data, coarse.data, galerkin_work(stencil, coarse, axis))():
         return coarse
     to_left, to_right = (stencil.data.new_empty(shape) for _ in range(2))
     for a, b, offsets in taps(grid, axis):
@@ -181,15 +181,62 @@ def taps(grid: Grid, axis: int) -> Iterator[tuple[int, int, list[tuple[int, ...]
         yield a, b, [(*across[:axis], s, *across[axis + 1 :]) for s in (-1, 0, 1)]
 
 
-def galerkin_work(stencil: Stencil, coarse: Stencil, axis: int) -> tuple[tuple[Tensor, Tensor], list]:
+def galerkin_work(stencil: Stencil, coarse: Stencil, axis: int) -> list[tuple[int, int, int, int, int]]:
     """The same as work for C code: which coarse coupling comes of which three."""
     found = []
     for a, b, offsets in taps(coarse.grid, axis):
-        images = [stencil.grid.address(stencil.data, *stencil.place(a, b, o)) for o in offsets]
-        for name, o in zip(("minus", "centre", "plus"), offsets, strict=True):
+        images = [stencil.grid.start(*stencil.place(a, b, o)) for o in offsets]
+        for kind, o in zip((MINUS, CENTRE, PLUS), offsets, strict=True):
             if (k := coarse.grid.keys.get((a, b, o))) is not None:
-                found.append((name, *images, coarse.grid.address(coarse.data, k)))
-    return (stencil.data, coarse.data), found
+                found.append((kind, *images, coarse.grid.start(k)))
+    return found
+
+
+@cache
+def function(dtype: torch.dtype) -> CFunction:
+    return CFunction(c_text("solvers.linear", "coarsening.c"), T=dtype)
+
+
+def compiled(
+    grid: Grid,
+    axis: int,
+    left: Float[Tensor, "k 1"],
+    right: Float[Tensor, "k 1"],
+    fine: Float[Tensor, "t m"],
+    coarse: Float[Tensor, "c n"],
+    groups: Sequence[tuple[int, int, int, int, int]],
+) -> Callable[[], bool]:
+    """Work between two buffers by C code; calls tell whether it did it.
+
+    Args:
+        groups: for each kind of work on one image where images A, B and C of the fine grid and the coarse one begin.
+    """
+    n, inner = grid.vertices[axis], grid.strides[axis]
+    if not fine.is_cpu or fine.dtype not in (torch.float32, torch.float64) or n <= 2:
+        return lambda: False
+    outer, work = grid.size // (n * inner), grid.size * len(groups)
+    portions = max(min(outer, grid.size // UNIT), 1)
+    parts = max(min(n // 2, grid.size // (UNIT * portions), 16 // portions), 1)
+    kinds, *starts = zip(*groups, strict=True)
+    code = function(fine.dtype).bind(
+        n,
+        inner,
+        outer,
+        portions,
+        parts,
+        left.contiguous(),
+        right.contiguous(),
+        len(groups),
+        kinds,
+        fine,
+        coarse,
+        *starts,
+    )
+
+    def run() -> bool:
+        return code.ready(work) and code() == 0
+
+    return run
 
 
 def embedding(degree: int, lower: int) -> list[tuple[int, int, int, float]]:

@@ -23,7 +23,8 @@ from fem.forms.constraints import MeanZero
 from fem.space.space import FunctionSpace
 from solvers.linear.coarsening import Embedding, Interpolation, widths
 from solvers.linear.conjugate_gradients import CG, conjugate_gradients
-from solvers.operators.stencil import Grid, Product, Stencil
+from solvers.operators.stencil import Grid, Stencil
+from solvers.operators.stencil_product import Product
 from solvers.operators.system import Prepared, System
 from solvers.operators.workspace import workspace
 from solvers.solution import norm, per_item

@@ -24,7 +24,6 @@ from torch import Tensor
 
 from fem.forms.discrete import Hessian
 from fem.space.space import AnySpace, FunctionSpace
-from solvers.operators.stencil_source import CompiledProduct
 from solvers.operators.workspace import zeros
 
 PLACES = 2**20  # of entries that are cleared at a time
@@ -76,9 +75,9 @@ class Grid:
         """The flattened images in a buffer without halo, or the neighbours of their entries so many places on."""
         return buffer[..., self.halo + shift : self.halo + shift + self.size]
 
-    def address(self, buffer: Float[Tensor, "t m"], row: int, shift: int = 0) -> int:
-        """Where in memory the flattened image in a row begins, or its neighbours so many places on."""
-        return buffer.data_ptr() + (row * buffer.stride(0) + self.halo + shift) * buffer.element_size()
+    def start(self, row: int, shift: int = 0) -> int:
+        """Where in a buffer the flattened image of a row begins, or its neighbours so many places on."""
+        return row * (self.size + 2 * self.halo) + self.halo + shift
 
     def along(self, buffer: Float[Tensor, "*t m"], axis: int, shift: int = 0) -> Float[Tensor, "*t o k i"]:
         """The images with slower axes (and the batch), one axis and faster axes apart."""
@@ -218,39 +217,6 @@ class Stencil:
             if k >= t:
                 dense[:, b, :, a].diagonal(-shift, 1, 2).add_(values)
         return dense.reshape(grid.batch, t * n, t * n)
-
-
-class Product:
-    """y = A x or y = b − A x between two buffers, as C code or by passes over views made beforehand."""
-
-    def __init__(self, stencil: Stencil, x: Float[Tensor, "t m"], y: Float[Tensor, "t m"]):
-        grid = stencil.grid
-        self.stencil, self.buffers = stencil, (x, y)
-        self.x, self.y = grid.shifted(x), grid.shifted(y)
-        self.compiled = CompiledProduct(grid.terms, grid.halo, stencil.data, x, y)
-
-    def __call__(self) -> None:
-        if not self.compiled():
-            torch.mul(self.stencil.diagonal, self.x, out=self.y)
-            for y, S, x in self.passes:
-                y.addcmul_(S, x)
-
-    def residual(self, b: Float[Tensor, "t k"]) -> None:
-        if not self.compiled(b):
-            torch.addcmul(b, self.stencil.diagonal, self.x, value=-1, out=self.y)
-            for y, S, x in self.passes:
-                y.addcmul_(S, x, value=-1)
-
-    @cached_property
-    def passes(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """What is added to what: y += S x, off the diagonal."""
-        grid, (x, y), found = self.stencil.grid, self.buffers, []
-        for (a, b, offset), k in grid.keys.items():
-            if k >= len(grid.types):
-                shift, S = grid.shift(offset), grid.shifted(self.stencil.data[k])
-                found.append((grid.shifted(y[a]), S, grid.shifted(x[b], shift)))
-                found.append((grid.shifted(y[b], shift), S, grid.shifted(x[a])))
-        return found
 
 
 # -- from element matrices ---------------------------------------------------------------------------------------------

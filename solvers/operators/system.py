@@ -16,7 +16,8 @@ from torch import Tensor
 from fem.forms.assembly import element_matrices, flat_dofs
 from fem.forms.constraints import MeanZero
 from fem.forms.discrete import DiscreteForm, Hessian
-from solvers.operators.stencil import Product, Stencil, grid_of
+from solvers.operators.stencil import Stencil, grid_of
+from solvers.operators.stencil_product import Product
 from solvers.operators.tensor_operator import TensorOperator, has_factors
 from solvers.operators.workspace import Workspace, workspace
 from solvers.solution import norm

@@ -4,7 +4,6 @@ Coefficients ω come from a quasi-random sequence or a generator, by their numbe
 stops can go on where it was; fields are computed on the device of the points.
 """
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -15,33 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
+from fem.support.cache import Store
 
-class Sequences(threading.local):
-    """Scrambled Sobol sequences that stay where each thread left its own: going there takes time in proportion to the
-    number, and one that two threads drew from would give neither what it asked for."""
-
-    KEPT = 16
-
-    def __init__(self) -> None:
-        self.engines: dict[tuple[int, int], SobolEngine] = {}
-
-    def draw(self, size: int, seed: int, start: int, count: int) -> Float[Tensor, "b m"]:
-        """Points number start, …, start + count − 1 in the unit cube."""
-        if not count:
-            return torch.empty(0, size, dtype=torch.float64)
-        engine = self.engines.pop((size, seed), None)
-        if engine is None or engine.num_generated > start:
-            engine = SobolEngine(size, scramble=True, seed=seed)
-        if start > engine.num_generated:
-            engine.fast_forward(start - engine.num_generated)
-        points = engine.draw(count, dtype=torch.float64)
-        self.engines[size, seed] = engine  # the last to be let go; none where drawing was broken off
-        while len(self.engines) > self.KEPT:
-            del self.engines[next(iter(self.engines))]
-        return points
-
-
-_sequences = Sequences()
+# Sequences stay where they were left: going there takes time in proportion to the number.
+_sequences = Store("quasi-random sequences", 16)
 
 
 @dataclass(frozen=True)
@@ -66,7 +42,14 @@ class ExponentialSeries:
 
     def sample(self, count: int, start: int = 0, seed: int = 0, like: Tensor | None = None) -> Float[Tensor, "b m"]:
         """ω number start, …, start + count − 1 of a scrambled Sobol sequence."""
-        omega = self.bound * (2 * _sequences.draw(self.size, seed, start, count) - 1)
+        engine = _sequences.take((self.size, seed)) or SobolEngine(self.size, scramble=True, seed=seed)
+        if start < engine.num_generated:
+            engine.reset()
+        if start > engine.num_generated:
+            engine.fast_forward(start - engine.num_generated)
+        unit = engine.draw(count, dtype=torch.float64) if count else torch.empty(0, self.size, dtype=torch.float64)
+        _sequences.put((self.size, seed), engine)
+        omega = self.bound * (2 * unit - 1)
         return omega if like is None else omega.to(like)
 
     def log(self, omega: Float[Tensor, "*b m"], x: Float[Tensor, "*n d"]) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fem.forms.discrete import outside_inference
+from fem.forms.derivatives import outside_inference
 from fem.forms.energy import Energy
 from fem.forms.parameters import Parameter
 from solvers.minimization import minimize

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from fem.forms.energy import Energy
 from fem.forms.parameters import Parameter
 from fem.space.space import FunctionSpace
-from fem.support.compilation import compilation, gave_up, policy
+from fem.support.compilation import compilation, current, gave_up
 from fem.support.network_files import save_network, tensors
 from fem.support.training import Numbers, Whole, quiet, stored_run
 from solvers.minimization import minimize
@@ -237,7 +237,7 @@ def run(
     if resting:
         network.train()  # where it trains as a whole, parts of it may rest
     # Work that comes back is compiled from the first step on: resumed or not, its sums are the same to the last digit.
-    with quiet(), compilation("always" if policy() == "auto" else policy()):
+    with quiet(), compilation("always" if current.when == "auto" else current.when):
         module = Module(network.to(device), plan, held_out)
         if plan.compile:
             module.call = (compiled(network, plan),)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from fem.support.fingerprint import KEPT, Same, _cache, cached, fingerprint
+from fem.support.fingerprint import KEPT, Same, _made, cached, fingerprint
 
 LEVEL = 1.0
 TABLE = {"steel": [210.0, 0.3]}
@@ -291,7 +291,7 @@ def test_only_so_many_things_are_kept() -> None:
         assert cached(inner, "first", object) is first  # used, and so kept
     for i in range(KEPT + 5):
         cached(inner, ("more", i), object)
-    assert len(_cache) == KEPT
+    assert len(_made) == KEPT
     assert cached(inner, "first", object) is not first
 
 

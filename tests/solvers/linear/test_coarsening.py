@@ -5,7 +5,8 @@ import torch
 
 from fem import FunctionSpace, Lagrange, compilation
 from solvers.linear.coarsening import Embedding, Interpolation, embedding
-from solvers.operators.stencil import Grid, Product, Stencil, grid_of
+from solvers.operators.stencil import Grid, Stencil, grid_of
+from solvers.operators.stencil_product import Product
 from tests.solvers.operators.test_stencil import grid_system
 from tests.solvers.systems import distorted
 

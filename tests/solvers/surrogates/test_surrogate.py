@@ -14,6 +14,7 @@ from torch import nn
 
 import fem.support.compilation
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, unit_cube, unit_square
+from fem.support.cache import Store
 from solvers import (
     BoundedLift,
     DiffusionProblems,
@@ -180,10 +181,10 @@ def test_without_a_compiler_networks_learn_as_they_are(monkeypatch):
         raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found")
 
     monkeypatch.setattr(torch, "compile", compile)
-    monkeypatch.setattr(fem.support.compilation, "_missing", [])
+    monkeypatch.setattr(fem.support.compilation, "_missing", Store("missing", 1))
     with pytest.warns(UserWarning, match=r"no working C\+\+ compiler was found. Install g\+\+ or clang"):
         fast = train(network(), 3, compile=True).network
-    monkeypatch.setattr(fem.support.compilation, "_missing", [])
+    monkeypatch.setattr(fem.support.compilation, "_missing", Store("missing", 1))
     assert equal(fast, train(network(), 3).network)
 
 

@@ -1,0 +1,107 @@
+"""What is kept from one call to the next, besides what objects hold themselves: bounded, behind one lock.
+
+| what | where | kept until |
+|---|---|---|
+| programs and loops of densities | `fem.support.fingerprint` | 256 others were used |
+| libraries of C code, and the work that waits for one | `fem.support.native` | 1024 others were used |
+| kernels of `torch.compile`, shape by shape | `fem.support.compilation` | 256 others were used, or the kernel dies |
+| that there is no compiler | `fem.support.compilation` | `clear` |
+| boxes around cells | `fem.mesh.location` | the mesh dies or its nodes change, or 64 others were searched |
+| quasi-random sequences, where they were left | `solvers.surrogates.families` | 16 others were used |
+
+`sizes` counts them, `clear` forgets them: nothing but time depends on it. Tables of pure functions of a few small
+numbers (reference elements, quadrature rules, texts of C files) stand in `functools` caches beside the functions.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from threading import RLock
+from typing import Any
+from weakref import WeakSet, ref
+
+_lock = RLock()
+_stores: "WeakSet[Store]" = WeakSet()
+
+
+class Store:
+    """Results by their keys; those that have not been asked for the longest go first. Safe to use by several threads.
+
+    Args:
+        name: what it keeps, for `sizes`.
+        most: entries, or units of whatever `measure` counts.
+        measure: how much one value takes.
+    """
+
+    def __init__(self, name: str, most: int, measure: Callable[[Any], int] = lambda value: 1):
+        self.name, self.most, self.measure = name, most, measure
+        self._kept: OrderedDict[Hashable, Any] = OrderedDict()
+        self._taken = 0
+        with _lock:
+            _stores.add(self)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, key: Hashable, make: Callable[[], Any], owner: Any = None) -> Any:
+        """The value of a key, made if there is none: of several threads that make it at once the first one's counts.
+
+        Args:
+            owner: an object without which the value is of no use; the entry goes with it.
+        """
+        full = key if owner is None else (ref(owner), key)
+        with _lock:
+            if full in self._kept:
+                self._kept.move_to_end(full)
+                return self._kept[full]
+        made = make()  # without the lock, since it can take long and ask for other things
+        return self.put(key, made, owner, again=False)
+
+    def put(self, key: Hashable, value: Any, owner: Any = None, again: bool = True) -> Any:
+        """Keep a value; with `again` in place of what is there. Returns what is there then."""
+        full = key if owner is None else (ref(owner, self._forget), key)
+        with _lock:
+            if again or full not in self._kept:
+                self.take(key, owner)
+                self._kept[full] = value
+                self._taken += self.measure(value)
+            self._kept.move_to_end(full)
+            while self._taken > self.most and len(self._kept) > 1:
+                self._taken -= self.measure(self._kept.popitem(last=False)[1])
+            return self._kept[full]
+
+    def take(self, key: Hashable, owner: Any = None) -> Any:
+        """A value that its key loses, None without one: what changes as it is used belongs to one user at a time."""
+        full = key if owner is None else (ref(owner), key)
+        with _lock:
+            if full not in self._kept:
+                return None
+            found = self._kept.pop(full)
+            self._taken -= self.measure(found)
+            return found
+
+    def clear(self) -> None:
+        with _lock:
+            self._kept.clear()
+            self._taken = 0
+
+    def _forget(self, owner: Any) -> None:
+        """Drop the entries of an object that is no more."""
+        with _lock:
+            for key in [k for k in self._kept if isinstance(k, tuple) and k[0] is owner]:
+                self._taken -= self.measure(self._kept.pop(key))
+
+
+def sizes() -> dict[str, int]:
+    """How many entries there are of each kind."""
+    found: dict[str, int] = {}
+    with _lock:
+        for store in _stores:
+            found[store.name] = found.get(store.name, 0) + len(store)
+    return found
+
+
+def clear() -> None:
+    """Forget everything that is kept here."""
+    with _lock:
+        for store in list(_stores):
+            store.clear()
