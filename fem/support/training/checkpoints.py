@@ -12,6 +12,7 @@ from fem.support.network_files import load_state
 
 
 def write(checkpoint: dict[str, Any], path: str | Path) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     put(Path(path), lambda temporary: torch.save(checkpoint, temporary))
 
 

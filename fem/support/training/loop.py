@@ -15,16 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from fem.support.network_files import save_network, tensors
+from fem.support.network_files import safetensors, save_network, tensors
 from fem.support.training.checkpoints import read, stored_run, write
 from fem.support.training.plan import Plan, Task, Training
 
 try:
+    from lightning.fabric.utilities.warnings import PossibleUserWarning
     from lightning.pytorch import LightningModule, Trainer
     from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
     from lightning.pytorch.plugins.io import TorchCheckpointIO
-    from lightning.pytorch.utilities.warnings import PossibleUserWarning
     from tqdm import tqdm
 except ImportError as error:
     raise ImportError(f"training needs {error.name}: pip install 'ritz[train]'.", name=error.name) from error
@@ -65,7 +65,7 @@ class TrainedNetwork(LightningModule):
         self.losses: list[Tensor] = []
         self.measured: dict[str, float] = {}
         self.random: dict[str, Tensor] = {}
-        self.seconds = 0.0
+        self.seconds, self.begin = 0.0, time.perf_counter()
 
     def configure_optimizers(self) -> Any:
         task, plan = self.task, self.plan
@@ -83,7 +83,7 @@ class TrainedNetwork(LightningModule):
             torch.set_rng_state(self.random["cpu"].cpu())
         if "cuda" in self.random:
             torch.cuda.set_rng_state(self.random["cuda"].cpu(), self.device)
-        self.begin = time.perf_counter()
+        self.seconds, self.measured = self.history[-1]["seconds"] if self.history else 0.0, {}
 
     def on_train_epoch_start(self) -> None:
         self.begin = time.perf_counter()  # measuring and storing are no training
@@ -151,7 +151,6 @@ class TrainedNetwork(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.random, self.history = checkpoint["ritz"]["random"], checkpoint["ritz"]["history"]
-        self.seconds = self.history[-1]["seconds"]
         self.set_intervals(checkpoint["epoch"] + 1, checkpoint["global_step"])
 
 
@@ -190,8 +189,10 @@ class Bar(ProgressBar):
         step = trainer.global_step
         if step % 20 == 0 or step == pl_module.plan.steps:
             known = pl_module.history[-1] if pl_module.history else {}
-            shown = {"loss": f"{float(pl_module.losses[-1]):.4g}"}
-            shown |= {k: f"{v:.3g}" for k, v in known.items() if k not in ("step", "loss", "seconds")}
+            hidden = ("step", "loss", "seconds", "samples_per_second")
+            measured = {name: f"{value:.3g}" for name, value in known.items() if name not in hidden}
+            rate = len(pl_module.losses) * pl_module.plan.batch / max(time.perf_counter() - pl_module.begin, 1e-9)
+            shown = {"loss": f"{float(pl_module.losses[-1]):.4g}", **measured, "samples/s": f"{rate:.0f}"}
             self.bar.set_postfix(shown, refresh=False)
             self.bar.update(step - self.bar.n)
 
@@ -203,6 +204,8 @@ def train(network: nn.Module, task: Task, plan: Plan) -> Training:
     """Train a network in place, by one process or several; it returns to its device and mode."""
     begin, device = time.perf_counter(), task.device or next(network.parameters()).device
     resting, interrupt = not network.training, signal.getsignal(signal.SIGINT)
+    if plan.path is not None:
+        safetensors()  # is needed in the end: better missing now
     with quiet():
         trainer = made(plan, device, [] if plan.path is None else [Last(plan.path)])
         check(trainer, task, plan)
@@ -212,13 +215,12 @@ def train(network: nn.Module, task: Task, plan: Plan) -> Training:
         facts = plan.facts() | {"accumulate_grad_batches": accumulated} | task.facts()
         stored = None if plan.path is None else stored_run(plan.path, network, facts, plan.resume)
         module = TrainedNetwork(network.to(device), task, plan, facts)
-        loaders = [loader(Drawn(task, plan.batch, plan.every * accumulated, trainer))]
-        if plan.held_out is not None:
-            loaders.append(loader([Batch(plan.held_out)]))
+        drawn = loader(Drawn(task, plan.batch, plan.every * accumulated, trainer))
+        held_out = None if plan.held_out is None else loader([Batch(plan.held_out)])
         if resting:
             network.train()  # where it trains as a whole, parts of it may rest
         try:
-            trainer.fit(module, *loaders, ckpt_path=stored)
+            trainer.fit(module, drawn, held_out, ckpt_path=stored)
         finally:
             network.to(device)  # Lightning leaves it on the CPU
             if resting:
@@ -261,7 +263,7 @@ def made(plan: Plan, device: torch.device, last: list[Callback]) -> Trainer:
         given.fit_loop.epoch_loop.max_steps, given.fit_loop.max_epochs = -1, ceil(plan.steps / plan.every)
         if given.gradient_clip_val is None:
             given.gradient_clip_val = plan.clip
-        given.callbacks += last
+        given.callbacks += last  # pyright: ignore[reportAttributeAccessIssue]
         return given
     if not isinstance(given, Mapping | None):
         raise TypeError(f"`{plan.call}(trainer=...)` must be a dict of options or a `Trainer`; got {given!r}.")
