@@ -72,6 +72,7 @@ def train(
         steps,
         batch,
         held_out=DiffusionProblems(V, series, seed=HELD_OUT)(1_000_000, 64),
+        every=500,
         folder=None if out is None else folder(out) / "training",
         precision=precision,
         devices=devices,

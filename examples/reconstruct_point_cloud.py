@@ -89,7 +89,7 @@ def trained(
         clouds,
         steps,
         batch,
-        loss,
+        loss=loss,
         num_points=clouds.num_points // 2,
         target=replace(clouds, num_points=TARGET, noise=0.0, holes=0),
         held_out=clouds(VALIDATION, min(items, 64)),

@@ -10,7 +10,6 @@ Source: M. Cho et al., Differentiable spline approximations, NeurIPS 2021, secti
 """
 
 import json
-import time
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -21,11 +20,17 @@ from torch import Tensor
 
 from examples.command_line import folder, markdown, run, save, write
 from fem.support.files import put
-from segmentation import PiecewiseConstant
-from segmentation.components import clean_mask
-from segmentation.datasets import ImageSet, read_images, split, synthetic_nuclei
-from segmentation.metrics import measures
-from segmentation.training import predict_masks, train_segmentation
+from segmentation import (
+    ImageSet,
+    PiecewiseConstant,
+    clean_mask,
+    measures,
+    predict_masks,
+    read_images,
+    split,
+    synthetic_nuclei,
+    train_segmentation,
+)
 from solvers import UNet
 
 ROWS = {"baseline": "UNet", "cleaned": "UNet, cleaned afterwards", "layer": "UNet with the layer"}
@@ -88,6 +93,7 @@ def main(
         "warm_up": warm_up,
         "mix": mix,
         "precision": precision,
+        "clip": 0.0,
     }
     results: list[dict[str, dict[str, float]]] = []
     for seed in seeds:
@@ -100,11 +106,8 @@ def main(
             torch.manual_seed(seed)
             network = UNet(1, 1, width=width, depth=depth, coordinates=False, norm_first=True)
             where = None if out is None else Path(out) / f"{name}_{seed}"
-            start = time.perf_counter()
-            done = train_segmentation(
-                network, train, steps, layer=last, seed=seed, folder=where, resume=where is not None, **options
-            )
-            minutes = (done.seconds or time.perf_counter() - start) / 60
+            done = train_segmentation(network, train, steps, layer=last, seed=seed, folder=where, **options)
+            minutes = done.history[-1]["seconds"] / 60
             masks = predict_masks(network, test.images, last) > 0.5
             shown[name] = masks
             found[name] = measures(masks, test.labels) | {"minutes": minutes}

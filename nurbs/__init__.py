@@ -47,10 +47,10 @@ if TYPE_CHECKING:
         reconstruction_loss,
         surface_distance,
         surface_points,
-        train_reconstruction,
     )
     from nurbs.reconstruction.random_patches import RandomPatches, area_parameters
     from nurbs.reconstruction.spline_net import SplineNet
+    from nurbs.reconstruction.training import train_reconstruction
 
 _HOME = {
     "nurbs.fitting.alternation": ("FitStatus",),
@@ -116,7 +116,6 @@ _HOME = {
         "reconstruction_loss",
         "surface_distance",
         "surface_points",
-        "train_reconstruction",
     ),
     "nurbs.modelling.refinement": (
         "bezier",
@@ -132,6 +131,7 @@ _HOME = {
         "remove_knots",
     ),
     "nurbs.reconstruction.spline_net": ("SplineNet",),
+    "nurbs.reconstruction.training": ("train_reconstruction",),
     "nurbs.geometry.surface": ("Surface",),
     "nurbs.output.tessellation": ("tessellate",),
     "nurbs.geometry.volume": ("Volume",),

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fem.support.training.plan import Training
     from segmentation.components import clean_mask, label_components
     from segmentation.datasets import ImageSet, augment, read_images, split, synthetic_nuclei
     from segmentation.layer import PiecewiseConstant, piecewise_constant
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
         object_f1,
         pooled_jaccard,
     )
-    from segmentation.training import Training, predict_masks, train_segmentation
+    from segmentation.prediction import predict_masks
+    from segmentation.training import train_segmentation
 
 _HOME = {
     "segmentation.components": ("clean_mask", "label_components"),
@@ -34,7 +36,9 @@ _HOME = {
         "object_f1",
         "pooled_jaccard",
     ),
-    "segmentation.training": ("Training", "predict_masks", "train_segmentation"),
+    "segmentation.prediction": ("predict_masks",),
+    "segmentation.training": ("train_segmentation",),
+    "fem.support.training.plan": ("Training",),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fem.support.network_files import load_network, save_network
+    from fem.support.training.plan import Training
     from solvers.certificates.certificate import Certificate, Prediction, certify, predict
     from solvers.descent import LBFGS, Adam
     from solvers.eigenproblem import Eigenmodes, eigenmodes
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from solvers.surrogates.muon import Muon
     from solvers.surrogates.problems import DiffusionProblems
     from solvers.surrogates.reduced_basis import ReducedBasis
-    from solvers.surrogates.surrogate import Training, train_surrogate
+    from solvers.surrogates.training import train_surrogate
     from solvers.surrogates.unet import UNet
 
 _HOME = {
@@ -45,7 +46,8 @@ _HOME = {
     "solvers.surrogates.problems": ("DiffusionProblems",),
     "solvers.surrogates.reduced_basis": ("ReducedBasis",),
     "solvers.solution": ("ConvergenceError", "Solution", "Status"),
-    "solvers.surrogates.surrogate": ("Training", "train_surrogate"),
+    "solvers.surrogates.training": ("train_surrogate",),
+    "fem.support.training.plan": ("Training",),
     "solvers.surrogates.unet": ("UNet",),
     "fem.support.network_files": ("load_network", "save_network"),
 }

@@ -1,4 +1,4 @@
-"""Spline surfaces from point clouds: by a network trained without labels, or by fitting each cloud directly.
+"""Losses of spline surfaces against point clouds, for networks, and for fitting each cloud directly.
 
 The loss needs no control points and no parameters of the points, only the cloud X and the surface S on a grid G:
 
@@ -9,43 +9,18 @@ uniform knots. For comparison there is the supervised loss of ParSeNet (Sharma e
 known control points, minimised over the symmetries of the grid.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
-
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from fem.reference.bspline import basis_matrix, uniform_knots
 from nurbs.geometry.surface import Surface
 from nurbs.reconstruction.distances import chamfer, laplacian
 from nurbs.reconstruction.frames import check_clouds, flat_patch
 
-Clouds = Callable[[int, int], tuple[Tensor, Surface]]
-Loss = Literal["chamfer", "control_points"]
 STIFFNESS = 1e-6
 GRID = (32, 32)
 WHERE_FIT = 41  # parameters per direction at which control points are fitted to a surface
-
-
-@dataclass(frozen=True, eq=False)
-class Training:
-    """How a training went.
-
-    network: the trained one, the same object that was given.
-    steps, samples: done in all, by earlier processes too.
-    seconds: of this process.
-    history: what was measured every so many steps: "step", "loss" (the mean over these steps), "seconds" of training
-        so far and, with held-out clouds, "chamfer", the mean distance to their true surfaces (`surface_distance`).
-    """
-
-    network: nn.Module
-    steps: int
-    samples: int
-    seconds: float
-    history: list[dict[str, float]]
 
 
 def surface_points(surface: Surface, grid: tuple[int, int] = GRID) -> Float[Tensor, "*b m d"]:
@@ -170,64 +145,3 @@ def fit_clouds(
             optimizer.step()
             schedule.step()
     return Surface(control.detach() * radius[..., None] + mean[:, None])
-
-
-def train_reconstruction(
-    network: nn.Module,
-    clouds: Clouds,
-    steps: int,
-    batch: int = 8,
-    loss: Loss = "chamfer",
-    lr: float = 4e-4,
-    num_points: int | None = None,
-    target: Clouds | None = None,
-    grid: tuple[int, int] = GRID,
-    stiffness: float = STIFFNESS,
-    held_out: tuple[Tensor, Surface] | None = None,
-    every: int = 200,
-    folder: str | Path | None = None,
-    resume: bool = True,
-    clip: float = 1.0,
-    progress: bool = True,
-    trainer: dict[str, Any] | None = None,
-) -> Training:
-    """Train a network that gives control points for clouds, by Adam.
-
-    Args:
-        network: from clouds "b m 3" to control points "b i j 3": a `SplineNet`.
-        clouds: gives (clouds "b m 3", true surfaces) by number: `RandomPatches`, or any such callable. The true
-            surfaces are for `loss="control_points"` alone.
-        batch: clouds per step; step k sees the numbers from k · batch on.
-        loss: "chamfer" (unsupervised) or "control_points" (supervised).
-        lr: the step length rises for the first hundred steps, or tenth of all, and falls to zero as a cosine.
-        num_points: how many points of each cloud the network sees, the first ones; all by default. The loss sees all.
-        target: the clouds that "chamfer" compares with, by the same numbers; `clouds` by default. Where noise and holes
-            are put in, as augmentation, the clouds without them teach the network to leave them out:
-            `RandomPatches(noise=0, holes=0)` for `RandomPatches()`.
-        grid, stiffness: of `reconstruction_loss`.
-        held_out: clouds and true surfaces to measure on.
-        every: so many steps make an interval, at whose end all is measured, logged and stored.
-        folder: for the checkpoint `last.ckpt` and logs as CSV; without one nothing is written.
-        resume: continue from the folder's checkpoint, bit for bit as if there had been no break (on CPUs, with as many
-            threads). Without `resume` a folder that holds a run is refused.
-        clip: norm to which gradients are cut.
-        trainer: more options for `lightning.pytorch.Trainer`.
-
-    Raises:
-        ImportError: Lightning is not installed.
-        ValueError: bad arguments; a folder that holds another run or a damaged checkpoint, which is left as it is; a
-            loss that is not finite.
-    """
-    for name, value in {"steps": steps, "batch": batch, "every": every}.items():
-        if value < 1:
-            raise ValueError(f"`train_reconstruction({name}=...)` must be positive; got {value!r}.")
-    if loss not in ("chamfer", "control_points"):
-        raise ValueError(f'`train_reconstruction(loss=...)` must be "chamfer" or "control_points"; got {loss!r}.')
-    try:
-        from nurbs.reconstruction.training import Plan, run
-    except ImportError as error:
-        if (error.name or "").split(".")[0] != "lightning":
-            raise
-        raise ImportError("training needs lightning: pip install 'ritz[train]'.", name=error.name) from error
-    plan = Plan(clouds, target or clouds, steps, batch, loss, lr, num_points, grid, stiffness, every, clip)
-    return run(network, plan, held_out, None if folder is None else Path(folder), resume, progress, dict(trainer or {}))

@@ -1,150 +1,161 @@
-"""The loop behind `train_surrogate`: a Lightning module, its checkpoints and its progress bar.
+"""Training a network to minimise an energy for a whole family of problems: the energy is the loss, no data needed.
 
-Everything random about a step follows from its number, and the rest of the state is in the checkpoint: weights,
-optimiser, schedule, PyTorch's random state. So a run that was killed goes on from its last checkpoint as if nothing had
-happened. Checkpoints are written beside their place and moved there when complete.
+    θ ↦ mean over problems p of ℓ(J(v_θ(p); p)),    v_θ(p) = `dirichlet.apply(V.from_grid(network(image of p)))`
+
+Each step draws new problems, by their number. As J(v) − J(u) = ½‖v − u‖² in the energy norm for quadratic energies, the
+loss knows how far every prediction is from its solution, up to a constant. With ℓ(J) = sign(J) log |J| all problems
+count alike however much their energies differ. This has been tried against regression on a multigrid cycle of the
+network's own output, against the preconditioned residual √(rᵀBr), and against coarser grids first: in equal time none
+came as far.
 """
 
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.util import find_spec
-from math import cos, isfinite, pi
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor, nn
-from tqdm import tqdm
+from torch.optim import Optimizer
 
 from fem.forms.energy import Energy
 from fem.forms.parameters import Parameter
 from fem.space.space import FunctionSpace
+from fem.support import training
 from fem.support.compilation import compilation, current, gave_up
-from fem.support.network_files import save_network, tensors
-from fem.support.training import Numbers, Whole, quiet, stored_run
+from fem.support.training.plan import MakeOptimizer, Plan, Task, Training
 from solvers.minimization import minimize
-from solvers.surrogates.lift import answer, evaluating, nodal_values
+from solvers.surrogates.lift import answer, nodal_values
 from solvers.surrogates.muon import Muon
 from solvers.surrogates.problems import Problems
-from solvers.surrogates.surrogate import Loss, MakeOptimizer, Training
 
-WARM_UP = 100  # steps in which the step length rises
+Loss = str | Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
-    """What is trained, and how: the arguments of `train_surrogate` of these names."""
+class EnergyTask(Task):
+    """Problems by their number, a network's answers to them, the energies of these.
+
+    network: in the place of the one that is trained, a compiled one with the same weights.
+    """
 
     energy: Energy
     problems: Problems
-    steps: int
-    batch: int
-    lr: float
-    loss: Loss
-    every: int
-    clip: float
-    optimizer: MakeOptimizer | None
-    compile: bool
+    objective: Loss
+    network: Callable[[Tensor], Tensor] | None = None
 
     @property
     def space(self) -> FunctionSpace:
         assert isinstance(self.energy.space, FunctionSpace)
         return self.energy.space
 
+    @property
+    def device(self) -> torch.device:
+        return self.space.device
+
     def facts(self) -> dict[str, Any]:
-        """What must be the same for a run to go on."""
-        loss = self.loss if isinstance(self.loss, str) else "a function"
-        return {"steps": self.steps, "batch": self.batch, "lr": self.lr, "loss": loss, "every": self.every}
+        return {"loss": self.objective if isinstance(self.objective, str) else "a function"}
+
+    def draw(self, number: int, batch: int, part: slice) -> tuple[Tensor, Sequence[Parameter]]:
+        return problems_of(self.problems, number * batch + part.start, part.stop - part.start)
+
+    def loss(self, network: nn.Module, items: tuple[Tensor, Sequence[Parameter]], step: int) -> tuple[Tensor, Tensor]:
+        images, params = items
+        image = answer(self.network or network, images)
+        with torch.autocast(self.device.type, enabled=False):
+            energies = self.energy(nodal_values(self.space, image), *params)
+        if callable(self.objective):
+            value = self.objective(energies)
+        else:
+            value = (logarithm(energies) if self.objective == "log" else energies).mean()
+        return value, value
+
+    def measure(self, network: nn.Module, held_out: Any) -> dict[str, float]:
+        """Against the minimisers u of the energies: relative distances of nodal values, and of energies."""
+        images, params, solution = held_out
+        values = nodal_values(self.space, answer(network, images))
+        u, (_, v) = solution.value, self.energy.discrete_form(params).constrained(values)
+        distance = (v - u).flatten(1).norm(dim=-1) / u.flatten(1).norm(dim=-1)
+        gap = (self.energy(v, *params) - solution.energy) / solution.energy.abs()
+        return {"l2": float(distance.mean()), "l2_max": float(distance.max()), "energy_gap": float(gap.mean())}
+
+    def optimizer(self, parameters: Iterable[tuple[str, nn.Parameter]], lr: float) -> Optimizer:
+        return Muon(parameters, lr)
+
+    def warm_up_steps(self, steps: int) -> int:
+        return 100
 
 
-class Module(LightningModule):
-    """One step: problems by their number, the network's answer, its energy."""
+def train_surrogate(
+    network: nn.Module,
+    energy: Energy,
+    problems: Problems,
+    steps: int,
+    batch: int = 16,
+    *,
+    lr: float = 1e-2,
+    loss: Loss = "log",
+    held_out: tuple[Tensor, Sequence[Parameter]] | None = None,
+    every: int = 200,
+    folder: str | Path | None = None,
+    resume: bool = True,
+    clip: float = 1.0,
+    precision: str = "32-true",
+    devices: int = 1,
+    optimizer: MakeOptimizer | None = None,
+    compile: bool = False,
+    progress: bool = True,
+    trainer: Any = None,
+) -> Training:
+    """Minimise the mean energy of a network's predictions.
 
-    def __init__(self, network: nn.Module, plan: Plan, held_out: tuple[Tensor, Sequence[Parameter]] | None):
-        super().__init__()
-        self.network, self.plan, self.held_out = network, plan, held_out
-        self.call = (network,)  # in a tuple, lest a compiled one be stored as a second module
-        self.history: list[dict[str, float]] = []
-        self.random: dict[str, Tensor] = {}
-        self.solution = None if held_out is None else minimize(plan.energy, held_out[1])
+    Args:
+        network: from images "b c *grid" to nodal values as images "b 1 *grid" (or "b *grid"; "b c *grid" for vectors).
+        energy: over a Lagrange space on a grid, on the device where training runs; in single precision it costs half.
+        problems: gives (images, parameters of the energy) by number: `DiffusionProblems`, or any such callable.
+        steps: of the optimiser; the step length rises for the first hundred and falls to zero as a cosine.
+        batch: problems per step, over all processes together.
+        lr: of `Muon`, which trains the network unless `optimizer` says otherwise.
+        loss: "log", the mean of sign(J) log |J|; "mean", of J; or a function of the energies "b".
+        held_out: (images, parameters) of problems to measure on; their solutions are computed once, by `minimize`. The
+            history gets "l2" and "l2_max", mean and maximum of ‖v − u‖ / ‖u‖ over nodes, and "energy_gap", the mean of
+            (J(v) − J(u)) / |J(u)|.
+        every: so many steps make an interval, at whose end all is measured, logged and stored.
+        folder: for the checkpoint `last.ckpt`, logs as CSV and for TensorBoard where installed, and in the end the
+            network, `network.safetensors`; without one nothing is written.
+        resume: continue from the folder's checkpoint, bit for bit as if there had been no break (on CPUs, with as many
+            threads). Without `resume` a folder that holds a run is refused.
+        clip: norm to which gradients are cut; 0 for none.
+        precision: Lightning's, such as "bf16-mixed" for convolutions in half precision; energies stay as precise as
+            their space.
+        devices: processes on this machine; each takes its share of the batch. With several GPUs the space of each
+            process belongs on `f"cuda:{os.environ.get('LOCAL_RANK', 0)}"`.
+        optimizer: makes one from the network's named parameters; their rates are then those of the first step.
+        compile: the network, by `torch.compile`, where a compiler is installed.
+        progress: a bar with loss, held-out error and samples per second.
+        trainer: more options for `lightning.pytorch.Trainer`, as a dict: callbacks such as `EarlyStopping` and
+            `ModelCheckpoint(monitor="l2")`, `accumulate_grad_batches`, …; or a `Trainer`, which keeps its own logs and
+            progress bar, and takes `steps` and `every` from here.
 
-    def configure_optimizers(self) -> Any:
-        make = self.plan.optimizer or (lambda named: Muon(named, self.plan.lr))
-        optimizer, steps = make(self.network.named_parameters()), self.plan.steps
-
-        def rate(k: int) -> float:
-            return min((k + 1) / WARM_UP, 1) * 0.5 * (1 + cos(pi * min(k / steps, 1)))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def on_train_start(self) -> None:
-        if "cpu" in self.random:
-            torch.set_rng_state(self.random["cpu"].cpu())
-        if "cuda" in self.random:
-            torch.cuda.set_rng_state(self.random["cuda"].cpu(), self.device)
-        self.since = (time.perf_counter(), self.global_step)
-
-    def training_step(self, batch: int, index: int) -> Tensor:
-        share = self.plan.batch // self.trainer.world_size
-        start = self.global_step * self.plan.batch + self.global_rank * share
-        images, params = problems_of(self.plan.problems, start, share)
-        energies = self.energies(images, params)
-        loss = self.plan.loss
-        value = loss(energies) if callable(loss) else (logarithm(energies) if loss == "log" else energies).mean()
-        if value.device.type == "cpu" or index % 50 == 0:  # on a GPU looking means waiting
-            self.check(value)
-        self.log("loss", value.detach(), on_step=True)
-        return value
-
-    def energies(self, images: Tensor, params: Sequence[Parameter]) -> Tensor:
-        V = self.plan.space
-        image = answer(self.call[0], images)
-        with torch.autocast(V.device.type, enabled=False):
-            return self.plan.energy(nodal_values(V, image), *params)
-
-    def check(self, value: Tensor, name: str = "loss") -> None:
-        """Nothing but numbers is stored."""
-        if not isfinite(float(value.detach())):
-            raise ValueError(
-                f"at step {self.global_step} the {name} is {float(value.detach())}: a smaller lr may help. What was "
-                "stored before is as it was."
-            )
-
-    @torch.no_grad()
-    def measure(self, loss: float) -> None:
-        """What is known at the end of an interval."""
-        (begin, first), now = self.since, time.perf_counter()
-        found = {"step": self.global_step, "loss": loss}
-        found["samples_per_second"] = (self.global_step - first) * self.plan.batch / max(now - begin, 1e-9)
-        if self.held_out is not None and self.solution is not None:
-            images, params = self.held_out
-            V, energy, u = self.plan.space, self.plan.energy, self.solution.value
-            with evaluating(self.network):
-                image = answer(self.network, images)
-            _, v = energy.discrete_form(params).constrained(nodal_values(V, image))
-            distance = (v - u).flatten(1).norm(dim=-1) / u.flatten(1).norm(dim=-1)
-            least = self.solution.energy
-            gap = (energy(v, *params) - least) / least.abs()
-            found |= {"l2": float(distance.mean()), "l2_max": float(distance.max()), "energy_gap": float(gap.mean())}
-        self.history.append(found)
-        for logger in self.trainer.loggers:
-            logger.log_metrics({k: v for k, v in found.items() if k not in ("step", "loss")}, self.global_step)
-        self.since = (time.perf_counter(), self.global_step)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        random = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            random["cuda"] = torch.cuda.get_rng_state(self.device)
-        checkpoint["state_dict"] = tensors(self)
-        checkpoint["ritz"] = {"facts": self.plan.facts(), "random": random, "history": self.history}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.random, self.history = checkpoint["ritz"]["random"], checkpoint["ritz"]["history"]
+    Raises:
+        ImportError: Lightning is not installed.
+        ValueError: bad arguments; a folder that holds another run or a damaged checkpoint, which is left as it is;
+            energies that are not finite.
+    """
+    if not isinstance(energy.space, FunctionSpace):
+        raise ValueError("`train_surrogate` takes an energy over one `FunctionSpace`.")
+    if not callable(loss) and loss not in ("log", "mean"):
+        raise ValueError(f'`train_surrogate(loss=...)` must be "log", "mean" or a function; got {loss!r}.')
+    shared = (held_out, every, folder, resume, clip, precision, devices, optimizer, progress, trainer)
+    plan = Plan("train_surrogate", steps, batch, lr, *shared)
+    # Work that comes back is compiled from the first step on: resumed or not, its sums are the same to the last digit.
+    with compilation("always" if current.when == "auto" else current.when):
+        if held_out is not None:
+            plan = replace(plan, held_out=(*held_out, minimize(energy, held_out[1])))
+        task = EnergyTask(energy, problems, loss)
+        if compile:
+            task = replace(task, network=compiled(network.to(task.device), task))
+        return training.train(network, task, plan)
 
 
 def logarithm(energies: Tensor) -> Tensor:
@@ -165,126 +176,11 @@ def problems_of(problems: Problems, start: int, count: int) -> tuple[Tensor, Seq
     raise ValueError(f"`problems({start}, {count})` must return ({count} images, parameters); got {got}.")
 
 
-class Interval(Callback):
-    """At the end of each interval all is measured and stored, in the place of the checkpoint before."""
-
-    def __init__(self, path: Path | None):
-        self.path = path
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        step, plan = trainer.global_step, pl_module.plan
-        if step % plan.every == 0 or step == plan.steps:
-            pl_module.check(outputs["loss"])
-            pl_module.check(sum(p.detach().abs().sum() for p in pl_module.parameters()), "sum of all weights")
-            pl_module.measure(float(outputs["loss"]))
-            if self.path is not None:
-                trainer.save_checkpoint(self.path)
-
-
-class Bar(Callback):
-    """One bar for the whole run, with loss, held-out error and samples per second."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.bar = tqdm(
-            total=trainer.max_steps,
-            initial=trainer.global_step,
-            unit="step",
-            disable=not trainer.is_global_zero,
-            dynamic_ncols=True,
-            mininterval=0.5,
-        )
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        step = trainer.global_step
-        if step % 20 == 0 or step == trainer.max_steps:
-            last = pl_module.history[-1] if pl_module.history else {}
-            (begin, first), now = pl_module.since, time.perf_counter()
-            shown = {"loss": f"{float(outputs['loss']):.4f}"} | {
-                k: f"{last[k]:.2e}" for k in ("l2", "l2_max") if k in last
-            }
-            rate = (step - first) * pl_module.plan.batch / max(now - begin, 1e-9)
-            rate = rate if step > first else last["samples_per_second"]  # just measured
-            self.bar.set_postfix(shown | {"samples/s": f"{rate:.0f}"}, refresh=False)
-            self.bar.update(step - self.bar.n)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.bar.close()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if hasattr(self, "bar"):
-            self.bar.close()
-
-
-def run(
-    network: nn.Module,
-    plan: Plan,
-    held_out: tuple[Tensor, Sequence[Parameter]] | None,
-    folder: Path | None,
-    resume: bool,
-    precision: str,
-    devices: int,
-    progress: bool,
-    options: dict[str, Any],
-) -> Training:
-    """`train_surrogate` with its arguments checked."""
-    begin, device = time.perf_counter(), plan.energy.space.device
-    stored = None if folder is None else stored_run(folder / "last.ckpt", network, plan.facts(), resume)
-    callbacks: list[Callback] = [Interval(None if folder is None else folder / "last.ckpt")]
-    if progress:
-        callbacks.append(Bar())
-    callbacks += options.pop("callbacks", [])
-    resting = not network.training
-    if resting:
-        network.train()  # where it trains as a whole, parts of it may rest
-    # Work that comes back is compiled from the first step on: resumed or not, its sums are the same to the last digit.
-    with quiet(), compilation("always" if current.when == "auto" else current.when):
-        module = Module(network.to(device), plan, held_out)
-        if plan.compile:
-            module.call = (compiled(network, plan),)
-        trainer = Trainer(
-            **{
-                "accelerator": "gpu" if device.type == "cuda" else device.type,
-                "devices": [device.index or 0] if device.type == "cuda" and devices == 1 else devices,
-                "strategy": "ddp" if devices > 1 else "auto",
-                "max_steps": plan.steps,
-                "max_epochs": -1,
-                "precision": precision,
-                "gradient_clip_val": plan.clip,
-                "logger": loggers(folder) if folder is not None else False,
-                "log_every_n_steps": min(50, plan.every),
-                "callbacks": callbacks,
-                "plugins": [Whole()],
-                "enable_checkpointing": False,
-                "enable_progress_bar": False,
-                "enable_model_summary": False,
-                "use_distributed_sampler": False,
-                **options,
-            }
-        )
-        try:
-            trainer.fit(module, train_dataloaders=Numbers(), ckpt_path=stored)
-        finally:
-            network.to(device)  # Lightning leaves it on the CPU
-            if resting:
-                network.eval()
-    if folder is not None and trainer.is_global_zero:
-        save_network(network, folder / "network.safetensors")
-    steps = trainer.global_step
-    return Training(network, steps, steps * plan.batch, time.perf_counter() - begin, module.history)
-
-
-def loggers(folder: Path) -> list[Any]:
-    found: list[Any] = [CSVLogger(folder, "logs", flush_logs_every_n_steps=50)]
-    if find_spec("tensorboard"):
-        found.append(TensorBoardLogger(folder, "logs", version=found[0].version))
-    return found
-
-
-def compiled(network: nn.Module, plan: Plan) -> Any:
+def compiled(network: nn.Module, task: EnergyTask) -> Callable[[Tensor], Tensor]:
     """The network through `torch.compile`; as it is, with one warning, where that does not work."""
     try:
         fast = torch.compile(network)
-        images, _ = plan.problems(0, 1)
+        images, _ = task.draw(0, 1, slice(0, 1))
         answer(fast, images).sum().backward()
     except Exception as error:  # PyTorch has many kinds
         gave_up(error)

@@ -48,7 +48,7 @@ def test_resumed_runs_end_the_same(tmp_path: Path) -> None:
                 raise StopError
 
     with pytest.raises(StopError):
-        train_segmentation(network(), DATA, 8, folder=tmp_path, options={"callbacks": [Stop()]}, **options)
+        train_segmentation(network(), DATA, 8, folder=tmp_path, trainer={"callbacks": [Stop()]}, **options)
     halted = network(1)
     train_segmentation(halted, DATA, 8, folder=tmp_path, resume=True, **options)
     for a, b in zip(whole.parameters(), halted.parameters(), strict=True):
@@ -56,15 +56,15 @@ def test_resumed_runs_end_the_same(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"of another run: lr=0\.0003 there, 0\.1 here"):
         train_segmentation(network(), DATA, 8, folder=tmp_path, resume=True, lr=0.1, **options)
     with pytest.raises(ValueError, match="holds a run already"):
-        train_segmentation(network(), DATA, 8, folder=tmp_path, **options)
+        train_segmentation(network(), DATA, 8, folder=tmp_path, resume=False, **options)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 0}, "needs steps, batch and every >= 1; got 0"),
+        ({"steps": 0}, r"`train_segmentation\(steps=...\)` must be positive; got 0"),
         ({"steps": 2, "mix": 2.0}, r"in \[0, 1\]; got 0.8 and 2.0"),
-        ({"steps": 2, "resume": True}, "needs the `folder`"),
+        ({"steps": 2, "clip": -1.0}, r"`train_segmentation\(clip=...\)` must not be negative; got -1\.0"),
     ],
 )
 def test_errors(options: dict[str, Any], message: str) -> None:
@@ -76,5 +76,5 @@ def test_losses_that_are_no_numbers() -> None:
     net = network()
     with torch.no_grad():
         net.last.weight.fill_(torch.inf)
-    with pytest.raises(ValueError, match="by step 2 the loss is nan"):
+    with pytest.raises(ValueError, match="at step 0 the loss is nan"):
         train_segmentation(net, DATA, 2, **QUIET)

@@ -228,7 +228,7 @@ def descent(named):
 
 def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
-    monkeypatch.delitem(sys.modules, "solvers.surrogates.training")
+    monkeypatch.delitem(sys.modules, "fem.support.training.loop")
     with pytest.raises(ImportError, match=r"training needs lightning.*: pip install 'ritz\[train\]'"):
         train(network(), 1)
 
