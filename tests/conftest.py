@@ -1,6 +1,7 @@
-"""Shape annotations are executed: jaxtyping checks every annotated call of the packages through beartype.
+"""Shape annotations are executed: every annotated call of the packages is checked (`tests/typechecker.py`).
 
-Code compiled by tests goes into a folder of its own, so that what an earlier run left behind plays no part.
+Code compiled by tests goes into a folder of its own, so that what an earlier run left behind plays no part. All
+processes of a run share it: what one has compiled is there for the others.
 """
 
 import atexit
@@ -9,13 +10,13 @@ import shutil
 import tempfile
 
 import pytest
-from jaxtyping import install_import_hook
 
 import tests.typechecker
 
-install_import_hook(["fem", "nurbs", "segmentation", "solvers", "splines"], f"{tests.typechecker.__name__}.check")
-os.environ["RITZ_CACHE"] = tempfile.mkdtemp(prefix="ritz-")
-atexit.register(shutil.rmtree, os.environ["RITZ_CACHE"], ignore_errors=True)
+tests.typechecker.install(["fem", "nurbs", "segmentation", "solvers", "splines"])
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit the folder of the process that started them
+    os.environ["RITZ_CACHE"] = tempfile.mkdtemp(prefix="ritz-")
+    atexit.register(shutil.rmtree, os.environ["RITZ_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(params=["never", "always"])

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import permutations, product
 from math import pi
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,29 @@ from fem.reference.lagrange import lagrange_element
 # −Δu = 1 with u = 0 on the boundary of the unit square, from the double sine series: the greatest value and ∫u.
 TORSION_MAXIMUM = 0.0736713532815
 TORSION_INTEGRAL = 0.0351442537388
+
+# -- densities ---------------------------------------------------------------------------------------------------------
+
+
+def laplace(x: Tensor, u: Tensor, grad_u: Tensor, *params: Any) -> Tensor:
+    """½|∇u|²."""
+    return 0.5 * grad_u.square().sum(-1)
+
+
+def poisson(x: Tensor, u: Tensor, grad_u: Tensor, f: Any = 1.0) -> Tensor:
+    """½|∇u|² − f u."""
+    return laplace(x, u, grad_u) - f * u
+
+
+def diffusion(x: Tensor, u: Tensor, grad_u: Tensor, k: Any) -> Tensor:
+    """½ k |∇u|²."""
+    return 0.5 * k * grad_u.square().sum(-1)
+
+
+def conduction(x: Tensor, u: Tensor, grad_u: Tensor, k: Any, f: Any = 1.0) -> Tensor:
+    """½ k |∇u|² − f u."""
+    return diffusion(x, u, grad_u, k) - f * u
+
 
 # -- exact solutions ---------------------------------------------------------------------------------------------------
 

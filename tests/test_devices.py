@@ -6,6 +6,7 @@ from torch import Tensor
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MeanZero, WeakForm, box, l2_error, unit_cube, unit_square
 from solvers import CG, minimize
+from tests.problems import diffusion
 
 DEVICES = [
     "cpu",
@@ -26,8 +27,8 @@ def stay(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Tensor, name, guarded)
 
 
-def diffusion(x, u, grad_u, nu):
-    return 0.5 * nu * grad_u.square().sum(-1) - torch.sin(3 * x[..., 0]) * u
+def waves(x, u, grad_u, nu):
+    return diffusion(x, u, grad_u, nu) - torch.sin(3 * x[..., 0]) * u
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -38,7 +39,7 @@ def diffusion(x, u, grad_u, nu):
 def test_solution_and_gradient_stay_where_the_mesh_is(stay, mesh, device: str, dtype: torch.dtype) -> None:
     V = FunctionSpace(mesh(dtype=dtype, device=device), Lagrange(2))
     nu = (1 + V.dof_coordinates[:, 0] * torch.arange(1, 4, dtype=dtype, device=device)[:, None]).requires_grad_()
-    energy = Energy(V, diffusion, Dirichlet(V, {"left": 0.0, "right": lambda x: x[..., 1]}))
+    energy = Energy(V, waves, Dirichlet(V, {"left": 0.0, "right": lambda x: x[..., 1]}))
     solution = minimize(energy, (V.function(nu),), method=CG())
     solution.value.square().sum().backward()
     assert solution.converged

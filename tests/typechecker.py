@@ -1,5 +1,60 @@
-"""How the tests execute annotations: beartype, where an `int` is a `float` as type checkers have it (PEP 484)."""
+"""How the tests execute annotations: beartype, with jaxtyping's account of the sizes that axes have during a call.
 
+What jaxtyping puts around every function of a hooked package binds each call's arguments by name and checks them twice:
+half the time of the suite. Only axes such as `{degree+1}` need the names. Everything else is checked once by beartype
+here, in axis sizes of its own where the annotations speak of axes.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
+from typing import Any, ForwardRef, get_args
+
+import jaxtyping
 from beartype import BeartypeConf, beartype
+from jaxtyping import AbstractArray, TypeCheckError, jaxtyped
 
-check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+# An `int` is a `float`, as type checkers have it (PEP 484).
+check = beartype(conf=BeartypeConf(is_pep484_tower=True, violation_type=TypeCheckError))
+axis_sizes = jaxtyped("context")
+
+
+def install(packages: list[str]) -> None:
+    """From now on, functions and dataclasses of the packages check what they are called with and what they return."""
+    jaxtyping.install_import_hook(packages, f"{__name__}.check")
+    jaxtyping.jaxtyped = lambda *function, **options: jaxtyped(*function, **options) if function else checked
+
+
+def checked(function: Any) -> Any:
+    """What the import hook decorates with, in place of `jaxtyped(typechecker=check)`."""
+    if inspect.isclass(function):
+        if is_dataclass(function) and inspect.isfunction(function.__init__):
+            function.__init__ = checked(function.__init__)
+        return function
+    annotations = inspect.get_annotations(function).values()
+    arrays = [array for annotation in annotations for array in arrays_in(annotation)]
+    by_name = any(isinstance(a, str | ForwardRef) or "{" in a.dim_str for a in arrays)
+    if by_name or inspect.isgeneratorfunction(function):
+        return jaxtyped(function, typechecker=check)
+    return within_axis_sizes(check(function)) if arrays else check(function)
+
+
+def arrays_in(annotation: Any) -> Iterator[Any]:
+    """Array types within an annotation, and whatever is still text: jaxtyping reads what can be read of it."""
+    if isinstance(annotation, str | ForwardRef) or (
+        isinstance(annotation, type) and issubclass(annotation, AbstractArray)
+    ):
+        yield annotation
+    for part in get_args(annotation):
+        yield from arrays_in(part)
+
+
+def within_axis_sizes(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        __tracebackhide__ = True
+        with axis_sizes:
+            return function(*args, **kwargs)
+
+    return call

@@ -4,10 +4,7 @@ import torch
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MeanZero, MixedSpace, WeakForm, unit_square
 from solvers.operators.system import System
-
-
-def laplace(x, u, grad_u, *params):
-    return 0.5 * grad_u.square().sum(-1)
+from tests.problems import diffusion, laplace
 
 
 def elasticity(x, u, grad_u, mu=0.7):
@@ -38,7 +35,7 @@ def problem(name, n=4):
     mesh = distorted(n)
     V, W = FunctionSpace(mesh, Lagrange(2)), FunctionSpace(mesh, Lagrange(1), components=2)
     if name == "scalar":
-        return Energy(V, lambda x, u, g, k: 0.5 * k * g.square().sum(-1) + u**4, Dirichlet(V, {"left": 1.0})), (2.0,)
+        return Energy(V, lambda x, u, g, k: diffusion(x, u, g, k) + u**4, Dirichlet(V, {"left": 1.0})), (2.0,)
     if name == "robin":
         robin = {"right": lambda x, u, normal, k: 0.5 * k * (u - 1).square() * (1 + x[..., 1])}
         return Energy(V, laplace, boundary=robin), (3.0,)
@@ -46,7 +43,7 @@ def problem(name, n=4):
         return Energy(W, elasticity, Dirichlet(W, {("left", 0): 0.0, ("bottom", 1): 0.1})), ()
     if name == "batch":
         field = torch.rand(3, *V.shape, dtype=torch.float64) + 0.5
-        energy = Energy(V, lambda x, u, g, k: 0.5 * k * g.square().sum(-1), Dirichlet(V, {"boundary": 0.0}))
+        energy = Energy(V, diffusion, Dirichlet(V, {"boundary": 0.0}))
         return energy, (V.function(field),)
     if name == "mixed":
         X = taylor_hood(mesh)

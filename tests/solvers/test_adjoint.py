@@ -22,6 +22,7 @@ from fem import (
     unit_square,
 )
 from solvers import CG, LBFGS, Direct, minimize, solve
+from tests.problems import conduction, poisson
 
 F64 = {"dtype": torch.float64}
 MINIMIZE = minimize
@@ -39,10 +40,6 @@ def grid(n=2, cell="quadrilateral"):
 MESH = grid()
 V = FunctionSpace(MESH, Lagrange(1))
 HELD = Dirichlet(V, {"left": 0.3})
-
-
-def quadratic(x, u, grad_u, k, f):
-    return 0.5 * k * grad_u.square().sum(-1) - f * u
 
 
 def nonlinear(x, u, grad_u, k, f):
@@ -212,7 +209,8 @@ CASES = [
     batch_shared,
 ]
 EVERY = pytest.mark.parametrize("case", CASES, ids=[c.__name__ for c in CASES])
-BOTH = pytest.mark.parametrize("density", [quadratic, nonlinear])
+LINEAR = pytest.param(conduction, id="quadratic")
+BOTH = pytest.mark.parametrize("density", [LINEAR, nonlinear])
 
 
 def functional(value):
@@ -249,7 +247,7 @@ def test_gradients(case, density):
 
 
 @EVERY
-@pytest.mark.parametrize("density", [quadratic, pytest.param(nonlinear, marks=pytest.mark.slow)])  # `test_taylor`
+@pytest.mark.parametrize("density", [LINEAR, pytest.param(nonlinear, marks=pytest.mark.slow)])  # `test_taylor`
 def test_second_derivatives(case, density):
     value, t = case(density)
     assert gradgradcheck(functional(value), t.requires_grad_(), atol=1e-6, rtol=1e-4, fast_mode=t.numel() > 4)
@@ -308,7 +306,7 @@ def unrolled(energy, params, u, steps):
     return u
 
 
-@pytest.mark.parametrize(("density", "steps"), [(quadratic, 1), (nonlinear, 6)])
+@pytest.mark.parametrize(("density", "steps"), [(LINEAR, 1), (nonlinear, 6)])
 @pytest.mark.parametrize("method", [Direct("superlu"), Direct(), CG(rtol=1e-14)], ids=["superlu", "direct", "cg"])
 def test_adjoint_equals_backpropagation_through_an_unrolled_iteration(density, steps, method):
     W = FunctionSpace(grid(3, "triangle"), Lagrange(1))
@@ -361,7 +359,7 @@ def test_a_solution_found_by_descent_has_the_same_adjoint():
 def string(load, lower):
     """A string pressed on an obstacle, in contact over the middle."""
     W = FunctionSpace(unit_interval(12), Lagrange(1))
-    energy = Energy(W, quadratic, Dirichlet(W, {"boundary": 0.0}))
+    energy = Energy(W, conduction, Dirichlet(W, {"boundary": 0.0}))
     return minimize(energy, (1.0, W.function(load)), lower=lower)
 
 
@@ -431,9 +429,7 @@ def test_nodes_that_require_gradients_in_place_work_again_and_again():
 def test_a_parameter_of_two_terms_gets_the_gradient_of_both():
     def value(a):
         sides = {"right": lambda x, u, normal, a: 0.5 * a * u.square()}
-        return minimize(
-            Energy(V, lambda x, u, g, a: 0.5 * g.square().sum(-1) - a * u, HELD, boundary=sides), (a,)
-        ).value
+        return minimize(Energy(V, poisson, HELD, boundary=sides), (a,)).value
 
     assert gradcheck(functional(value), torch.tensor(1.2, requires_grad=True, **F64), eps=1e-6, atol=1e-8)
 

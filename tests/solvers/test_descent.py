@@ -5,6 +5,7 @@ import torch
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, unit_interval, unit_square
 from solvers import LBFGS, Adam, ConvergenceError, Status, minimize, solve
+from tests.problems import diffusion, laplace, poisson
 
 
 @pytest.fixture
@@ -12,7 +13,7 @@ def energy():
     V = FunctionSpace(unit_square(4), Lagrange(1))
 
     def density(x, u, grad_u, k):
-        return 0.5 * k * grad_u.square().sum(-1) + u**4 - 5 * u
+        return diffusion(x, u, grad_u, k) + u**4 - 5 * u
 
     return Energy(V, density, Dirichlet(V, {"left": 0.5}))
 
@@ -88,7 +89,7 @@ def test_gradients_are_those_of_newton(energy):
 
 def test_energies_that_are_not_finite_are_told():
     V = FunctionSpace(unit_interval(4), Lagrange(1))
-    energy = Energy(V, lambda x, u, g: 0.5 * g.square().sum(-1) - torch.log(u))
+    energy = Energy(V, lambda x, u, g: laplace(x, u, g) - torch.log(u))
     for method in (LBFGS(), Adam()):
         assert minimize(energy, method=method, throw=False).status is Status.NOT_FINITE
 
@@ -103,7 +104,7 @@ def test_an_item_that_fails_leaves_the_others_alone(energy):
 
 def test_single_precision_has_a_tolerance_it_can_reach():
     V = FunctionSpace(unit_square(4, dtype=torch.float32), Lagrange(2))
-    energy = Energy(V, lambda x, u, g: 0.5 * g.square().sum(-1) - u, Dirichlet(V, {"boundary": 0.0}))
+    energy = Energy(V, poisson, Dirichlet(V, {"boundary": 0.0}))
     found = minimize(energy, method=LBFGS())
     assert found.value.dtype == torch.float32
     torch.testing.assert_close(found.value, minimize(energy).value, rtol=0, atol=1e-3 * float(found.value.max()))

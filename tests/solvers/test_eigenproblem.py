@@ -9,10 +9,7 @@ from torch import Tensor
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MeanZero, unit_square
 from nurbs import disk_patches, isogeometric_space, line
 from solvers import eigenmodes
-
-
-def stiffness(x: Tensor, u: Tensor, grad_u: Tensor) -> Tensor:
-    return 0.5 * grad_u.square().sum(-1)
+from tests.problems import diffusion, laplace
 
 
 def mass(x: Tensor, u: Tensor, grad_u: Tensor) -> Tensor:
@@ -21,7 +18,7 @@ def mass(x: Tensor, u: Tensor, grad_u: Tensor) -> Tensor:
 
 def test_the_square() -> None:
     V = FunctionSpace(unit_square(16), Lagrange(3))
-    found = eigenmodes(Energy(V, stiffness, Dirichlet(V, {"boundary": 0.0})), Energy(V, mass), 4)
+    found = eigenmodes(Energy(V, laplace, Dirichlet(V, {"boundary": 0.0})), Energy(V, mass), 4)
     expected = pi**2 * torch.tensor([2.0, 5.0, 5.0, 8.0], dtype=torch.float64)
     assert (found.values / expected - 1).abs().max() < 1e-6
     assert (found.values >= expected).all()  # Rayleigh and Ritz
@@ -33,7 +30,7 @@ def test_the_square() -> None:
 def test_the_disk() -> None:
     """The first zero of the Bessel function J₀, squared."""
     V = isogeometric_space(disk_patches(), 4, 7)
-    found = eigenmodes(Energy(V, stiffness, Dirichlet(V, {"outer": 0.0})), Energy(V, mass), 1)
+    found = eigenmodes(Energy(V, laplace, Dirichlet(V, {"outer": 0.0})), Energy(V, mass), 1)
     assert float(found.values[0]) == pytest.approx(5.78318596294678, abs=1e-9)
 
 
@@ -45,12 +42,12 @@ def test_the_spectrum_of_splines() -> None:
     n = 12
     V = isogeometric_space(line(torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)), 2, n)
     zero = torch.zeros(V.shape, dtype=torch.float64)
-    K, M = (Energy(V, density).hessian(zero).to_dense()[7] for density in (stiffness, mass))
+    K, M = (Energy(V, density).hessian(zero).to_dense()[7] for density in (laplace, mass))
     steps = torch.arange(len(K), dtype=torch.float64) - 7
     for wave, ratio in ((0.5, 1.00004574900), (1.0, 1.00084811208), (2.0, 1.02076201381)):
         phase = torch.cos(wave * steps)
         assert float((K @ phase / (M @ phase)).sqrt() / (n * wave)) == pytest.approx(ratio, abs=1e-9)
-    found = eigenmodes(Energy(V, stiffness, Dirichlet(V, {"boundary": 0.0})), Energy(V, mass), 3)
+    found = eigenmodes(Energy(V, laplace, Dirichlet(V, {"boundary": 0.0})), Energy(V, mass), 3)
     assert (found.values.sqrt() / (pi * torch.arange(1, 4)) - 1).abs().max() < 2e-3
 
 
@@ -70,16 +67,16 @@ def test_derivatives() -> None:
 
 def test_errors() -> None:
     V = FunctionSpace(unit_square(3), Lagrange(1))
-    J, M = Energy(V, stiffness), Energy(V, mass)
+    J, M = Energy(V, laplace), Energy(V, mass)
     assert eigenmodes(J, M, 2, near=-1.0).values[0].abs() < 1e-12
     with pytest.raises(ValueError, match="over the same space"):
         eigenmodes(J, Energy(FunctionSpace(unit_square(3), Lagrange(1)), mass))
     with pytest.raises(ValueError, match=r"`eigenmodes\(count=16\)` needs 0 < count < 16"):
         eigenmodes(J, M, 16)
     with pytest.raises(ValueError, match="homogeneous Dirichlet values"):
-        eigenmodes(Energy(V, stiffness, Dirichlet(V, {"left": 1.0})), M, 2)
+        eigenmodes(Energy(V, laplace, Dirichlet(V, {"left": 1.0})), M, 2)
     with pytest.raises(ValueError, match="and no others"):
-        eigenmodes(Energy(V, stiffness, MeanZero(V)), M, 2)
-    weighted = Energy(V, lambda x, u, g, a: 0.5 * a * g.square().sum(-1))
+        eigenmodes(Energy(V, laplace, MeanZero(V)), M, 2)
+    weighted = Energy(V, diffusion)
     with pytest.raises(ValueError, match="one problem at a time"):
         eigenmodes(weighted, M, 2, params=(torch.ones(3, dtype=torch.float64),))

@@ -24,6 +24,7 @@ from fem import (
     unit_square,
 )
 from solvers import CG, LBFGS, Adam, ConvergenceError, Direct, Newton, Status, minimize, solve
+from tests.problems import conduction, diffusion, laplace, poisson
 
 CELLS = ["interval", "triangle", "quadrilateral", "tetrahedron", "hexahedron"]
 F64 = {"dtype": torch.float64}
@@ -42,10 +43,6 @@ def distorted(cell, n=2, seed=0, **kwargs):
     return mesh.with_nodes(mesh.nodes + inside * 0.3 / n * (torch.rand_like(mesh.nodes) - 0.5))
 
 
-def poisson(x, u, grad_u, kappa, f):
-    return 0.5 * kappa * grad_u.square().sum(-1) - f * u
-
-
 def rate(errors):
     return [float(torch.log2(a / b)) for a, b in pairwise(errors)]
 
@@ -59,7 +56,7 @@ def test_the_contract():
     def load(x):
         return 2 * torch.pi**2 * torch.sin(torch.pi * x[..., 0]) * torch.sin(torch.pi * x[..., 1])
 
-    energy = Energy(V, poisson, Dirichlet(V, {"boundary": 0.0}))
+    energy = Energy(V, conduction, Dirichlet(V, {"boundary": 0.0}))
     kappa = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
     solution = minimize(energy, params=(kappa, load))
     u = solution.value
@@ -81,7 +78,7 @@ def test_poisson_converges_at_order_degree_plus_one(degree):
     errors = []
     for n in (4, 8, 16):
         V = FunctionSpace(unit_square(n, cell="triangle"), Lagrange(degree))
-        energy = Energy(V, poisson, Dirichlet(V, {"boundary": exact}))
+        energy = Energy(V, conduction, Dirichlet(V, {"boundary": exact}))
         u = minimize(energy, (1.0, lambda x: (pi**2 - 1) * exact(x))).value
         errors.append(l2_error(V, u, exact))
     assert min(rate(errors)) > degree + 0.85
@@ -107,7 +104,7 @@ def test_patch_test(cell, degree, method):
         factor = degree * (degree - 1) * a.square().sum()
         return -factor * (x * a).sum(-1) ** max(degree - 2, 0)
 
-    energy = Energy(V, poisson, Dirichlet(V, {"boundary": exact}))
+    energy = Energy(V, conduction, Dirichlet(V, {"boundary": exact}))
     solution = minimize(energy, (1.0, load), method=method)
     torch.testing.assert_close(solution.value, V.interpolate(exact), rtol=0, atol=1e-11)
 
@@ -154,7 +151,7 @@ def test_neumann_robin_and_free_sides(cell):
         "right": lambda x, u, normal, f, alpha, g: -1.0 * u,
         "left": lambda x, u, normal, f, alpha, g: 0.5 * alpha * (u - g).square(),
     }
-    energy = Energy(V, lambda x, u, grad_u, f, *_: 0.5 * grad_u.square().sum(-1) - f * u, boundary=natural)
+    energy = Energy(V, lambda x, u, grad_u, f, *_: laplace(x, u, grad_u) - f * u, boundary=natural)
     # ∂u/∂n = 1 at the left side, so that u − g = −½ there.
     solution = minimize(energy, (-2.0, 2.0, 0.5))
     torch.testing.assert_close(solution.value, exact, rtol=0, atol=1e-11)
@@ -165,7 +162,7 @@ def test_normals_point_outward():
     V = FunctionSpace(distorted("triangle", 3), Lagrange(1))
     a = torch.tensor([2.0, -3.0], **F64)
     flux = {"boundary": lambda x, u, normal: -(normal * a).sum(-1) * u}
-    u = minimize(Energy(V, lambda x, u, g: 0.5 * g.square().sum(-1), MeanZero(V), boundary=flux)).value
+    u = minimize(Energy(V, laplace, MeanZero(V), boundary=flux)).value
     exact = V.interpolate(lambda x: ((x - 0.5) * a).sum(-1))
     torch.testing.assert_close(u, exact, rtol=0, atol=1e-12)
 
@@ -173,7 +170,7 @@ def test_normals_point_outward():
 def test_two_materials_meet_in_a_kink():
     mesh = unit_interval(8).with_tags(cell_tags={"soft": lambda x: x[..., 0] < 0.5, "stiff": lambda x: x[..., 0] > 0.5})
     V = FunctionSpace(mesh, Lagrange(1))
-    energy = Energy(V, poisson, Dirichlet(V, {"left": 0.0, "right": 1.0}))
+    energy = Energy(V, conduction, Dirichlet(V, {"left": 0.0, "right": 1.0}))
     u = minimize(energy, (by_cell_tag({"soft": 1.0, "stiff": 4.0}), 0.0)).value
     # The flux κu′ is constant: 0.8 = 1/(½ + ½/4) · ½ … u = 1.6 x up to the middle, 0.8 + 0.4 (x − ½) beyond.
     exact = V.interpolate(lambda x: torch.where(x[..., 0] < 0.5, 1.6 * x[..., 0], 0.8 + 0.4 * (x[..., 0] - 0.5)))
@@ -201,7 +198,7 @@ def test_pure_neumann_with_a_vanishing_mean(method):
     exact = lambda x: torch.cos(pi * x[..., 0]) * torch.cos(2 * pi * x[..., 1])  # noqa: E731
     for n in (4, 8, 16):
         V = FunctionSpace(unit_square(n), Lagrange(2))
-        energy = Energy(V, poisson, MeanZero(V))
+        energy = Energy(V, conduction, MeanZero(V))
         solution = minimize(energy, (1.0, lambda x: 5 * pi**2 * exact(x)), method=method)
         assert int(solution.iterations) == 1
         assert abs(float(integrate(V, V.function(solution.value)))) < 1e-14
@@ -212,7 +209,7 @@ def test_pure_neumann_with_a_vanishing_mean(method):
 @pytest.mark.parametrize("method", [Direct("superlu"), Direct(), CG()], ids=["superlu", "direct", "cg"])
 def test_an_incompatible_load_is_met_up_to_its_mean(method):
     V = FunctionSpace(distorted("quadrilateral", 4), Lagrange(2))
-    energy = Energy(V, poisson, MeanZero(V))
+    energy = Energy(V, conduction, MeanZero(V))
     even = minimize(energy, (1.0, lambda x: x[..., 0] - 0.5), method=method)
     uneven = minimize(energy, (1.0, lambda x: x[..., 0] + 7.0), method=method)
     torch.testing.assert_close(uneven.value, even.value, rtol=0, atol=1e-12)
@@ -225,7 +222,7 @@ def test_the_mean_of_a_vector_vanishes_per_component():
     u = minimize(energy).value
     torch.testing.assert_close(integrate(V, V.function(u)), torch.zeros(2, **F64), rtol=0, atol=1e-15)
     scalar = FunctionSpace(V.mesh, Lagrange(1))
-    single = Energy(scalar, lambda x, u, g: 0.5 * g.square().sum(-1) - x[..., 1] * u, MeanZero(scalar))
+    single = Energy(scalar, lambda x, u, g: laplace(x, u, g) - x[..., 1] * u, MeanZero(scalar))
     torch.testing.assert_close(u[:, 1], minimize(single).value, rtol=0, atol=1e-14)
 
 
@@ -270,7 +267,7 @@ def test_a_lagrangian_has_no_minimum_and_is_not_for_conjugate_gradients():
 
 def test_saddle_points_are_factorised_by_default_whatever_their_size():
     V = FunctionSpace(unit_cube(20), Lagrange(1))
-    energy = Energy(V, poisson, Dirichlet(V, {"boundary": 0.0}))
+    energy = Energy(V, conduction, Dirichlet(V, {"boundary": 0.0}))
     assert minimize(energy, (1.0, 0.0)).method.startswith("Newton with Multigrid")
     assert solve(energy, (1.0, 0.0)).method.startswith("Newton with Direct")
 
@@ -333,7 +330,7 @@ def test_the_p_laplacian_in_one_dimension(p):
     for n in (10, 20, 40):
         V = FunctionSpace(unit_interval(n), Lagrange(1))
         held = Dirichlet(V, {"left": 0.0})
-        linear = minimize(Energy(V, lambda x, u, g: 0.5 * g.square().sum(-1) - u, held)).value
+        linear = minimize(Energy(V, poisson, held)).value
         # Where u′ = 0 the curvature is 0 or ∞; 1e−20 moves u by less than 1e−10.
         energy = Energy(V, lambda x, u, g: (g.square().sum(-1) + 1e-20) ** (p / 2) / p - u, held)
         # From above the solution Newton's step overshoots for p < 2, from below for p > 2.
@@ -366,7 +363,7 @@ def test_a_string_over_a_plane(method):
     u = 4 (¼ − x)² − ¼ up to the contact; linear elements have the exact values at their nodes.
     """
     V = FunctionSpace(unit_interval(16), Lagrange(1))
-    energy = Energy(V, poisson, Dirichlet(V, {"boundary": 0.0}))
+    energy = Energy(V, conduction, Dirichlet(V, {"boundary": 0.0}))
     solution = minimize(energy, (1.0, -8.0), lower=-0.25, method=method)
     u, x = solution.value, V.dof_coordinates[:, 0]
     gap = torch.minimum(x, 1 - x)
@@ -382,7 +379,7 @@ def test_a_string_over_a_plane(method):
 @pytest.mark.parametrize("cell", ["triangle", "quadrilateral"])
 def test_complementarity_over_a_curved_obstacle(cell):
     V = FunctionSpace(unit_square(12, cell=cell), Lagrange(1))
-    energy = Energy(V, poisson, Dirichlet(V, {"boundary": 0.0}))
+    energy = Energy(V, conduction, Dirichlet(V, {"boundary": 0.0}))
     bump = lambda x: 0.3 - 2 * (x - 0.5).square().sum(-1)  # noqa: E731
     obstacle = V.interpolate(bump)
     for lower in (bump, obstacle):
@@ -406,7 +403,7 @@ def test_elastic_plastic_torsion_between_two_bounds():
     """|u| ≤ distance to the boundary: both bounds are met for loads of both signs, batched."""
     V = FunctionSpace(unit_square(10), Lagrange(1))
     distance = V.interpolate(lambda x: torch.minimum(x, 1 - x).amin(-1))
-    energy = Energy(V, poisson, Dirichlet(V, {"boundary": 0.0}))
+    energy = Energy(V, conduction, Dirichlet(V, {"boundary": 0.0}))
     load = torch.tensor([-10.0, 0.5, 10.0], **F64)
     solution = minimize(energy, (1.0, load), lower=-distance, upper=distance)
     u = solution.value
@@ -418,7 +415,7 @@ def test_elastic_plastic_torsion_between_two_bounds():
 
 def test_bounds_may_be_batched():
     V = FunctionSpace(unit_interval(8), Lagrange(1))
-    energy = Energy(V, poisson, Dirichlet(V, {"boundary": 0.0}))
+    energy = Energy(V, conduction, Dirichlet(V, {"boundary": 0.0}))
     levels = torch.tensor([-0.02, -0.2], **F64)[:, None].expand(2, *V.shape)
     both = minimize(energy, (1.0, -1.0), lower=levels).value
     for level, u in zip(levels, both, strict=True):
@@ -431,7 +428,7 @@ def test_bounds_may_be_batched():
 @pytest.mark.parametrize("method", [Direct("superlu"), Direct(), CG()], ids=["superlu", "direct", "cg"])
 def test_a_batch_equals_single_solutions(method):
     V = FunctionSpace(unit_square(6), Lagrange(2))
-    energy = Energy(V, poisson, Dirichlet(V, {"left": 0.0, "right": 1.0}))
+    energy = Energy(V, conduction, Dirichlet(V, {"left": 0.0, "right": 1.0}))
     torch.manual_seed(0)
     K = FunctionSpace(V.mesh, Lagrange(1))  # positive between its nodes too
     fields = torch.exp(torch.randn(16, *K.shape, **F64))
@@ -449,12 +446,12 @@ def test_loads_and_prescribed_values_may_be_batched_and_broadcast():
     values = torch.rand(2, 1, len(V.dofs("left")), **F64)
     loads = torch.rand(3, *V.shape, **F64)
     held = Dirichlet(V, {"left": values})
-    solution = minimize(Energy(V, poisson, held), (2.0, V.function(loads)))
+    solution = minimize(Energy(V, conduction, held), (2.0, V.function(loads)))
     assert solution.value.shape == (2, 3, *V.shape)
     assert solution.residual.shape == solution.energy.shape == solution.iterations.shape == (2, 3)
     for i in range(2):
         for j in range(3):
-            single = Energy(V, poisson, Dirichlet(V, {"left": values[i, 0]}))
+            single = Energy(V, conduction, Dirichlet(V, {"left": values[i, 0]}))
             u = minimize(single, (2.0, V.function(loads[j]))).value
             torch.testing.assert_close(solution.value[i, j], u, rtol=0, atol=1e-12)
     assert solution.status == ((Status.CONVERGED,) * 3,) * 2
@@ -462,7 +459,7 @@ def test_loads_and_prescribed_values_may_be_batched_and_broadcast():
 
 def test_an_unbatched_problem_broadcasts_against_a_batched_start():
     V = FunctionSpace(unit_square(4), Lagrange(1))
-    energy = Energy(V, poisson, Dirichlet(V, {"left": 0.0}))
+    energy = Energy(V, conduction, Dirichlet(V, {"left": 0.0}))
     torch.manual_seed(0)
     solution = minimize(energy, (1.0, 1.0), initial=torch.rand(3, *V.shape, **F64))
     assert solution.value.shape == (3, *V.shape)
@@ -473,7 +470,7 @@ def test_an_unbatched_problem_broadcasts_against_a_batched_start():
 def test_materials_may_be_batched():
     mesh = unit_interval(4).with_tags(cell_tags={"a": lambda x: x[..., 0] < 0.5, "b": lambda x: x[..., 0] > 0.5})
     V = FunctionSpace(mesh, Lagrange(1))
-    energy = Energy(V, poisson, Dirichlet(V, {"left": 0.0, "right": 1.0}))
+    energy = Energy(V, conduction, Dirichlet(V, {"left": 0.0, "right": 1.0}))
     stiffness = torch.tensor([1.0, 3.0, 9.0], **F64)
     u = minimize(energy, (by_cell_tag({"a": 1.0, "b": stiffness}), 0.0)).value
     torch.testing.assert_close(u[:, 2], stiffness / (1 + stiffness), rtol=1e-13, atol=0)
@@ -486,7 +483,7 @@ def test_materials_may_be_batched():
 def test_single_precision_in_and_out(method):
     def solution(dtype):
         V = FunctionSpace(unit_square(16, dtype=dtype), Lagrange(2))
-        energy = Energy(V, lambda x, u, g, k: 0.5 * k * g.square().sum(-1) + u**4 - 30 * u, Dirichlet(V, {"left": 0.5}))
+        energy = Energy(V, lambda x, u, g, k: diffusion(x, u, g, k) + u**4 - 30 * u, Dirichlet(V, {"left": 0.5}))
         kappa = torch.tensor(1.5, dtype=dtype, requires_grad=True)
         found = minimize(energy, (kappa,), method=method)
         found.value.sum().backward()
@@ -502,7 +499,7 @@ def test_single_precision_in_and_out(method):
 
 def test_methods_by_name_are_newtons():
     V = FunctionSpace(unit_square(4), Lagrange(1))
-    energy = Energy(V, poisson, Dirichlet(V, {"left": 0.0}))
+    energy = Energy(V, conduction, Dirichlet(V, {"left": 0.0}))
     for method in (CG(rtol=1e-13), Direct("superlu"), Newton(CG()), Newton(rtol=1e-9)):
         solution = minimize(energy, (1.0, 1.0), method=method)
         assert solution.converged
@@ -521,7 +518,7 @@ def test_initial_chooses_the_well():
 
 def test_without_gradients_there_is_no_graph():
     V = FunctionSpace(unit_square(3), Lagrange(1))
-    energy = Energy(V, poisson, Dirichlet(V, {"left": 0.0}))
+    energy = Energy(V, conduction, Dirichlet(V, {"left": 0.0}))
     kappa = torch.tensor(1.0, requires_grad=True, **F64)
     plain = minimize(energy, (1.0, 1.0))
     assert not plain.value.requires_grad
@@ -534,7 +531,7 @@ def test_without_gradients_there_is_no_graph():
 
 def test_throw_false_returns_the_unfinished_value():
     V = FunctionSpace(unit_square(3), Lagrange(1))
-    energy = Energy(V, lambda x, u, g, k: 0.5 * k * g.square().sum(-1) + u**4 - 20 * u, Dirichlet(V, {"left": 0.0}))
+    energy = Energy(V, lambda x, u, g, k: diffusion(x, u, g, k) + u**4 - 20 * u, Dirichlet(V, {"left": 0.0}))
     solution = minimize(energy, (1.0,), method=Newton(max_iterations=1), throw=False)
     assert solution.status is Status.MAX_ITERATIONS
     assert not solution.converged
@@ -549,7 +546,7 @@ def test_throw_false_returns_the_unfinished_value():
 @pytest.fixture
 def small():
     V = FunctionSpace(unit_square(2), Lagrange(1))
-    return V, Energy(V, poisson, Dirichlet(V, {"left": 0.0}))
+    return V, Energy(V, conduction, Dirichlet(V, {"left": 0.0}))
 
 
 def test_parameters_that_are_not_finite_are_named(small):
@@ -612,7 +609,7 @@ def test_bounds_that_leave_nothing_are_refused(small):
         minimize(energy, (1.0, 1.0), lower=1.0, upper=0.0)
     with pytest.raises(ValueError, match=r"`upper` must have the trailing shape \(9,\)"):
         minimize(energy, (1.0, 1.0), upper=torch.zeros(4, **F64))
-    free = Energy(V, poisson, MeanZero(V))
+    free = Energy(V, conduction, MeanZero(V))
     with pytest.raises(ValueError, match="do not go with `MeanZero`"):
         minimize(free, (1.0, 1.0), lower=0.0)
 
@@ -620,12 +617,12 @@ def test_bounds_that_leave_nothing_are_refused(small):
 def test_a_density_that_hides_a_tensor_is_told_the_remedy(small):
     V, _ = small
     kappa = torch.tensor(2.0, requires_grad=True, **F64)
-    hidden = Energy(V, lambda x, u, g: 0.5 * kappa * g.square().sum(-1) - u, Dirichlet(V, {"left": 0.0}))
+    hidden = Energy(V, lambda x, u, g: diffusion(x, u, g, kappa) - u, Dirichlet(V, {"left": 0.0}))
     with pytest.raises(
         ValueError, match=r"the density captures a tensor that requires a gradient.*Pass it in `params`"
     ):
         minimize(hidden)
-    edge = Energy(V, poisson, boundary={"right": lambda x, u, normal, *params: kappa * u.square()})
+    edge = Energy(V, conduction, boundary={"right": lambda x, u, normal, *params: kappa * u.square()})
     with pytest.raises(ValueError, match=r"the boundary density on 'right' captures"):
         minimize(edge, (1.0, 1.0))
     with torch.no_grad():
@@ -642,7 +639,7 @@ def test_an_energy_without_lower_bound(small):
 def test_in_inference_mode_derivatives_are_what_they_are_outside(n):
     """On grids and where integrals gather; nothing kept from there spoils later derivatives."""
     V = FunctionSpace(unit_square(n), Lagrange(1))
-    energy = Energy(V, lambda x, u, g, k: 0.5 * k * g.square().sum(-1) + u**4 - u, Dirichlet(V, {"boundary": 0.0}))
+    energy = Energy(V, lambda x, u, g, k: diffusion(x, u, g, k) + u**4 - u, Dirichlet(V, {"boundary": 0.0}))
     with torch.inference_mode():
         k = torch.tensor(2.0, dtype=V.dtype)
         found = minimize(energy, (k,)).value

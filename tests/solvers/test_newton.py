@@ -8,6 +8,7 @@ import torch
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MeanZero, MixedSpace, WeakForm, unit_interval, unit_square
 from solvers import CG, ConvergenceError, Direct, Multigrid, Newton, Status, forget, minimize, solve
+from tests.problems import diffusion, laplace
 
 METHODS = pytest.mark.parametrize("method", [Direct("superlu"), Direct(), CG()], ids=["superlu", "direct", "cg"])
 
@@ -23,11 +24,11 @@ def clamped(V):
 
 
 def double_well(x, u, grad_u, epsilon):
-    return 0.5 * epsilon * grad_u.square().sum(-1) + 0.25 * (u.square() - 1).square()
+    return diffusion(x, u, grad_u, epsilon) + 0.25 * (u.square() - 1).square()
 
 
 def helmholtz(x, u, grad_u, reaction, load):
-    return 0.5 * grad_u.square().sum(-1) - 0.5 * reaction * u.square() - load * u
+    return laplace(x, u, grad_u) - 0.5 * reaction * u.square() - load * u
 
 
 # -- convergence -------------------------------------------------------------------------------------------------------
@@ -50,7 +51,7 @@ def test_a_solution_is_recognised_without_a_step(V, clamped):
 
 
 def test_convergence_is_quadratic(V, clamped):
-    energy = Energy(V, lambda x, u, g: 0.5 * g.square().sum(-1) + 5 * u**4 - 20 * u, clamped)
+    energy = Energy(V, lambda x, u, g: laplace(x, u, g) + 5 * u**4 - 20 * u, clamped)
     residuals = [float(minimize(energy, method=Newton(max_iterations=k), throw=False).residual) for k in range(1, 12)]
     small = [r for r in residuals if 1e-14 < r < 1e-2]
     assert len(small) >= 2
@@ -90,7 +91,7 @@ def test_a_solution_where_every_force_vanishes_is_recognised(V):
 @pytest.mark.parametrize("kappa", [1e-12, 1e12])
 def test_units_do_not_matter(V, clamped, kappa):
     def density(x, u, grad_u, k):
-        return k * (0.5 * grad_u.square().sum(-1) + u**4 - 30 * x[..., 0] * u)
+        return k * (laplace(x, u, grad_u) + u**4 - 30 * x[..., 0] * u)
 
     reference = minimize(Energy(V, density, clamped), (1.0,))
     scaled = minimize(Energy(V, density, clamped), (kappa,))
@@ -99,7 +100,7 @@ def test_units_do_not_matter(V, clamped, kappa):
 
 
 def test_items_of_a_batch_stop_on_their_own(V, clamped):
-    energy = Energy(V, lambda x, u, g, k: 0.5 * g.square().sum(-1) + k * u**4 - 20 * u, clamped)
+    energy = Energy(V, lambda x, u, g, k: laplace(x, u, g) + k * u**4 - 20 * u, clamped)
     strengths = torch.tensor([0.0, 1.0, 1e3], dtype=V.dtype)
     together = minimize(energy, (strengths,))
     assert int(together.iterations[0]) == 1
@@ -205,7 +206,7 @@ def test_saddle(V, clamped, method):
 
 
 def test_max_iterations(V, clamped):
-    energy = Energy(V, lambda x, u, g: 0.5 * g.square().sum(-1) + 5 * u**4 - 20 * u, clamped)
+    energy = Energy(V, lambda x, u, g: laplace(x, u, g) + 5 * u**4 - 20 * u, clamped)
     status, message = failure(energy, method=Newton(max_iterations=2))
     assert status is Status.MAX_ITERATIONS
     assert "raise `max_iterations`" in message
@@ -216,14 +217,14 @@ def test_max_iterations(V, clamped):
 def test_not_finite(V, clamped, power):
     # u^½ has no slope at zero, |∇u|^1.5 has one but no curvature.
     inner = (lambda u, g: (u + 0.0) ** power) if power < 1 else (lambda u, g: (g.square().sum(-1)) ** (power / 2))
-    energy = Energy(V, lambda x, u, g: inner(u, g) + 0.5 * g.square().sum(-1) - u, clamped)
+    energy = Energy(V, lambda x, u, g: inner(u, g) + laplace(x, u, g) - u, clamped)
     status, message = failure(energy)
     assert status is Status.NOT_FINITE
     assert "logarithms, roots or divisions" in message
 
 
 def test_stalled_at_a_kink(V, clamped):
-    status, message = failure(Energy(V, lambda x, u, g: 0.5 * g.square().sum(-1) + 5 * u.abs() - u, clamped))
+    status, message = failure(Energy(V, lambda x, u, g: laplace(x, u, g) + 5 * u.abs() - u, clamped))
     assert status is Status.STALLED
     assert "smooth" in message
 
@@ -260,7 +261,7 @@ def test_cg_needs_a_symmetric_problem():
 
 @METHODS
 def test_between_bounds_forces_vanish_and_at_them_they_press(V, method):
-    energy = Energy(V, lambda x, u, g: 0.5 * u.square() - u * x[..., 0] + 0.5 * g.square().sum(-1))
+    energy = Energy(V, lambda x, u, g: 0.5 * u.square() - u * x[..., 0] + laplace(x, u, g))
     solution = minimize(energy, lower=0.3, upper=0.6, method=method)
     u = solution.value
     assert bool(((u >= 0.3) & (u <= 0.6)).all())

@@ -6,6 +6,7 @@ import torch
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, unit_interval
 from solvers import ConvergenceError, Solution, Status, minimize
 from solvers.solution import default_rtol, dot, flatten, nest, norm, per_item
+from tests.problems import conduction
 
 
 def solution_of(status, batch=()):
@@ -63,7 +64,7 @@ def test_repr_tells_the_worst_status_the_method_and_the_shape():
 
 def test_the_error_carries_the_solution():
     V = FunctionSpace(unit_interval(4), Lagrange(1))
-    energy = Energy(V, lambda x, u, g, s: 0.5 * s * g.square().sum(-1) - u, Dirichlet(V, {"left": 0.0}))
+    energy = Energy(V, conduction, Dirichlet(V, {"left": 0.0}))
     sign = torch.tensor([[1.0, 1.0, -1.0]], dtype=V.dtype)
     with pytest.raises(ConvergenceError, match="1 of 3 batch items") as caught:
         minimize(energy, (sign,))

@@ -9,7 +9,7 @@ from fem.forms.assembly import chunks, element_matrices, flat_dofs, make_pattern
 from fem.mesh.geometry import cell_domains
 from fem.reference.cells import CELLS
 from fem.reference.spline_element import BSpline
-from tests.problems import bend, disk, hard_mesh, mixed_mesh, polynomial, scrambled, small_mesh
+from tests.problems import bend, disk, hard_mesh, laplace, mixed_mesh, polynomial, scrambled, small_mesh
 
 cells = pytest.mark.parametrize("cell", CELLS)
 degrees = pytest.mark.parametrize("degree", [1, 2, 3])
@@ -115,7 +115,7 @@ def test_entries_of_the_mass_matrix_add_up_to_the_volume(cell: str, degree: int,
     mesh = hard_mesh(cell, kind, 1 if CELLS[cell].dim == 3 and degree > 1 else 2)
     V = FunctionSpace(mesh, Lagrange(degree), quadrature_degree=8)
     mass = Energy(V, lambda x, u, g: 0.5 * u.square()).hessian(random(V))
-    stiffness = Energy(V, lambda x, u, g: 0.5 * g.square().sum(-1)).hessian(random(V))
+    stiffness = Energy(V, laplace).hessian(random(V))
     torch.testing.assert_close(mass.values().sum(), integrate(V, 1.0, degree=8))
     constants = torch.ones(V.num_dofs, 1, dtype=torch.float64)
     assert (stiffness @ constants).abs().max() < 1e-12 * stiffness.values().abs().max()
@@ -125,11 +125,11 @@ def test_entries_of_the_mass_matrix_add_up_to_the_volume(cell: str, degree: int,
 def test_stiffness_of_one_triangle_and_one_interval() -> None:
     """Known by hand: cotangents of the angles, and 1 / h."""
     V = FunctionSpace(unit_interval(1), Lagrange(1))
-    energy = Energy(V, lambda x, u, g: 0.5 * g.square().sum(-1))
+    energy = Energy(V, laplace)
     wanted = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).double()
     torch.testing.assert_close(energy.hessian(random(V)).to_dense(), wanted)
     V = FunctionSpace(unit_square(1, cell="triangle"), Lagrange(1))
-    found = Energy(V, lambda x, u, g: 0.5 * g.square().sum(-1)).hessian(random(V)).to_dense()
+    found = Energy(V, laplace).hessian(random(V)).to_dense()
     wanted = torch.tensor([[1, -0.5, -0.5, 0], [-0.5, 1, 0, -0.5], [-0.5, 0, 1, -0.5], [0, -0.5, -0.5, 1]])
     torch.testing.assert_close(found, wanted.double(), rtol=0, atol=1e-14)
 
@@ -256,7 +256,7 @@ def test_linear_functions_are_in_equilibrium(cell: str, degree: int, kind: str) 
     mesh = scrambled(small_mesh(cell).curved(degree, bend)) if kind == "curved" else hard_mesh(cell, kind)
     V = FunctionSpace(mesh, Lagrange(degree), quadrature_degree=2 * mesh.dim * degree)
     u = V.interpolate(polynomial(mesh.dim, 1))
-    energy = Energy(V, lambda x, u, g: 0.5 * g.square().sum(-1))
+    energy = Energy(V, laplace)
     residual = energy.residual(u)
     inside = ~Dirichlet(V, {"boundary": 0.0}).mask
     if inside.any():

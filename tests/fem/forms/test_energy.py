@@ -23,7 +23,7 @@ from fem import (
 )
 from fem.reference.cells import CELLS
 from fem.reference.spline_element import BSpline
-from tests.problems import bend, distorted, hard_mesh, mixed_mesh, polynomial, scrambled, taylor_rates
+from tests.problems import bend, distorted, hard_mesh, laplace, mixed_mesh, poisson, polynomial, scrambled, taylor_rates
 
 cells = pytest.mark.parametrize("cell", CELLS)
 
@@ -159,7 +159,7 @@ def test_value_in_closed_form(cell: str, kind: str) -> None:
     """½ |∇u|² − f u with polynomials, against their exact integrals."""
     V = FunctionSpace(hard_mesh(cell, kind), Lagrange(2), quadrature_degree=6)
     exact, load = polynomial(CELLS[cell].dim, 2), polynomial(CELLS[cell].dim, 1, seed=1)
-    energy = Energy(V, lambda x, u, g, f: 0.5 * g.square().sum(-1) - f * u)
+    energy = Energy(V, poisson)
     wanted = integrate(V, lambda x: 0.5 * exact.gradient(x).square().sum(-1) - load(x) * exact(x), degree=8)
     torch.testing.assert_close(energy(V.interpolate(exact), load), wanted)
 
@@ -440,7 +440,7 @@ def test_forms_in_batches(name: str) -> None:
 
 def test_forms_of_energies_are_their_residuals() -> None:
     V = FunctionSpace(distorted(unit_square(3)), Lagrange(2))
-    energy = Energy(V, lambda x, u, g: 0.5 * g.square().sum(-1) + 0.25 * u**4 - x[..., 0] * u)
+    energy = Energy(V, lambda x, u, g: laplace(x, u, g) + 0.25 * u**4 - x[..., 0] * u)
     form = WeakForm(V, lambda x, u, g, v, gv: (g * gv).sum(-1) + (u**3 - x[..., 0]) * v)
     u = random(V)
     torch.testing.assert_close(form.residual(u), energy.residual(u))

@@ -37,7 +37,7 @@ from fem.kernels.integrand import Integrand, Slopes
 from fem.reference.spline_element import BSpline
 from fem.support.native import find_compiler
 from solvers import minimize
-from tests.problems import distorted
+from tests.problems import conduction, diffusion, distorted, laplace, poisson
 
 F64 = {"dtype": torch.float64}
 CELLS = {1: (5,), 2: (3, 4), 3: (2, 3, 2)}
@@ -407,12 +407,12 @@ def test_what_second_derivatives_depend_on() -> None:
     V = space()
     field, mu = V.function(random(*V.shape)), torch.tensor(0.7, **F64)
     for density, params, state, cell in (
-        (lambda x, u, g: 0.5 * g.square().sum(-1) - u, (), False, False),
-        (lambda x, u, g: 0.5 * g.square().sum(-1) - u * x[..., 0], (), False, False),
-        (lambda x, u, g, k: 0.5 * k * g.square().sum(-1) - u, (mu,), False, False),
-        (lambda x, u, g, k: 0.5 * k * g.square().sum(-1) - u, (field,), False, True),
-        (lambda x, u, g, k: 0.5 * g.square().sum(-1) - k * u, (field,), False, False),
-        (lambda x, u, g, k: 0.5 * k * g.square().sum(-1), (by_cell_tag({"a": 1.0, "b": 2.0}),), False, True),
+        (poisson, (), False, False),
+        (lambda x, u, g: laplace(x, u, g) - u * x[..., 0], (), False, False),
+        (conduction, (mu,), False, False),
+        (conduction, (field,), False, True),
+        (poisson, (field,), False, False),
+        (diffusion, (by_cell_tag({"a": 1.0, "b": 2.0}),), False, True),
         (lambda x, u, g: x[..., 0] * g.square().sum(-1), (), False, True),
         (lambda x, u, g: u**3, (), True, True),
         (lambda x, u, g: g.square().sum(-1).square(), (), True, True),

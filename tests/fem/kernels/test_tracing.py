@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fem.kernels.program import UntraceableError
 from fem.kernels.tracing import directional, gradients, hessian, trace, value_and_gradient
+from tests.problems import conduction, diffusion
 
 C = torch.tensor([[2.0, -0.5], [0.25, 3.0]], dtype=torch.float64)
 MASK = torch.tensor([True, False])
@@ -95,7 +96,7 @@ def addmm(g):
 
 
 SCALARS = {
-    "Poisson": lambda x, u, g, k: 0.5 * k * g.square().sum(-1) - x[..., 0] * u,
+    "Poisson": lambda x, u, g, k: diffusion(x, u, g, k) - x[..., 0] * u,
     "p-Laplace": lambda x, u, g, k: (g.square().sum(-1) + 1e-3) ** 1.5 / 3 + k * u,
     "powers": lambda x, u, g, k: u**3 + u**-1.5 + 2**u + k**u + torch.pow(u, k) + u**0 + u**1 + u**2,
     "division": lambda x, u, g, k: 1 / u + u / k + u / 3 + (u / 2) / (k / u),
@@ -226,7 +227,7 @@ def test_constants_keep_all_their_digits() -> None:
 
 def test_the_hessian_of_the_dirichlet_energy_is_its_coefficient() -> None:
     """½ ν |∇u|² − f u: ν on the diagonal, zeros elsewhere, nothing of u, ∇u, x or f."""
-    density = lambda x, u, g, nu, f: 0.5 * nu * g.square().sum(-1) - f * u  # noqa: E731
+    density = conduction
     program = trace(hessian(density, [1, 2]), [(2,), (), (2,), (), ()], torch.float64)
     nu = torch.tensor([3.0, 5.0])
     outputs = program.run(*[None] * 5, nu, None)

@@ -5,10 +5,7 @@ import torch
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, by_cell_tag, unit_cube, unit_interval, unit_square
 from solvers import AlgebraicMultigrid, Direct, ExponentialSeries, Multigrid, Newton, UNet, certify, minimize, predict
-
-
-def diffusion(x, u, g, nu):
-    return 0.5 * nu * g.square().sum(-1)
+from tests.problems import diffusion, laplace
 
 
 def family(items=8, n=32, degree=1, bound=3.0):
@@ -144,7 +141,7 @@ def test_what_cannot_be_certified():
     for shear, method in ((1.2, Direct()), (2.0, Direct()), (2.0, Multigrid())):  # diagonals are positive
 
         def saddle(x, u, g, shear=shear):
-            return 0.5 * g.square().sum(-1) + shear * g[..., 0] * g[..., 1]
+            return laplace(x, u, g) + shear * g[..., 0] * g[..., 1]
 
         with pytest.raises(ValueError, match="not convex: is a coefficient negative or zero"):
             certify(Energy(V, saddle, energy.constraint), u, method=method)

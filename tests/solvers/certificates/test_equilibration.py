@@ -20,11 +20,7 @@ from fem import (
 )
 from solvers import ExponentialSeries, certify, minimize
 from solvers.certificates import equilibration
-from tests.problems import irregular
-
-
-def diffusion(x, u, g, nu):
-    return 0.5 * nu * g.square().sum(-1)
+from tests.problems import diffusion, irregular, laplace, poisson
 
 
 def anisotropic(x, u, g, nu):
@@ -113,7 +109,7 @@ def test_irregular_meshes_beside_an_exact_solution(cell, degree):
     V = FunctionSpace(mesh, Lagrange(degree))
     energy = Energy(
         V,
-        lambda x, u, g: 0.5 * g.square().sum(-1) - 1.25 * pi**2 * wave(x) * u,
+        lambda x, u, g: laplace(x, u, g) - 1.25 * pi**2 * wave(x) * u,
         Dirichlet(V, {"held": 0.0}),
         {"right": lambda x, u, normal: pi * torch.sin(0.5 * pi * x[..., 1]) * u},
     )
@@ -136,14 +132,14 @@ def test_sources_that_no_polynomial_follows_are_bounded(fluxes):
 def test_a_parabola_by_hand(cell, degree):
     """u = x(1 − x)/2 for ν = f = 1 between two sides: ‖u − 0‖² = ∫ (½ − x)² = 1/12, and σ = ∇u is found."""
     V = FunctionSpace(unit_square(4, cell=cell), Lagrange(degree))
-    energy = problem(V, {"left": 0.0, "right": 0.0}, lambda x, u, g: 0.5 * g.square().sum(-1) - u)
+    energy = problem(V, {"left": 0.0, "right": 0.0}, poisson)
     found = certify(energy, torch.zeros(V.shape, dtype=V.dtype))
     assert float(found.upper_bound) == pytest.approx(12**-0.5, rel=1e-12)
     assert float(found.lower_bound) == pytest.approx(12**-0.5, rel=1e-2)
     # A flux of 2x through the right side, with no source: u = 2x².
     energy = Energy(
         V,
-        lambda x, u, g: 0.5 * g.square().sum(-1) + 4 * u,
+        lambda x, u, g: laplace(x, u, g) + 4 * u,
         Dirichlet(V, {"left": 0.0}),
         {"right": lambda x, u, normal: -4 * x[..., 0] * u},
     )
@@ -154,7 +150,7 @@ def test_a_parabola_by_hand(cell, degree):
 def test_between_nodes_the_error_is_known_in_one_dimension():
     """−u″ = 1: u_h is exact at nodes, and ‖u − u_h‖² = h²/12; the next degree has u."""
     V = FunctionSpace(unit_interval(10), Lagrange(1))
-    energy = problem(V, {"boundary": 0.0}, lambda x, u, g: 0.5 * g.square().sum(-1) - u)
+    energy = problem(V, {"boundary": 0.0}, poisson)
     found = certify(energy, minimize(energy).value)
     assert 0.95 * 0.1 / 12**0.5 < float(found.lower_bound) < (1 + 1e-9) * 0.1 / 12**0.5
     assert found.upper_bound is None

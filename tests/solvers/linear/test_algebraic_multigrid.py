@@ -22,7 +22,8 @@ from fem import (
 )
 from solvers import CG, AlgebraicMultigrid, Direct, Newton, minimize
 from solvers.operators.system import System
-from tests.solvers.systems import elasticity, laplace, system_of
+from tests.problems import conduction, diffusion, laplace, poisson
+from tests.solvers.systems import elasticity, system_of
 
 pyamg = pytest.importorskip("pyamg")
 
@@ -68,15 +69,11 @@ def mixed_cells(n):
     return Mesh(square.nodes, {"quadrilateral": quads, "triangle": torch.cat([rest[:, [0, 1, 2]], rest[:, [0, 2, 3]]])})
 
 
-def diffusion(x, u, grad_u, nu):
-    return 0.5 * nu * grad_u.square().sum(-1)
-
-
 def smooth(amplitude):
     return lambda x: 1 + amplitude * torch.sin(3 * x[..., 0]) * torch.cos(4 * x[..., 1])
 
 
-def poisson(mesh, degree=1, nu=None):
+def poisson_system(mesh, degree=1, nu=None):
     """The system of −∇·ν∇, zero on the boundary."""
     V = FunctionSpace(mesh, Lagrange(degree))
     return system(Energy(V, diffusion, Dirichlet(V, {"boundary": 0.0})), smooth(0.5) if nu is None else nu)
@@ -106,7 +103,7 @@ def agrees_with_direct(system, tolerance=1e-9):
 @pytest.mark.parametrize("dim", [2, 3])
 @pytest.mark.parametrize("degree", [1, 2, 3])
 def test_it_agrees_with_direct_on_jittered_simplices(dim, degree):
-    prepared = agrees_with_direct(poisson(jittered(dim, {2: 12, 3: 6}[dim] // degree), degree))
+    prepared = agrees_with_direct(poisson_system(jittered(dim, {2: 12, 3: 6}[dim] // degree), degree))
     assert len(prepared.cycles.hierarchies[0].levels) >= 1
     assert int(prepared.iterations) <= 60
 
@@ -117,7 +114,7 @@ def test_it_agrees_with_direct_whatever_the_functional(name):
 
 
 def test_it_agrees_with_direct_on_mixed_cells():
-    agrees_with_direct(poisson(mixed_cells(10), 2))
+    agrees_with_direct(poisson_system(mixed_cells(10), 2))
 
 
 def test_it_agrees_with_direct_with_means_of_vectors_and_for_splines():
@@ -178,7 +175,7 @@ def test_the_preconditioner_is_symmetric_and_positive_definite(name):
 def test_iterations_hardly_grow_with_the_mesh(dim, sizes, most):
     counts = []
     for n in sizes:
-        prepared = AlgebraicMultigrid(rtol=1e-8).prepare(poisson(jittered(dim, n)))
+        prepared = AlgebraicMultigrid(rtol=1e-8).prepare(poisson_system(jittered(dim, n)))
         prepared.solve(torch.ones_like(prepared.system.u))
         counts.append(int(prepared.iterations))
     assert counts[1] <= 1.5 * counts[0] + 3  # in three dimensions larger meshes have worse slivers, too
@@ -190,7 +187,7 @@ def test_units_do_not_matter():
     counts = []
     mesh = jittered(2, 12)
     for unit in (1e-60, 1.0, 1e60):
-        system = poisson(mesh, nu=lambda x, unit=unit: unit * smooth(0.5)(x))
+        system = poisson_system(mesh, nu=lambda x, unit=unit: unit * smooth(0.5)(x))
         prepared = AlgebraicMultigrid(rtol=1e-12).prepare(system)
         x = prepared.solve(random_rhs(system) * unit**2)
         torch.testing.assert_close(
@@ -212,7 +209,7 @@ def test_a_batch_is_the_same_as_its_items():
 
 
 def test_right_hand_sides_of_one_matrix_share_its_hierarchy(setups):
-    base = poisson(jittered(2, 12))
+    base = poisson_system(jittered(2, 12))
     many = System(base.form, base.u.expand(2, 3, -1))
     prepared = agrees_with_direct(many)
     assert prepared.cycles.groups == [slice(0, 6)]
@@ -287,7 +284,7 @@ def test_only_the_items_of_a_batch_that_are_late_get_hierarchies_of_their_own(se
 
 def test_gradients_are_those_of_direct(setups):
     V = FunctionSpace(jittered(2, 10), Lagrange(1))
-    density = lambda x, u, g, nu: 0.5 * nu * g.square().sum(-1) + 0.25 * u**4 - u  # noqa: E731
+    density = lambda x, u, g, nu: diffusion(x, u, g, nu) + 0.25 * u**4 - u  # noqa: E731
     energy = Energy(V, density, Dirichlet(V, {"boundary": 0.0}))
     found = []
     for linear in (Direct("superlu"), AlgebraicMultigrid()):
@@ -302,7 +299,7 @@ def test_gradients_are_those_of_direct(setups):
 
 def test_gradcheck():
     V = FunctionSpace(jittered(2, 7), Lagrange(1))
-    energy = Energy(V, lambda x, u, g, k: 0.5 * k * g.square().sum(-1) - u, Dirichlet(V, {"boundary": 0.0}))
+    energy = Energy(V, conduction, Dirichlet(V, {"boundary": 0.0}))
     k = torch.tensor([0.7, 1.3], dtype=V.dtype, requires_grad=True)
     method = Newton(AlgebraicMultigrid())
     assert torch.autograd.gradcheck(lambda k: minimize(energy, (k,), method=method).value.sum(-1), k)
@@ -312,7 +309,7 @@ def test_single_precision_problems_are_solved_in_it():
     mesh = jittered(2, 12).to(dtype=torch.float32)
     V = FunctionSpace(mesh, Lagrange(1))
     solution = minimize(
-        Energy(V, lambda x, u, g: 0.5 * g.square().sum(-1) - u, Dirichlet(V, {"boundary": 0.0})),
+        Energy(V, poisson, Dirichlet(V, {"boundary": 0.0})),
         method=Newton(AlgebraicMultigrid()),
     )
     assert solution.converged
@@ -321,7 +318,7 @@ def test_single_precision_problems_are_solved_in_it():
 
 def test_negative_curvature_is_flagged():
     V = FunctionSpace(jittered(2, 10), Lagrange(1))
-    density = lambda x, u, g, r: 0.5 * g.square().sum(-1) - 0.5 * r * u.square()  # noqa: E731
+    density = lambda x, u, g, r: laplace(x, u, g) - 0.5 * r * u.square()  # noqa: E731
     energy = Energy(V, density, Dirichlet(V, {"boundary": 0.0}))
     reaction = torch.tensor([0.0, 100.0, 1e6], dtype=V.dtype)  # definite, indefinite, negative on the diagonal
     prepared = AlgebraicMultigrid().prepare(system(energy, reaction))

@@ -7,7 +7,8 @@ from fem import Dirichlet, Energy, FunctionSpace, Lagrange, unit_interval, unit_
 from solvers.linear.conjugate_gradients import CG
 from solvers.linear.direct import Direct
 from solvers.operators.system import System
-from tests.solvers.systems import dense, laplace, system_of
+from tests.problems import laplace
+from tests.solvers.systems import dense, system_of
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +45,7 @@ def test_a_system_without_free_dofs_has_the_solution_zero(method):
 
 def test_cg_flags_negative_curvature_and_hands_back_that_direction():
     V = FunctionSpace(unit_square(6), Lagrange(1))
-    density = lambda x, u, g, r: 0.5 * g.square().sum(-1) - 0.5 * r * u.square()  # noqa: E731
+    density = lambda x, u, g, r: laplace(x, u, g) - 0.5 * r * u.square()  # noqa: E731
     energy = Energy(V, density, Dirichlet(V, {"boundary": 0.0}))
     reaction = torch.tensor([0.0, 100.0, 1e6], dtype=torch.float64)  # definite, indefinite, negative on the diagonal
     system = System(energy.discrete_form((reaction,)), torch.zeros(3, *V.shape, dtype=V.dtype))

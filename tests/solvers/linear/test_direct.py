@@ -8,7 +8,8 @@ import torch
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MeanZero, WeakForm, unit_interval, unit_square
 from solvers.linear.direct import Direct
 from solvers.operators.system import System
-from tests.solvers.systems import dense, distorted, elasticity, laplace, stokes, system_of, taylor_hood
+from tests.problems import laplace
+from tests.solvers.systems import dense, distorted, elasticity, stokes, system_of, taylor_hood
 
 BACKENDS = ["superlu", "pardiso"]
 
@@ -66,7 +67,7 @@ def test_a_mean_border_solves_in_the_space_of_mean_zero(backend):
 def test_inertia_is_that_of_the_spectrum(backend, constraint, reaction):
     V = FunctionSpace(unit_square(3, 4), Lagrange(2))
     held = Dirichlet(V, {"boundary": 0.0}) if constraint == "dirichlet" else MeanZero(V)
-    energy = Energy(V, lambda x, u, g: 0.5 * g.square().sum(-1) - 0.5 * reaction * u.square(), held)
+    energy = Energy(V, lambda x, u, g: laplace(x, u, g) - 0.5 * reaction * u.square(), held)
     u = torch.zeros(V.shape, dtype=torch.float64)
     prepared = Direct(backend).prepare(System(energy.discrete_form(()), u))
     assert bool(prepared.indefinite) == bool((torch.linalg.eigvalsh(dense(energy, u, ())) < -1e-10).any())
@@ -133,7 +134,7 @@ def test_fine_meshes_and_weak_supports_are_not_taken_for_singularity(backend):
         Direct(backend).prepare(System(line.discrete_form(()), torch.zeros(V.shape, dtype=V.dtype))).singular
     )
     Q = FunctionSpace(unit_square(30), Lagrange(1))
-    weak = Energy(Q, lambda x, u, g: 0.5 * g.square().sum(-1) + 1e-8 * u.square())
+    weak = Energy(Q, lambda x, u, g: laplace(x, u, g) + 1e-8 * u.square())
     system = System(weak.discrete_form(()), torch.zeros(Q.shape, dtype=Q.dtype))
     assert not bool(Direct(backend).prepare(system).singular)
 

@@ -24,7 +24,8 @@ from fem import (
 from solvers import CG, Direct, FastDiagonalization, Newton, minimize
 from solvers.linear.conjugate_gradients import Jacobi
 from solvers.operators.system import LinearMethod, Preconditioner, Prepared, System
-from tests.solvers.systems import advection, elasticity, laplace, taylor_hood
+from tests.problems import conduction, diffusion, laplace
+from tests.solvers.systems import advection, elasticity, taylor_hood
 
 SIDES = (("left", "right"), ("bottom", "top"), ("back", "front"))
 ENDS = list(product((True, False), repeat=2))
@@ -172,7 +173,7 @@ def test_components_that_do_not_couple_are_solved_one_by_one():
 def test_sums_of_terms_whose_couplings_cancel():
     V = FunctionSpace(grid((6, 4)), Lagrange(1))
     terms = [
-        Energy(V, partial(lambda sign, x, u, g: 0.5 * g.square().sum(-1) + sign * 0.3 * g[..., 0] * g[..., 1], sign))
+        Energy(V, partial(lambda sign, x, u, g: laplace(x, u, g) + sign * 0.3 * g[..., 0] * g[..., 1], sign))
         for sign in (-1, 1)
     ]
     torch.manual_seed(0)
@@ -228,7 +229,7 @@ def test_singular_and_indefinite_items_are_flagged():
 def test_a_weak_reaction_is_not_lost_in_round_off(degree):
     """∫ H x = m ∫ x: what the load's total and the weakest reaction make of the mean."""
     V, m = FunctionSpace(unit_square(80, 3), Lagrange(degree)), 1e-8
-    energy = Energy(V, lambda x, u, g: 0.5 * g.square().sum(-1) + 0.5 * m * u.square())
+    energy = Energy(V, lambda x, u, g: laplace(x, u, g) + 0.5 * m * u.square())
     load = -Energy(V, lambda x, u, g: -(1 + x[..., 0]) * u).residual(torch.zeros(V.shape, dtype=V.dtype))
     found = FastDiagonalization().prepare(system(energy)).solve(load)
     total = (found * MeanZero(V).data()).sum()
@@ -333,10 +334,6 @@ def iterations(functional, params, preconditioner):
     return int(prepared.iterations.max())
 
 
-def diffusion(x, u, grad_u, nu):
-    return 0.5 * nu * grad_u.square().sum(-1)
-
-
 @pytest.mark.parametrize("constraint", ["boundary", "left", "mean", "robin"])
 def test_iterations_stay_few_on_every_grid_for_smooth_coefficients(constraint):
     counts, robin = [], {"boundary": lambda x, u, normal, nu: (1 + x[..., 0]) * u.square()}
@@ -407,7 +404,7 @@ def test_it_is_a_linear_method_and_a_preconditioner():
 def test_gradients_through_minimize(constraint):
     V = FunctionSpace(grid((6, 4)), Lagrange(1))
     fixed = Dirichlet(V, {"left": 1.0, "top": 0.0}) if constraint == "dirichlet" else MeanZero(V)
-    energy = Energy(V, lambda x, u, g, k, f: 0.5 * k * g.square().sum(-1) - f * u, fixed)
+    energy = Energy(V, conduction, fixed)
     values = torch.rand(V.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
     def solution(kappa, load, method):

@@ -21,12 +21,9 @@ from solvers import CG, Direct, Multigrid, Newton, minimize
 from solvers.linear.coarsening import widths
 from solvers.linear.multigrid import Hierarchy
 from solvers.operators.system import System
+from tests.problems import conduction, diffusion, laplace, poisson
 from tests.solvers.operators.test_stencil import grid_system
-from tests.solvers.systems import advection, laplace, system_of
-
-
-def diffusion(x, u, grad_u, k):
-    return 0.5 * k * grad_u.square().sum(-1)
+from tests.solvers.systems import advection, system_of
 
 
 def smooth_diffusion(mesh, degree, contrast, constraint=None):
@@ -178,7 +175,7 @@ def test_an_item_that_is_not_finite_leaves_the_others_alone():
 
 def test_negative_curvature_is_flagged_and_that_direction_handed_back():
     V = FunctionSpace(unit_square(16), Lagrange(1))
-    density = lambda x, u, g, r: 0.5 * g.square().sum(-1) - 0.5 * r * u.square()  # noqa: E731
+    density = lambda x, u, g, r: laplace(x, u, g) - 0.5 * r * u.square()  # noqa: E731
     energy = Energy(V, density, Dirichlet(V, {"boundary": 0.0}))
     reaction = torch.tensor([0.0, 100.0, 1e6], dtype=torch.float64)
     system = System(energy.discrete_form((reaction,)), torch.zeros(3, *V.shape, dtype=V.dtype))
@@ -201,7 +198,7 @@ def test_as_a_preconditioner_and_alone_it_is_the_same_iteration():
 
 def test_single_precision():
     V = FunctionSpace(unit_square(40, dtype=torch.float32), Lagrange(2))
-    energy = Energy(V, lambda x, u, g: 0.5 * g.square().sum(-1) - u, Dirichlet(V, {"boundary": 0.0}))
+    energy = Energy(V, poisson, Dirichlet(V, {"boundary": 0.0}))
     found = minimize(energy, method=Newton(Multigrid()))
     assert found.converged
     torch.testing.assert_close(found.value, minimize(energy, method=Newton(Direct())).value, rtol=1e-3, atol=1e-6)
@@ -209,7 +206,7 @@ def test_single_precision():
 
 def test_a_mean_that_vanishes():
     V = FunctionSpace(unit_square(64), Lagrange(1))
-    energy = Energy(V, lambda x, u, g: 0.5 * g.square().sum(-1) - (x[..., 0] - 0.5) * u, MeanZero(V))
+    energy = Energy(V, lambda x, u, g: laplace(x, u, g) - (x[..., 0] - 0.5) * u, MeanZero(V))
     system = System(energy.discrete_form(()), torch.zeros(V.shape, dtype=V.dtype))
     prepared = Multigrid(rtol=1e-8).prepare(system)
     prepared.solve(torch.randn_like(system.u))
@@ -220,7 +217,7 @@ def test_a_mean_that_vanishes():
 
 def test_weak_supports_cost_few_iterations():
     V = FunctionSpace(unit_square(48), Lagrange(1))
-    energy = Energy(V, lambda x, u, g: 0.5 * g.square().sum(-1) + 1e-7 * u.square())
+    energy = Energy(V, lambda x, u, g: laplace(x, u, g) + 1e-7 * u.square())
     prepared = Multigrid(rtol=1e-8).prepare(System(energy.discrete_form(()), torch.zeros(V.shape, dtype=V.dtype)))
     prepared.solve(torch.ones_like(prepared.system.u))
     assert int(prepared.iterations) <= 15
@@ -229,7 +226,7 @@ def test_weak_supports_cost_few_iterations():
 def test_gradients_pass_gradcheck_and_equal_direct_ones():
     torch.manual_seed(0)
     V = FunctionSpace(unit_square(13), Lagrange(1))
-    energy = Energy(V, lambda x, u, g, k: 0.5 * k * g.square().sum(-1) - u, Dirichlet(V, {"left": 0.0}))
+    energy = Energy(V, conduction, Dirichlet(V, {"left": 0.0}))
     weights = torch.randn(V.shape, dtype=V.dtype)
 
     def functional(nu, method):

@@ -10,13 +10,14 @@ from fem.forms.assembly import element_matrices, flat_dofs
 from fem.forms.grid_integral import GridIntegral
 from solvers.operators.stencil import Stencil, grid_of
 from solvers.operators.system import System
-from tests.solvers.systems import elasticity, laplace, system_of
+from tests.problems import diffusion, laplace
+from tests.solvers.systems import elasticity, system_of
 
 pytestmark = pytest.mark.usefixtures("both_ways")
 
 
-def diffusion(x, u, grad_u, k):
-    return 0.5 * k * grad_u.square().sum(-1) + 0.3 * k * u.square()
+def reaction_diffusion(x, u, grad_u, k):
+    return diffusion(x, u, grad_u, k) + 0.3 * k * u.square()
 
 
 def grid_system(degree, dim, components=None, cells=(3, 4, 2), moved=True, batch=2):
@@ -26,7 +27,9 @@ def grid_system(degree, dim, components=None, cells=(3, 4, 2), moved=True, batch
     if moved:
         mesh = mesh.with_nodes(mesh.nodes + 0.1 / max(cells[:dim]) * torch.rand_like(mesh.nodes))
     V = FunctionSpace(mesh, Lagrange(degree), components=components)
-    density = diffusion if components is None else lambda x, u, g, k: k * elasticity(x, u, g) + u.square().sum(-1)
+    density = (
+        reaction_diffusion if components is None else lambda x, u, g, k: k * elasticity(x, u, g) + u.square().sum(-1)
+    )
     robin = {"right": lambda x, u, n, k: 0.5 * (1 + x[..., 0]) * (u.square() if components is None else u[..., 0] ** 2)}
     k = torch.rand(batch, mesh.topology.num_nodes, dtype=V.dtype) + 0.5
     energy = Energy(V, density, Dirichlet(V, {"left": 1.0}), boundary=robin)

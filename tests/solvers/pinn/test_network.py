@@ -6,6 +6,7 @@ import torch
 from fem import Energy, FunctionSpace, Lagrange, unit_interval, unit_square
 from solvers import PINN, deep_ritz, gauss_points, mismatch, strong_form
 from solvers.pinn.network import Tanh, jet_of
+from tests.problems import conduction
 
 
 def bubble(x):
@@ -83,9 +84,6 @@ def test_functions_that_are_constant_or_linear_have_the_derivatives_they_have():
 def test_the_energy_of_deep_ritz_is_that_of_finite_elements():
     """A network without hidden curvature, u = c x(1 − x), is in the space of degree 2."""
 
-    def density(x, u, grad_u, k, f):
-        return 0.5 * k * grad_u.square().sum(-1) - f * u
-
     def load(x):
         return 1 + x[..., 0]
 
@@ -95,8 +93,8 @@ def test_the_energy_of_deep_ritz_is_that_of_finite_elements():
         network.layers[-1].bias.fill_(3.0)
     V = FunctionSpace(unit_interval(4), Lagrange(2))
     points = network.at(*gauss_points(V.mesh, degree=5))
-    found = deep_ritz(network, points, density, 2.0, load)
-    wanted = Energy(V, density)(V.interpolate(lambda x: 3 * bubble(x)), 2.0, load)
+    found = deep_ritz(network, points, conduction, 2.0, load)
+    wanted = Energy(V, conduction)(V.interpolate(lambda x: 3 * bubble(x)), 2.0, load)
     torch.testing.assert_close(found.detach(), wanted, rtol=1e-14, atol=0)
     # −Δu = 6 here, so the squared residual of −Δu = 4 integrates to 4, and its mean is the same.
     for p in (points, network.at(points_of(1))):

@@ -5,6 +5,7 @@ import torch
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, unit_square
 from solvers import DiffusionProblems, ExponentialSeries, GaussianField, minimize
+from tests.problems import conduction
 
 V = FunctionSpace(unit_square(8), Lagrange(1))
 LOADED = DiffusionProblems(V, ExponentialSeries(), GaussianField(modes=4))
@@ -25,7 +26,7 @@ def test_the_same_number_is_the_same_problem(problems):
 
 
 def test_scaling_leaves_the_solution_as_it_is():
-    energy = Energy(V, lambda x, u, g, nu, f: 0.5 * nu * g.square().sum(-1) - f * u, Dirichlet(V, {"boundary": 0.0}))
+    energy = Energy(V, conduction, Dirichlet(V, {"boundary": 0.0}))
     generator = torch.Generator().manual_seed(0)
     nu, f = (torch.rand(3, V.num_dofs, generator=generator, dtype=V.dtype) + 0.1 for _ in range(2))
     nu = 100 * nu

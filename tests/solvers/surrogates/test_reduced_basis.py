@@ -5,13 +5,14 @@ import torch
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, unit_square
 from solvers import ExponentialSeries, ReducedBasis, minimize
+from tests.problems import diffusion
 
 V = FunctionSpace(unit_square(16), Lagrange(1))
 
 
 def family(items=12, start=0):
     energy = Energy(
-        V, lambda x, u, g, nu: 0.5 * nu * g.square().sum(-1) - x[..., 0] * u, Dirichlet(V, {"left": 1.0, "right": 0.0})
+        V, lambda x, u, g, nu: diffusion(x, u, g, nu) - x[..., 0] * u, Dirichlet(V, {"left": 1.0, "right": 0.0})
     )
     series = ExponentialSeries(bound=1.0)
     return energy, (V.function(series(series.sample(items, start), V.dof_coordinates)),)

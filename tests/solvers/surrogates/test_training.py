@@ -27,12 +27,9 @@ from solvers import (
 
 pytest.importorskip("lightning")
 from solvers.surrogates.training import logarithm
+from tests.problems import diffusion
 
 ROOT = Path(__file__).parents[3]
-
-
-def diffusion(x, u, g, nu):
-    return 0.5 * nu * g.square().sum(-1)
 
 
 V = FunctionSpace(unit_square(8, dtype=torch.float32), Lagrange(1))
@@ -267,7 +264,7 @@ SCRIPT = """
         torch.set_num_threads(1)
         torch.manual_seed(0)
         V = FunctionSpace(unit_square(16), Lagrange(1))
-        energy = Energy(V, lambda x, u, g, nu: 0.5 * nu * g.square().sum(-1), Dirichlet(V, {"left": 1.0, "right": 0.0}))
+        energy = Energy(V, diffusion, Dirichlet(V, {"left": 1.0, "right": 0.0}))
         problems = DiffusionProblems(V, ExponentialSeries())
         net = UNet(width=4, depth=2).double()
         options = {"devices": devices, "compile": how == "compile", "progress": False}
