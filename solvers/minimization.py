@@ -24,6 +24,7 @@ from solvers.descent import LBFGS, Adam, descent
 from solvers.linear.choice import default_linear
 from solvers.newton import STATUSES, Bounds, Newton, Report, newton
 from solvers.operators.system import LinearMethod
+from solvers.reuse import Reuse, reuse_of
 from solvers.solution import ConvergenceError, Solution, Status, flatten, nest
 
 Method = Newton | LinearMethod | LBFGS | Adam
@@ -38,6 +39,7 @@ def minimize(
     lower: Bound = None,
     upper: Bound = None,
     throw: bool = True,
+    reuse: Reuse | None = None,
 ) -> Solution:
     """u = argmin J(u; params), a whole batch at once, differentiable by the implicit adjoint.
 
@@ -49,6 +51,8 @@ def minimize(
             method, `Multigrid()`, `Direct()`, `CG()`, …, which means Newton's method with that linear solver.
         lower, upper: bounds on u, dof by dof: a number, dofs, or a callable of x.
         throw: raise where an item does not converge; False returns the status.
+        reuse: where the last factorisation or hierarchy is taken from, if the matrix is still the same, and left
+            afterwards; by default the energy's own, so that new loads and time steps need no other.
 
     Raises:
         ConvergenceError: with `.solution` and a remedy, unless `throw=False`.
@@ -56,7 +60,7 @@ def minimize(
     """
     if not isinstance(energy, Energy):
         raise TypeError(f"`minimize` takes an `Energy`; got {type(energy).__name__}. Weak forms go to `solve`.")
-    return run(energy, params, initial, method, (lower, upper), throw, minimum=True)
+    return run(energy, params, initial, method, (lower, upper), throw, reuse, minimum=True)
 
 
 def solve(
@@ -65,6 +69,7 @@ def solve(
     initial: Tensor | None = None,
     method: Newton | LinearMethod | None = None,
     throw: bool = True,
+    reuse: Reuse | None = None,
 ) -> Solution:
     """A stationary point of an energy (saddle points too), or the u with a(u; v) = 0 for all v of a `WeakForm`.
 
@@ -74,7 +79,7 @@ def solve(
         raise TypeError(f"`solve` takes an `Energy` or a `WeakForm`; got {type(problem).__name__}.")
     if isinstance(method, LBFGS | Adam):
         raise ValueError(f"`solve` looks for stationary points, and `{type(method).__name__}()` only descends.")
-    return run(problem, params, initial, method, (None, None), throw, minimum=False)
+    return run(problem, params, initial, method, (None, None), throw, reuse, minimum=False)
 
 
 @outside_inference
@@ -85,6 +90,7 @@ def run(
     method: Method | None,
     bounds: tuple[Bound, Bound],
     throw: bool,
+    reuse: Reuse | None,
     minimum: bool,
 ) -> Solution:
     """Lower, check, iterate without a graph, attach."""
@@ -120,7 +126,8 @@ def run(
         linear = chosen.linear or default_linear(space, symmetric and minimum, prod(batch))
         name = f"Newton with {linear}"
         with torch.no_grad():
-            report = newton(detached, u, replace(chosen, linear=linear), symmetric, minimum, box)
+            chosen, reuse = replace(chosen, linear=linear), reuse or reuse_of(problem)
+            report = newton(detached, u, chosen, symmetric, minimum, box, reuse)
 
     if report.active is not None:
         form = hold(form, report, limits)

@@ -18,6 +18,7 @@ from fem.forms.discrete import DiscreteForm, FormValues
 from solvers.linear.choice import default_linear
 from solvers.linear.conjugate_gradients import CG
 from solvers.operators.system import LinearMethod, Prepared, System
+from solvers.reuse import Kept, Reuse
 from solvers.solution import Status, default_rtol, dot, norm, per_item
 
 
@@ -48,6 +49,7 @@ class Report:
     residual: Tensor
     active: Tensor | None = None
     prepared: Prepared | None = None
+    kept: Kept | None = None  # the same, where the next solve may take it
     energy: Tensor | None = None
     detail: str = ""
 
@@ -86,8 +88,10 @@ def newton(
     symmetric: bool = True,
     minimum: bool = True,
     bounds: Bounds | None = None,
+    reuse: Reuse | None = None,
 ) -> Report:
     """Iterate from u "*b *shape" (of the full batch) to a stationary point; `minimum` asks for a minimum."""
+    reuse = reuse or Reuse()
     lead = u.ndim - len(form.space.shape)
     rtol = default_rtol(u.dtype) if method.rtol is None else method.rtol
     linear = method.linear or default_linear(form.space, symmetric and minimum, prod(u.shape[:lead]))
@@ -119,11 +123,14 @@ def newton(
             break
         system = System(form, u, mask, symmetric)
         if prepared is None:
-            prepared = recent(system, linear)
-        if prepared is None or not system.same_matrix(prepared.system):
+            report.kept = reuse.take(system, linear)
+            prepared = None if report.kept is None else report.kept.prepared
+        elif not system.same_matrix(prepared.system):
+            prepared = report.kept = None  # before another is made
+        if prepared is None:
             prepared = prepare(system, linear, codes, report)
-            if prepared is None:
-                break
+        if prepared is None:
+            break
         running = codes == RUNNING
         s = prepared.solve(-r, 0.3 * rtol * scale)
         if minimum and prepared.exact and bool((running & prepared.indefinite).any()):
@@ -144,6 +151,7 @@ def newton(
         u, state = refine(form, u, state, prepared, codes)
     if minimum and bool((codes == STATUSES.index(Status.CONVERGED)).any()):
         prepared = check_minimum(System(form, u, mask), linear, codes, report, prepared, bounds)
+    reuse.leave(report.kept)
     report.u, report.prepared, report.energy = u, prepared, state.value
     return report
 
@@ -173,52 +181,24 @@ def chosen(items: Tensor, state: FormValues, other: FormValues) -> FormValues:
     return FormValues(value, pick(state.residual, other.residual), pick(state.magnitude, other.magnitude))
 
 
-_recent: list[tuple[int | None, LinearMethod, Prepared, list[Tensor]]] = []
-
-
-def forget() -> None:
-    """Let go of the factorisation or hierarchy that the last solve left for the next one with the same matrix."""
-    _recent.clear()
-
-
-def recent(system: System, linear: LinearMethod) -> Prepared | None:
-    """What the last solve of all prepared, if the matrix is still the same: time steps and new loads need no other.
-
-    It is let go before anything else is prepared, so that only one factorisation or hierarchy is ever kept.
-    """
-    if _recent:
-        version, method, prepared, copies = _recent[0]
-        before, now = prepared.system.form, system.form
-        same = before.space is now.space and before.constraint is now.constraint and method == linear
-        same &= version is not None and version == now.space.mesh.version
-        same &= prepared.system.batch == system.batch and prepared.system.symmetric == system.symmetric
-        tensors = system.matrix_tensors
-        same &= len(tensors) == len(copies) and all(map(torch.equal, tensors, copies))
-        if same and system.same_matrix(prepared.system):
-            return prepared
-        _recent.clear()
-    return None
-
-
 def prepare(
     system: System, linear: LinearMethod, codes: Tensor, report: Report, kind: int = RUNNING
 ) -> Prepared | None:
     """The system made ready, or None if no item of that kind is left: some fail before, or in the factorisation."""
-    finish(codes, ~system.finite, Status.NOT_FINITE, kind)
-    sound = bool(system.finite.all())
-    for name, undetermined in system.unconstrained_directions():
-        sound &= not bool(undetermined.any())
+    directions, lost = system.unconstrained_directions(), torch.zeros_like(codes, dtype=torch.bool)
+    for _, undetermined in directions:
+        lost |= undetermined
+    prepared = None if bool(lost.all()) else linear.prepare(system)
+    finish(codes, ~system.finite, Status.NOT_FINITE, kind)  # after `prepare`, which leaves what tells that at no cost
+    for name, undetermined in directions:
         if bool((undetermined & (codes == kind)).any()):
             report.detail = f" (nothing determines the {name})"
         finish(codes, undetermined, Status.SINGULAR, kind)
-    if not bool((codes == kind).any()):
+    if prepared is None:
         return None
-    _recent.clear()
-    prepared = linear.prepare(system)
     finish(codes, prepared.singular, Status.SINGULAR, kind)
-    if sound and not bool(prepared.singular.any()):
-        copies = [t.clone() for t in system.matrix_tensors]  # the user may change them in place
-        _recent[:] = [(system.form.space.mesh.version, linear, prepared, copies)]
+    if bool((system.finite & ~lost & ~prepared.singular).all()):
+        report.kept = Kept.of(prepared, linear)
     return prepared if bool((codes == kind).any()) else None
 
 
@@ -237,6 +217,7 @@ def check_minimum(
     converged = STATUSES.index(Status.CONVERGED)
     stale = prepared is not None and bool(prepared.indefinite.any()) and not system.same_matrix(prepared.system)
     if prepared is None or stale:
+        prepared = report.kept = None
         prepared = prepare(system, linear, codes, report, converged)
     if prepared is None or not bool(prepared.indefinite.any()):
         return prepared

@@ -19,7 +19,7 @@ from fem.forms.discrete import DiscreteForm, Hessian
 from solvers.operators.stencil import Stencil, grid_of
 from solvers.operators.stencil_product import Product
 from solvers.operators.tensor_operator import TensorOperator, has_factors
-from solvers.operators.workspace import Workspace, workspace
+from solvers.operators.workspace import workspace_of
 from solvers.solution import norm
 
 
@@ -78,8 +78,7 @@ class System:
         grid = grid_of(space, prod(self.batch)) if self.symmetric else None
         if grid is None:
             return None
-        with self.memory:
-            stencil = Stencil.zeros(grid, self.u)
+        stencil = Stencil.zeros(grid, self.u, workspace_of(space).buffers(self, "system"))
         for h in self.hessians:
             stencil.add(h)
         stencil.hold(self.held, 1.0)
@@ -89,19 +88,16 @@ class System:
     @torch.no_grad()
     def tensor(self) -> TensorOperator | None:
         """The Hessian by sum factorisation, for splines on one patch."""
-        return TensorOperator(self) if self.symmetric and has_factors(self.form) else None
+        if not self.symmetric or not has_factors(self.form):
+            return None
+        return TensorOperator(self.form.space, self.hessians, self.batch)
 
     @cached_property
     @torch.no_grad()
     def product(self) -> Product:
         """The stencil's product between two buffers of its own."""
         assert self.stencil is not None
-        with self.memory:
-            return Product(self.stencil, *(self.stencil.grid.buffer(self.u) for _ in range(2)))
-
-    @cached_property
-    def memory(self) -> Workspace:
-        return workspace(self, self.form.space, "system")
+        return Product(self.stencil, self.stencil.buffer(), self.stencil.buffer())
 
     @cached_property
     def held(self) -> Bool[Tensor, "t k"]:
@@ -145,7 +141,9 @@ class System:
 
     @cached_property
     def finite(self) -> Bool[Tensor, "*b"]:
-        """Whether all second derivatives of the density are finite."""
+        """Whether all second derivatives of the density are finite, as told by the matrix where there is one."""
+        if "values" in vars(self):
+            return torch.isfinite(self.values).all(-1)
         if not all(h.known for h in self.hessians) and self.stencil is not None:
             flat = self.stencil.grid.shifted(self.stencil.data).unflatten(-1, (self.stencil.grid.batch, -1))
             return torch.isfinite(flat.sum((0, -1))).reshape(self.batch)
