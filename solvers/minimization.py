@@ -130,7 +130,7 @@ def run(
             report = newton(detached, u, chosen, symmetric, minimum, box, reuse)
 
     if report.active is not None:
-        form = hold(form, report, limits)
+        form = fix_active(form, report, limits)
         detached = form.detach()
     equation = Stationary(detached, report.u, linear, symmetric, report.prepared)
     value = attach(equation, report.u, form.tensors())
@@ -216,31 +216,31 @@ def bound_dofs(space: AnySpace, bound: Any, name: str) -> Tensor | None:
 
 
 @dataclass(frozen=True)
-class Held:
-    """Prescribed dofs together with those held at a bound, `mask` "*b *shape"."""
+class FixedDofs:
+    """Prescribed dofs together with those at a bound, `fixed` "*b *shape"."""
 
     space: AnySpace
-    mask: Tensor
+    fixed: Tensor
 
     def data(self) -> Tensor | None:
         return None
 
     def insert(self, u: Tensor, data: Tensor | None) -> Tensor:
         assert data is not None
-        return torch.where(self.mask, data, u)
+        return torch.where(self.fixed, data, u)
 
     def project(self, residual: Tensor, data: Tensor | None) -> Tensor:
-        return residual.masked_fill(self.mask, 0)
+        return residual.masked_fill(self.fixed, 0)
 
 
-def hold(form: DiscreteForm, report: Report, limits: list[Tensor | None]) -> DiscreteForm:
+def fix_active(form: DiscreteForm, report: Report, limits: list[Tensor | None]) -> DiscreteForm:
     """The functional with the dofs at active bounds prescribed, so that gradients reach the bounds they sit on."""
     active, u = report.active, report.u
     assert active is not None
-    data = form.data if form.constraint.mask is not None else None
+    data = form.data if form.constraint.fixed is not None else None
     data = torch.zeros_like(u) if data is None else data.expand(u.shape)
     for bound, side in zip(limits, (torch.le, torch.ge), strict=True):
         if bound is not None:
             data = torch.where(active & side(u, bound.detach()), bound, data)
-    mask = active if form.constraint.mask is None else active | form.constraint.mask
-    return replace(form, constraint=Held(form.space, mask), data=data)
+    fixed = active if form.constraint.fixed is None else active | form.constraint.fixed
+    return replace(form, constraint=FixedDofs(form.space, fixed), data=data)

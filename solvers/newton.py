@@ -73,12 +73,12 @@ class Bounds:
 
     def active(self, u: Tensor, r: Tensor) -> Bool[Tensor, "..."]:
         """Dofs at a bound whose residual presses them against it."""
-        held = torch.zeros_like(u, dtype=torch.bool)
+        found = torch.zeros_like(u, dtype=torch.bool)
         if self.lower is not None:
-            held |= (u <= self.lower) & (r > 0)
+            found |= (u <= self.lower) & (r > 0)
         if self.upper is not None:
-            held |= (u >= self.upper) & (r < 0)
-        return held
+            found |= (u >= self.upper) & (r < 0)
+        return found
 
 
 def newton(
@@ -104,24 +104,24 @@ def newton(
     state = form.evaluate(u)
     for step in range(method.max_iterations + 1):
         r = state.residual
-        mask, report.active = form.constraint.mask, None
+        fixed, report.active = form.constraint.fixed, None
         if bounds is not None:
             report.active = bounds.active(u, r)
             r = r.masked_fill(report.active, 0)
-            mask = report.active if mask is None else report.active | mask
+            fixed = report.active if fixed is None else report.active | fixed
         scale = norm(state.magnitude, lead)
         found = torch.where(scale > 0, norm(r, lead) / scale, norm(r, lead))
         report.residual = torch.where(codes == RUNNING, found, report.residual)
         finish(codes, ~torch.isfinite(report.residual), Status.NOT_FINITE)
         finish(codes, report.residual <= rtol, Status.CONVERGED)
         if step and bool((codes == RUNNING).any()):
-            settle(codes, report, norm(r, lead), round_off(form, u, r, mask))
+            settle(codes, report, norm(r, lead), round_off(form, u, r, fixed))
         if not bool((codes == RUNNING).any()):
             break
         if step == method.max_iterations:
             finish(codes, codes == RUNNING, Status.MAX_ITERATIONS)
             break
-        system = System(form, u, mask, symmetric)
+        system = System(form, u, fixed, symmetric)
         if prepared is None:
             report.kept = reuse.take(system, linear)
             prepared = None if report.kept is None else report.kept.prepared
@@ -150,7 +150,7 @@ def newton(
     if bounds is None and prepared is not None and method.rtol is None:
         u, state = refine(form, u, state, prepared, codes)
     if minimum and bool((codes == STATUSES.index(Status.CONVERGED)).any()):
-        prepared = check_minimum(System(form, u, mask), linear, codes, report, prepared, bounds)
+        prepared = check_minimum(System(form, u, fixed), linear, codes, report, prepared, bounds)
     reuse.leave(report.kept)
     report.u, report.prepared, report.energy = u, prepared, state.value
     return report
@@ -243,14 +243,14 @@ def settle(codes: Tensor, report: Report, size: Tensor, floor: Tensor) -> None:
     finish(codes, items, Status.CONVERGED)
 
 
-def round_off(form: DiscreteForm, u: Tensor, r: Tensor, mask: Tensor | None) -> Float[Tensor, "*b"]:
+def round_off(form: DiscreteForm, u: Tensor, r: Tensor, fixed: Tensor | None) -> Float[Tensor, "*b"]:
     """How far the residual moves when u does in its last digit: below this no u is better than another."""
     generator = torch.Generator(u.device).manual_seed(0)
     sign = torch.randint(0, 2, u.shape, generator=generator, device=u.device).to(u.dtype) * 2 - 1
     moved = form.residual(u * (1 + torch.finfo(u.dtype).eps * sign))
     difference = moved - r
-    if mask is not None:
-        difference = difference.masked_fill(mask, 0)
+    if fixed is not None:
+        difference = difference.masked_fill(fixed, 0)
     return norm(difference, u.ndim - len(form.space.shape))
 
 

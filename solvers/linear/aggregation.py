@@ -121,15 +121,15 @@ def aggregate(system: System, values: Tensor, scale: Tensor) -> Aggregation:
 
     space, pattern, dtype = system.form.space, system.form.pattern, torch.float32
     matrix = scaled_matrix(system, values, scale, torch.float64)
-    held = scale == 0
-    full = matrix.values().index_add(0, pattern.diagonal, held.double())  # ones: pyamg divides by the diagonal
+    fixed = scale == 0
+    full = matrix.values().index_add(0, pattern.diagonal, fixed.double())  # ones: pyamg divides by the diagonal
     parts = [t.cpu().numpy().copy() for t in (full, matrix.col_indices(), matrix.crow_indices())]
     A = scipy.sparse.csr_matrix(tuple(parts), shape=tuple(matrix.shape))
     A.eliminate_zeros()
     block, weighting = (space.components if isinstance(space, FunctionSpace) else None), "local"
     if block is not None and block > 1:
         A, weighting = A.tobsr((block, block)), "block"
-    modes = (near_kernel(space) / torch.where(held, 1, scale)[:, None]).masked_fill_(held[:, None], 0)
+    modes = (near_kernel(space) / torch.where(fixed, 1, scale)[:, None]).masked_fill_(fixed[:, None], 0)
     state = np.random.get_state()  # noqa: NPY002 - pyamg draws from the global generator: leave it as it was
     np.random.seed(0)  # noqa: NPY002
     below = (

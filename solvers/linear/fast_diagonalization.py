@@ -225,18 +225,18 @@ def fixed_sides(system: System, grid: tuple[int, ...]) -> list[list[tuple[bool, 
     if system.fixed is None:
         return [[(False, False)] * (len(grid) - 1) for _ in range(grid[-1])]
     found = []
-    for mask in system.fixed.reshape(-1, *grid).unbind(-1):
-        ends, whole = [], torch.zeros_like(mask[0])
+    for fixed in system.fixed.reshape(-1, *grid).unbind(-1):
+        ends, whole = [], torch.zeros_like(fixed[0])
         for dim in reversed(range(whole.ndim)):
-            sides = [mask[0].select(dim, i) for i in (0, -1)]
+            sides = [fixed[0].select(dim, i) for i in (0, -1)]
             ends.append((bool(sides[0].all()), bool(sides[1].all())))
-            for i, fixed in zip((0, -1), ends[-1], strict=True):
-                if fixed:
+            for i, side in zip((0, -1), ends[-1], strict=True):
+                if side:
                     whole.select(dim, i).fill_(True)
-        if bool((mask != whole).any()):
+        if bool((fixed != whole).any()):
             raise ValueError(
                 "`FastDiagonalization()` needs values prescribed on whole sides of the box, the same in all batch "
-                f"items; got {int((mask != whole).any(0).sum())} fixed dofs apart from whole sides (tags of part of a "
+                f"items; got {int((fixed != whole).any(0).sum())} fixed dofs apart from whole sides (tags of part of a "
                 "side, or bounds that hold dofs). Use `Direct()`, `Multigrid()` or `CG()`."
             )
         found.append(ends)

@@ -76,7 +76,7 @@ class PreparedMultigrid:
         self.singular = (diagonal == 0).flatten(1).any(-1).reshape(system.batch)
         self.indefinite = (diagonal < 0).flatten(1).any(-1).reshape(system.batch)
         memory = workspace_of(space).buffers(self, "multigrid")
-        self.hierarchy = GridHierarchy(stencil, system.held, widths(space), torch.float32, memory)
+        self.hierarchy = GridHierarchy(stencil, system.fixed_images, widths(space), torch.float32, memory)
         self.iterations = torch.zeros(system.batch, dtype=torch.int64, device=like.device)
         if stencil is system.stencil:
             self.product = system.product
@@ -166,7 +166,7 @@ class GridLevel(Level):
         self.stencil, self.grid = stencil, stencil.grid
         self.images = tuple(stencil.buffer() for _ in range(3))
         self.x, self.r, self.b = (self.grid.shifted(image) for image in self.images)
-        self.free = (~fixed).to(stencil.data)
+        self.fixed, self.free = fixed, (~fixed).to(stencil.data)
         self.product = Product(stencil, *self.images[:2])
         self.down: list[Callable[[], Any]] = []
         self.up: list[Callable[[], Any]] = []
@@ -178,7 +178,7 @@ class GridLevel(Level):
         diagonal = self.stencil.diagonal.abs()
         items, step = self.grid.items(diagonal), omega / (1.1 * largest_eigenvalue(self.stencil))
         weight = (per_item(step, items) / items).transpose(0, 1).reshape(diagonal.shape)
-        self.weight = weight.masked_fill_((self.free == 0) | (diagonal == 0), 1)
+        self.weight = weight.masked_fill_(self.fixed | (diagonal == 0), 1)
 
     def residual(self) -> None:
         self.product.residual(self.b)
@@ -216,14 +216,14 @@ class GridHierarchy:
             if not steps:
                 break
             operator = level.stencil
-            operator.hold(fixed, 0.0)
+            operator.fix(fixed, 0.0)
             for step in steps:
                 operator, fixed = step.operator(operator), step.fixed(fixed)
                 if isinstance(step, VertexCoarsening):
                     width[step.axis] = step.width
-            level.stencil.hold(level.free == 0, 1.0)
+            level.stencil.fix(level.fixed, 1.0)
             fixed = fixed | (operator.diagonal == 0)
-            operator.hold(fixed, 1.0)
+            operator.fix(fixed, 1.0)
             weak = len(coarsenable(level.grid)) - len(steps)
             level.set_smoother(*((1, 3.0) if len(self.levels) == 1 and not weak else SMOOTHING[weak]))
             coarse = GridLevel(operator, fixed)

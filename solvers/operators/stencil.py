@@ -2,7 +2,7 @@
 
 A Lagrange space of degree p on a grid has one *type* of dofs for each position inside a grid cell (and component): type
 t, an image over the vertices of the grid, holds the dofs at position t/p behind each vertex; those behind the last
-vertex of an axis do not exist and are held fixed. The coupling of the dof of type a at vertex i with that of type b at
+vertex of an axis do not exist and are fixed. The coupling of the dof of type a at vertex i with that of type b at
 vertex i + δ is the entry S[a, b, δ](i) of an array, and symmetry halves their number:
 
     y_a(i) += S(i) x_b(i + δ),        y_b(i + δ) += S(i) x_a(i).
@@ -145,11 +145,11 @@ class StencilGrid:
             self.dofs_of_type(v, dof_type).copy_(self.image(row, dof_type))
         return v
 
-    def fixed(self, mask: Bool[Tensor, "b n c"] | None, like: Tensor) -> Bool[Tensor, "t k"]:
+    def fixed_images(self, fixed: Bool[Tensor, "b n c"] | None, like: Tensor) -> Bool[Tensor, "t k"]:
         """Flattened images that are true at fixed dofs and at those that do not exist."""
         flat = torch.ones(len(self.types), self.size, dtype=torch.bool, device=like.device)
-        if mask is not None:
-            return self.pack(mask, flat)
+        if fixed is not None:
+            return self.pack(fixed, flat)
         for row, dof_type in zip(flat, self.types, strict=True):
             self.image(row, dof_type).fill_(False)
         return flat
@@ -196,7 +196,7 @@ class Stencil:
     def diagonal(self) -> Float[Tensor, "t k"]:
         return self.grid.shifted(self.data[: len(self.grid.types)])
 
-    def hold(self, fixed: Bool[Tensor, "t k"], diagonal: float) -> None:
+    def fix(self, fixed: Bool[Tensor, "t k"], diagonal: float) -> None:
         """Clear rows and columns of fixed dofs in place, but for a diagonal entry."""
         grid = self.grid
         index = [torch.nonzero(row).flatten() + grid.halo for row in fixed]

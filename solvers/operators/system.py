@@ -1,4 +1,4 @@
-"""The linear system of a Newton step: the Hessian of a discrete form at one state, some dofs held fixed.
+"""The linear system of a Newton step: the Hessian of a discrete form at one state, some dofs fixed.
 
 A linear method is a small frozen value whose `prepare(system)` gives something that solves for right-hand sides, with
 the matrix or its transpose.
@@ -29,7 +29,7 @@ class System:
     def __init__(self, form: DiscreteForm, u: Tensor, fixed: Tensor | None = None, symmetric: bool = True):
         self.form, self.u, self.symmetric = form, u, symmetric
         self.batch = form.full_batch(u)
-        self.fixed = form.constraint.mask if fixed is None else fixed
+        self.fixed = form.constraint.fixed if fixed is None else fixed
 
     @cached_property
     def hessians(self) -> list[Hessian]:
@@ -81,7 +81,7 @@ class System:
         stencil = Stencil.zeros(grid, self.u, workspace_of(space).buffers(self, "system"))
         for h in self.hessians:
             stencil.add(h)
-        stencil.hold(self.held, 1.0)
+        stencil.fix(self.fixed_images, 1.0)
         return stencil
 
     @cached_property
@@ -100,13 +100,13 @@ class System:
         return Product(self.stencil, self.stencil.buffer(), self.stencil.buffer())
 
     @cached_property
-    def held(self) -> Bool[Tensor, "t k"]:
+    def fixed_images(self) -> Bool[Tensor, "t k"]:
         """Fixed dofs in the layout of the stencil."""
         space = self.form.space
         grid = grid_of(space, prod(self.batch))
         assert grid is not None
-        mask = None if self.fixed is None else self.fixed.expand(*self.batch, *space.shape)
-        return grid.fixed(None if mask is None else mask.reshape(grid.batch, -1, grid.components), self.u)
+        fixed = None if self.fixed is None else self.fixed.expand(*self.batch, *space.shape)
+        return grid.fixed_images(None if fixed is None else fixed.reshape(grid.batch, -1, grid.components), self.u)
 
     @cached_property
     def matrices(self) -> list[Tensor]:
@@ -161,14 +161,14 @@ class System:
         space, lead, found = self.form.space, len(self.batch), []
         if isinstance(self.form.constraint, MeanZero):
             return found
-        held = torch.zeros((), dtype=torch.bool, device=self.u.device) if self.fixed is None else self.fixed
-        held = held.expand(*self.batch, *space.shape)
-        for i, (field, fixed) in enumerate(zip(space.fields, space.split(held), strict=True)):
+        fixed = torch.zeros((), dtype=torch.bool, device=self.u.device) if self.fixed is None else self.fixed
+        fixed = fixed.expand(*self.batch, *space.shape)
+        for i, (field, own) in enumerate(zip(space.fields, space.split(fixed), strict=True)):
             for k in range(field.components or 1):
-                component = fixed if field.components is None else fixed[..., k]
+                component = own if field.components is None else own[..., k]
                 unseen = ~component.any(-1)
                 if bool(unseen.any()):
-                    product, size = [norm(v.masked_fill(held, 0), lead) for v in self.times_one(i, k)]
+                    product, size = [norm(v.masked_fill(fixed, 0), lead) for v in self.times_one(i, k)]
                     unseen &= product <= 1e3 * torch.finfo(size.dtype).eps * size
                 which = "u" if len(space.fields) == 1 else f"field {i}"
                 name = f"constants of {which}" if field.components is None else f"component {k} of {which}"

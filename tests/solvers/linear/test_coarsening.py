@@ -49,11 +49,11 @@ def check_step(step, stencil):
     P = torch.stack(P, 1)  # all items: rows item by item, columns type by type
     A = torch.block_diag(*stencil.dense())
     order = coarse.items(torch.arange(n).view(len(coarse.types), -1)).flatten()
-    exist = ~grid.fixed(None, like)  # couplings of dofs that do not exist are nothing, but for their diagonal
+    exist = ~grid.fixed_images(None, like)  # couplings of dofs that do not exist are nothing, but for their diagonal
     keep = grid.items(exist).flatten()
     A = A * keep * keep[:, None]
     clean = Stencil(grid, stencil.data.clone())
-    clean.hold(~exist, 0.0)
+    clean.fix(~exist, 0.0)
     found = torch.block_diag(*step.operator(clean).dense())
     torch.testing.assert_close(found, (P.T @ A @ P)[order][:, order], rtol=1e-12, atol=1e-12)
     r = grid.buffer(like)
