@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from solvers.linear.fast_diagonalization import FastDiagonalization
     from solvers.linear.multigrid import Multigrid
     from solvers.minimization import minimize, solve
-    from solvers.newton import Newton, forget
+    from solvers.newton import Newton
     from solvers.pinn.network import PINN, deep_ritz, gauss_points, mismatch, strong_form
     from solvers.pinn.training import Fit, fit_pinn
+    from solvers.reuse import Reuse
     from solvers.solution import ConvergenceError, Solution, Status
     from solvers.surrogates.families import ExponentialSeries, GaussianField
     from solvers.surrogates.lift import BoundedLift, Lift
@@ -40,11 +41,12 @@ _HOME = {
     "solvers.minimization": ("minimize", "solve"),
     "solvers.linear.multigrid": ("Multigrid",),
     "solvers.surrogates.muon": ("Muon",),
-    "solvers.newton": ("Newton", "forget"),
+    "solvers.newton": ("Newton",),
     "solvers.pinn.network": ("PINN", "deep_ritz", "gauss_points", "mismatch", "strong_form"),
     "solvers.pinn.training": ("Fit", "fit_pinn"),
     "solvers.surrogates.problems": ("DiffusionProblems",),
     "solvers.surrogates.reduced_basis": ("ReducedBasis",),
+    "solvers.reuse": ("Reuse",),
     "solvers.solution": ("ConvergenceError", "Solution", "Status"),
     "solvers.surrogates.training": ("train_surrogate",),
     "fem.support.training.plan": ("Training",),
@@ -76,6 +78,7 @@ __all__ = [
     "Newton",
     "Prediction",
     "ReducedBasis",
+    "Reuse",
     "Solution",
     "Status",
     "Training",
@@ -84,7 +87,6 @@ __all__ = [
     "deep_ritz",
     "eigenmodes",
     "fit_pinn",
-    "forget",
     "gauss_points",
     "load_network",
     "minimize",

@@ -100,7 +100,7 @@ def descent(form: DiscreteForm, u: Tensor, method: LBFGS | Adam, bounds: Bounds 
             state = form.evaluate(value)
             r, size = state.residual, norm(state.magnitude, lead)
             found = torch.where(size > 0, norm(r, lead) / size, norm(r, lead))
-            moved = round_off(form, value, r, form.constraint.mask)
+            moved = round_off(form, value, r, form.constraint.fixed)
         # An item is what it was when it finished; the others move on.
         report.u = torch.where(per_item(running, u), value, report.u)
         report.residual = torch.where(running, found, report.residual)

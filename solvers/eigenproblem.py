@@ -67,10 +67,10 @@ def eigenmodes(
     free = np.ones(zero.numel(), dtype=bool)
     for J in (energy, mass):
         data = J.constraint.data()
-        if data is not None and (J.constraint.mask is None or bool((data != 0).any())):
+        if data is not None and (J.constraint.fixed is None or bool((data != 0).any())):
             raise ValueError("`eigenmodes` takes homogeneous Dirichlet values as constraints, and no others.")
-        if J.constraint.mask is not None:
-            free &= ~J.constraint.mask.flatten().cpu().numpy()
+        if J.constraint.fixed is not None:
+            free &= ~J.constraint.fixed.flatten().cpu().numpy()
     K, M = (
         csr_matrix(
             (m.values().cpu().numpy(), m.col_indices().cpu().numpy(), m.crow_indices().cpu().numpy()), tuple(m.shape)

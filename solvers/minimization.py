@@ -24,6 +24,7 @@ from solvers.descent import LBFGS, Adam, descent
 from solvers.linear.choice import default_linear
 from solvers.newton import STATUSES, Bounds, Newton, Report, newton
 from solvers.operators.system import LinearMethod
+from solvers.reuse import Reuse, reuse_of
 from solvers.solution import ConvergenceError, Solution, Status, flatten, nest
 
 Method = Newton | LinearMethod | LBFGS | Adam
@@ -38,6 +39,7 @@ def minimize(
     lower: Bound = None,
     upper: Bound = None,
     throw: bool = True,
+    reuse: Reuse | None = None,
 ) -> Solution:
     """u = argmin J(u; params), a whole batch at once, differentiable by the implicit adjoint.
 
@@ -49,6 +51,8 @@ def minimize(
             method, `Multigrid()`, `Direct()`, `CG()`, …, which means Newton's method with that linear solver.
         lower, upper: bounds on u, dof by dof: a number, dofs, or a callable of x.
         throw: raise where an item does not converge; False returns the status.
+        reuse: where the last factorisation or hierarchy is taken from, if the matrix is still the same, and left
+            afterwards; by default the energy's own, so that new loads and time steps need no other.
 
     Raises:
         ConvergenceError: with `.solution` and a remedy, unless `throw=False`.
@@ -56,7 +60,7 @@ def minimize(
     """
     if not isinstance(energy, Energy):
         raise TypeError(f"`minimize` takes an `Energy`; got {type(energy).__name__}. Weak forms go to `solve`.")
-    return run(energy, params, initial, method, (lower, upper), throw, minimum=True)
+    return run(energy, params, initial, method, (lower, upper), throw, reuse, minimum=True)
 
 
 def solve(
@@ -65,6 +69,7 @@ def solve(
     initial: Tensor | None = None,
     method: Newton | LinearMethod | None = None,
     throw: bool = True,
+    reuse: Reuse | None = None,
 ) -> Solution:
     """A stationary point of an energy (saddle points too), or the u with a(u; v) = 0 for all v of a `WeakForm`.
 
@@ -74,7 +79,7 @@ def solve(
         raise TypeError(f"`solve` takes an `Energy` or a `WeakForm`; got {type(problem).__name__}.")
     if isinstance(method, LBFGS | Adam):
         raise ValueError(f"`solve` looks for stationary points, and `{type(method).__name__}()` only descends.")
-    return run(problem, params, initial, method, (None, None), throw, minimum=False)
+    return run(problem, params, initial, method, (None, None), throw, reuse, minimum=False)
 
 
 @outside_inference
@@ -85,6 +90,7 @@ def run(
     method: Method | None,
     bounds: tuple[Bound, Bound],
     throw: bool,
+    reuse: Reuse | None,
     minimum: bool,
 ) -> Solution:
     """Lower, check, iterate without a graph, attach."""
@@ -120,10 +126,11 @@ def run(
         linear = chosen.linear or default_linear(space, symmetric and minimum, prod(batch))
         name = f"Newton with {linear}"
         with torch.no_grad():
-            report = newton(detached, u, replace(chosen, linear=linear), symmetric, minimum, box)
+            chosen, reuse = replace(chosen, linear=linear), reuse or reuse_of(problem)
+            report = newton(detached, u, chosen, symmetric, minimum, box, reuse)
 
     if report.active is not None:
-        form = hold(form, report, limits)
+        form = fix_active(form, report, limits)
         detached = form.detach()
     equation = Stationary(detached, report.u, linear, symmetric, report.prepared)
     value = attach(equation, report.u, form.tensors())
@@ -209,31 +216,31 @@ def bound_dofs(space: AnySpace, bound: Any, name: str) -> Tensor | None:
 
 
 @dataclass(frozen=True)
-class Held:
-    """Prescribed dofs together with those held at a bound, `mask` "*b *shape"."""
+class FixedDofs:
+    """Prescribed dofs together with those at a bound, `fixed` "*b *shape"."""
 
     space: AnySpace
-    mask: Tensor
+    fixed: Tensor
 
     def data(self) -> Tensor | None:
         return None
 
     def insert(self, u: Tensor, data: Tensor | None) -> Tensor:
         assert data is not None
-        return torch.where(self.mask, data, u)
+        return torch.where(self.fixed, data, u)
 
     def project(self, residual: Tensor, data: Tensor | None) -> Tensor:
-        return residual.masked_fill(self.mask, 0)
+        return residual.masked_fill(self.fixed, 0)
 
 
-def hold(form: DiscreteForm, report: Report, limits: list[Tensor | None]) -> DiscreteForm:
+def fix_active(form: DiscreteForm, report: Report, limits: list[Tensor | None]) -> DiscreteForm:
     """The functional with the dofs at active bounds prescribed, so that gradients reach the bounds they sit on."""
     active, u = report.active, report.u
     assert active is not None
-    data = form.data if form.constraint.mask is not None else None
+    data = form.data if form.constraint.fixed is not None else None
     data = torch.zeros_like(u) if data is None else data.expand(u.shape)
     for bound, side in zip(limits, (torch.le, torch.ge), strict=True):
         if bound is not None:
             data = torch.where(active & side(u, bound.detach()), bound, data)
-    mask = active if form.constraint.mask is None else active | form.constraint.mask
-    return replace(form, constraint=Held(form.space, mask), data=data)
+    fixed = active if form.constraint.fixed is None else active | form.constraint.fixed
+    return replace(form, constraint=FixedDofs(form.space, fixed), data=data)

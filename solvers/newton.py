@@ -18,6 +18,7 @@ from fem.forms.discrete import DiscreteForm, FormValues
 from solvers.linear.choice import default_linear
 from solvers.linear.conjugate_gradients import CG
 from solvers.operators.system import LinearMethod, Prepared, System
+from solvers.reuse import Kept, Reuse
 from solvers.solution import Status, default_rtol, dot, norm, per_item
 
 
@@ -48,6 +49,7 @@ class Report:
     residual: Tensor
     active: Tensor | None = None
     prepared: Prepared | None = None
+    kept: Kept | None = None  # the same, where the next solve may take it
     energy: Tensor | None = None
     detail: str = ""
 
@@ -71,12 +73,12 @@ class Bounds:
 
     def active(self, u: Tensor, r: Tensor) -> Bool[Tensor, "..."]:
         """Dofs at a bound whose residual presses them against it."""
-        held = torch.zeros_like(u, dtype=torch.bool)
+        found = torch.zeros_like(u, dtype=torch.bool)
         if self.lower is not None:
-            held |= (u <= self.lower) & (r > 0)
+            found |= (u <= self.lower) & (r > 0)
         if self.upper is not None:
-            held |= (u >= self.upper) & (r < 0)
-        return held
+            found |= (u >= self.upper) & (r < 0)
+        return found
 
 
 def newton(
@@ -86,8 +88,10 @@ def newton(
     symmetric: bool = True,
     minimum: bool = True,
     bounds: Bounds | None = None,
+    reuse: Reuse | None = None,
 ) -> Report:
     """Iterate from u "*b *shape" (of the full batch) to a stationary point; `minimum` asks for a minimum."""
+    reuse = reuse or Reuse()
     lead = u.ndim - len(form.space.shape)
     rtol = default_rtol(u.dtype) if method.rtol is None else method.rtol
     linear = method.linear or default_linear(form.space, symmetric and minimum, prod(u.shape[:lead]))
@@ -100,30 +104,33 @@ def newton(
     state = form.evaluate(u)
     for step in range(method.max_iterations + 1):
         r = state.residual
-        mask, report.active = form.constraint.mask, None
+        fixed, report.active = form.constraint.fixed, None
         if bounds is not None:
             report.active = bounds.active(u, r)
             r = r.masked_fill(report.active, 0)
-            mask = report.active if mask is None else report.active | mask
+            fixed = report.active if fixed is None else report.active | fixed
         scale = norm(state.magnitude, lead)
         found = torch.where(scale > 0, norm(r, lead) / scale, norm(r, lead))
         report.residual = torch.where(codes == RUNNING, found, report.residual)
         finish(codes, ~torch.isfinite(report.residual), Status.NOT_FINITE)
         finish(codes, report.residual <= rtol, Status.CONVERGED)
         if step and bool((codes == RUNNING).any()):
-            settle(codes, report, norm(r, lead), round_off(form, u, r, mask))
+            settle(codes, report, norm(r, lead), round_off(form, u, r, fixed))
         if not bool((codes == RUNNING).any()):
             break
         if step == method.max_iterations:
             finish(codes, codes == RUNNING, Status.MAX_ITERATIONS)
             break
-        system = System(form, u, mask, symmetric)
+        system = System(form, u, fixed, symmetric)
         if prepared is None:
-            prepared = recent(system, linear)
-        if prepared is None or not system.same_matrix(prepared.system):
+            report.kept = reuse.take(system, linear)
+            prepared = None if report.kept is None else report.kept.prepared
+        elif not system.same_matrix(prepared.system):
+            prepared = report.kept = None  # before another is made
+        if prepared is None:
             prepared = prepare(system, linear, codes, report)
-            if prepared is None:
-                break
+        if prepared is None:
+            break
         running = codes == RUNNING
         s = prepared.solve(-r, 0.3 * rtol * scale)
         if minimum and prepared.exact and bool((running & prepared.indefinite).any()):
@@ -143,7 +150,8 @@ def newton(
     if bounds is None and prepared is not None and method.rtol is None:
         u, state = refine(form, u, state, prepared, codes)
     if minimum and bool((codes == STATUSES.index(Status.CONVERGED)).any()):
-        prepared = check_minimum(System(form, u, mask), linear, codes, report, prepared, bounds)
+        prepared = check_minimum(System(form, u, fixed), linear, codes, report, prepared, bounds)
+    reuse.leave(report.kept)
     report.u, report.prepared, report.energy = u, prepared, state.value
     return report
 
@@ -173,52 +181,24 @@ def chosen(items: Tensor, state: FormValues, other: FormValues) -> FormValues:
     return FormValues(value, pick(state.residual, other.residual), pick(state.magnitude, other.magnitude))
 
 
-_recent: list[tuple[int | None, LinearMethod, Prepared, list[Tensor]]] = []
-
-
-def forget() -> None:
-    """Let go of the factorisation or hierarchy that the last solve left for the next one with the same matrix."""
-    _recent.clear()
-
-
-def recent(system: System, linear: LinearMethod) -> Prepared | None:
-    """What the last solve of all prepared, if the matrix is still the same: time steps and new loads need no other.
-
-    It is let go before anything else is prepared, so that only one factorisation or hierarchy is ever kept.
-    """
-    if _recent:
-        version, method, prepared, copies = _recent[0]
-        before, now = prepared.system.form, system.form
-        same = before.space is now.space and before.constraint is now.constraint and method == linear
-        same &= version is not None and version == now.space.mesh.version
-        same &= prepared.system.batch == system.batch and prepared.system.symmetric == system.symmetric
-        tensors = system.matrix_tensors
-        same &= len(tensors) == len(copies) and all(map(torch.equal, tensors, copies))
-        if same and system.same_matrix(prepared.system):
-            return prepared
-        _recent.clear()
-    return None
-
-
 def prepare(
     system: System, linear: LinearMethod, codes: Tensor, report: Report, kind: int = RUNNING
 ) -> Prepared | None:
     """The system made ready, or None if no item of that kind is left: some fail before, or in the factorisation."""
-    finish(codes, ~system.finite, Status.NOT_FINITE, kind)
-    sound = bool(system.finite.all())
-    for name, undetermined in system.unconstrained_directions():
-        sound &= not bool(undetermined.any())
+    directions, lost = system.unconstrained_directions(), torch.zeros_like(codes, dtype=torch.bool)
+    for _, undetermined in directions:
+        lost |= undetermined
+    prepared = None if bool(lost.all()) else linear.prepare(system)
+    finish(codes, ~system.finite, Status.NOT_FINITE, kind)  # after `prepare`, which leaves what tells that at no cost
+    for name, undetermined in directions:
         if bool((undetermined & (codes == kind)).any()):
             report.detail = f" (nothing determines the {name})"
         finish(codes, undetermined, Status.SINGULAR, kind)
-    if not bool((codes == kind).any()):
+    if prepared is None:
         return None
-    _recent.clear()
-    prepared = linear.prepare(system)
     finish(codes, prepared.singular, Status.SINGULAR, kind)
-    if sound and not bool(prepared.singular.any()):
-        copies = [t.clone() for t in system.matrix_tensors]  # the user may change them in place
-        _recent[:] = [(system.form.space.mesh.version, linear, prepared, copies)]
+    if bool((system.finite & ~lost & ~prepared.singular).all()):
+        report.kept = Kept.of(prepared, linear)
     return prepared if bool((codes == kind).any()) else None
 
 
@@ -237,6 +217,7 @@ def check_minimum(
     converged = STATUSES.index(Status.CONVERGED)
     stale = prepared is not None and bool(prepared.indefinite.any()) and not system.same_matrix(prepared.system)
     if prepared is None or stale:
+        prepared = report.kept = None
         prepared = prepare(system, linear, codes, report, converged)
     if prepared is None or not bool(prepared.indefinite.any()):
         return prepared
@@ -262,14 +243,14 @@ def settle(codes: Tensor, report: Report, size: Tensor, floor: Tensor) -> None:
     finish(codes, items, Status.CONVERGED)
 
 
-def round_off(form: DiscreteForm, u: Tensor, r: Tensor, mask: Tensor | None) -> Float[Tensor, "*b"]:
+def round_off(form: DiscreteForm, u: Tensor, r: Tensor, fixed: Tensor | None) -> Float[Tensor, "*b"]:
     """How far the residual moves when u does in its last digit: below this no u is better than another."""
     generator = torch.Generator(u.device).manual_seed(0)
     sign = torch.randint(0, 2, u.shape, generator=generator, device=u.device).to(u.dtype) * 2 - 1
     moved = form.residual(u * (1 + torch.finfo(u.dtype).eps * sign))
     difference = moved - r
-    if mask is not None:
-        difference = difference.masked_fill(mask, 0)
+    if fixed is not None:
+        difference = difference.masked_fill(fixed, 0)
     return norm(difference, u.ndim - len(form.space.shape))
 
 

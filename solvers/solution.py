@@ -102,12 +102,15 @@ def nest(statuses: list[Status], batch: tuple[int, ...]) -> Any:
 
 def norm(v: Tensor, lead: int) -> Float[Tensor, "*b"]:
     """Euclidean norm over all but the leading batch axes."""
-    return v.flatten(lead).norm(dim=-1)
+    return torch.linalg.vector_norm(v.flatten(lead), dim=-1)
 
 
 def dot(a: Tensor, b: Tensor, lead: int) -> Float[Tensor, "*b"]:
     """Inner product over all but the leading batch axes."""
-    return torch.einsum("...i,...i->...", a.flatten(lead), b.flatten(lead))
+    a, b = a.flatten(lead), b.flatten(lead)
+    if a.shape == b.shape and a.shape[:-1].numel() == 1:  # by BLAS, in one pass
+        return torch.dot(a.reshape(-1), b.reshape(-1)).reshape(a.shape[:-1])
+    return torch.linalg.vecdot(a, b)
 
 
 def per_item(t: Tensor, like: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, unit_cube, unit_square
 from fem.forms.parameters import Parameter
-from solvers import Multigrid, Newton, Solution, forget, minimize
+from solvers import Multigrid, Newton, Reuse, Solution, minimize
 
 RTOL = 1e-8
 # Newton's method hands 0.3 of its own tolerance on, relative to all contributions: from u = 0 these are b alone.
@@ -50,8 +50,7 @@ class Problem:
 
     def solve(self, nu: Tensor, initial: Tensor | None = None, method: Newton = METHOD) -> Solution:
         """From nodal values of ν to u, as if nothing were known from the solve before."""
-        forget()
-        return minimize(self.energy, (self.space.function(nu), 1.0), initial, method)
+        return minimize(self.energy, (self.space.function(nu), 1.0), initial, method, reuse=Reuse())
 
     @torch.no_grad()
     def residual(self, nu: Tensor, u: Tensor) -> float:

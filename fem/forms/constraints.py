@@ -24,7 +24,7 @@ class Constraint(Protocol):
     space: AnySpace
 
     @property
-    def mask(self) -> Tensor | None:
+    def fixed(self) -> Tensor | None:
         """True at prescribed dofs, of the space's shape."""
         ...
 
@@ -38,7 +38,7 @@ class Constraint(Protocol):
 class Free:
     """No constraint at all."""
 
-    mask = None
+    fixed = None
 
     def __init__(self, space: AnySpace):
         self.space = space
@@ -70,25 +70,30 @@ class Dirichlet:
 
     def __init__(self, space: AnySpace, values: Mapping[Any, Any]):
         self.space, self.values = space, dict(values)
-        self._fixed: Tensor | None = None  # prescribed values that can never change
-        masks = [torch.zeros(f.shape, dtype=torch.bool, device=space.device) for f in space.fields]
+        self._constant: Tensor | None = None  # prescribed values that can never change
+        fixed = [torch.zeros(f.shape, dtype=torch.bool, device=space.device) for f in space.fields]
         self._entries = []
         for key, value in self.values.items():
             for i, component, tag in self._targets(key):
                 field = space.fields[i]
                 dofs = field.dofs(tag)
-                masks[i][(dofs, component) if component is not None else dofs] = True
+                fixed[i][(dofs, component) if component is not None else dofs] = True
                 self._entries.append((i, component, tag, dofs, value))
-        self._mask = space.join(masks) if isinstance(space, MixedSpace) else masks[0]
+        self._fixed = space.join(fixed) if isinstance(space, MixedSpace) else fixed[0]
         with torch.no_grad():
             data = self.data()
         if all(isinstance(v, int | float) for v in self.values.values()):
-            self._fixed = data
+            self._constant = data
+
+    @property
+    def fixed(self) -> Bool[Tensor, "..."]:
+        """True at prescribed dofs, of the space's shape."""
+        return self._fixed
 
     @property
     def mask(self) -> Bool[Tensor, "..."]:
-        """True at prescribed dofs, of the space's shape."""
-        return self._mask
+        """The same as `fixed`."""
+        return self._fixed
 
     def apply(self, u: Tensor) -> Tensor:
         """`u` with the prescribed values written into it: differentiable in u, the values and the mesh nodes."""
@@ -96,8 +101,8 @@ class Dirichlet:
 
     def data(self) -> Tensor:
         """The prescribed values "*b *shape", zero elsewhere."""
-        if self._fixed is not None:
-            return self._fixed
+        if self._constant is not None:
+            return self._constant
         fields = [torch.zeros(f.shape, dtype=f.dtype, device=f.device) for f in self.space.fields]
         for i, component, tag, dofs, value in self._entries:
             space = self.space.fields[i]
@@ -112,10 +117,10 @@ class Dirichlet:
 
     def insert(self, u: Tensor, data: Tensor | None) -> Tensor:
         assert data is not None
-        return torch.where(self._mask, data, u)
+        return torch.where(self._fixed, data, u)
 
     def project(self, residual: Tensor, data: Tensor | None) -> Tensor:
-        return residual.masked_fill(self._mask, 0)
+        return residual.masked_fill(self._fixed, 0)
 
     def _targets(self, key: Any) -> list[tuple[int, int | None, str]]:
         """(field, component, tag) of every field that an entry's key means."""
@@ -140,7 +145,7 @@ class MeanZero:
     The residual is balanced accordingly, so loads whose total does not vanish are met in the least-squares sense.
     """
 
-    mask = None
+    fixed = None
 
     def __init__(self, space: FunctionSpace):
         if not isinstance(space, FunctionSpace):

@@ -73,7 +73,7 @@ class DiscreteForm:
 
     def linear_part(self, v: Tensor) -> Tensor:
         """The constraint's linear part applied to a direction."""
-        if self.constraint.mask is not None:
+        if self.constraint.fixed is not None:
             return self.constraint.project(v, self.data)
         return self.constraint.insert(v, self.data)
 
@@ -95,8 +95,8 @@ class DiscreteForm:
         batch, full = self.constrained(u)
         values, residuals, sizes = zip(*[i.evaluate(full, batch) for i in self.integrals], strict=True)
         size = self.join(sizes, u, batch)
-        if self.constraint.mask is not None:
-            size.masked_fill_(self.constraint.mask, 0)
+        if self.constraint.fixed is not None:
+            size.masked_fill_(self.constraint.fixed, 0)
         value = None if None in values else sum_of(values).expand(batch)
         return FormValues(value, self._projected(residuals, u, batch), size)
 
@@ -124,12 +124,12 @@ class DiscreteForm:
                 for cells in chunks(self.space, domain, batch)
             )
             values = pattern.scatter(parts, u.new_empty(batch))
-            mask = self.constraint.mask
-            if mask is None or raw:
+            fixed = self.constraint.fixed
+            if fixed is None or raw:
                 return values
-            mask = mask.flatten()
-            values.masked_fill_(mask[pattern.row] | mask[pattern.column], 0)
-            values[..., pattern.diagonal[mask]] = 1
+            fixed = fixed.flatten()
+            values.masked_fill_(fixed[pattern.row] | fixed[pattern.column], 0)
+            values[..., pattern.diagonal[fixed]] = 1
             return values
 
     @property

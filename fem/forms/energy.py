@@ -27,6 +27,7 @@ class Functional:
     """What energies and weak forms share: their space, terms and constraint, and evaluation by a discrete form."""
 
     linear_in_test = False
+    reuse: Any = None  # what its last solve left for the next (`solvers.Reuse`)
 
     def __init__(
         self,
@@ -93,7 +94,7 @@ class Functional:
                 raise ValueError("the two have different constraints; give both the same `Dirichlet`, or only one.")
             return other + self
         total = object.__new__(type(self))
-        total.__dict__.update(self.__dict__ | {"terms": self.terms + other.terms})
+        total.__dict__.update(self.__dict__ | {"terms": self.terms + other.terms, "reuse": None})
         return total
 
 

@@ -30,6 +30,7 @@ class Space(ABC):
 
     mesh: Mesh
     pattern: Any = None  # sparsity of matrices, made by the first assembly
+    workspace: Any = None  # what solvers leave here for the next solve on this space
 
     @property
     @abstractmethod

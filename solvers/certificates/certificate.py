@@ -29,13 +29,14 @@ from fem.space.space import FunctionSpace, sum_of
 from solvers.certificates.enrichment import next_degree
 from solvers.certificates.equilibration import FluxBound, flux_bound
 from solvers.linear.choice import default_linear
+from solvers.linear.conjugate_gradients import conjugate_gradients, ritz_values
 from solvers.minimization import check_tensors
 from solvers.operators.system import LinearMethod, Preconditioner, System
-from solvers.solution import dot, per_item
+from solvers.solution import dot, norm, per_item
 from solvers.surrogates.lift import answer, evaluating, nodal_values
 
 NOT_CONVEX = "the energy is not convex: is a coefficient negative or zero somewhere?"
-STEPS = 8  # of the power iteration for δ: it comes from below, so a tenth of what is missing to 1 is added
+STEPS = 8  # of the iteration for δ: it comes from below, so a tenth of what is missing to 1 is added
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,19 +221,15 @@ class Error:
 
     @cached_property
     def contraction(self) -> float:
-        """δ, the largest over all items, by power iteration with 1 − BA on the energy norm."""
+        """δ, the largest |1 − λ| over all items and eigenvalues λ of BA, by Lanczos' iteration."""
         generator = torch.Generator(self.v.device).manual_seed(0)
         x = torch.randn(self.v.shape, generator=generator, dtype=self.v.dtype, device=self.v.device)
-        x = self.system.project(x)
-        before = largest = torch.zeros((), dtype=x.dtype, device=x.device)
-        for k in range(STEPS + 1):
-            Ax = self.system.apply(x)
-            size = self.form(x, Ax).sqrt()
-            if k:
-                largest = torch.where(before > 0, size / before, 0).max() if size.numel() else largest
-            x = (x - self.precondition(Ax)) / per_item(torch.where(size > 0, size, 1), x)
-            before = (size > 0).to(size)
-        found = float(largest)
+        start = self.system.apply(self.system.project(x))
+        values = ritz_values(self.system.apply, self.precondition, start, STEPS, self.lead)
+        values = torch.where(norm(start, self.lead)[..., None] > 0, values, 1)
+        if bool((values < -1e3 * torch.finfo(x.dtype).eps).any()):
+            raise ValueError(NOT_CONVEX)
+        found = float((1 - values).abs().max())
         return min(found + 0.1 * (1 - found), 1 - 1e-12)
 
     def cycle(self) -> tuple[Tensor, Float[Tensor, "*b"], Float[Tensor, "*b"]]:
@@ -268,23 +265,12 @@ class Error:
 
     def reduce(self, tol: float, max_cycles: int) -> Tensor:
         """Conjugate gradients on v until t₀ / (1 − δ) ≤ (tol ‖v‖)², which holds for the error: cycles "*b"."""
-        r, lead = self.residual(), self.lead
-        z = self.precondition(r).clone()
-        goal = (tol * self.size(self.v + z)) ** 2 * (1 - self.contraction)
-        p, rz = z.clone(), dot(r, z, lead)
-        count = torch.zeros(self.system.batch, dtype=torch.int64, device=r.device)
-        for _ in range(max_cycles):
-            running = rz > goal
-            if not bool(running.any()):
-                break
-            Ap = self.system.apply(p)
-            step = per_item(torch.where(running, rz / dot(p, Ap, lead), 0), p)
-            self.v += step * p
-            r -= step * Ap
-            z = self.precondition(r)
-            rz, before = torch.where(running, dot(r, z, lead), rz), rz
-            p = z + per_item(torch.where(running, rz / before, 0), p) * p
-            count += running
+        r = self.residual()
+        goal = tol * self.size(self.v + self.precondition(r)) * (1 - self.contraction) ** 0.5
+        apply, room = self.system.apply, torch.empty_like(r)
+        count, turned = conjugate_gradients(apply, self.precondition, self.v, r, room, goal, max_cycles, energy=True)
+        if bool(turned.any()):
+            raise ValueError(NOT_CONVEX)
         return count
 
     def bound(self) -> FluxBound | None:

@@ -1,12 +1,13 @@
-"""The modes of one axis of a box grid: vectors that make its 1-D stiffness and mass matrices diagonal together.
+"""The modes of one axis of a grid or a patch: vectors that make its 1-D stiffness and mass matrices diagonal together.
 
-On n cells of length one, either end fixed or natural, with an integral's own quadrature,
+Either end is fixed or natural; for Lagrange elements on n cells of length one, with an integral's own quadrature, and
+for splines in their parameter,
 
     Vᵀ K V = diag(κ),    Vᵀ M V = diag(μ).
 
 Linear elements have one stencil at all nodes and half of it at a natural end, so that sines or cosines serve both
-matrices, with eigenvalues in closed form; fast Fourier transforms apply V. Other degrees, and ends with a support, take
-the generalised eigenvalue problem K V = M V diag(κ) and matrix products.
+matrices, with eigenvalues in closed form; fast Fourier transforms apply V. Other degrees, splines and ends with a
+support take the generalised eigenvalue problem K V = M V diag(κ) and matrix products.
 """
 
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fem.reference.bspline import basis_matrix
 from fem.reference.cells import interval
 from fem.reference.lagrange import lagrange_element
 from fem.reference.quadrature import quadrature
@@ -27,7 +29,7 @@ CHUNK = 2**18  # numbers transformed at a time on the CPU: they stay in its cach
 
 
 @dataclass(frozen=True)
-class Axis:
+class LagrangeLine:
     """One direction of a Lagrange space on a grid, and which of its two ends are fixed."""
 
     cells: int
@@ -62,6 +64,37 @@ class Axis:
     def _nodes(self) -> Tensor:
         """Nodes "e a" of each cell, from left to right."""
         return self.degree * torch.arange(self.cells)[:, None] + torch.arange(self.degree + 1)
+
+
+@dataclass(frozen=True)
+class SplineLine:
+    """One direction of a patch of splines, and which of its two ends are fixed."""
+
+    knots: tuple[float, ...]
+    degree: int
+    fixed: tuple[bool, bool]
+
+    @property
+    def free(self) -> slice:
+        """The functions that are not fixed."""
+        return slice(int(self.fixed[0]), len(self.knots) - self.degree - 1 - int(self.fixed[1]))
+
+    def diagonals(self) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
+        """The diagonals of K and M between free functions."""
+        K, M = self.matrices()
+        return K.diagonal(), M.diagonal()
+
+    def matrices(self) -> tuple[Float[Tensor, "n n"], Float[Tensor, "n n"]]:
+        """∫ N_a' N_b' du and ∫ N_a N_b du between free functions."""
+        t, p, rule = torch.tensor(self.knots, dtype=torch.float64), self.degree, quadrature(interval, 2 * self.degree)
+        corners = t[p : len(t) - p].unique()
+        u = torch.lerp(corners[:-1, None], corners[1:, None], rule.points[:, 0]).flatten()
+        weights = (corners.diff()[:, None] * rule.weights).flatten()[:, None]
+        value, slope = basis_matrix(t, p, u, 1)[..., self.free]
+        return slope.mT @ (weights * slope), value.mT @ (weights * value)
+
+
+Line = LagrangeLine | SplineLine
 
 
 def element_matrices(degree: int, quadrature_degree: int) -> tuple[Float[Tensor, "a a"], Float[Tensor, "a a"]]:
@@ -154,25 +187,25 @@ class Modes:
 
 
 @lru_cache(maxsize=32)
-def modes(axis: Axis, dense: bool | None = None) -> Modes:
+def modes(line: Line, dense: bool | None = None) -> Modes:
     """The modes of an axis in float64 on the CPU; `dense` decides whether V is a matrix, by default where it is small.
 
     Raises:
         ValueError: a quadrature too weak for a mass matrix that is positive definite.
     """
-    constant = not any(axis.fixed)
-    if axis.degree > 1:
-        kappa, vectors = eigenvectors(*axis.matrices())
+    constant = not any(line.fixed)
+    if line.degree > 1 or not isinstance(line, LagrangeLine):
+        kappa, vectors = eigenvectors(*line.matrices())
         if constant:
             kappa[0] = 0  # not round-off: a weak reaction shows beside it
         return Modes(kappa[None], torch.ones_like(kappa)[None], Matrix(vectors), constant)
-    n, (left, right) = axis.cells, axis.fixed
+    n, (left, right) = line.cells, line.fixed
     # Nodes times wave numbers over the length: sin(π i j / n), cos(π i j / n), sin or cos(π i (2j − 1) / 2n).
     nodes = range(int(left), n + 1 - int(right))
     waves, length = (nodes, 2 * n) if left == right else (range(1, 2 * n, 2), 4 * n)
     fourier = Fourier(length, nodes, waves, left)
     half = pi * torch.tensor(waves, dtype=torch.float64) / length
-    (a, _), (alpha, beta) = (local[0].tolist() for local in element_matrices(1, axis.quadrature_degree))
+    (a, _), (alpha, beta) = (local[0].tolist() for local in element_matrices(1, line.quadrature_degree))
     # With θ the phase from node to node, 2a − 2a cos θ and 2α + 2β cos θ; θ/2 keeps the digits of small ones.
     kappa, mu = 4 * a * half.sin() ** 2, 2 * (alpha - beta) + 4 * beta * half.cos() ** 2
     squares = torch.full_like(half, n / 2)  # Σ_i v_i², half at natural ends
@@ -185,9 +218,9 @@ def modes(axis: Axis, dense: bool | None = None) -> Modes:
     )
 
 
-def supported_modes(axis: Axis, scale: Float[Tensor, "b"], ends: Float[Tensor, "b 2"]) -> Modes:
+def supported_modes(line: Line, scale: Float[Tensor, "b"], ends: Float[Tensor, "b 2"]) -> Modes:
     """Modes, per batch item, of `scale` K with `ends` added to its first and last diagonal entry."""
-    stiffness, mass = axis.matrices()
+    stiffness, mass = line.matrices()
     stiffness = scale[:, None, None].cpu() * stiffness
     stiffness[:, 0, 0] += ends[:, 0].cpu()
     stiffness[:, -1, -1] += ends[:, 1].cpu()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fem.space.space import FunctionSpace
 from fem.support.c_function import CFunction, c_text
-from solvers.operators.stencil import Grid, Stencil, reachable
+from solvers.operators.stencil import Stencil, StencilGrid, reachable
 
 MINUS, PLUS, CENTRE, RESTRICTED, INTERPOLATED = range(5)  # kinds of work for C code
 UNIT = 4096  # entries of one unit of work, at least
@@ -34,10 +34,10 @@ def widths(space: FunctionSpace) -> list[Tensor]:
     return [e.reshape(len(e), -1).mean(1) for e in edges]
 
 
-class Interpolation:
+class VertexCoarsening:
     """Linear interpolation along one axis, and its transpose, between buffers; weights follow the widths of cells."""
 
-    def __init__(self, grid: Grid, axis: int, width: Float[Tensor, "k"]):
+    def __init__(self, grid: StencilGrid, axis: int, width: Float[Tensor, "k"]):
         self.axis, self.grid, self.coarse = axis, grid, coarsened_grid(grid, axis)
         pairs = width[: len(width) // 2 * 2].view(-1, 2)
         right = pairs[:, 0] / pairs.sum(1)
@@ -83,10 +83,10 @@ class Interpolation:
         return restrict, interpolate
 
 
-class Embedding:
+class DegreeCoarsening:
     """Basis functions of a lower degree along one axis, in the same cells."""
 
-    def __init__(self, grid: Grid, axis: int, degree: int):
+    def __init__(self, grid: StencilGrid, axis: int, degree: int):
         self.axis, self.degree, self.grid, self.coarse = axis, degree, grid, lowered_grid(grid, axis, degree)
         numbers = {t: i for i, t in enumerate(self.coarse.types)}
         self.pairs = []  # fine type, coarse type, shift, weight
@@ -130,7 +130,7 @@ class Embedding:
 # -- Galerkin products -------------------------------------------------------------------------------------------------
 
 
-def coarsened_grid(grid: Grid, axis: int) -> Grid:
+def coarsened_grid(grid: StencilGrid, axis: int) -> StencilGrid:
     """Every second vertex along one axis; the last cell of an odd number stays as it is."""
     vertices = list(grid.vertices)
     vertices[axis] = vertices[axis] // 2 + 1
@@ -147,7 +147,7 @@ def coarsen(stencil: Stencil, axis: int, left: Float[Tensor, "k 1"], right: Floa
         tap − at I:  left(I−1) A₋(2I) + right(I−1) L(2I−1)
     """
     fine, grid = stencil.grid, coarsened_grid(stencil.grid, axis)
-    coarse = Stencil.zeros(grid, stencil.data)
+    coarse = Stencil.zeros(grid, stencil.data, stencil.memory)
     odd = fine.vertices[axis] // 2  # odd vertices; as many even ones, or one more
     even = fine.vertices[axis] - odd
     shape = (fine.size // fine.vertices[axis] // fine.strides[axis], odd, fine.strides[axis])
@@ -175,7 +175,7 @@ def coarsen(stencil: Stencil, axis: int, left: Float[Tensor, "k 1"], right: Floa
     return coarse
 
 
-def taps(grid: Grid, axis: int) -> Iterator[tuple[int, int, list[tuple[int, ...]]]]:
+def taps(grid: StencilGrid, axis: int) -> Iterator[tuple[int, int, list[tuple[int, ...]]]]:
     """For each pair of types and offset across an axis the three offsets that differ along it."""
     for a, b, across in dict.fromkeys((a, b, (*o[:axis], 0, *o[axis + 1 :])) for a, b, o in grid.keys):
         yield a, b, [(*across[:axis], s, *across[axis + 1 :]) for s in (-1, 0, 1)]
@@ -198,7 +198,7 @@ def function(dtype: torch.dtype) -> CFunction:
 
 
 def compiled(
-    grid: Grid,
+    grid: StencilGrid,
     axis: int,
     left: Float[Tensor, "k 1"],
     right: Float[Tensor, "k 1"],
@@ -250,14 +250,14 @@ def embedding(degree: int, lower: int) -> list[tuple[int, int, int, float]]:
     return found
 
 
-def lowered_grid(grid: Grid, axis: int, degree: int) -> Grid:
+def lowered_grid(grid: StencilGrid, axis: int, degree: int) -> StencilGrid:
     return replace(grid, degrees=(*grid.degrees[:axis], degree, *grid.degrees[axis + 1 :]))
 
 
 def lower_degree(stencil: Stencil, axis: int, degree: int) -> Stencil:
     """PᵀAP for the embedding of a lower degree along one axis into the same cells."""
     fine, grid = stencil.grid, lowered_grid(stencil.grid, axis, degree)
-    coarse = Stencil.zeros(grid, stencil.data)
+    coarse = Stencil.zeros(grid, stencil.data, stencil.memory)
     numbers = {t: i for i, t in enumerate(grid.types)}
     table = embedding(fine.degrees[axis], degree)
     for (a, row), (b, column) in product(enumerate(fine.types), repeat=2):

@@ -1,9 +1,10 @@
-"""Conjugate gradients on any device, with any preconditioner."""
+"""Conjugate gradients on any device, with any preconditioner; and what they tell of eigenvalues (Lanczos)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from solvers.operators.system import Preconditioner, System
@@ -82,12 +83,14 @@ def conjugate_gradients(
     p: Tensor,
     target: Tensor,
     max_iterations: int,
+    energy: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Iterate in place until ‖r‖ ≤ target "*b": the count of each item, and whether its curvature turned negative.
 
     Args:
         apply, precondition: what they return may be overwritten by their next call.
         x, r, p: the start "*b …", its residual, and room for directions: always handed to `apply` as this very tensor.
+        energy: the target is one of √(rᵀz), z ≈ A⁻¹ r, about the size of the error in the energy norm.
     """
     lead = target.ndim
     z = precondition(r)
@@ -98,7 +101,8 @@ def conjugate_gradients(
     # A look at the residual waits for a GPU; on the CPU it costs nothing.
     every = 1 if r.device.type == "cpu" else 10
     for k in range(max_iterations):
-        running = (norm(r, lead) > target) & ~stopped
+        size = rz.clamp(min=0).sqrt() if energy else norm(r, lead)
+        running = (size > target) & ~stopped
         if k % every == 0 and not bool(running.any()):
             break
         Ap = apply(p)
@@ -117,3 +121,35 @@ def conjugate_gradients(
         p.mul_(per_item(torch.where(running, rz / before, 0), x)).add_(z)
         iterations += running
     return iterations, stopped
+
+
+def ritz_values(
+    apply: Callable[[Tensor], Tensor],
+    precondition: Callable[[Tensor], Tensor],
+    r: Float[Tensor, "..."],
+    steps: int,
+    lead: int,
+) -> Float[Tensor, "*b k"]:
+    """What so many steps of Lanczos' iteration from r know of the eigenvalues of BA, item by item, in ascending order.
+
+    The outermost come close first, always from inside. Where nothing new is left to find, a value is repeated.
+
+    Args:
+        apply, precondition: A and B, both symmetric; what they return may be overwritten by their next call.
+        lead: batch axes of r "*b …".
+    """
+    before, z = r, precondition(r)
+    beta, diagonal, beside = dot(r, z, lead).clamp(min=0).sqrt(), [], []
+    for k in range(steps):
+        scale = per_item(torch.where(beta > 0, 1 / beta, 0), r)
+        p, q = scale * r, scale * z  # p = B⁻¹ q, qᵀ p = 1
+        r = torch.addcmul(apply(q), per_item(beta, r), before, value=-1) if k else apply(q)
+        alpha = dot(q, r, lead)
+        r = torch.addcmul(r, per_item(alpha, r), p, value=-1)
+        diagonal.append(torch.where(beta > 0, alpha, diagonal[0]) if k else alpha)
+        if k + 1 < steps:
+            before, z = p, precondition(r)
+            beta = dot(r, z, lead).clamp(min=0).sqrt()
+            beside.append(beta)
+    off = torch.stack(beside, -1).double().diag_embed(-1)
+    return torch.linalg.eigvalsh(off + off.mT + torch.stack(diagonal, -1).double().diag_embed())

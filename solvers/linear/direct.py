@@ -124,15 +124,21 @@ def bordered(matrix: Any, border: np.ndarray | None) -> Any:
 
 def factoriser(backend: str | None) -> Any:
     """The class that factorises, told by name or by what is installed."""
-    if backend == "superlu":
-        return SuperLUFactor
+    if backend == "pardiso":
+        pardiso_is_there.cache_clear()  # it may have been installed since
+        if not pardiso_is_there():
+            raise ImportError('`Direct("pardiso")` needs pypardiso: pip install "ritz[direct]".')
+    return PardisoFactor if backend != "superlu" and pardiso_is_there() else SuperLUFactor
+
+
+@cache
+def pardiso_is_there() -> bool:
+    """Whether pypardiso can be imported: looking for what is missing takes long."""
     try:
         import pypardiso  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError:
-        if backend == "pardiso":
-            raise ImportError('`Direct("pardiso")` needs pypardiso: pip install "ritz[direct]".') from None
-        return SuperLUFactor
-    return PardisoFactor
+        return False
+    return True
 
 
 class SuperLUFactor:

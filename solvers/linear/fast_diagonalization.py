@@ -1,17 +1,16 @@
 """Fast diagonalisation: the exact inverse of separable problems on box grids, axis by axis.
 
-With constant coefficients, the 1-D stiffness and mass matrices K_k and M_k of each axis make up the whole matrix,
+With constant coefficients, the 1-D stiffness and mass matrices of each axis make up the whole matrix, and a solve is a
+transform along each axis, a division, and the transforms back (`solvers/linear/separable.py`): with fast Fourier
+transforms O(N log N) operations. With mean coefficients it is a preconditioner for problems whose coefficients vary, on
+grids and on splines of one patch.
 
-    H = Σ_k c_k K_k ⊗ (M on the other axes) + m M ⊗ … ⊗ M,        Vᵀ K V = diag(κ),   Vᵀ M V = diag(μ)   on each axis,
-    H⁻¹ = (⊗ V) diag(Σ_k c_k κ_k Π_{l≠k} μ_l + m Π_l μ_l)⁻¹ (⊗ V)ᵀ,
-
-so that a solve is a transform along each axis, a division, and the transforms back: with fast Fourier transforms
-O(N log N) operations. With mean coefficients it is a preconditioner for problems whose coefficients vary.
-
-Source: Lynch, Rice and Thomas, Direct solution of partial difference equations by tensor product methods (1964).
+Sources: Lynch, Rice and Thomas, Direct solution of partial difference equations by tensor product methods (1964); for
+splines G. Sangalli and M. Tani, Isogeometric preconditioners based on fast solvers for the Sylvester equation, SIAM J.
+Sci. Comput. 38, 2016.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -19,14 +18,14 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import pad
 
 from fem.forms.constraints import MeanZero
 from fem.mesh.geometry import Domain
-from fem.space.space import AnySpace, FunctionSpace, sum_of
-from solvers.linear.axis_modes import Axis, modes, supported_modes
+from fem.space.space import AnySpace, FunctionSpace
+from solvers.linear.axis_modes import LagrangeLine, SplineLine
+from solvers.linear.separable import Component, Separable, definite, largest
 from solvers.operators.system import System
-from solvers.operators.tensor_operator import diagonalized
+from solvers.operators.tensor_operator import TensorOperator
 from solvers.solution import per_item
 
 ROUND_OFF = 16  # coefficients that differ by no more than so many ε count as equal
@@ -65,19 +64,16 @@ class FastDiagonalization:
         return Diagonalized(system)
 
     def preconditioner(self, system: System) -> Callable[[Tensor], Tensor]:
-        if system.tensor is not None:
-            element: Any = system.form.space.elements[0]  # type: ignore[union-attr]
-            return diagonalized(system, fixed_sides(system, (*element.dof_shape[::-1], 1)))
-        separable = Separable(system, exact=False)
-        solves = [c.inverse(definite(c.eigenvalues), system.u.dtype) for c in separable.components]
+        operator = separable(system, exact=False)
+        solves = [c.inverse(definite(c.eigenvalues), system.u.dtype) for c in operator.components]
         scales: list[Any] = [1.0] * len(solves)
         if self.scaled:
-            diagonals = zip(separable.components, separable.split(system.diagonal), strict=True)
+            diagonals = zip(operator.components, operator.split(system.diagonal), strict=True)
             scales = [(c.diagonal.to(d) / torch.where(d == 0, 1, d)).abs().sqrt() for c, d in diagonals]
 
         def precondition(r: Tensor) -> Tensor:
-            parts = zip(solves, scales, separable.split(r), strict=True)
-            return separable.join([s * solve(s * part) for solve, s, part in parts])
+            parts = zip(solves, scales, operator.split(r), strict=True)
+            return operator.join([s * solve(s * part) for solve, s, part in parts])
 
         return precondition
 
@@ -88,9 +84,9 @@ class Diagonalized:
     exact = True
 
     def __init__(self, system: System):
-        self.system, self.separable, self.solves = system, Separable(system, exact=True), []
+        self.system, self.operator, self.solves = system, separable(system, exact=True), []
         self.singular, self.indefinite = torch.zeros(2, *system.batch, dtype=torch.bool, device=system.u.device)
-        for component in self.separable.components:
+        for component in self.operator.components:
             values = component.eigenvalues
             known = torch.zeros(values.shape[1:], dtype=torch.bool, device=values.device)
             if isinstance(system.form.constraint, MeanZero):
@@ -104,135 +100,42 @@ class Diagonalized:
 
     def solve(self, rhs: Tensor, atol: Tensor | None = None, transpose: bool = False) -> Tensor:
         """H⁻¹ rhs on free dofs, to round-off; modes that H does not see get nothing."""
-        parts = zip(self.solves, self.separable.split(rhs), strict=True)
-        return self.separable.join([solve(part) for solve, part in parts])
+        parts = zip(self.solves, self.operator.split(rhs), strict=True)
+        return self.operator.join([solve(part) for solve, part in parts])
 
 
-class Separable:
-    """The separable operators of a system, one per component, and the way from dofs to their free nodes and back.
+def separable(system: System, exact: bool) -> Separable:
+    """The separable operator that a system is, or the one nearest to it unless it must be `exact`.
 
-    `exact` asks for operators that are the system's own, and raises where there are none.
+    Raises:
+        ValueError: there is none.
     """
-
-    def __init__(self, system: System, exact: bool):
-        space = check_space(system.form.space)
-        cells = space.mesh.grid
-        assert cells is not None
-        self.shape = (*system.batch, *space.shape)
-        self.count = prod(system.batch)
-        self.grid = (*(space.degree * n + 1 for n in cells[::-1]), space.components or 1)
-        spacing = 1 / space.geometry(space.domains()[0]).inverse[0, 0].diagonal().double()
-        diffusion, reaction, supports = separable_coefficients(system, space, exact)
-        self.components = []
-        for c, fixed in enumerate(fixed_sides(system, self.grid)):
-            axes = [Axis(n, space.degree, space.quadrature_degree, ends) for n, ends in zip(cells, fixed, strict=True)]
-            self.components.append(Component(axes, spacing, diffusion[:, c], reaction[:, c], supports[:, c]))
-
-    def split(self, v: Tensor) -> list[Tensor]:
-        """The free nodes "b *grid" of each component."""
-        v = v.expand(self.shape).reshape(self.count, *self.grid)
-        return [v[(slice(None), *component.box, c)] for c, component in enumerate(self.components)]
-
-    def join(self, parts: Sequence[Tensor]) -> Tensor:
-        """The dofs "*b *shape" with these values at free nodes, zeros elsewhere."""
-        v = parts[0].new_zeros(self.count, *self.grid)
-        for c, (component, part) in enumerate(zip(self.components, parts, strict=True)):
-            v[(slice(None), *component.box, c)] = part
-        return v.reshape(self.shape)
+    if system.tensor is not None and not exact:
+        return on_patch(system, system.tensor)
+    space = check_space(system.form.space)
+    cells = space.mesh.grid
+    assert cells is not None
+    grid = (*(space.degree * n + 1 for n in cells[::-1]), space.components or 1)
+    spacing = 1 / space.geometry(space.domains()[0]).inverse[0, 0].diagonal().double()
+    parts, components = separable_coefficients(system, space, exact), []
+    for c, fixed in enumerate(fixed_sides(system, grid)):
+        lines = [
+            LagrangeLine(n, space.degree, space.quadrature_degree, ends) for n, ends in zip(cells, fixed, strict=True)
+        ]
+        components.append(Component(lines, spacing, *(part[:, c] for part in parts)))
+    return Separable((*system.batch, *space.shape), grid, components)
 
 
-class Component:
-    """H = Σ_k (c_k K_k + supports of both ends) ⊗ (M on the other axes) + m M ⊗ … ⊗ M, for one component.
-
-    Args:
-        axes: x first, whereas fields on the grid "b *grid" have x last.
-        spacing: the cells' extents "d".
-        diffusion, reaction: c "b d" and m "b".
-        supports: what is added to the first and last diagonal entry of each axis, "b d 2".
-    """
-
-    def __init__(
-        self,
-        axes: list[Axis],
-        spacing: Float[Tensor, "d"],
-        diffusion: Float[Tensor, "b d"],
-        reaction: Float[Tensor, "b"],
-        supports: Float[Tensor, "b d 2"],
-    ):
-        self.box, self.modes = tuple(axis.free for axis in axes[::-1]), []
-        eigenvalues, diagonals = ([], []), ([], [])  # of stiffness and mass, axis by axis
-        for axis, h, c, ends in zip(axes, spacing, diffusion.T, supports.unbind(1), strict=True):
-            ends = ends.masked_fill(torch.tensor(axis.fixed, device=ends.device), 0)
-            supported, scale = bool(ends.any()), c / h
-            found = supported_modes(axis, scale, ends) if supported else modes(axis)
-            self.modes.append(found)
-            stiffness, mass = found.stiffness.to(c), found.mass.to(c)
-            eigenvalues[0].append(stiffness if supported else scale[:, None] * stiffness)
-            eigenvalues[1].append(h * mass)
-            stiffness, mass = (diagonal.to(c) for diagonal in axis.diagonals())
-            stiffness = scale[:, None] * stiffness
-            stiffness[:, :1] += ends[:, :1]
-            stiffness[:, -1:] += ends[:, 1:]
-            diagonals[0].append(stiffness)
-            diagonals[1].append(h * mass[None])
-        self.constant = all(found.constant for found in self.modes)
-        self.eigenvalues = tensor_sum(*eigenvalues, reaction)
-        self._diagonals, self._reaction = diagonals, reaction
-
-    @property
-    def diagonal(self) -> Float[Tensor, "b *grid"]:
-        """The diagonal of H at free nodes."""
-        return tensor_sum(*self._diagonals, self._reaction)
-
-    def inverse(self, reciprocal: Float[Tensor, "b *grid"], dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-        """r "b *grid" ↦ (⊗ V) diag(reciprocal) (⊗ V)ᵀ r."""
-        transforms = [found.transform.to(reciprocal.device, dtype) for found in self.modes]
-        for _ in transforms[1:]:
-            reciprocal = reciprocal.movedim(-1, 1)
-        reciprocal = reciprocal.to(dtype).contiguous()
-
-        def solve(r: Tensor) -> Tensor:
-            if r.numel() == 0:
-                return r
-            # The axis at work stands last: x, then y, then z, and back.
-            y = r[:, None] if r.ndim == 2 else r
-            for k, transform in enumerate(transforms):
-                y = transform(y.movedim(-1, 1) if k else y)
-            y = y.mul_(reciprocal.reshape(y.shape))
-            for k, transform in reversed(list(enumerate(transforms))):
-                y = transform.mT(y)
-                y = y.movedim(1, -1) if k else y
-            return y.reshape(r.shape)
-
-        return solve
-
-
-def tensor_sum(stiffness: list[Tensor], mass: list[Tensor], reaction: Float[Tensor, "b"]) -> Float[Tensor, "b *grid"]:
-    """Σ_k K_k ⊗ (M on the other axes) + m M ⊗ … ⊗ M for diagonals "#b n" of each axis; x is the last of the result."""
-    terms = [outer([*mass[:k], part, *mass[k + 1 :]]) for k, part in enumerate(stiffness)]
-    terms.append(outer([reaction[:, None] * mass[0], *mass[1:]]))
-    return sum_of(terms)
-
-
-def outer(factors: list[Tensor]) -> Tensor:
-    """The products of all entries "#b n" of each axis."""
-    result = factors[0]
-    for factor in factors[1:]:
-        result = per_item(factor, result[:, None]) * result[:, None]
-    return result
-
-
-def largest(values: Float[Tensor, "b *grid"]) -> Tensor:
-    """max |values| of each item "b 1 … 1", zero where there are none."""
-    return per_item(pad(values.abs().flatten(1), (0, 1)).amax(1), values)
-
-
-def definite(values: Float[Tensor, "b *grid"]) -> Float[Tensor, "b *grid"]:
-    """Reciprocals of the absolute values, the smallest of the others in place of zeros."""
-    size = values.abs()
-    null = size <= torch.finfo(values.dtype).eps * largest(values)
-    others = pad(size.masked_fill(null, torch.inf).flatten(1), (0, 1), value=torch.inf)
-    return 1 / torch.where(null, per_item(others.amin(1), values), size)
+def on_patch(system: System, operator: TensorOperator) -> Separable:
+    """The operator of mean coefficients in the parameters of a patch of splines."""
+    element, count = operator.element, prod(system.batch)
+    grid = (*element.dof_shape[::-1], 1)
+    sides = zip(element.knots, element.degrees, *fixed_sides(system, grid), strict=True)
+    lines = [SplineLine(tuple(t.tolist()), p, ends) for t, p, ends in sides]
+    diffusion, reaction = (part.double().reshape(count, *part.shape[len(system.batch) :]) for part in operator.means())
+    none = diffusion.new_zeros(*diffusion.shape, 2)
+    component = Component(lines, diffusion.new_ones(len(lines)), diffusion, reaction, none)
+    return Separable((*system.batch, *system.form.space.shape), grid, [component])
 
 
 def separable_coefficients(
@@ -322,18 +225,18 @@ def fixed_sides(system: System, grid: tuple[int, ...]) -> list[list[tuple[bool, 
     if system.fixed is None:
         return [[(False, False)] * (len(grid) - 1) for _ in range(grid[-1])]
     found = []
-    for mask in system.fixed.reshape(-1, *grid).unbind(-1):
-        ends, whole = [], torch.zeros_like(mask[0])
+    for fixed in system.fixed.reshape(-1, *grid).unbind(-1):
+        ends, whole = [], torch.zeros_like(fixed[0])
         for dim in reversed(range(whole.ndim)):
-            sides = [mask[0].select(dim, i) for i in (0, -1)]
+            sides = [fixed[0].select(dim, i) for i in (0, -1)]
             ends.append((bool(sides[0].all()), bool(sides[1].all())))
-            for i, fixed in zip((0, -1), ends[-1], strict=True):
-                if fixed:
+            for i, side in zip((0, -1), ends[-1], strict=True):
+                if side:
                     whole.select(dim, i).fill_(True)
-        if bool((mask != whole).any()):
+        if bool((fixed != whole).any()):
             raise ValueError(
                 "`FastDiagonalization()` needs values prescribed on whole sides of the box, the same in all batch "
-                f"items; got {int((mask != whole).any(0).sum())} fixed dofs apart from whole sides (tags of part of a "
+                f"items; got {int((fixed != whole).any(0).sum())} fixed dofs apart from whole sides (tags of part of a "
                 "side, or bounds that hold dofs). Use `Direct()`, `Multigrid()` or `CG()`."
             )
         found.append(ends)

@@ -2,18 +2,15 @@
 
 From level to level an axis first loses degrees, then every second vertex, and only while its couplings are strong, so
 that stretched cells become nearly square before all axes are coarsened. Each coarse operator is the Galerkin product
-PᵀAP, whatever the coefficients. One V-cycle,
-
-    x ← S x,    x ← x + P A_c⁻¹ Pᵀ (b − A x),    x ← S x,
-
-with damped Jacobi (Chebyshev in D⁻¹A on the upper part of the spectrum) as the smoother S, is a symmetric positive
-definite approximation of A⁻¹. It runs in single precision, in place and without allocating, inside conjugate gradients
-in the precision of the system (Trottenberg, Oosterlee & Schüller, Multigrid, 2001).
+PᵀAP, whatever the coefficients. Cycles (`solvers/linear/cycle.py`) run in single precision, in place and without
+allocating, inside conjugate gradients in the precision of the system.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import cos, gcd, pi
+from functools import partial
+from math import gcd
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,12 +18,13 @@ from torch import Tensor
 
 from fem.forms.constraints import MeanZero
 from fem.space.space import FunctionSpace
-from solvers.linear.coarsening import Embedding, Interpolation, widths
-from solvers.linear.conjugate_gradients import CG, conjugate_gradients
-from solvers.operators.stencil import Grid, Stencil
+from solvers.linear.coarsening import DegreeCoarsening, VertexCoarsening, widths
+from solvers.linear.conjugate_gradients import CG, conjugate_gradients, ritz_values
+from solvers.linear.cycle import Level, chebyshev, v_cycle
+from solvers.operators.stencil import Stencil, StencilGrid
 from solvers.operators.stencil_product import Product
 from solvers.operators.system import Prepared, System
-from solvers.operators.workspace import workspace
+from solvers.operators.workspace import Buffers, workspace_of
 from solvers.solution import norm, per_item
 
 COARSEST = 130  # unknowns per item that a dense inverse takes care of
@@ -77,13 +75,13 @@ class PreparedMultigrid:
         stencil = replaced_items(stencil, ~self.finite)
         self.singular = (diagonal == 0).flatten(1).any(-1).reshape(system.batch)
         self.indefinite = (diagonal < 0).flatten(1).any(-1).reshape(system.batch)
-        with workspace(self, space, "multigrid"):
-            self.hierarchy = Hierarchy(stencil, system.held, widths(space), torch.float32)
+        memory = workspace_of(space).buffers(self, "multigrid")
+        self.hierarchy = GridHierarchy(stencil, system.fixed_images, widths(space), torch.float32, memory)
         self.iterations = torch.zeros(system.batch, dtype=torch.int64, device=like.device)
         if stencil is system.stencil:
             self.product = system.product
         else:
-            self.product = Product(stencil, stencil.grid.buffer(like), stencil.grid.buffer(like))
+            self.product = Product(stencil, stencil.buffer(), stencil.buffer())
         self.x, self.r = (torch.zeros_like(stencil.diagonal) for _ in range(2))
 
     def flat(self, v: Tensor) -> Tensor:
@@ -101,7 +99,7 @@ class PreparedMultigrid:
         self.grid.pack(flat / size, top.b)
         self.hierarchy.cycle()
         size = size * per_item(self.hierarchy.scale, flat)
-        return (self.grid.unpack(top.solution, r.dtype) * size).reshape(r.shape)
+        return (self.grid.unpack(top.x, r.dtype) * size).reshape(r.shape)
 
     @torch.no_grad()
     def solve(self, rhs: Tensor, atol: Tensor | None = None, transpose: bool = False) -> Tensor:
@@ -126,7 +124,7 @@ class PreparedMultigrid:
         def precondition(r: Tensor) -> Tensor:
             items(top.b).copy_(r)
             self.hierarchy.cycle()
-            return items(self.product.y.copy_(top.solution))  # A p is no longer needed
+            return items(self.product.y.copy_(top.x))  # A p is no longer needed
 
         p = items(self.product.x)
         count, turned = conjugate_gradients(
@@ -158,107 +156,98 @@ def replaced_items(stencil: Stencil, items: Bool[Tensor, "b"]) -> Stencil:
     shaped = grid.shifted(data).unflatten(-1, (grid.batch, -1))
     shaped[:, items] = 0
     shaped[: len(grid.types), items] = 1
-    return Stencil(grid, data)
+    return Stencil(grid, data, stencil.memory)
 
 
-class Level:
-    """An operator, its smoother and its buffers: solution x, right-hand side b, residual r."""
+class GridLevel(Level):
+    """A stencil with its smoother, its buffers, and the steps to and from the next level."""
 
     def __init__(self, stencil: Stencil, fixed: Bool[Tensor, "t k"]):
         self.stencil, self.grid = stencil, stencil.grid
-        self.x, self.r, self.halo_b = (self.grid.buffer(stencil.data) for _ in range(3))
-        self.b = self.grid.shifted(self.halo_b)
-        self.solution, self.residual = self.grid.shifted(self.x), self.grid.shifted(self.r)
-        self.free = (~fixed).to(stencil.data)
-        self.product = Product(stencil, self.x, self.r)
-        self.down: list[Callable] = []
-        self.up: list[Callable] = []
+        self.images = tuple(stencil.buffer() for _ in range(3))
+        self.x, self.r, self.b = (self.grid.shifted(image) for image in self.images)
+        self.fixed, self.free = fixed, (~fixed).to(stencil.data)
+        self.product = Product(stencil, *self.images[:2])
+        self.down: list[Callable[[], Any]] = []
+        self.up: list[Callable[[], Any]] = []
+        self.inverse: Tensor | None = None
 
     def set_smoother(self, steps: int, ratio: float) -> None:
-        """Chebyshev in D⁻¹A of degree `steps` on [λ/ratio, λ], as damped Jacobi steps with the roots' reciprocals.
-
-        The last step is exact at fixed dofs: it removes what interpolation left there.
-        """
-        middle, radius = (1 + 1 / ratio) / 2, (1 - 1 / ratio) / 2
-        omegas = [1 / (middle + radius * cos(pi * (2 * j + 1) / (2 * steps))) for j in range(steps)]
+        """Chebyshev on [λ/ratio, λ]; few iterations do not quite find the largest λ."""
+        omega, self.factors = chebyshev(steps, ratio)
         diagonal = self.stencil.diagonal.abs()
-        held = (self.free == 0) | (diagonal == 0)
-        step = omegas[-1] / (1.1 * largest_eigenvalue(self.stencil))  # few iterations do not quite find the largest
-        items = self.grid.items(diagonal)
-        self.weight = (per_item(step, items) / items).transpose(0, 1).reshape(diagonal.shape).masked_fill_(held, 1)
-        self.factors = [omega / omegas[-1] for omega in omegas]
+        items, step = self.grid.items(diagonal), omega / (1.1 * largest_eigenvalue(self.stencil))
+        weight = (per_item(step, items) / items).transpose(0, 1).reshape(diagonal.shape)
+        self.weight = weight.masked_fill_(self.fixed | (diagonal == 0), 1)
 
-    def presmooth(self) -> None:
-        """x ← S 0, r ← b − A x."""
-        torch.mul(self.weight, self.b, out=self.solution)
-        for factor in self.factors[-2::-1]:
-            self.product.residual(self.b)
-            self.solution.addcmul_(self.weight, self.residual, value=factor)
+    def residual(self) -> None:
         self.product.residual(self.b)
 
-    def smooth(self) -> None:
-        """x ← S x."""
-        for factor in self.factors:
-            self.product.residual(self.b)
-            self.solution.addcmul_(self.weight, self.residual, value=factor)
+    def restrict(self) -> None:
+        for step in self.down:
+            step()
+
+    def interpolate(self) -> None:
+        for step in self.up:
+            step()
+
+    def solve(self) -> None:
+        assert self.inverse is not None
+        b = self.grid.items(self.b).reshape(self.grid.batch, -1, 1)
+        self.grid.items(self.x).copy_((self.inverse @ b).view(self.grid.batch, len(self.grid.types), -1))
 
 
-class Hierarchy:
+class GridHierarchy:
     """Levels from the finest to one small enough for a dense inverse, all in one precision."""
 
-    def __init__(self, stencil: Stencil, fixed: Bool[Tensor, "t k"], width: list[Tensor], dtype: torch.dtype):
-        (stencil, self.scale), width = scaled(stencil, dtype), list(width)
-        self.levels: list[Level] = [Level(stencil, fixed)]
+    def __init__(
+        self,
+        stencil: Stencil,
+        fixed: Bool[Tensor, "t k"],
+        width: list[Tensor],
+        dtype: torch.dtype,
+        memory: Buffers | None = None,
+    ):
+        (stencil, self.scale), width = scaled(stencil, dtype, memory or Buffers()), list(width)
+        self.levels: list[GridLevel] = [GridLevel(stencil, fixed)]
         while True:
             level = self.levels[-1]
             steps = next_steps(level.stencil, width)
             if not steps:
                 break
             operator = level.stencil
-            operator.hold(fixed, 0.0)
+            operator.fix(fixed, 0.0)
             for step in steps:
                 operator, fixed = step.operator(operator), step.fixed(fixed)
-                if isinstance(step, Interpolation):
+                if isinstance(step, VertexCoarsening):
                     width[step.axis] = step.width
-            level.stencil.hold(level.free == 0, 1.0)
+            level.stencil.fix(level.fixed, 1.0)
             fixed = fixed | (operator.diagonal == 0)
-            operator.hold(fixed, 1.0)
+            operator.fix(fixed, 1.0)
             weak = len(coarsenable(level.grid)) - len(steps)
             level.set_smoother(*((1, 3.0) if len(self.levels) == 1 and not weak else SMOOTHING[weak]))
-            coarse = Level(operator, fixed)
+            coarse = GridLevel(operator, fixed)
             connect(level, coarse, steps)
             self.levels.append(coarse)
-        self.inverse = dense_inverse(self.levels[-1].stencil)
+        level.inverse = dense_inverse(level.stencil)
 
     def cycle(self) -> None:
-        """One V-cycle on b of the finest level, from x = 0, into its x."""
-        *smoothed, last = self.levels
-        for level, coarse in zip(smoothed, self.levels[1:], strict=True):
-            level.presmooth()
-            for step in level.down:
-                step()
-            coarse.b.mul_(coarse.free)
-        self.solve_coarsest(last)
-        for level in reversed(smoothed):
-            for step in level.up:
-                step()
-            level.smooth()
-
-    def solve_coarsest(self, level: Level) -> None:
-        b = level.grid.items(level.b).reshape(level.grid.batch, -1, 1)
-        level.grid.items(level.solution).copy_((self.inverse @ b).view(level.grid.batch, len(level.grid.types), -1))
+        """One V-cycle on b of the finest level into its x."""
+        v_cycle(self.levels)
 
 
-def connect(level: Level, coarse: Level, steps: list) -> None:
+def connect(level: GridLevel, coarse: GridLevel, steps: list) -> None:
     """Bind the steps between two levels to their buffers."""
-    temporary = [step.coarse.buffer(level.r) for step in steps[:-1]]
-    down, up = [level.r, *temporary, coarse.halo_b], [level.x, *temporary, coarse.x]
+    (x, r, _), (coarse_x, _, coarse_b) = level.images, coarse.images
+    between = [level.stencil.buffer(step.coarse) for step in steps[:-1]]
+    down, up = [r, *between, coarse_b], [x, *between, coarse_x]
     for i, step in enumerate(steps):
         restrict, interpolate = step.bind(down[i], down[i + 1], up[i], up[i + 1])
         if i > 0:
             interpolate = cleared(up[i], interpolate)
         level.down.append(restrict)
         level.up.insert(0, interpolate)
+    level.down.append(partial(coarse.b.mul_, coarse.free))
 
 
 def cleared(buffer: Tensor, interpolate: Callable) -> Callable:
@@ -271,16 +260,16 @@ def cleared(buffer: Tensor, interpolate: Callable) -> Callable:
     return run
 
 
-def scaled(stencil: Stencil, dtype: torch.dtype) -> tuple[Stencil, Float[Tensor, "b"]]:
+def scaled(stencil: Stencil, dtype: torch.dtype, memory: Buffers) -> tuple[Stencil, Float[Tensor, "b"]]:
     """A copy in another type, its items scaled to a largest diagonal entry of one, far from over- and underflow."""
     grid = stencil.grid
     largest = grid.items(stencil.diagonal).abs().flatten(1).amax(-1)
-    data = grid.buffer(stencil.data, len(stencil.data), dtype)
+    copy = Stencil.zeros(grid, stencil.data, memory, dtype)
     scale = 1 / torch.where(largest > 0, largest, 1)
     factor = scale[:, None].expand(-1, grid.size // grid.batch)
-    for source, target in zip(grid.shifted(stencil.data), grid.shifted(data), strict=True):
+    for source, target in zip(grid.shifted(stencil.data), grid.shifted(copy.data), strict=True):
         torch.mul(source.view(factor.shape), factor, out=target.view(factor.shape))
-    return Stencil(grid, data), scale
+    return copy, scale
 
 
 def next_steps(stencil: Stencil, width: list[Tensor]) -> list:
@@ -296,12 +285,12 @@ def next_steps(stencil: Stencil, width: list[Tensor]) -> list:
     for k in possible:
         if strength[k] >= STRONG * strongest:
             lower = grid.degrees[k] - 1
-            steps.append(Embedding(grid, k, lower) if lower else Interpolation(grid, k, width[k]))
+            steps.append(DegreeCoarsening(grid, k, lower) if lower else VertexCoarsening(grid, k, width[k]))
             grid = steps[-1].coarse
     return steps
 
 
-def coarsenable(grid: Grid) -> list[int]:
+def coarsenable(grid: StencilGrid) -> list[int]:
     """Axes with more than two nodes."""
     return [k for k in range(grid.dim) if grid.degrees[k] > 1 or grid.vertices[k] > 2]
 
@@ -333,27 +322,20 @@ def strengths(stencil: Stencil) -> list[float]:
 
 
 def largest_eigenvalue(stencil: Stencil, steps: int = 8, sample: int = 2**13) -> Float[Tensor, "b"]:
-    """The largest |λ| of |D|⁻¹A of each item, by Lanczos iteration on the middle layers of the slowest axis."""
+    """The largest |λ| of |D|⁻¹A of each item on the middle layers of the slowest axis; never above that of all."""
     part, inverse = middle_layers(stencil, max(sample // (stencil.grid.batch * stencil.grid.strides[0]), 8))
     grid, diagonal = part.grid, part.diagonal.abs()
-    x, y = grid.buffer(part.data), grid.buffer(part.data)
-    product, q, Aq = Product(part, x, y), grid.items(grid.shifted(x)), grid.items(grid.shifted(y))
-    inverse, diagonal = grid.items(inverse), grid.items(diagonal)
-    generator = torch.Generator(x.device).manual_seed(0)
-    w = torch.randn(q.shape, generator=generator, device=x.device, dtype=x.dtype) * (inverse > 0)
-    tridiagonal = x.new_zeros(grid.batch, steps, steps)
-    beta = (w * diagonal * w).sum((1, 2)).sqrt()
-    for k in range(steps):
-        before, beta_before = q.clone(), beta
-        q.copy_(w * per_item(torch.where(beta > 0, 1 / beta, 0), w))
+    product = Product(part, part.buffer(), part.buffer())
+    x, y, inverse, diagonal = (grid.items(t) for t in (product.x, product.y, inverse, diagonal))
+
+    def apply(q: Tensor) -> Tensor:
+        x.copy_(q)
         product()
-        alpha = (q * Aq).sum((1, 2))
-        w = inverse * Aq - per_item(alpha, q) * q - (per_item(beta_before, q) * before if k else 0)
-        beta = (w * diagonal * w).sum((1, 2)).sqrt()
-        tridiagonal[:, k, k] = alpha
-        if k + 1 < steps:
-            tridiagonal[:, k, k + 1] = tridiagonal[:, k + 1, k] = beta
-    largest = torch.linalg.eigvalsh(tridiagonal.double()).abs().amax(-1)
+        return y
+
+    generator = torch.Generator(x.device).manual_seed(0)
+    start = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype) * diagonal * (inverse > 0)
+    largest = ritz_values(apply, lambda r: inverse * r, start, steps, lead=1).abs().amax(-1)
     return torch.where(largest > 0, largest, 1).to(x.dtype)
 
 
@@ -366,7 +348,7 @@ def middle_layers(stencil: Stencil, count: int) -> tuple[Stencil, Tensor]:
     count = min(count, grid.vertices[0])
     start = (grid.vertices[0] - count) // 2
     small = replace(grid, vertices=(count + 1, *grid.vertices[1:]))
-    part = Stencil.zeros(small, stencil.data)
+    part = Stencil.zeros(small, stencil.data, stencil.memory)
     whole = grid.shifted(stencil.data).unflatten(-1, (grid.batch, *grid.vertices))
     layers = small.shifted(part.data).unflatten(-1, (grid.batch, *small.vertices))
     layers[:, :, :count] = whole[:, :, start : start + count]

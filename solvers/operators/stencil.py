@@ -2,7 +2,7 @@
 
 A Lagrange space of degree p on a grid has one *type* of dofs for each position inside a grid cell (and component): type
 t, an image over the vertices of the grid, holds the dofs at position t/p behind each vertex; those behind the last
-vertex of an axis do not exist and are held fixed. The coupling of the dof of type a at vertex i with that of type b at
+vertex of an axis do not exist and are fixed. The coupling of the dof of type a at vertex i with that of type b at
 vertex i + δ is the entry S[a, b, δ](i) of an array, and symmetry halves their number:
 
     y_a(i) += S(i) x_b(i + δ),        y_b(i + δ) += S(i) x_a(i).
@@ -13,7 +13,7 @@ product is a few passes over contiguous memory, in place, and nothing is ever ga
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from itertools import combinations_with_replacement, product
 from math import prod
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from fem.forms.discrete import Hessian
 from fem.space.space import AnySpace, FunctionSpace
-from solvers.operators.workspace import zeros
+from solvers.operators.workspace import Buffers
 
 PLACES = 2**20  # of entries that are cleared at a time
 
@@ -32,7 +32,7 @@ Key = tuple[int, int, tuple[int, ...]]  # row type, column type, offset between 
 
 
 @dataclass(frozen=True)
-class Grid:
+class StencilGrid:
     """The images of a batch of dof vectors: `vertices` per axis, degree per axis (both slowest axis first)."""
 
     vertices: tuple[int, ...]
@@ -66,10 +66,16 @@ class Grid:
     def shift(self, offset: tuple[int, ...]) -> int:
         return sum(o * s for o, s in zip(offset, self.strides, strict=True))
 
-    def buffer(self, like: Tensor, rows: int | None = None, dtype: torch.dtype | None = None) -> Float[Tensor, "t m"]:
+    def buffer(
+        self,
+        like: Tensor,
+        rows: int | None = None,
+        dtype: torch.dtype | None = None,
+        memory: Buffers | None = None,
+    ) -> Float[Tensor, "t m"]:
         """Zeros for one flattened image per type (or for so many), halo included."""
         rows = len(self.types) if rows is None else rows
-        return zeros(like, rows, self.size + 2 * self.halo, dtype=dtype)
+        return (memory or Buffers()).zeros(like, rows, self.size + 2 * self.halo, dtype=dtype)
 
     def shifted(self, buffer: Float[Tensor, "*t m"], shift: int = 0) -> Float[Tensor, "*t k"]:
         """The flattened images in a buffer without halo, or the neighbours of their entries so many places on."""
@@ -139,36 +145,47 @@ class Grid:
             self.dofs_of_type(v, dof_type).copy_(self.image(row, dof_type))
         return v
 
-    def fixed(self, mask: Bool[Tensor, "b n c"] | None, like: Tensor) -> Bool[Tensor, "t k"]:
+    def fixed_images(self, fixed: Bool[Tensor, "b n c"] | None, like: Tensor) -> Bool[Tensor, "t k"]:
         """Flattened images that are true at fixed dofs and at those that do not exist."""
         flat = torch.ones(len(self.types), self.size, dtype=torch.bool, device=like.device)
-        if mask is not None:
-            return self.pack(mask, flat)
+        if fixed is not None:
+            return self.pack(fixed, flat)
         for row, dof_type in zip(flat, self.types, strict=True):
             self.image(row, dof_type).fill_(False)
         return flat
 
 
-def grid_of(space: AnySpace, batch: int) -> Grid | None:
+def grid_of(space: AnySpace, batch: int) -> StencilGrid | None:
     """The grid of a Lagrange space on a mesh made as a grid of intervals, quadrilaterals or hexahedra; or None."""
     if not isinstance(space, FunctionSpace) or space.mesh.grid is None:
         return None
     if not (space.is_lagrange and all(set(e.cell.factors) == {1} for e in space.elements)):
         return None
     dim = space.mesh.dim
-    return Grid(tuple(n + 1 for n in space.mesh.grid[::-1]), (space.degree,) * dim, space.components or 1, batch)
+    return StencilGrid(tuple(n + 1 for n in space.mesh.grid[::-1]), (space.degree,) * dim, space.components or 1, batch)
 
 
 @dataclass(frozen=True, eq=False)
 class Stencil:
-    """A symmetric operator on a grid: `data` holds one flattened image with halo for each of `grid.keys`."""
+    """A symmetric operator on a grid: `data` holds one flattened image with halo for each of `grid.keys`.
 
-    grid: Grid
+    Buffers for it, and what is made of it, come from its `memory`.
+    """
+
+    grid: StencilGrid
     data: Float[Tensor, "z m"]
+    memory: Buffers = field(default_factory=Buffers)
 
     @classmethod
-    def zeros(cls, grid: Grid, like: Tensor, dtype: torch.dtype | None = None) -> "Stencil":
-        return cls(grid, grid.buffer(like, len(grid.keys), dtype))
+    def zeros(
+        cls, grid: StencilGrid, like: Tensor, memory: Buffers | None = None, dtype: torch.dtype | None = None
+    ) -> "Stencil":
+        memory = memory or Buffers()
+        return cls(grid, grid.buffer(like, len(grid.keys), dtype, memory), memory)
+
+    def buffer(self, grid: StencilGrid | None = None) -> Float[Tensor, "t m"]:
+        """Zeros for dofs of its grid or another one."""
+        return (grid or self.grid).buffer(self.data, memory=self.memory)
 
     def add(self, hessian: Hessian) -> None:
         """Add the second derivative of an integral over cells or facets of the grid."""
@@ -179,7 +196,7 @@ class Stencil:
     def diagonal(self) -> Float[Tensor, "t k"]:
         return self.grid.shifted(self.data[: len(self.grid.types)])
 
-    def hold(self, fixed: Bool[Tensor, "t k"], diagonal: float) -> None:
+    def fix(self, fixed: Bool[Tensor, "t k"], diagonal: float) -> None:
         """Clear rows and columns of fixed dofs in place, but for a diagonal entry."""
         grid = self.grid
         index = [torch.nonzero(row).flatten() + grid.halo for row in fixed]
@@ -230,7 +247,7 @@ def coupling(row: LocalDof, column: LocalDof) -> Key:
 
 
 @cache
-def vertex_images(grid: Grid) -> tuple[tuple[int, tuple[int, ...]], ...]:
+def vertex_images(grid: StencilGrid) -> tuple[tuple[int, tuple[int, ...]], ...]:
     """For each pair A ≤ B of the local dofs of a cell, x fastest and components inmost, the row of the stencil's data
     that keeps their coupling, and the corner of the cell where it lies."""
     local = []

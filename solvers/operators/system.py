@@ -1,4 +1,4 @@
-"""The linear system of a Newton step: the Hessian of a discrete form at one state, some dofs held fixed.
+"""The linear system of a Newton step: the Hessian of a discrete form at one state, some dofs fixed.
 
 A linear method is a small frozen value whose `prepare(system)` gives something that solves for right-hand sides, with
 the matrix or its transpose.
@@ -19,7 +19,7 @@ from fem.forms.discrete import DiscreteForm, Hessian
 from solvers.operators.stencil import Stencil, grid_of
 from solvers.operators.stencil_product import Product
 from solvers.operators.tensor_operator import TensorOperator, has_factors
-from solvers.operators.workspace import Workspace, workspace
+from solvers.operators.workspace import workspace_of
 from solvers.solution import norm
 
 
@@ -29,7 +29,7 @@ class System:
     def __init__(self, form: DiscreteForm, u: Tensor, fixed: Tensor | None = None, symmetric: bool = True):
         self.form, self.u, self.symmetric = form, u, symmetric
         self.batch = form.full_batch(u)
-        self.fixed = form.constraint.mask if fixed is None else fixed
+        self.fixed = form.constraint.fixed if fixed is None else fixed
 
     @cached_property
     def hessians(self) -> list[Hessian]:
@@ -78,39 +78,35 @@ class System:
         grid = grid_of(space, prod(self.batch)) if self.symmetric else None
         if grid is None:
             return None
-        with self.memory:
-            stencil = Stencil.zeros(grid, self.u)
+        stencil = Stencil.zeros(grid, self.u, workspace_of(space).buffers(self, "system"))
         for h in self.hessians:
             stencil.add(h)
-        stencil.hold(self.held, 1.0)
+        stencil.fix(self.fixed_images, 1.0)
         return stencil
 
     @cached_property
     @torch.no_grad()
     def tensor(self) -> TensorOperator | None:
         """The Hessian by sum factorisation, for splines on one patch."""
-        return TensorOperator(self) if self.symmetric and has_factors(self.form) else None
+        if not self.symmetric or not has_factors(self.form):
+            return None
+        return TensorOperator(self.form.space, self.hessians, self.batch)
 
     @cached_property
     @torch.no_grad()
     def product(self) -> Product:
         """The stencil's product between two buffers of its own."""
         assert self.stencil is not None
-        with self.memory:
-            return Product(self.stencil, *(self.stencil.grid.buffer(self.u) for _ in range(2)))
+        return Product(self.stencil, self.stencil.buffer(), self.stencil.buffer())
 
     @cached_property
-    def memory(self) -> Workspace:
-        return workspace(self, self.form.space, "system")
-
-    @cached_property
-    def held(self) -> Bool[Tensor, "t k"]:
+    def fixed_images(self) -> Bool[Tensor, "t k"]:
         """Fixed dofs in the layout of the stencil."""
         space = self.form.space
         grid = grid_of(space, prod(self.batch))
         assert grid is not None
-        mask = None if self.fixed is None else self.fixed.expand(*self.batch, *space.shape)
-        return grid.fixed(None if mask is None else mask.reshape(grid.batch, -1, grid.components), self.u)
+        fixed = None if self.fixed is None else self.fixed.expand(*self.batch, *space.shape)
+        return grid.fixed_images(None if fixed is None else fixed.reshape(grid.batch, -1, grid.components), self.u)
 
     @cached_property
     def matrices(self) -> list[Tensor]:
@@ -145,7 +141,9 @@ class System:
 
     @cached_property
     def finite(self) -> Bool[Tensor, "*b"]:
-        """Whether all second derivatives of the density are finite."""
+        """Whether all second derivatives of the density are finite, as told by the matrix where there is one."""
+        if "values" in vars(self):
+            return torch.isfinite(self.values).all(-1)
         if not all(h.known for h in self.hessians) and self.stencil is not None:
             flat = self.stencil.grid.shifted(self.stencil.data).unflatten(-1, (self.stencil.grid.batch, -1))
             return torch.isfinite(flat.sum((0, -1))).reshape(self.batch)
@@ -163,14 +161,14 @@ class System:
         space, lead, found = self.form.space, len(self.batch), []
         if isinstance(self.form.constraint, MeanZero):
             return found
-        held = torch.zeros((), dtype=torch.bool, device=self.u.device) if self.fixed is None else self.fixed
-        held = held.expand(*self.batch, *space.shape)
-        for i, (field, fixed) in enumerate(zip(space.fields, space.split(held), strict=True)):
+        fixed = torch.zeros((), dtype=torch.bool, device=self.u.device) if self.fixed is None else self.fixed
+        fixed = fixed.expand(*self.batch, *space.shape)
+        for i, (field, own) in enumerate(zip(space.fields, space.split(fixed), strict=True)):
             for k in range(field.components or 1):
-                component = fixed if field.components is None else fixed[..., k]
+                component = own if field.components is None else own[..., k]
                 unseen = ~component.any(-1)
                 if bool(unseen.any()):
-                    product, size = [norm(v.masked_fill(held, 0), lead) for v in self.times_one(i, k)]
+                    product, size = [norm(v.masked_fill(fixed, 0), lead) for v in self.times_one(i, k)]
                     unseen &= product <= 1e3 * torch.finfo(size.dtype).eps * size
                 which = "u" if len(space.fields) == 1 else f"field {i}"
                 name = f"constants of {which}" if field.components is None else f"component {k} of {which}"

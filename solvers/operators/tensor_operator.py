@@ -1,31 +1,24 @@
-"""Hessians over splines of one patch without a matrix: products by sum factorisation, and fast diagonalisation.
+"""Hessians over splines of one patch without a matrix: products by sum factorisation.
 
 With coefficients C_ij at quadrature points between the value and the reference derivatives, i, j = 0 … r,
 
     H v = Σ_ij T_iᵀ C_ij T_j v,    T_i = ⊗ of one small matrix per direction (`fem/space/factors.py`).
 
-The preconditioner has the mean coefficients in the patch's parameters, and the 1-D stiffness and mass matrices K_k, M_k
-of each direction, diagonalised together: L⁻¹ = (⊗ V) diag(Σ_k c_k κ_k + m)⁻¹ (⊗ V)ᵀ. How many iterations it takes
-depends on the geometry, hardly on degree and spans. Source: G. Sangalli and M. Tani, Isogeometric preconditioners based
-on fast solvers for the Sylvester equation, SIAM J. Sci. Comput. 38, 2016.
+Mean coefficients in the patch's parameters serve a preconditioner (`solvers/linear/fast_diagonalization.py`).
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from math import prod
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from fem.forms.assembly import pull_back, reference_slots
-from fem.forms.discrete import DiscreteForm
-from fem.reference.bspline import basis_matrix
-from fem.reference.cells import interval
-from fem.reference.quadrature import quadrature
-from fem.space.factors import along, layers_of, slot_orders
-
-if TYPE_CHECKING:
-    from solvers.operators.system import System
+from fem.forms.discrete import DiscreteForm, Hessian
+from fem.space.factors import layers_of, slot_orders
+from fem.space.space import AnySpace
 
 
 def has_factors(form: DiscreteForm) -> bool:
@@ -43,16 +36,23 @@ def has_factors(form: DiscreteForm) -> bool:
 
 
 class TensorOperator:
-    """The Hessian at a state: coefficients on the lattice of points, applied by sum factorisation."""
+    """The Hessian at a state: coefficients on the lattice of points, applied by sum factorisation.
 
-    def __init__(self, system: "System"):
-        space: Any = system.form.space
-        self.system, self.parts = system, []
-        lead = len(system.batch)
-        for t, entries in ((h.integral, h.coefficients) for h in system.hessians):
+    Args:
+        space: of scalar splines on one patch.
+        hessians: of the integrals over it.
+        batch: their batch shape.
+    """
+
+    def __init__(self, space: AnySpace, hessians: Sequence[Hessian], batch: tuple[int, ...]):
+        factors_of: Any = space.factors  # type: ignore[union-attr]
+        self.element: Any = space.elements[0]  # type: ignore[union-attr]
+        self.batch, self.parts = batch, []
+        lead = len(batch)
+        for t, entries in ((h.integral, h.coefficients) for h in hessians):
             if not entries:
                 continue
-            factors = space.factors(t.domain, t.term.derivatives)
+            factors = factors_of(t.domain, t.term.derivatives)
             orders = slot_orders(t.domain.cell.dim, t.term.derivatives)
             found: dict[tuple[int, int], Tensor] = {}
             for c in entries:
@@ -89,90 +89,19 @@ class TensorOperator:
                 total = total + (1 if i == j else 2) * factors.pair_sums(c, orders[i], orders[j])
         return total
 
-    def means(self) -> tuple[list[Float[Tensor, "*b"]], Float[Tensor, "*b"]]:
+    def means(self) -> tuple[Float[Tensor, "*b r"], Float[Tensor, "*b"]]:
         """Mean coefficients of the derivatives in each parameter and of the value."""
-        r = self.parts[0][0].cell.dim
-        diffusion: list[Any] = [0.0] * r
-        reaction: Any = 0.0
-        element: Any = self.system.form.space.elements[0]  # type: ignore[union-attr]
-        widths = [corners.diff() for corners in element.breakpoints]
-        volume = 1.0
-        for w in widths:
-            volume = volume * w.sum()
+        widths = [corners.diff() for corners in self.element.breakpoints]
+        r, volume = len(widths), prod(float(w.sum()) for w in widths)
+        diffusion, reaction = widths[0].new_zeros(*self.batch, r), widths[0].new_zeros(self.batch)
         for domain, factors, _, found in self.parts:
             for k in range(r):
                 c = found.get((1 + k, 1 + k))
                 if c is not None:
-                    width = widths[k] if k + 1 < r else widths[k][layers_of(element, domain.cells)]
+                    width = widths[k] if k + 1 < r else widths[k][layers_of(self.element, domain.cells)]
                     square = width.repeat_interleave(len(factors.lines[k])) ** 2
                     square = square.view(*square.shape, *[1] * k)
-                    diffusion[k] = diffusion[k] + (c * square).sum(tuple(range(-r, 0))) / volume
+                    diffusion[..., k] += (c * square).sum(tuple(range(-r, 0))) / volume
             if (0, 0) in found:
-                reaction = reaction + found[0, 0].sum(tuple(range(-r, 0))) / volume
-        like = self.system.u
-        whole = lambda c: torch.as_tensor(c, dtype=like.dtype, device=like.device).expand(self.system.batch)  # noqa: E731
-        return [whole(c) for c in diffusion], whole(reaction)
-
-
-def line_matrices(knots: Tensor, degree: int) -> tuple[Float[Tensor, "n n"], Float[Tensor, "n n"]]:
-    """∫ N_a' N_b' du and ∫ N_a N_b du."""
-    corners = knots[degree : len(knots) - degree].unique()
-    rule = quadrature(interval, 2 * degree)
-    x, w = rule.points[:, 0].to(knots), rule.weights.to(knots)
-    u = torch.lerp(corners[:-1, None], corners[1:, None], x).flatten()
-    weights = (corners.diff()[:, None] * w).flatten()
-    value, slope = basis_matrix(knots, degree, u, 1)
-    return slope.mT @ (weights[:, None] * slope), value.mT @ (weights[:, None] * value)
-
-
-def diagonalized(system: "System", fixed: list[list[tuple[bool, bool]]]) -> Callable[[Tensor], Tensor]:
-    """z = S L⁻¹ S r with S² = diag(L) / diag(H): the preconditioner on free dofs, zero elsewhere."""
-    import scipy.linalg
-
-    operator = system.tensor
-    assert operator is not None
-    element: Any = system.form.space.elements[0]  # type: ignore[union-attr]
-    diffusion, reaction = operator.means()
-    shape, r = element.dof_shape, len(element.knots)
-    bases, values, free, diagonals = [], [], [], []
-    for k, (t, p, (low, high)) in enumerate(zip(element.knots, element.degrees, fixed[0], strict=True)):
-        K, M = line_matrices(t, p)
-        inside = slice(int(low), shape[k] - int(high))
-        kappa, V = scipy.linalg.eigh(K[inside, inside].cpu().double().numpy(), M[inside, inside].cpu().double().numpy())
-        bases.append(torch.from_numpy(V).to(t))
-        values.append(torch.from_numpy(kappa).to(t).clamp(min=0))
-        diagonals.append((K.diagonal()[inside], M.diagonal()[inside]))
-        free.append(inside)
-
-    def outer(lines: list[Tensor]) -> Tensor:
-        total = lines[0]
-        for line in lines[1:]:
-            total = line[..., None] * total[None] if total.ndim else line
-        return total
-
-    denominator: Any = 0
-    scale: Any = 0
-    for k in range(r):
-        c = diffusion[k].reshape(*system.batch, *[1] * r)
-        denominator = denominator + c * values[k].view(-1, *[1] * k)
-        scale = scale + c * outer([diagonals[m][0 if m == k else 1] for m in range(r)])
-    m = reaction.reshape(*system.batch, *[1] * r)
-    denominator, scale = denominator + m, scale + m * outer([d[1] for d in diagonals])
-    largest = denominator.amax(tuple(range(-r, 0)), keepdim=True)
-    denominator = torch.where(denominator > 1e-14 * largest, denominator, largest)
-    cut = (..., *free[::-1])
-    H = system.diagonal.unflatten(-1, shape[::-1])[cut]
-    S = (scale / torch.where(H == 0, 1, H)).abs().sqrt()
-
-    def precondition(residual: Tensor) -> Tensor:
-        x = S * residual.unflatten(-1, shape[::-1])[cut]
-        for k, V in enumerate(bases):
-            x = along(V.mT, x, -k - 1)
-        x = x / denominator
-        for k, V in enumerate(bases):
-            x = along(V, x, -k - 1)
-        result = residual.new_zeros(*residual.shape[:-1], *shape[::-1])
-        result[cut] = S * x
-        return result.flatten(-r)
-
-    return precondition
+                reaction += found[0, 0].sum(tuple(range(-r, 0))) / volume
+        return diffusion, reaction

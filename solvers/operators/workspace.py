@@ -1,66 +1,67 @@
-"""Memory that outlives the solver that used it: repeated solves on one space pay for its first touch once.
+"""What solves on one space leave for the next ones on it: buffers, and hierarchies of matrices. It lies with the space.
 
 The operating system hands out large arrays page by page, as they are first written, at a cost of several passes over
 memory. A solver that is set up again and again on one space, and each time asks for the same buffers in the same order,
 gets those of its predecessor, provided that nobody can see them any more.
 """
 
-from collections.abc import Callable
-from types import TracebackType
 from typing import Any
-from weakref import WeakKeyDictionary, finalize
+from weakref import finalize
 
 import torch
 from torch import Tensor
 
-_resting: "WeakKeyDictionary[Any, dict[str, Workspace]]" = WeakKeyDictionary()
-_active: list["Workspace"] = []
+from fem.space.space import AnySpace
 
 
-class Workspace:
-    """Buffers in the order in which they are asked for; within its context `zeros` takes from it."""
+class Buffers:
+    """Zeros in the order in which they are asked for: again the same ones after `rewind`."""
 
     def __init__(self):
-        self.buffers: list[Tensor] = []
+        self.tensors: list[Tensor] = []
         self.taken = 0
 
-    def __enter__(self) -> "Workspace":
-        _active.append(self)
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        _active.pop()
-
-    def take(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-        if self.taken < len(self.buffers):
-            found = self.buffers[self.taken]
-            if found.shape == shape and found.dtype == dtype and found.device == device:
+    def zeros(self, like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Zeros of a type and device like another tensor's."""
+        dtype = dtype or like.dtype
+        if self.taken < len(self.tensors):
+            found = self.tensors[self.taken]
+            if found.shape == shape and found.dtype == dtype and found.device == like.device:
                 self.taken += 1
                 return found.zero_()
-        fresh = torch.zeros(shape, dtype=dtype, device=device)
-        self.buffers[self.taken :] = [fresh]
+        fresh = like.new_zeros(shape, dtype=dtype)
+        self.tensors[self.taken :] = [fresh]
         self.taken += 1
         return fresh
 
-
-def zeros(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-    """Zeros of a type and device like another tensor's, from the workspace in use if there is one."""
-    dtype = dtype or like.dtype
-    if _active:
-        return _active[-1].take(shape, dtype, like.device)
-    return like.new_zeros(shape, dtype=dtype)
+    def rewind(self) -> None:
+        self.taken = 0
 
 
-def workspace(owner: Any, space: Any, use: str) -> Workspace:
-    """A workspace for as long as `owner` lives; then it rests with the space for the next owner with the same use."""
-    found = _resting.setdefault(space, {}).pop(use, None) or Workspace()
-    finalize(owner, rest_on(_resting[space], use, found))
-    return found
+class Workspace:
+    """Buffers by what they are used for, and the hierarchies made last; copies of it are empty."""
+
+    def __init__(self):
+        self.resting: dict[str, Buffers] = {}
+        self.hierarchies: list[Any] = []
+
+    def buffers(self, owner: Any, use: str) -> Buffers:
+        """Buffers for as long as `owner` lives; then they rest here for the next owner with the same use."""
+        found = self.resting.pop(use, None) or Buffers()
+        finalize(owner, rest, self.resting, use, found)
+        return found
+
+    def __reduce__(self) -> tuple:
+        return Workspace, ()
 
 
-def rest_on(place: dict[str, Workspace], use: str, used: Workspace) -> Callable[[], None]:
-    def rest() -> None:
-        used.taken = 0
-        place[use] = used
+def rest(place: dict[str, Buffers], use: str, used: Buffers) -> None:
+    used.rewind()
+    place[use] = used
 
-    return rest
+
+def workspace_of(space: AnySpace) -> Workspace:
+    """The workspace that lies with a space."""
+    if space.workspace is None:
+        space.workspace = Workspace()
+    return space.workspace

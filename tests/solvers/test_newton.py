@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MeanZero, MixedSpace, WeakForm, unit_interval, unit_square
-from solvers import CG, ConvergenceError, Direct, Multigrid, Newton, Status, forget, minimize, solve
+from solvers import CG, ConvergenceError, Direct, Multigrid, Newton, Reuse, Status, minimize, solve
 from tests.problems import diffusion, laplace
 
 METHODS = pytest.mark.parametrize("method", [Direct("superlu"), Direct(), CG()], ids=["superlu", "direct", "cg"])
@@ -291,23 +291,24 @@ def test_a_new_load_needs_no_new_set_up_and_anything_else_does(V, clamped, metho
     monkeypatch.setattr(type(method), "prepare", lambda self, system: prepared.append(1) or prepare(self, system))
     energy = Energy(V, helmholtz, clamped, boundary={"left": lambda x, u, n, r, f: 0.5 * u.square()})
     other = Energy(V, helmholtz, clamped, boundary={"right": lambda x, u, n, r, f: 0.5 * u.square()})
-    field = V.function(torch.full(V.shape, -1.0, dtype=V.dtype))
-    first = minimize(energy, (-1.0, 1.0), method=method)
-    again = minimize(energy, (-1.0, 2.0), method=method)
+    clamped_left = Energy(V, helmholtz, Dirichlet(V, {"left": 0.0}))
+    field, reuse = V.function(torch.full(V.shape, -1.0, dtype=V.dtype)), Reuse()
+    first = minimize(energy, (-1.0, 1.0), method=method, reuse=reuse)
+    again = minimize(energy, (-1.0, 2.0), method=method, reuse=reuse)
     torch.testing.assert_close(again.value, 2 * first.value, rtol=1e-10, atol=0)
     assert len(prepared) == 1
-    minimize(energy, (-2.0, 1.0), method=method)  # another matrix
-    minimize(other, (-2.0, 1.0), method=method)  # the same numbers elsewhere
-    minimize(Energy(V, helmholtz, Dirichlet(V, {"left": 0.0})), (-2.0, 1.0), method=method)  # other fixed dofs
+    minimize(energy, (-2.0, 1.0), method=method, reuse=reuse)  # another matrix
+    minimize(other, (-2.0, 1.0), method=method, reuse=reuse)  # the same numbers elsewhere
+    minimize(clamped_left, (-2.0, 1.0), method=method, reuse=reuse)  # other fixed dofs
     assert len(prepared) == 4
-    minimize(energy, (field, 1.0), method=method)
-    minimize(energy, (field, 2.0), method=method)
+    minimize(energy, (field, 1.0), method=method, reuse=reuse)
+    minimize(energy, (field, 2.0), method=method, reuse=reuse)
     assert len(prepared) == 5
     V.mesh.nodes.mul_(2)  # the same numbers on another mesh
-    doubled = minimize(energy, (field, 2.0), method=method)
+    doubled = minimize(energy, (field, 2.0), method=method, reuse=reuse)
     assert len(prepared) == 6
-    forget()
-    minimize(energy, (field, 2.0), method=method)
+    reuse.forget()
+    minimize(energy, (field, 2.0), method=method, reuse=reuse)
     assert len(prepared) == 7
     assert float(doubled.value.max()) > 2 * float(first.value.max())
 
@@ -315,12 +316,12 @@ def test_a_new_load_needs_no_new_set_up_and_anything_else_does(V, clamped, metho
 def test_on_grids_a_number_that_the_matrix_depends_on_counts_and_another_does_not(monkeypatch):
     V = FunctionSpace(unit_square(48), Lagrange(1))
     clamped = Dirichlet(V, {"boundary": 0.0})
-    prepared, prepare = [], Multigrid.prepare
+    prepared, prepare, reuse = [], Multigrid.prepare, Reuse()
     monkeypatch.setattr(Multigrid, "prepare", lambda self, system: prepared.append(1) or prepare(self, system))
 
     def solve_it(r, f):
         energy = Energy(V, lambda *args: helmholtz(*args), clamped)
-        return minimize(energy, (r, f), method=Multigrid()).value
+        return minimize(energy, (r, f), method=Multigrid(), reuse=reuse).value
 
     first = solve_it(-1.0, 1.0)
     torch.testing.assert_close(solve_it(-1.0, 2.0), 2 * first, rtol=1e-9, atol=0)

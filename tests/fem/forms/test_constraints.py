@@ -33,7 +33,9 @@ def test_numbers_are_written_on_the_tag_and_nothing_else_changes(V: FunctionSpac
     on_left = V.dof_coordinates[:, 0] == 0
     assert (applied[on_left] == 3).all()
     assert torch.equal(applied[~on_left], u[~on_left])
-    assert torch.equal(Dirichlet(V, {"left": 3}).mask, on_left)
+    dirichlet = Dirichlet(V, {"left": 3})
+    assert torch.equal(dirichlet.fixed, on_left)
+    assert dirichlet.mask is dirichlet.fixed
 
 
 def test_apply_is_a_projection_and_leaves_its_argument_alone(V: FunctionSpace) -> None:
@@ -86,7 +88,7 @@ def test_vectors_by_component_and_as_a_whole() -> None:
     assert (applied[left, 1] == 4).all()
     assert torch.equal(applied[left, 0], u[left, 0])
     assert torch.equal(applied[right], pair.expand(3, 2))
-    assert dirichlet.mask.sum() == 3 + 6
+    assert dirichlet.fixed.sum() == 3 + 6
     whole = random(V, seed=1)
     for value in (whole, whole[right]):
         assert torch.equal(Dirichlet(V, {"right": value}).apply(u)[right], whole[right])
@@ -114,9 +116,9 @@ def test_mixed_spaces_by_field_and_component() -> None:
     assert (v[:, V.dofs("left"), 1] == 2).all()
     assert (v[:, V.dofs("right")] == 3).all()
     assert torch.equal(q[:, Q.dofs("top")], Q.dof_coordinates[Q.dofs("top"), 0].expand(4, -1))
-    mask_v, mask_q = W.split(dirichlet.mask)
+    mask_v, mask_q = W.split(dirichlet.fixed)
     assert (int(mask_v.sum()), int(mask_q.sum())) == (5 + 10, 3)
-    everywhere = W.split(Dirichlet(W, {"boundary": 0.0}).mask)
+    everywhere = W.split(Dirichlet(W, {"boundary": 0.0}).fixed)
     assert [int(m.sum()) for m in everywhere] == [32, 8]
 
 

@@ -202,8 +202,8 @@ def test_residual_is_the_gradient_of_the_value(name: str) -> None:
     (wanted,) = torch.autograd.grad(energy(u, *params), u)
     found = energy.residual(u, *params)
     torch.testing.assert_close(found.detach(), wanted, rtol=1e-11, atol=1e-12)
-    if energy.constraint.mask is not None:
-        assert (found[energy.constraint.mask] == 0).all()
+    if energy.constraint.fixed is not None:
+        assert (found[energy.constraint.fixed] == 0).all()
 
 
 @cases
@@ -237,7 +237,7 @@ def test_hessian_is_the_derivative_of_the_residual(name: str) -> None:
     assert found.shape == (energy.space.num_dofs,) * 2
     torch.testing.assert_close(found, found.T, rtol=0, atol=1e-11)
     wanted = jacobian(lambda u: energy.residual(u, *params), u)
-    mask = energy.constraint.mask
+    mask = energy.constraint.fixed
     if mask is not None:
         mask = mask.flatten()
         identity = torch.eye(len(mask), dtype=torch.float64)
@@ -252,8 +252,8 @@ def test_hessian_product_is_the_matrix_times_the_vector(name: str) -> None:
     energy, params = case(name)
     u, v = random(energy.space), random(energy.space, seed=1)
     wanted = (dense(energy.hessian(u, *params)) @ v.flatten()).reshape(v.shape)
-    if energy.constraint.mask is not None:  # on prescribed dofs the matrix is the identity, the product zero
-        wanted = wanted.masked_fill(energy.constraint.mask, 0)
+    if energy.constraint.fixed is not None:  # on prescribed dofs the matrix is the identity, the product zero
+        wanted = wanted.masked_fill(energy.constraint.fixed, 0)
     torch.testing.assert_close(energy.hessian_product(u, v, *params), wanted, rtol=1e-11, atol=1e-11)
 
 
@@ -414,7 +414,7 @@ def test_hessian_of_a_form_is_its_nonsymmetric_jacobian(name: str) -> None:
     u, v = random(form.space), random(form.space, seed=1)
     exact = jacobian(lambda u: form.residual(u, *params), u)
     assert (exact - exact.T).abs().max() > 0.1
-    mask = form.constraint.mask.flatten()
+    mask = form.constraint.fixed.flatten()
     wanted = torch.where(mask[:, None] | mask, torch.eye(len(mask), dtype=torch.float64), exact)
     torch.testing.assert_close(dense(form.hessian(u, *params)), wanted, rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(

@@ -7,7 +7,7 @@ import torch
 
 import solvers.linear.axis_modes
 from fem import Energy, FunctionSpace, Lagrange, unit_interval
-from solvers.linear.axis_modes import Axis, Fourier, Matrix, modes, portions, supported_modes
+from solvers.linear.axis_modes import Fourier, LagrangeLine, Matrix, modes, portions, supported_modes
 from tests.problems import laplace
 
 ENDS = list(product((True, False), repeat=2))
@@ -29,7 +29,7 @@ def test_matrices_are_those_of_a_space_with_its_own_quadrature(degree, ends):
     n = 5
     for quadrature_degree in (2 * degree - 1, 2 * degree + 1):
         V = FunctionSpace(unit_interval(n), Lagrange(degree), quadrature_degree=quadrature_degree)
-        axis = Axis(n, degree, quadrature_degree, ends)
+        axis = LagrangeLine(n, degree, quadrature_degree, ends)
         densities = (laplace, lambda x, u, g: 0.5 * u.square())
         for density, own, diagonal, scale in zip(densities, axis.matrices(), axis.diagonals(), (n, 1 / n), strict=True):
             zero = torch.zeros(V.shape, dtype=torch.float64)
@@ -43,7 +43,7 @@ def test_matrices_are_those_of_a_space_with_its_own_quadrature(degree, ends):
 @pytest.mark.parametrize("cells", [1, 2, 7, 24])
 def test_modes_make_both_matrices_diagonal(degree, ends, cells):
     for quadrature_degree in (2 * degree + 1, 1) if degree == 1 else (2 * degree + 1,):
-        axis = Axis(cells, degree, quadrature_degree, ends)
+        axis = LagrangeLine(cells, degree, quadrature_degree, ends)
         found, n = modes(axis), degree * cells + 1 - sum(ends)
         if n == 0:
             continue
@@ -58,7 +58,7 @@ def test_modes_make_both_matrices_diagonal(degree, ends, cells):
 
 def test_eigenvalues_of_linear_elements_in_closed_form():
     """λ_j = 6 (1 − cos θ_j) / (2 + cos θ_j) with θ_j = π j / n between fixed ends."""
-    found = modes(Axis(9, 1, 3, (True, True)))
+    found = modes(LagrangeLine(9, 1, 3, (True, True)))
     theta = torch.pi * torch.arange(1, 9, dtype=torch.float64) / 9
     expected = 6 * (1 - theta.cos()) / (2 + theta.cos())
     torch.testing.assert_close((found.stiffness / found.mass)[0], expected, rtol=1e-13, atol=0)
@@ -68,7 +68,7 @@ def test_eigenvalues_of_linear_elements_in_closed_form():
 @pytest.mark.parametrize("cells", [1, 2, 13, 64, 97, 100])
 def test_fourier_transforms_are_products_with_their_matrices(ends, cells):
     torch.manual_seed(0)
-    fast, dense = (modes(Axis(cells, 1, 3, ends), dense=d).transform for d in (False, True))
+    fast, dense = (modes(LagrangeLine(cells, 1, 3, ends), dense=d).transform for d in (False, True))
     assert isinstance(fast, Fourier)
     assert isinstance(dense, Matrix)
     n = cells + 1 - sum(ends)
@@ -87,7 +87,7 @@ def test_fourier_transforms_are_products_with_their_matrices(ends, cells):
 @pytest.mark.parametrize("chunk", [1, 200, 1000, 10**6])
 def test_transforms_in_portions_are_the_same(chunk, monkeypatch):
     torch.manual_seed(0)
-    transform = modes(Axis(20, 1, 3, (True, False)), dense=False).transform
+    transform = modes(LagrangeLine(20, 1, 3, (True, False)), dense=False).transform
     r = torch.randn(4, 7, 20, dtype=torch.float64)
     expected = transform(r)
     monkeypatch.setattr(solvers.linear.axis_modes, "CHUNK", chunk)
@@ -104,7 +104,7 @@ def test_portions_cover_everything_once_in_parts_of_limited_size():
 
 
 def test_modes_of_supported_ends_differ_from_item_to_item():
-    axis, scale = Axis(6, 2, 5, (False, False)), torch.tensor([1.0, 2.5], dtype=torch.float64)
+    axis, scale = LagrangeLine(6, 2, 5, (False, False)), torch.tensor([1.0, 2.5], dtype=torch.float64)
     ends = torch.tensor([[0.3, 0.0], [2.0, 1.0]], dtype=torch.float64)
     found, (K, M) = supported_modes(axis, scale, ends), axis.matrices()
     assert not found.constant
@@ -121,4 +121,4 @@ def test_modes_of_supported_ends_differ_from_item_to_item():
 
 def test_a_quadrature_too_weak_for_a_mass_matrix_is_refused():
     with pytest.raises(ValueError, match=r"positive definite mass matrix.*`quadrature_degree`"):
-        modes(Axis(4, 2, 1, (False, False)))
+        modes(LagrangeLine(4, 2, 1, (False, False)))

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from fem import FunctionSpace, Lagrange, compilation
-from solvers.linear.coarsening import Embedding, Interpolation, embedding
-from solvers.operators.stencil import Grid, Stencil, grid_of
+from solvers.linear.coarsening import DegreeCoarsening, VertexCoarsening, embedding
+from solvers.operators.stencil import Stencil, StencilGrid, grid_of
 from solvers.operators.stencil_product import Product
 from tests.solvers.operators.test_stencil import grid_system
 from tests.solvers.systems import distorted
@@ -21,7 +21,7 @@ def test_coarse_operators_are_galerkin_products(cells, dim, components):
     for axis in range(dim):
         n = stencil.grid.vertices[axis] - 1
         if n > 1:
-            check_step(Interpolation(stencil.grid, axis, torch.rand(n, dtype=torch.float64) + 0.5), stencil)
+            check_step(VertexCoarsening(stencil.grid, axis, torch.rand(n, dtype=torch.float64) + 0.5), stencil)
 
 
 @pytest.mark.parametrize(("high", "low"), [(2, 1), (3, 1), (3, 2)])
@@ -29,7 +29,7 @@ def test_coarse_operators_are_galerkin_products(cells, dim, components):
 def test_operators_of_lower_degree_are_galerkin_products(high, low, dim):
     stencil = grid_system(high, dim).stencil
     for axis in range(dim):
-        step = Embedding(stencil.grid, axis, low)
+        step = DegreeCoarsening(stencil.grid, axis, low)
         check_step(step, stencil)
         stencil = step.operator(stencil)
 
@@ -49,11 +49,11 @@ def check_step(step, stencil):
     P = torch.stack(P, 1)  # all items: rows item by item, columns type by type
     A = torch.block_diag(*stencil.dense())
     order = coarse.items(torch.arange(n).view(len(coarse.types), -1)).flatten()
-    exist = ~grid.fixed(None, like)  # couplings of dofs that do not exist are nothing, but for their diagonal
+    exist = ~grid.fixed_images(None, like)  # couplings of dofs that do not exist are nothing, but for their diagonal
     keep = grid.items(exist).flatten()
     A = A * keep * keep[:, None]
     clean = Stencil(grid, stencil.data.clone())
-    clean.hold(~exist, 0.0)
+    clean.fix(~exist, 0.0)
     found = torch.block_diag(*step.operator(clean).dense())
     torch.testing.assert_close(found, (P.T @ A @ P)[order][:, order], rtol=1e-12, atol=1e-12)
     r = grid.buffer(like)
@@ -77,7 +77,7 @@ def test_interpolation_is_exact_on_linear_functions_of_uneven_grids():
     mesh = distorted(5)
     grid = grid_of(FunctionSpace(mesh, Lagrange(1)), 1)
     width = torch.rand(5, dtype=torch.float64) + 0.5
-    step = Interpolation(grid, 1, width)
+    step = VertexCoarsening(grid, 1, width)
     x, fine = step.coarse.buffer(width), grid.buffer(width)
     ends = torch.cat([torch.zeros(1), step.width.cumsum(0)]).to(width)
     step.coarse.along(x, 1)[0].copy_(ends[:, None].expand(6, 4, 1))
@@ -91,7 +91,7 @@ def test_interpolation_is_exact_on_linear_functions_of_uneven_grids():
 def test_compiled_work_is_the_same_in_portions(vertices, dtype):
     """On grids that are worked on by several threads: products, residuals, coarse operators, transfers."""
     generator = torch.Generator().manual_seed(0)
-    grid = Grid(vertices, (1,) * len(vertices), batch=2)
+    grid = StencilGrid(vertices, (1,) * len(vertices), batch=2)
     stencil = Stencil.zeros(grid, torch.zeros((), dtype=dtype))
     grid.shifted(stencil.data).copy_(torch.rand(len(grid.keys), grid.size, generator=generator, dtype=dtype))
     found = []
@@ -106,7 +106,7 @@ def test_compiled_work_is_the_same_in_portions(vertices, dtype):
             found[-1].append(grid.shifted(y))
             for axis, n in enumerate(vertices):
                 if n > 2:
-                    step = Interpolation(grid, axis, torch.linspace(1, 2, n - 1, dtype=dtype))
+                    step = VertexCoarsening(grid, axis, torch.linspace(1, 2, n - 1, dtype=dtype))
                     c = step.coarse.buffer(stencil.data)
                     restrict, interpolate = step.bind(x, c, b, c)
                     restrict()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MeanZero, WeakForm, unit_interval, unit_square
-from solvers.linear.direct import Direct
+from solvers.linear.direct import Direct, pardiso_is_there
 from solvers.operators.system import System
 from tests.problems import laplace
 from tests.solvers.systems import dense, distorted, elasticity, stokes, system_of, taylor_hood
@@ -171,7 +171,9 @@ def test_an_unknown_backend_is_named():
 
 def test_without_pypardiso_superlu_serves_and_the_other_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pypardiso", None)
+    pardiso_is_there.cache_clear()
     system, *_ = system_of("scalar")
     assert "SuperLU" in type(Direct().prepare(system).factors[0]).__name__
     with pytest.raises(ImportError, match=r"needs pypardiso: pip install"):
         Direct("pardiso").prepare(system)
+    pardiso_is_there.cache_clear()

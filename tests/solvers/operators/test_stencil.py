@@ -118,7 +118,7 @@ def test_packing_is_undone_by_unpacking():
     v = torch.randn(2, *V.shape, dtype=V.dtype)
     flat = grid.pack(v, grid.shifted(grid.buffer(v)))
     assert torch.equal(grid.unpack(flat), v)
-    assert int((~grid.fixed(None, v)).sum()) == v.numel()
+    assert int((~grid.fixed_images(None, v)).sum()) == v.numel()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,72 @@
+"""What one solve leaves for the next: the matrix that was made ready last, as a factorisation or a hierarchy.
+
+Time steps, new loads, and all parameters that the matrix does not depend on need no other. A functional carries what
+its last solve left as `reuse`, and both are gone together; `minimize(..., reuse=...)` names another place.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fem.forms.energy import Functional
+from solvers.operators.system import LinearMethod, Prepared, System
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """A system made ready, the method that did it, and what tells whether it may serve another system."""
+
+    prepared: Prepared
+    method: LinearMethod
+    version: int | None
+    tensors: list[Tensor]  # copies of the user's, who may change them in place
+
+    @classmethod
+    def of(cls, prepared: Prepared, method: LinearMethod) -> "Kept":
+        system = prepared.system
+        copies = [t.clone() for t in system.matrix_tensors]
+        return cls(prepared, method, system.form.space.mesh.version, copies)
+
+    def serves(self, system: System, method: LinearMethod) -> bool:
+        """Whether the system has this very matrix, and the method is the same."""
+        mine, before, now = self.prepared.system, self.prepared.system.form, system.form
+        same = before.space is now.space and before.constraint is now.constraint and self.method == method
+        same &= self.version is not None and self.version == now.space.mesh.version
+        same &= mine.batch == system.batch and mine.symmetric == system.symmetric
+        tensors = system.matrix_tensors
+        same &= len(tensors) == len(self.tensors) and all(map(torch.equal, tensors, self.tensors))
+        return same and system.same_matrix(mine)
+
+
+class Reuse:
+    """Room for the last factorisation or hierarchy, which the next solve takes if its matrix is the same.
+
+    Several energies over one space may share one, `minimize(..., reuse=shared)`; copies of it are empty.
+    """
+
+    def __init__(self):
+        self._kept: list[Kept] = []
+
+    def take(self, system: System, method: LinearMethod) -> Kept | None:
+        """What serves the system. Anything is taken out, so that no two solves share it and only one is ever kept."""
+        kept = self._kept.pop() if self._kept else None
+        return kept if kept is not None and kept.serves(system, method) else None
+
+    def leave(self, kept: Kept | None) -> None:
+        self._kept[:] = [] if kept is None else [kept]
+
+    def forget(self) -> None:
+        """Let go of it."""
+        self._kept.clear()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Reuse, ()
+
+
+def reuse_of(functional: Functional) -> Reuse:
+    """What a functional carries."""
+    if functional.reuse is None:
+        functional.reuse = Reuse()
+    return functional.reuse
