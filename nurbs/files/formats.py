@@ -28,7 +28,7 @@ from torch import Tensor
 from fem.support.files import put
 from nurbs.errors import GeometryError
 from nurbs.files import iges, json_layout, obj, rhino, smesh, step, vtk
-from nurbs.files.exchange import items, plain
+from nurbs.geometry.items import items, plain
 from nurbs.geometry.learned import LearnedPatch
 from nurbs.geometry.patch import Patch
 

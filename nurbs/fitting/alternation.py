@@ -19,7 +19,8 @@ from nurbs.fitting.foot_points import foot_points
 from nurbs.fitting.least_squares import solve_cloud, solve_grid
 from nurbs.fitting.projected_newton import Minimum, minimize_bounded
 from nurbs.fitting.variable_projection import ReducedProblem
-from nurbs.geometry.patch import NAMES, Patch, per_direction
+from nurbs.geometry.directions import UVW, per_direction
+from nurbs.geometry.patch import Patch
 
 FREE = ("control_points", "knots", "weights")
 PROJECTION_RTOL = 1e-3
@@ -248,13 +249,11 @@ def _start(
     for axis, (n, p) in enumerate(zip(shape, degree, strict=True)):
         if n < p + 1 or p < 0:
             raise ValueError(
-                f"`{name}` needs degree >= 0 and degree + 1 control points or more in {NAMES[axis]}; got {n} of "
+                f"`{name}` needs degree >= 0 and degree + 1 control points or more in {UVW[axis]}; got {n} of "
                 f"degree {p}."
             )
         if "knots" in free and p == 0:
-            raise ValueError(
-                f"`{name}` finds knots of degree 1 or more; got 0 in {NAMES[axis]}: jumps have no gradient."
-            )
+            raise ValueError(f"`{name}` finds knots of degree 1 or more; got 0 in {UVW[axis]}: jumps have no gradient.")
     axes = len(parameters) if isinstance(parameters, tuple) else 1
     batch, sizes = points.shape[: -axes - 1], points.shape[-axes - 1 : -1]
 
@@ -291,6 +290,6 @@ def _start(
             item, q = bad.nonzero()[0].tolist()
             raise ValueError(
                 f"`{name}` needs parameters in the range of the knots, [{start[item].item():g}, {end[item].item():g}]; "
-                f"got {x[item, q].item()} in {NAMES[axis]}. Rescale them, or give `knots` that cover them."
+                f"got {x[item, q].item()} in {UVW[axis]}. Rescale them, or give `knots` that cover them."
             )
     return State(kind, name, points.reshape(-1, *points.shape[len(batch) :]), u, t, degree, w, smoothing), batch

@@ -24,7 +24,7 @@ from nurbs.fitting.parametrization import (
     principal_parameters,
 )
 from nurbs.geometry.curve import Curve
-from nurbs.geometry.patch import per_direction
+from nurbs.geometry.directions import per_direction
 from nurbs.geometry.surface import Surface
 
 

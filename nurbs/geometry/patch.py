@@ -3,21 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from fem.reference.bspline import check_dtype, check_knots, uniform_knots
+from nurbs.geometry.directions import UVW, continued, per_direction
 from nurbs.geometry.evaluation import Order, evaluate_grid, evaluate_scattered, homogeneous
-
-if TYPE_CHECKING:
-    from nurbs.geometry.learned import LearnedPatch
+from nurbs.geometry.learned import LearnedPatch
 
 AnyPatch = TypeVar("AnyPatch", bound="Patch")
 KnotGradient = Literal["exact", "gaussian"]
-NAMES = "uvw"
 
 
 @dataclass(frozen=True, init=False, eq=False)
@@ -99,7 +97,7 @@ class Patch:
         for axis, (n, p) in enumerate(zip(shape, degree, strict=True)):
             if p < 0 or n < p + 1:
                 raise ValueError(
-                    f"`{kind}` of degree {p} in {NAMES[axis]} needs a degree >= 0 and at least degree + 1 control "
+                    f"`{kind}` of degree {p} in {UVW[axis]} needs a degree >= 0 and at least degree + 1 control "
                     f"points there; got {n} of them (shape {tuple(control_points.shape)})."
                 )
         knots = (knots,) if isinstance(knots, Tensor) else (None,) * r if knots is None else tuple(knots)
@@ -139,7 +137,7 @@ class Patch:
             wanted = n + 1 if closed else n + p + 1
             if t.ndim < 1 or t.shape[-1] != wanted:
                 raise ValueError(
-                    f"{n} control points of {'periodic ' if closed else ''}degree {p} in {NAMES[axis]} need {wanted} "
+                    f"{n} control points of {'periodic ' if closed else ''}degree {p} in {UVW[axis]} need {wanted} "
                     f"knots ({'n + 1, one period' if closed else 'n + degree + 1'}); got shape {tuple(t.shape)}."
                 )
         try:
@@ -257,14 +255,12 @@ class Patch:
         knots = tuple(t.detach() for t in self.knots)
         return self.replace(control_points=self.control_points.detach(), weights=weights, knots=knots)
 
-    def learn(self: AnyPatch, *names: str, floor: float = 1e-4) -> "LearnedPatch[AnyPatch]":
+    def learn(self: AnyPatch, *names: str, floor: float = 1e-4) -> LearnedPatch[AnyPatch]:
         """A module that owns some of "control_points", "weights" and "knots" as parameters; see `LearnedPatch`.
 
         Args:
             floor: no knot span that is not empty becomes shorter than this times the mean one.
         """
-        from nurbs.geometry.learned import LearnedPatch
-
         return LearnedPatch(self, *names, floor=floor)
 
     def __repr__(self) -> str:
@@ -377,20 +373,3 @@ class Patch:
         if len(order) != self.directions or min(order) < 0:
             raise ValueError(f"`order` must be {self.directions} integer(s) >= 0, one per direction; got {order}.")
         return order
-
-
-def per_direction(name: str, value: Any, directions: int, kind: str, wanted: type) -> tuple:
-    values = tuple(value) if isinstance(value, Sequence) else (value,) * directions
-    if len(values) != directions or not all(isinstance(v, wanted) for v in values):
-        raise ValueError(
-            f"`{name}` of a `{kind}` must be one {wanted.__name__} or one per direction ({directions}); got {value!r}."
-        )
-    return values
-
-
-def continued(knots: Float[Tensor, "*b m"], degree: int) -> Float[Tensor, "*b m+2*{degree}"]:
-    """t_{-p}, …, t_{n+p} from one period t_0, …, t_n."""
-    if degree == 0:
-        return knots
-    period = knots[..., -1:] - knots[..., :1]
-    return torch.cat([knots[..., -degree - 1 : -1] - period, knots, knots[..., 1 : degree + 1] + period], -1)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from fem.reference.spline_element import BSpline
 from nurbs.errors import GeometryError
-from nurbs.geometry.patch import Patch, continued, per_direction
+from nurbs.geometry.directions import continued, per_direction
+from nurbs.geometry.patch import Patch
 from nurbs.isogeometric.patch_mesh import PatchMesh, Seam, find_seams, name_of
 from nurbs.isogeometric.spline_space import SplineSpace
 from nurbs.modelling.refinement import breakpoints, elevate_degree, insert_knots

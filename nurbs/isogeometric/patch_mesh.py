@@ -22,7 +22,8 @@ from fem.reference.quadrature import quadrature
 from fem.reference.spline_element import BSpline
 from fem.space.factors import layers_of
 from nurbs.errors import GeometryError
-from nurbs.geometry.patch import NAMES, Patch
+from nurbs.geometry.directions import UVW
+from nurbs.geometry.patch import Patch
 
 SIDES = ("left", "right", "bottom", "top", "back", "front")
 SLAB = 2**18  # quadrature points at a time, on one large patch
@@ -303,7 +304,7 @@ class PatchMesh(Mesh):
                         continue
                     e, q = wrong.nonzero()[0].tolist()
                     u = element.parameters(rule.points.to(self.nodes))[int(cells[e]), q].tolist()
-                    where = ", ".join(f"{n} = {x:.6g}" for n, x in zip(NAMES, u, strict=False))
+                    where = ", ".join(f"{n} = {x:.6g}" for n, x in zip(UVW, u, strict=False))
                     which = "the patch" if len(self.patches) == 1 else f"patch {i}"
                     turn = " `nurbs.reverse` turns it." if bool((det < 0).all()) else ""
                     raise GeometryError(

@@ -16,7 +16,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from fem.reference.bspline import basis_change, check_knots
-from nurbs.geometry.patch import NAMES, AnyPatch, Patch, continued, per_direction
+from nurbs.geometry.directions import UVW, continued, per_direction
+from nurbs.geometry.patch import AnyPatch, Patch
 from nurbs.modelling.rearrangement import check_direction
 
 Numbers = Float[Tensor, "..."] | Sequence[float] | None
@@ -41,7 +42,7 @@ def insert_knots(patch: AnyPatch, *knots: Numbers) -> AnyPatch:
         (start, end), inside = patch.domain()[axis], patch.wrapped(values, axis)
         if (bad := ~((inside >= start[..., None]) & (inside <= end[..., None]))).any():
             raise ValueError(
-                f"`insert_knots` needs knots in the range of {NAMES[axis]}, {_range(patch, axis)}; "
+                f"`insert_knots` needs knots in the range of {UVW[axis]}, {_range(patch, axis)}; "
                 f"got {values.expand(bad.shape)[bad][0].item()}."
             )
         batch = torch.broadcast_shapes(t.shape[:-1], inside.shape[:-1])
@@ -122,7 +123,7 @@ def restrict(patch: AnyPatch, *ranges: tuple[float | Tensor | None, float | Tens
         )
         if not ((start >= old[0]) & (start < end) & (end <= old[1])).all():
             raise ValueError(
-                f"`restrict` needs ranges inside that of the patch, which is {_range(patch, axis)} in {NAMES[axis]}; "
+                f"`restrict` needs ranges inside that of the patch, which is {_range(patch, axis)} in {UVW[axis]}; "
                 f"got {bounds}."
             )
         p, t = patch.degree[axis], patch.knots[axis]

@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from nurbs.geometry.patch import NAMES, AnyPatch, Patch, per_direction
+from nurbs.geometry.directions import UVW, per_direction
+from nurbs.geometry.patch import AnyPatch, Patch
 from nurbs.modelling.refinement import Breakpoints, Numbers, along, breakpoints, change_matrix, one_each, rebuilt
 
 
@@ -45,7 +46,7 @@ def remove_knots(patch: AnyPatch, *knots: Numbers) -> tuple[AnyPatch, Float[Tens
         if (there != there[0]).any() or not there[0].any(-1).all() or (times < 0).any():
             have = inner.reshape(-1, inner.shape[-1])[0].repeat_interleave(found.times[1:-1]).tolist()
             raise ValueError(
-                f"`remove_knots` needs inner knots of {NAMES[axis]}, no more often than every item has them; "
+                f"`remove_knots` needs inner knots of {UVW[axis]}, no more often than every item has them; "
                 f"got {given.tolist()}, and there are {have}."
             )
         patch, more = _project(patch, axis, found, times, patch.degree[axis])

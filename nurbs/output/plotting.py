@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fem.output.plotting import FILL, INK, direction, frame_plane, frame_space, new_axes
-from nurbs.files.exchange import items, plain
+from nurbs.geometry.items import items, plain
 from nurbs.geometry.learned import LearnedPatch
 from nurbs.geometry.patch import Patch
 from nurbs.geometry.surface import Surface
