@@ -33,9 +33,9 @@ if TYPE_CHECKING:
         sphere,
         torus,
     )
-    from nurbs.modelling.rearrangement import permute, reparametrize, reverse, transform
     from nurbs.modelling.refinement import bezier, clamp, elevate_degree, insert_knots, refine, restrict, split
     from nurbs.modelling.simplification import reduce_degree, remove_knots
+    from nurbs.modelling.transformation import permute, reparametrize, reverse, transform
     from nurbs.output.plotting import plot
     from nurbs.output.tessellation import tessellate
     from nurbs.reconstruction.distances import chamfer, hausdorff, laplacian, nearest, squared_distance
@@ -103,7 +103,7 @@ _HOME = {
         "RandomPatches",
         "area_parameters",
     ),
-    "nurbs.modelling.rearrangement": (
+    "nurbs.modelling.transformation": (
         "permute",
         "reparametrize",
         "reverse",

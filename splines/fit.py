@@ -40,7 +40,7 @@ class PiecewiseFit:
 
 
 @dataclass(frozen=True, eq=False)
-class Options:
+class PiecewiseOptions:
     """The arguments of `fit_piecewise` besides the signal, checked."""
 
     pieces: int | None
@@ -152,7 +152,7 @@ def fit_piecewise(
     breaks between neighbours at ever smaller distances and may come out a little different. The search is in double
     precision.
     """
-    options = Options(pieces, degree, method, penalty, max_error, min_size, vector, check_finite)
+    options = PiecewiseOptions(pieces, degree, method, penalty, max_error, min_size, vector, check_finite)
     return fitted(x, options, weights, mask)
 
 
@@ -177,7 +177,7 @@ class PiecewisePolynomial(nn.Module):
         check_finite: bool = True,
     ):
         super().__init__()
-        self.options = Options(pieces, degree, method, penalty, max_error, min_size, vector, check_finite)
+        self.options = PiecewiseOptions(pieces, degree, method, penalty, max_error, min_size, vector, check_finite)
 
     def forward(
         self,
@@ -193,7 +193,7 @@ class PiecewisePolynomial(nn.Module):
         return ", ".join(f"{k}={v!r}" for k, v in shown.items() if v is not None and usual.get(k) != v)
 
 
-def fitted(x: Tensor, options: Options, weights: Tensor | None, mask: Tensor | None) -> PiecewiseFit:
+def fitted(x: Tensor, options: PiecewiseOptions, weights: Tensor | None, mask: Tensor | None) -> PiecewiseFit:
     """The fit itself."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
         got = f"a tensor of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__

@@ -28,11 +28,11 @@ from nurbs.files.exchange import (
     warn_of,
     weights_of,
 )
-from nurbs.files.step_syntax import Record, Reference, StepFile
+from nurbs.files.step_syntax import Reference, StepFile, StepRecord
 from nurbs.geometry.directions import UVW
 from nurbs.geometry.patch import Patch
 from nurbs.modelling.primitives import sphere, torus
-from nurbs.modelling.rearrangement import transform
+from nurbs.modelling.transformation import transform
 
 FORMS = ("BEZIER", "UNIFORM", "QUASI_UNIFORM")
 SPLINES = {
@@ -153,7 +153,7 @@ def parameters_of(file: StepFile, name: Any, keyword: str, count: int, where: st
         raise GeometryError(
             f"{where}: a {keyword} was expected; {f'#{name} is not there' if name else 'none is named'}."
         )
-    record: Record = file.records(name)[0]
+    record: StepRecord = file.records(name)[0]
     if record.keyword != keyword or len(record.parameters) != count + 1:
         raise GeometryError(f"{where}: {file.place(name)} is no {keyword} with {count + 1} parameters.")
     return record.parameters[1:]

@@ -39,7 +39,7 @@ class FitStatus(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class FitOptions:
     """How to fit.
 
     Args:
@@ -73,7 +73,7 @@ class Options:
 
 
 @dataclass(frozen=True, eq=False)
-class State:
+class FitState:
     """Data and patches of a batch with one axis, the points of a grid with their axes.
 
     `parameters` is a tuple of "b q", one per direction, or those of a cloud, "b q r".
@@ -100,7 +100,7 @@ class State:
         values = patch(*u) if isinstance(u, tuple) else patch.at(u)
         return patch, (values - p).square().flatten(1).mean(-1)
 
-    def search(self, free: Sequence[str], options: Options, progress: Progress) -> tuple["State", Minimum]:
+    def search(self, free: Sequence[str], options: FitOptions, progress: Progress) -> tuple["FitState", Minimum]:
         """Better knots and weights: the best end of `starts` searches per item, side by side."""
         starts = options.starts if "knots" in free else 1
         points = self.points.detach().flatten(1, -2)
@@ -154,7 +154,7 @@ def fit(
     parameters: tuple[Tensor, ...] | Tensor,
     knots: Sequence[Tensor] | None,
     weights: Tensor | None,
-    options: Options,
+    options: FitOptions,
 ) -> tuple[Tensor, Any, Tensor, tuple[Tensor, ...] | Tensor, Tensor, Any]:
     """Residual, status, iterations, parameters, history and patch; see `fit_surface` for arguments and errors."""
     state, batch = _start(kind, name, points, shape, degree, free, parameters, knots, weights, options.smoothing)
@@ -236,7 +236,7 @@ def _start(
     knots: Sequence[Tensor] | None,
     weights: Tensor | None,
     smoothing: float,
-) -> tuple[State, tuple[int, ...]]:
+) -> tuple[FitState, tuple[int, ...]]:
     """Everything checked, with one batch axis, and the batch axes it had."""
     r, call = kind.directions, f"{name}(points)"
     shape, degree = per_direction("shape", shape, r, call, int), per_direction("degree", degree, r, call, int)
@@ -292,4 +292,4 @@ def _start(
                 f"`{name}` needs parameters in the range of the knots, [{start[item].item():g}, {end[item].item():g}]; "
                 f"got {x[item, q].item()} in {UVW[axis]}. Rescale them, or give `knots` that cover them."
             )
-    return State(kind, name, points.reshape(-1, *points.shape[len(batch) :]), u, t, degree, w, smoothing), batch
+    return FitState(kind, name, points.reshape(-1, *points.shape[len(batch) :]), u, t, degree, w, smoothing), batch

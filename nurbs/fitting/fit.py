@@ -15,7 +15,7 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nurbs.fitting.alternation import FitStatus, Options, fit
+from nurbs.fitting.alternation import FitOptions, FitStatus, fit
 from nurbs.fitting.parametrization import (
     Parametrization,
     averaged_knots,
@@ -29,7 +29,7 @@ from nurbs.geometry.surface import Surface
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Fit:
+class PatchFit:
     """What a fit returns beside the patch, per batch item.
 
     Attributes:
@@ -61,14 +61,14 @@ class Fit:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CurveFit(Fit):
+class CurveFit(PatchFit):
     """The result of `fit_curve`."""
 
     curve: Curve
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SurfaceFit(Fit):
+class SurfaceFit(PatchFit):
     """The result of `fit_surface`."""
 
     surface: Surface
@@ -103,7 +103,7 @@ def fit_curve(
         knots = averaged_knots(u, num_points, degree)
     given = None if knots is None else (knots,)
     return CurveFit(
-        *fit(Curve, "fit_curve", points, (num_points,), degree, free, (u,), given, weights, Options(**options))
+        *fit(Curve, "fit_curve", points, (num_points,), degree, free, (u,), given, weights, FitOptions(**options))
     )
 
 
@@ -138,7 +138,7 @@ def fit_surface(
         knots: pair, fixed, or where the search starts. By default equal spans on [0, 1]; for chord length and
             centripetal parameters those of eq. 9.69 of The NURBS Book, with some points in every span.
         weights: "*#b i j", fixed, or where the search starts; by default 1 where free, otherwise none.
-        options: see `Options`: smoothing, projections, starts, floor, max_iterations, rtol, progress.
+        options: see `FitOptions`: smoothing, projections, starts, floor, max_iterations, rtol, progress.
 
     Raises:
         TypeError: dtypes that differ.
@@ -164,7 +164,9 @@ def fit_surface(
         if knots is None and method != "uniform":
             pairs = zip(uv, shape, per_direction("degree", degree, 2, "fit_surface", int), strict=True)
             knots = [averaged_knots(u, n, p) for u, n, p in pairs]
-    return SurfaceFit(*fit(Surface, "fit_surface", points, shape, degree, free, uv, knots, weights, Options(**options)))
+    return SurfaceFit(
+        *fit(Surface, "fit_surface", points, shape, degree, free, uv, knots, weights, FitOptions(**options))
+    )
 
 
 def _flatten(status: Any) -> list[FitStatus]:

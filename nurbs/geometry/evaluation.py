@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fem.reference.bspline import basis_functions, basis_matrix, find_span
 
-Order = tuple[int, ...]
+MultiIndex = tuple[int, ...]
 CHUNK = 2**21  # gathered numbers at a time
 
 
@@ -29,7 +29,7 @@ def evaluate_grid(
     knots: Sequence[Float[Tensor, "..."]],
     degree: Sequence[int],
     parameters: Sequence[Float[Tensor, "..."]],
-    orders: Sequence[Order],
+    orders: Sequence[MultiIndex],
     sigma: float | None = None,
     check: bool = True,
 ) -> list[Float[Tensor, "..."]]:
@@ -51,16 +51,18 @@ def evaluate_grid(
     return divide(numerator, _grid_sums(w.expand(points.shape), tables, wanted), orders)
 
 
-def _grid_sums(coefficients: Tensor, tables: Sequence[Tensor], orders: Sequence[Order]) -> dict[Order, Tensor]:
+def _grid_sums(
+    coefficients: Tensor, tables: Sequence[Tensor], orders: Sequence[MultiIndex]
+) -> dict[MultiIndex, Tensor]:
     """Derivatives of Σ_i c_i N_i: one matrix product per direction, last direction first, shared by multi-indices.
 
     The layout is such that the largest product, the last, leaves the components varying fastest; the transposition
     that this takes is that of the smallest intermediate.
     """
     r = len(tables)
-    partial: dict[Order, Tensor] = {(): coefficients}
+    partial: dict[MultiIndex, Tensor] = {(): coefficients}
 
-    def contracted(order: Order) -> Tensor:
+    def contracted(order: MultiIndex) -> Tensor:
         if order not in partial:
             axis, rest = r - len(order), contracted(order[1:])
             table = tables[axis][..., order[0], :, :]
@@ -83,7 +85,7 @@ def evaluate_scattered(
     knots: Sequence[Float[Tensor, "..."]],
     degree: Sequence[int],
     points: Float[Tensor, "*#b q r"],
-    orders: Sequence[Order],
+    orders: Sequence[MultiIndex],
     sigma: float | None = None,
     check: bool = True,
 ) -> list[Float[Tensor, "*b q d"]]:
@@ -200,15 +202,17 @@ class _Quotient(torch.autograd.Function):
         return ratio, -(ratio * result)
 
 
-def divide(numerator: dict[Order, Tensor], denominator: dict[Order, Tensor], orders: Sequence[Order]) -> list[Tensor]:
+def divide(
+    numerator: dict[MultiIndex, Tensor], denominator: dict[MultiIndex, Tensor], orders: Sequence[MultiIndex]
+) -> list[Tensor]:
     """Derivatives of A / W from those of A and W at all multi-indices up to `orders` (The NURBS Book, eq. 4.20).
 
     (A/W)_α = (A_α - Σ_{0<β≤α} C(α, β) W_β (A/W)_{α-β}) / W
     """
-    known: dict[Order, Tensor] = {}
+    known: dict[MultiIndex, Tensor] = {}
     zero = (0,) * len(orders[0])
 
-    def derivative(alpha: Order) -> Tensor:
+    def derivative(alpha: MultiIndex) -> Tensor:
         if alpha not in known:
             above = numerator[alpha]
             for beta in lower_orders([alpha]):
@@ -223,6 +227,6 @@ def divide(numerator: dict[Order, Tensor], denominator: dict[Order, Tensor], ord
     return [derivative(tuple(order)) for order in orders]
 
 
-def lower_orders(orders: Sequence[Order]) -> list[Order]:
+def lower_orders(orders: Sequence[MultiIndex]) -> list[MultiIndex]:
     """All multi-indices at or below one of `orders`."""
     return sorted({below for order in orders for below in product(*(range(k + 1) for k in order))})

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fem.reference.bspline import check_dtype, check_knots, uniform_knots
 from nurbs.geometry.directions import UVW, continued, per_direction
-from nurbs.geometry.evaluation import Order, evaluate_grid, evaluate_scattered, homogeneous
+from nurbs.geometry.evaluation import MultiIndex, evaluate_grid, evaluate_scattered, homogeneous
 from nurbs.geometry.learned import LearnedPatch
 
 AnyPatch = TypeVar("AnyPatch", bound="Patch")
@@ -309,7 +309,9 @@ class Patch:
         """The derivative of that order in each direction at scattered parameters."""
         return self.derivatives_at(points, orders=[self._order(order)])[0]
 
-    def derivatives(self, *parameters: Float[Tensor, "..."], orders: Sequence[Order]) -> list[Float[Tensor, "..."]]:
+    def derivatives(
+        self, *parameters: Float[Tensor, "..."], orders: Sequence[MultiIndex]
+    ) -> list[Float[Tensor, "..."]]:
         """Several derivatives on the tensor grid at the price of little more than one."""
         if len(parameters) != self.directions:
             raise ValueError(
@@ -317,7 +319,9 @@ class Patch:
             )
         return self._evaluate(evaluate_grid, [self.wrapped(u, axis) for axis, u in enumerate(parameters)], orders)
 
-    def derivatives_at(self, points: Float[Tensor, "*#b q r"], orders: Sequence[Order]) -> list[Float[Tensor, "..."]]:
+    def derivatives_at(
+        self, points: Float[Tensor, "*#b q r"], orders: Sequence[MultiIndex]
+    ) -> list[Float[Tensor, "..."]]:
         """Several derivatives at scattered parameters."""
         if points.ndim < 2 or points.shape[-1] != self.directions:
             raise ValueError(
@@ -337,10 +341,10 @@ class Patch:
         return torch.stack(self.derivatives_at(points, orders=self._units), -1)
 
     @property
-    def _units(self) -> list[Order]:
+    def _units(self) -> list[MultiIndex]:
         return [tuple(int(r == axis) for r in range(self.directions)) for axis in range(self.directions)]
 
-    def _evaluate(self, evaluate, parameters, orders: Sequence[Order]) -> list[Tensor]:
+    def _evaluate(self, evaluate, parameters, orders: Sequence[MultiIndex]) -> list[Tensor]:
         given = parameters if isinstance(parameters, list) else [parameters]
         for u in given:
             check_dtype("parameters", u, self.control_points)
@@ -368,7 +372,7 @@ class Patch:
         u = u - ((u - start) / (end - start)).detach().floor() * (end - start)
         return u + (u.clamp(start, end) - u).detach()  # round-off may have left the period; the derivative stays 1
 
-    def _order(self, order: int | Sequence[int]) -> Order:
+    def _order(self, order: int | Sequence[int]) -> MultiIndex:
         order = (order,) if isinstance(order, int) else tuple(order)
         if len(order) != self.directions or min(order) < 0:
             raise ValueError(f"`order` must be {self.directions} integer(s) >= 0, one per direction; got {order}.")

@@ -25,7 +25,7 @@ from nurbs.errors import GeometryError
 from nurbs.geometry.directions import UVW
 from nurbs.geometry.patch import Patch
 
-SIDES = ("left", "right", "bottom", "top", "back", "front")
+SIDE_NAMES = ("left", "right", "bottom", "top", "back", "front")
 SLAB = 2**18  # quadrature points at a time, on one large patch
 SAMPLES = 5  # points per direction at which sides are compared
 NEAR = 1e-9  # how far sides that coincide may lie apart, relative to the size of all patches, in double precision
@@ -123,7 +123,7 @@ def extent(points: Tensor) -> float:
 
 
 def name_of(patches: Sequence[Patch], side: PatchSide) -> str:
-    given = patches[side.patch].sides or SIDES
+    given = patches[side.patch].sides or SIDE_NAMES
     own = f"side {given[2 * side.axis + side.end]!r}"
     return own if len(patches) == 1 else f"{own} of patch {side.patch}"
 
@@ -199,12 +199,12 @@ class PatchMesh(Mesh):
         self.sides = {"boundary": []}
         facets = self.topology.facets
         for i, patch in enumerate(self.patches):
-            names = patch.sides or SIDES
+            names = patch.sides or SIDE_NAMES
             for axis, end in product(range(patch.directions), (0, 1)):
                 side = PatchSide(i, axis, end)
                 if side in hidden or patch.periodic[axis]:
                     continue
-                own = dict.fromkeys(("boundary", names[2 * axis + end], SIDES[2 * axis + end]))
+                own = dict.fromkeys(("boundary", names[2 * axis + end], SIDE_NAMES[2 * axis + end]))
                 for name in (*own, f"{i}:{names[2 * axis + end]}"):
                     self.sides.setdefault(name, []).append(side)
         for name, sides in self.sides.items():

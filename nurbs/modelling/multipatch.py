@@ -9,7 +9,7 @@ from torch import Tensor
 from nurbs.geometry.surface import Surface
 from nurbs.geometry.volume import Volume
 from nurbs.modelling.primitives import arc, line, ruled
-from nurbs.modelling.rearrangement import permute, transform
+from nurbs.modelling.transformation import permute, transform
 
 
 def disk_patches(

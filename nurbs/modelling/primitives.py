@@ -22,8 +22,8 @@ from nurbs.geometry.curve import Curve
 from nurbs.geometry.patch import AnyPatch, Patch
 from nurbs.geometry.surface import Surface
 from nurbs.geometry.volume import Volume
-from nurbs.modelling.rearrangement import reparametrize, transform
 from nurbs.modelling.refinement import breakpoints, clamp, elevate_degree, insert_knots
+from nurbs.modelling.transformation import reparametrize, transform
 
 Number = float | Float[Tensor, "..."]
 Vector = Sequence[float] | Float[Tensor, "..."]

@@ -18,12 +18,12 @@ from torch import Tensor
 from fem.reference.bspline import basis_change, check_knots
 from nurbs.geometry.directions import UVW, continued, per_direction
 from nurbs.geometry.patch import AnyPatch, Patch
-from nurbs.modelling.rearrangement import check_direction
+from nurbs.modelling.transformation import check_direction
 
-Numbers = Float[Tensor, "..."] | Sequence[float] | None
+KnotList = Float[Tensor, "..."] | Sequence[float] | None
 
 
-def insert_knots(patch: AnyPatch, *knots: Numbers) -> AnyPatch:
+def insert_knots(patch: AnyPatch, *knots: KnotList) -> AnyPatch:
     """The same map with knots inserted (Boehm's and the Oslo algorithm's result).
 
     Args:
@@ -62,7 +62,7 @@ def refine(patch: AnyPatch, parts: int | Sequence[int] = 2) -> AnyPatch:
     counts = per_direction("parts", parts, patch.directions, type(patch).__name__, int)
     if min(counts) < 1:
         raise ValueError(f"`refine(patch, parts)` needs 1 or more parts per direction; got {counts}.")
-    new: list[Numbers] = []
+    new: list[KnotList] = []
     for axis, count in enumerate(counts):
         values = breakpoints(patch, axis).values
         share = torch.arange(1, count, dtype=patch.dtype, device=patch.device) / count

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from nurbs.geometry.directions import UVW, per_direction
 from nurbs.geometry.patch import AnyPatch, Patch
-from nurbs.modelling.refinement import Breakpoints, Numbers, along, breakpoints, change_matrix, one_each, rebuilt
+from nurbs.modelling.refinement import Breakpoints, KnotList, along, breakpoints, change_matrix, one_each, rebuilt
 
 
-def remove_knots(patch: AnyPatch, *knots: Numbers) -> tuple[AnyPatch, Float[Tensor, "*b"]]:
+def remove_knots(patch: AnyPatch, *knots: KnotList) -> tuple[AnyPatch, Float[Tensor, "*b"]]:
     """The nearest map without some of its inner knots, and a bound on |difference| over the whole range.
 
     Directions that change get clamped ends, unless they are periodic.
