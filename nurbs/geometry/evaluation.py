@@ -10,16 +10,15 @@ Source: L. Piegl, W. Tiller, *The NURBS Book*, 2nd ed., Springer 1997.
 """
 
 from collections.abc import Sequence
-from itertools import product
-from math import comb, prod
+from math import prod
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from fem.reference.bspline import basis_functions, basis_matrix, find_span
+from fem.reference.rational import MultiIndex, divide, lower_orders
 
-MultiIndex = tuple[int, ...]
 CHUNK = 2**21  # gathered numbers at a time
 
 
@@ -180,53 +179,3 @@ def _outer(functions: Sequence[Tensor]) -> Tensor:
     for f in functions[1:]:
         result = result[..., None] * f.reshape(len(f), *[1] * (result.ndim - 1), -1)
     return result
-
-
-class _Quotient(torch.autograd.Function):
-    """A / W for tensors of the same shape, with a backward pass that reads and writes as little as it can."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(numerator: Tensor, denominator: Tensor) -> Tensor:
-        return numerator / denominator
-
-    @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        ctx.save_for_backward(inputs[1], output)
-
-    @staticmethod
-    def backward(ctx, *grads: Tensor):
-        denominator, result = ctx.saved_tensors
-        ratio = grads[0] / denominator
-        return ratio, -(ratio * result)
-
-
-def divide(
-    numerator: dict[MultiIndex, Tensor], denominator: dict[MultiIndex, Tensor], orders: Sequence[MultiIndex]
-) -> list[Tensor]:
-    """Derivatives of A / W from those of A and W at all multi-indices up to `orders` (The NURBS Book, eq. 4.20).
-
-    (A/W)_α = (A_α - Σ_{0<β≤α} C(α, β) W_β (A/W)_{α-β}) / W
-    """
-    known: dict[MultiIndex, Tensor] = {}
-    zero = (0,) * len(orders[0])
-
-    def derivative(alpha: MultiIndex) -> Tensor:
-        if alpha not in known:
-            above = numerator[alpha]
-            for beta in lower_orders([alpha]):
-                if beta != zero:
-                    rest = tuple(a - b for a, b in zip(alpha, beta, strict=True))
-                    factor = prod(comb(a, b) for a, b in zip(alpha, beta, strict=True))
-                    above = above - factor * denominator[beta] * derivative(rest)
-            below = denominator[zero].expand(above.shape)
-            known[alpha] = _Quotient.apply(above, below)  # pyright: ignore[reportArgumentType]
-        return known[alpha]
-
-    return [derivative(tuple(order)) for order in orders]
-
-
-def lower_orders(orders: Sequence[MultiIndex]) -> list[MultiIndex]:
-    """All multi-indices at or below one of `orders`."""
-    return sorted({below for order in orders for below in product(*(range(k + 1) for k in order))})

@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fem.reference.bspline import check_dtype, check_knots, uniform_knots
+from fem.reference.rational import MultiIndex
 from nurbs.geometry.directions import UVW, continued, per_direction
-from nurbs.geometry.evaluation import MultiIndex, evaluate_grid, evaluate_scattered, homogeneous
+from nurbs.geometry.evaluation import evaluate_grid, evaluate_scattered, homogeneous
 from nurbs.geometry.learned import LearnedPatch
 
 AnyPatch = TypeVar("AnyPatch", bound="Patch")

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nurbs.geometry.evaluation import MultiIndex
+from fem.reference.rational import MultiIndex
 from nurbs.geometry.measure import measure
 from nurbs.geometry.patch import Patch
 
