@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nurbs.errors import GeometryError
     from nurbs.files.formats import read_geometry, write_geometry
-    from nurbs.fitting.alternation import FitStatus
-    from nurbs.fitting.fit import fit_curve, fit_surface
+    from nurbs.fitting.fit import FitStatus, fit_curve, fit_surface
     from nurbs.fitting.foot_points import foot_points
     from nurbs.fitting.parametrization import parametrize, parametrize_grid
     from nurbs.geometry.curve import Curve
@@ -53,7 +52,6 @@ if TYPE_CHECKING:
     from nurbs.reconstruction.training import train_reconstruction
 
 _HOME = {
-    "nurbs.fitting.alternation": ("FitStatus",),
     "nurbs.geometry.curve": ("Curve",),
     "nurbs.reconstruction.distances": (
         "chamfer",
@@ -71,6 +69,7 @@ _HOME = {
         "write_geometry",
     ),
     "nurbs.fitting.fit": (
+        "FitStatus",
         "fit_curve",
         "fit_surface",
     ),

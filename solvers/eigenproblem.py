@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fem.forms.energy import Energy
 from fem.forms.parameters import Parameter
-from solvers.solution import ConvergenceError, Solution, Status
+from fem.support.status import ConvergenceError, Status
+from solvers.solution import Solution
 
 
 @dataclass(frozen=True)

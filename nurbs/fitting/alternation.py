@@ -5,9 +5,7 @@ All items of a batch take their turns side by side; one that has come to rest st
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from enum import Enum
 from functools import partial
-from math import prod
 from typing import Any
 
 import torch
@@ -15,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fem.reference.bspline import check_dtype, check_knots, uniform_knots
+from fem.support.status import Status, nest
 from nurbs.fitting.foot_points import foot_points
 from nurbs.fitting.least_squares import solve_cloud, solve_grid
 from nurbs.fitting.projected_newton import Minimum, minimize_bounded
@@ -24,18 +23,8 @@ from nurbs.geometry.patch import Patch
 
 FREE = ("control_points", "knots", "weights")
 PROJECTION_RTOL = 1e-3
+STOPPED = {True: Status.STALLED, False: Status.MAX_ITERATIONS}  # without convergence; stalled or not
 Progress = Callable[[int, Tensor], None]
-
-
-class FitStatus(Enum):
-    """How a fit ended; `str(status)` says what to do about it."""
-
-    CONVERGED = "converged"
-    MAX_ITERATIONS = "still improving when `max_iterations` or `projections` were used up: raise them"
-    STALLED = "no step reduces the residual, though its gradient is not small: raise `floor`, or start elsewhere"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,9 +174,10 @@ def fit(
                 break
         elif options.projections:
             settled = torch.zeros_like(settled)
-    names = [
-        FitStatus.CONVERGED if done else FitStatus.STALLED if stuck else FitStatus.MAX_ITERATIONS
-        for done, stuck in zip(settled.tolist(), stalled.tolist(), strict=True)
+    sound = residual.isfinite() & patch.control_points.flatten(1).isfinite().all(-1)
+    ends = zip(sound.tolist(), settled.tolist(), stalled.tolist(), strict=True)
+    statuses = [
+        Status.NOT_FINITE if not fine else Status.CONVERGED if done else STOPPED[stuck] for fine, done, stuck in ends
     ]
 
     def unflat(x: Any) -> Any:
@@ -197,21 +187,14 @@ def fit(
         control_points=unflat(patch.control_points),
         weights=None if patch.weights is None else unflat(patch.weights),
         knots=unflat(patch.knots),
-        check_finite=True,
+        check_finite=bool(sound.all()),
     )
-    status = names[0] if not batch else _nested(names, batch)
-    return unflat(residual), status, unflat(steps), unflat(state.parameters), unflat(torch.cat(history, -1)), patch
+    found = unflat(torch.cat(history, -1))
+    return unflat(residual), nest(statuses, batch), unflat(steps), unflat(state.parameters), found, patch
 
 
 def _onwards(report: Progress, before: int, iteration: int, residual: Tensor) -> None:
     report(before + iteration, residual)
-
-
-def _nested(values: Sequence[Any], batch: tuple[int, ...]) -> tuple[Any, ...]:
-    size = prod(batch[1:])
-    return tuple(
-        _nested(values[i * size : (i + 1) * size], batch[1:]) if batch[1:] else values[i] for i in range(batch[0])
-    )
 
 
 def as_cloud(parameters: tuple[Float[Tensor, "b _"], ...] | Float[Tensor, "b q r"]) -> Float[Tensor, "b q r"]:

@@ -15,7 +15,8 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nurbs.fitting.alternation import FitOptions, FitStatus, fit
+from fem.support.status import Status, check_fit, worst
+from nurbs.fitting.alternation import FitOptions, fit
 from nurbs.fitting.parametrization import (
     Parametrization,
     averaged_knots,
@@ -27,6 +28,8 @@ from nurbs.geometry.curve import Curve
 from nurbs.geometry.directions import per_direction
 from nurbs.geometry.surface import Surface
 
+FitStatus = Status  # its name before solvers and fits shared one
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PatchFit:
@@ -34,7 +37,7 @@ class PatchFit:
 
     Attributes:
         residual: mean squared distance per coordinate, 1/(M d) Σ_m |S(u_m) - p_m|², without smoothing.
-        status: a `FitStatus`; for a batch, nested tuples of them.
+        status: a `Status`; for a batch, nested tuples of them.
         iterations: steps of the search for knots and weights, and projections.
         parameters: of the points: "*b q" per direction of a grid, "*b q 2" of a cloud.
         history: the residual before and after each iteration, "*b i".
@@ -49,13 +52,12 @@ class PatchFit:
     @property
     def converged(self) -> bool:
         """Whether every item of the batch converged."""
-        return all(status is FitStatus.CONVERGED for status in _flatten(self.status))
+        return worst(self.status) is Status.CONVERGED
 
     def __repr__(self) -> str:
         patch = self.curve if isinstance(self, CurveFit) else self.surface if isinstance(self, SurfaceFit) else None
-        worst = next((s for s in _flatten(self.status) if s is not FitStatus.CONVERGED), FitStatus.CONVERGED)
         return (
-            f"{type(self).__name__}({worst.name}, {patch}; iterations ≤ {int(self.iterations.max())}, "
+            f"{type(self).__name__}({worst(self.status).name}, {patch}; iterations ≤ {int(self.iterations.max())}, "
             f"residual ≤ {float(self.residual.detach().max()):.2e})"
         )
 
@@ -84,6 +86,7 @@ def fit_curve(
     parametrization: Parametrization | str = "chord",
     knots: Float[Tensor, "*#b m"] | None = None,
     weights: Float[Tensor, "*#b n"] | None = None,
+    throw: bool = True,
     **options: Any,
 ) -> CurveFit:
     """The curve of `num_points` control points nearest to a row of points.
@@ -102,9 +105,8 @@ def fit_curve(
     if knots is None and parameters is None and parametrization != "uniform":
         knots = averaged_knots(u, num_points, degree)
     given = None if knots is None else (knots,)
-    return CurveFit(
-        *fit(Curve, "fit_curve", points, (num_points,), degree, free, (u,), given, weights, FitOptions(**options))
-    )
+    found = fit(Curve, "fit_curve", points, (num_points,), degree, free, (u,), given, weights, FitOptions(**options))
+    return check_fit("fit_curve(points)", CurveFit(*found), throw)
 
 
 def fit_surface(
@@ -117,6 +119,7 @@ def fit_surface(
     parametrization: Parametrization | str | None = None,
     knots: Sequence[Float[Tensor, "..."]] | None = None,
     weights: Float[Tensor, "..."] | None = None,
+    throw: bool = True,
     **options: Any,
 ) -> SurfaceFit:
     """The surface of `shape` control points nearest to a grid of points or to a cloud.
@@ -138,9 +141,13 @@ def fit_surface(
         knots: pair, fixed, or where the search starts. By default equal spans on [0, 1]; for chord length and
             centripetal parameters those of eq. 9.69 of The NURBS Book, with some points in every span.
         weights: "*#b i j", fixed, or where the search starts; by default 1 where free, otherwise none.
+        throw: raise where the fit of an item fails: False returns it with that status.
         options: see `FitOptions`: smoothing, projections, starts, floor, max_iterations, rtol, progress.
 
     Raises:
+        ConvergenceError: the residual of an item is not finite (points so large that their squares overflow), unless
+            `throw=False`; the fit is its `.solution`. To be out of iterations or to find no better step is an ordinary
+            end: the fit is the best that was found, and its status says so.
         TypeError: dtypes that differ.
         ValueError: no points, points not finite, parameters out of range, shapes and batches that do not match, an
             unknown name in `free`, data that do not determine the control points (too few, or gaps).
@@ -164,14 +171,8 @@ def fit_surface(
         if knots is None and method != "uniform":
             pairs = zip(uv, shape, per_direction("degree", degree, 2, "fit_surface", int), strict=True)
             knots = [averaged_knots(u, n, p) for u, n, p in pairs]
-    return SurfaceFit(
-        *fit(Surface, "fit_surface", points, shape, degree, free, uv, knots, weights, FitOptions(**options))
-    )
-
-
-def _flatten(status: Any) -> list[FitStatus]:
-    """Of nested tuples."""
-    return [status] if isinstance(status, FitStatus) else [s for part in status for s in _flatten(part)]
+    found = fit(Surface, "fit_surface", points, shape, degree, free, uv, knots, weights, FitOptions(**options))
+    return check_fit("fit_surface(points)", SurfaceFit(*found), throw)
 
 
 def _check_points(name: str, points: Tensor, axes: int) -> None:

@@ -76,8 +76,9 @@ def _mean_over_rows(points: Float[Tensor, "*b rows q d"], method: Parametrizatio
     steps = chords if method == "chord" else chords.sqrt()
     total = steps.sum(-1, keepdim=True)
     keep = total > 0
-    if not keep.any(-2).all():
-        raise ValueError(f"`parametrization={method!r}` needs points that differ; all those of a row coincide.")
+    if not keep.any(-2).all() or not total.isfinite().all():
+        cause = "all those of a row coincide" if total.isfinite().all() else "the squares of their distances overflow"
+        raise ValueError(f"`parametrization={method!r}` needs points that differ, by finite distances; {cause}.")
     share = torch.where(keep, steps / total.where(keep, 1), 0).sum(-2) / keep.sum(-2)
     inner = share.cumsum(-1)[..., :-1].clamp(0, 1)
     ends = [torch.full_like(share[..., :1], end) for end in (0.0, 1.0)]
