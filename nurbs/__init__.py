@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from nurbs.modelling.transformation import permute, reparametrize, reverse, transform
     from nurbs.output.plotting import plot
     from nurbs.output.tessellation import tessellate
+    from nurbs.reconstruction.cloud_fit import fit_clouds
     from nurbs.reconstruction.distances import chamfer, hausdorff, laplacian, nearest, squared_distance
     from nurbs.reconstruction.frames import Frame, cloud_frame, flat_patch
     from nurbs.reconstruction.losses import (
         control_point_loss,
         control_points_of,
-        fit_clouds,
         reconstruction_loss,
         surface_distance,
         surface_points,
@@ -73,6 +73,7 @@ _HOME = {
         "fit_curve",
         "fit_surface",
     ),
+    "nurbs.reconstruction.cloud_fit": ("fit_clouds",),
     "nurbs.reconstruction.frames": (
         "Frame",
         "cloud_frame",
@@ -111,7 +112,6 @@ _HOME = {
     "nurbs.reconstruction.losses": (
         "control_point_loss",
         "control_points_of",
-        "fit_clouds",
         "reconstruction_loss",
         "surface_distance",
         "surface_points",

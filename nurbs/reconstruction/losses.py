@@ -1,4 +1,4 @@
-"""Losses of spline surfaces against point clouds, for networks, and for fitting each cloud directly.
+"""Losses of spline surfaces against point clouds, for networks and for fits of single clouds.
 
 The loss needs no control points and no parameters of the points, only the cloud X and the surface S on a grid G:
 
@@ -16,7 +16,6 @@ from torch import Tensor
 from fem.reference.bspline import basis_matrix, uniform_knots
 from nurbs.geometry.surface import Surface
 from nurbs.reconstruction.distances import chamfer, laplacian
-from nurbs.reconstruction.frames import check_clouds, flat_patch
 
 STIFFNESS = 1e-6
 GRID = (32, 32)
@@ -101,47 +100,3 @@ def surface_distance(
     few, many = (samples, samples), (density * samples, density * samples)
     distance = chamfer(surface_points(surface, few), surface_points(other, many), one_sided=True)
     return distance if one_sided else distance + surface_distance(other, surface, samples, density, one_sided=True)
-
-
-def fit_clouds(
-    points: Float[Tensor, "b m 3"],
-    shape: tuple[int, int] = (20, 20),
-    initial: Float[Tensor, "b i j 3"] | None = None,
-    steps: int = 200,
-    lr: float = 0.02,
-    grid: tuple[int, int] = GRID,
-    stiffness: float = STIFFNESS,
-) -> Surface:
-    """Surfaces "b" that minimise `reconstruction_loss`, one for each cloud, by Adam on their control points.
-
-    All clouds at once, none influences another. No gradient flows through the fit.
-
-    Args:
-        initial: control points to start from, a network's answer for instance; the rectangle around each cloud
-            (`flat_patch`) by default.
-        lr: of the first step, in units of the cloud's root mean square radius; falls to zero as a cosine.
-
-    Raises:
-        ValueError: initial control points of another shape; clouds as for `cloud_frame`.
-    """
-    check_clouds("fit_clouds(points)", points)
-    start = flat_patch(points, shape) if initial is None else initial
-    if start.shape != (len(points), *shape, 3):
-        raise ValueError(
-            f"`fit_clouds(initial=...)` needs control points of shape {(len(points), *shape, 3)}; "
-            f"got {tuple(start.shape)}."
-        )
-    points = points.detach()
-    mean = points.mean(1, keepdim=True)
-    radius = (points - mean).square().sum(-1).mean(1).sqrt()[:, None, None]  # rms
-    unit = (points - mean) / radius
-    control = ((start.detach() - mean[:, None]) / radius[..., None]).requires_grad_()
-    optimizer = torch.optim.Adam([control], lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
-    with torch.enable_grad():
-        for _ in range(steps):
-            optimizer.zero_grad()
-            reconstruction_loss(unit, control, grid, stiffness).sum().backward()
-            optimizer.step()
-            schedule.step()
-    return Surface(control.detach() * radius[..., None] + mean[:, None])
