@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
+from fem.support.status import Status, check_fit, nest, worst
 from splines.partition import Wish, partition
 from splines.pieces import Pieces
 from splines.projection import SquaredError, project
@@ -15,7 +16,7 @@ from splines.projection import SquaredError, project
 HIGHEST = 5
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PiecewiseFit:
     """The best piecewise polynomial h of a signal x, or a good one.
 
@@ -37,6 +38,28 @@ class PiecewiseFit:
     def num_pieces(self) -> Int[Tensor, "*b"]:
         """How many pieces there are."""
         return (self.breakpoints.diff() > 0).sum(-1)
+
+    @property
+    def status(self) -> Any:
+        """A `Status`, for a batch nested tuples of them: `CONVERGED`, or `NOT_FINITE` where the error is not.
+
+        Nothing is iterated: "exact" finds the optimum, and "merge" ends with what it does.
+        """
+        finite = self.error.detach().isfinite()
+        return nest(
+            [Status.CONVERGED if fine else Status.NOT_FINITE for fine in finite.flatten().tolist()], finite.shape
+        )
+
+    def __repr__(self) -> str:
+        batch, vector = self.error.shape, self.values.ndim - self.error.ndim > 1
+        n, degree = self.values.shape[len(batch)], self.coefficients.shape[-2 if vector else -1] - 1
+        signals = f"{' × '.join(map(str, batch))} signals" if batch else "a signal"
+        found = ""
+        if self.error.numel():
+            few, many = (int(x) for x in self.num_pieces.aminmax())
+            found = f", {few if few == many else f'{few} to {many}'} pieces, error ≤ {float(self.error.max()):.2e}"
+        components = f" of {self.values.shape[-1]} components" if vector else ""
+        return f"PiecewiseFit({worst(self.status).name}, {signals} of {n} samples{components}; degree {degree}{found})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +138,7 @@ def fit_piecewise(
     mask: Bool[Tensor, "*m"] | None = None,
     vector: bool = False,
     check_finite: bool = True,
+    throw: bool = True,
 ) -> PiecewiseFit:
     """Project signals onto piecewise polynomials whose break points are free:
 
@@ -143,8 +167,11 @@ def fit_piecewise(
         mask: True where a sample is observed, "*b n" or "n"; others have weight 0, and may be NaN.
         vector: whether the last axis of x holds components.
         check_finite: look for NaN and infinity; without it they are the caller's affair.
+        throw: raise where the fit of a signal fails; False returns it with that status. Only with `check_finite`.
 
     Raises:
+        ConvergenceError: the error of a signal is not finite (it is so large that its squares overflow), unless
+            `throw=False`; the fit is its `.solution`.
         TypeError: x is not floating-point.
         ValueError: arguments contradict each other, the signal is empty, too short or not finite, weights are negative.
 
@@ -153,7 +180,9 @@ def fit_piecewise(
     precision.
     """
     options = PiecewiseOptions(pieces, degree, method, penalty, max_error, min_size, vector, check_finite)
-    return fitted(x, options, weights, mask)
+    fit = fitted(x, options, weights, mask)
+    sound = not (throw and check_finite) or bool(fit.error.isfinite().all())
+    return fit if sound else check_fit("fit_piecewise(x)", fit, throw)
 
 
 class PiecewisePolynomial(nn.Module):

@@ -31,8 +31,8 @@ class Status(Enum):
         "saddle point is meant"
     )
     NOT_FINITE = (
-        "the energy, the loss or their derivatives are not finite at the iterate: start elsewhere with `initial=`, "
-        "take smaller steps (`lr`), scale the data, and look for logarithms, roots or divisions outside their domain"
+        "the energy, the loss or their derivatives are not finite at the iterate: scale the data, start elsewhere with "
+        "`initial=` or take smaller steps, and look for logarithms, roots or divisions outside their domain"
     )
     BUDGET = "the budget of seconds or steps is used up: raise `seconds` or `steps`"
 
