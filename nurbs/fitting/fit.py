@@ -26,6 +26,7 @@ from nurbs.fitting.parametrization import (
 )
 from nurbs.geometry.curve import Curve
 from nurbs.geometry.directions import per_direction
+from nurbs.geometry.numbers import Points, floating
 from nurbs.geometry.surface import Surface
 
 FitStatus = Status  # its name before solvers and fits shared one
@@ -77,7 +78,7 @@ class SurfaceFit(PatchFit):
 
 
 def fit_curve(
-    points: Float[Tensor, "*b q d"],
+    points: Points,
     num_points: int,
     degree: int = 3,
     free: Sequence[str] = ("control_points",),
@@ -92,7 +93,7 @@ def fit_curve(
     """The curve of `num_points` control points nearest to a row of points.
 
     Args:
-        points: in order along the curve; in any order where `parameters` are given.
+        points: "*b q d", in order along the curve; in any order where `parameters` are given.
         parameters: in the range of the knots; None for those of `parametrization`.
         parametrization: "chord" (length), "centripetal" or "uniform".
         knots: fixed, or where the search starts. By default equal spans on [0, 1]; for chord length and centripetal
@@ -100,7 +101,7 @@ def fit_curve(
 
     Further arguments, options and errors as for `fit_surface`.
     """
-    _check_points("fit_curve", points, 1)
+    points = _checked_points("fit_curve", points, 1)
     u = parametrize(points, parametrization) if parameters is None else parameters
     if knots is None and parameters is None and parametrization != "uniform":
         knots = averaged_knots(u, num_points, degree)
@@ -110,7 +111,7 @@ def fit_curve(
 
 
 def fit_surface(
-    points: Float[Tensor, "..."],
+    points: Points,
     shape: Sequence[int],
     degree: int | Sequence[int] = 3,
     free: Sequence[str] = ("control_points",),
@@ -152,8 +153,9 @@ def fit_surface(
         ValueError: no points, points not finite, parameters out of range, shapes and batches that do not match, an
             unknown name in `free`, data that do not determine the control points (too few, or gaps).
     """
+    (points,) = floating("fit_surface", points=points)
     cloud = isinstance(uv, Tensor) or parametrization == "principal" or (uv is None and points.ndim == 2)
-    _check_points("fit_surface", points, 1 if cloud else 2)
+    points = _checked_points("fit_surface", points, 1 if cloud else 2)
     if isinstance(uv, Tensor):
         if uv.ndim < 2 or uv.shape[-1] != 2:
             raise ValueError(
@@ -175,13 +177,12 @@ def fit_surface(
     return check_fit("fit_surface(points)", SurfaceFit(*found), throw)
 
 
-def _check_points(name: str, points: Tensor, axes: int) -> None:
-    if points.ndim < axes + 1 or not points.is_floating_point():
+def _checked_points(name: str, points: Points, axes: int) -> Tensor:
+    """Finite points in floating point."""
+    (points,) = floating(name, points=points)
+    if points.ndim < axes + 1:
         wanted = "(*batch, q, d)" if axes == 1 else "(*batch, u, v, d), or a cloud (q, d)"
-        raise ValueError(
-            f"`{name}(points)` needs floating-point points of shape {wanted}; got {points.dtype} of shape "
-            f"{tuple(points.shape)}."
-        )
+        raise ValueError(f"`{name}(points)` needs points of shape {wanted}; got shape {tuple(points.shape)}.")
     if points.numel() == 0:
         raise ValueError(f"`{name}(points)` needs points; got none (shape {tuple(points.shape)}).")
     if not (finite := points.detach().isfinite()).all():
@@ -189,3 +190,4 @@ def _check_points(name: str, points: Tensor, axes: int) -> None:
         raise ValueError(
             f"`{name}(points)` needs finite points; got {points[tuple(index)].item()} at index {index}. Remove them."
         )
+    return points

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fem.reference.bspline import basis_change, check_knots
 from nurbs.geometry.directions import UVW, continued, per_direction
+from nurbs.geometry.numbers import floating
 from nurbs.geometry.patch import AnyPatch, Patch
 from nurbs.modelling.transformation import check_direction
 
@@ -38,7 +39,7 @@ def insert_knots(patch: AnyPatch, *knots: KnotList) -> AnyPatch:
         if values is None:
             new.append(None)
             continue
-        t, values = patch.knots[axis], torch.as_tensor(values, dtype=patch.dtype, device=patch.device)
+        t, (values,) = patch.knots[axis], floating("insert_knots", patch.control_points, knots=values)
         (start, end), inside = patch.domain()[axis], patch.wrapped(values, axis)
         if (bad := ~((inside >= start[..., None]) & (inside <= end[..., None]))).any():
             raise ValueError(
@@ -118,7 +119,7 @@ def restrict(patch: AnyPatch, *ranges: tuple[float | Tensor | None, float | Tens
             continue
         old = patch.domain()[axis]
         start, end = (
-            whole if bound is None else torch.as_tensor(bound, dtype=patch.dtype, device=patch.device)
+            whole if bound is None else floating("restrict", patch.control_points, ranges=bound)[0]
             for bound, whole in zip(bounds, old, strict=True)
         )
         if not ((start >= old[0]) & (start < end) & (end <= old[1])).all():

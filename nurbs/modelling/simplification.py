@@ -15,6 +15,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from nurbs.geometry.directions import UVW, per_direction
+from nurbs.geometry.numbers import floating
 from nurbs.geometry.patch import AnyPatch, Patch
 from nurbs.modelling.refinement import Breakpoints, KnotList, along, breakpoints, change_matrix, one_each, rebuilt
 
@@ -37,7 +38,7 @@ def remove_knots(patch: AnyPatch, *knots: KnotList) -> tuple[AnyPatch, Float[Ten
         if given is None:
             continue
         found = breakpoints(patch, axis)
-        given = torch.as_tensor(given, dtype=patch.dtype, device=patch.device)
+        (given,) = floating("remove_knots", patch.control_points, knots=given)
         inner = found.values[..., 1:-1].detach()
         there = (inner[..., None, :] - given[:, None]).abs() <= 16 * torch.finfo(patch.dtype).eps * inner.abs().amax()
         there = there.reshape(-1, *there.shape[-2:])

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-import torch
-from jaxtyping import Float
+from jaxtyping import Real
 from torch import Tensor
 
+from nurbs.geometry.numbers import Vector, floating
 from nurbs.geometry.patch import AnyPatch, Patch
 
 
@@ -71,10 +71,14 @@ def reparametrize(patch: AnyPatch, *ranges: tuple[float, float] | None) -> AnyPa
 
 def transform(
     patch: AnyPatch,
-    matrix: Float[Tensor, "*#b e d"] | None = None,
-    offset: Float[Tensor, "*#b e"] | Sequence[float] | None = None,
+    matrix: Real[Tensor, "*#b e d"] | Sequence[Sequence[float]] | None = None,
+    offset: Vector | None = None,
 ) -> AnyPatch:
     """The image M S + o under an affine map, which may lead into another dimension (the plane into space).
+
+    Args:
+        matrix: M "*b e d", in the patch's dtype, like the offset.
+        offset: o "*b e".
 
     Raises:
         ValueError: a matrix or an offset of other dimensions than the patch and its image.
@@ -83,20 +87,21 @@ def transform(
     """
     points, r = patch.control_points, patch.directions
     if matrix is not None:
-        if matrix.shape[-1] != patch.dim:
+        (M,) = floating("transform", points, matrix=matrix)
+        if M.ndim < 2 or M.shape[-1] != patch.dim:
             raise ValueError(
                 f"`transform` of a patch in {patch.dim} dimensions needs a matrix of as many columns; got the shape "
-                f"{tuple(matrix.shape)}."
+                f"{tuple(M.shape)}."
             )
-        points = points @ matrix.to(points).mT[(..., *[None] * (r - 1), slice(None), slice(None))]
+        points = points @ M.mT[(..., *[None] * (r - 1), slice(None), slice(None))]
     if offset is not None:
-        offset = torch.as_tensor(offset, dtype=patch.dtype, device=patch.device)
-        if offset.shape[-1:] != points.shape[-1:]:
+        (o,) = floating("transform", points, offset=offset)
+        if o.shape[-1:] != points.shape[-1:]:
             raise ValueError(
                 f"A patch in {points.shape[-1]} dimensions cannot be moved by an offset of shape "
-                f"{tuple(offset.shape)}. `transform(patch, torch.eye(3, 2))` takes the plane into space."
+                f"{tuple(o.shape)}. `transform(patch, torch.eye(3, 2))` takes the plane into space."
             )
-        points = points + offset[(..., *[None] * r, slice(None))]
+        points = points + o[(..., *[None] * r, slice(None))]
     return patch.replace(control_points=points)
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fem.support.status import Status, check_fit, nest, worst
+from nurbs.geometry.numbers import Points, floating
 from nurbs.geometry.surface import Surface
 from nurbs.reconstruction.frames import check_clouds, flat_patch
 from nurbs.reconstruction.losses import GRID, STIFFNESS, reconstruction_loss
@@ -40,7 +41,7 @@ class CloudFit:
 
 
 def fit_clouds(
-    points: Float[Tensor, "b m 3"],
+    points: Points,
     shape: tuple[int, int] = (20, 20),
     initial: Float[Tensor, "b i j 3"] | None = None,
     steps: int = 200,
@@ -54,6 +55,7 @@ def fit_clouds(
     All clouds at once, none influences another. No gradient flows through the fit.
 
     Args:
+        points: "b m 3".
         initial: control points to start from, a network's answer for instance; the rectangle around each cloud
             (`flat_patch`) by default.
         lr: of the first step, in units of the cloud's root mean square radius; falls to zero as a cosine.
@@ -64,6 +66,7 @@ def fit_clouds(
             its `.solution`.
         ValueError: initial control points of another shape; clouds as for `cloud_frame`.
     """
+    (points,) = floating("fit_clouds", points=points)
     check_clouds("fit_clouds(points)", points)
     start = flat_patch(points, shape) if initial is None else initial
     if start.shape != (len(points), *shape, 3):
