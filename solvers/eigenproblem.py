@@ -14,7 +14,7 @@ from fem.support.status import ConvergenceError, Status
 from solvers.solution import Solution
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Eigenmodes:
     """The lowest modes of K u = λ M u.
 

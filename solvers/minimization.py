@@ -205,7 +205,7 @@ def bound_dofs(space: AnySpace, bound: Any, name: str) -> Tensor | None:
     return space.interpolate(bound)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Held:
     """Prescribed dofs together with those held at a bound, `mask` "*b *shape"."""
 

@@ -39,7 +39,7 @@ class Newton:
     max_iterations: int = 50
 
 
-@dataclass
+@dataclass(eq=False)
 class Report:
     """What an iteration ended with, per batch item, and the last factorisation for the adjoint to use."""
 
@@ -58,7 +58,7 @@ RUNNING = len(STATUSES)  # no status: nothing takes an item that is left running
 ROUND_OFF = 2  # residuals up to so many times their round-off count as zero
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bounds:
     """lower ≤ u ≤ upper, dof by dof; either may be missing."""
 

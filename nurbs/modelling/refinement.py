@@ -170,7 +170,7 @@ def bezier(patch: AnyPatch) -> AnyPatch:
     return whole.replace(control_points=cut(whole.control_points, 1), weights=weights, knots=ends)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Breakpoints:
     """The different knots "*b k" in a direction's range, and how often each is there; ends count as clamped.
 

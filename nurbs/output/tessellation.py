@@ -10,7 +10,7 @@ from nurbs.geometry.patch import Patch
 from nurbs.geometry.surface import Surface
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tessellation:
     """Points on a patch, their parameters, unit normals (surfaces in space) and cells in VTK's order of corners.
 
