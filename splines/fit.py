@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
+from fem.support.checks import check_flags, check_kind, is_integer
 from fem.support.status import Status, check_fit, nest, worst
 from splines.partition import Wish, partition
 from splines.pieces import Pieces
@@ -86,25 +88,27 @@ class PiecewiseOptions:
                 f"`{name}` takes one of `pieces` (their number), `penalty` (what each costs) and `max_error` (for as "
                 f"few as reach it); got {got}."
             )
-        if self.pieces is not None and (not isinstance(self.pieces, int) or self.pieces < 1):
+        if self.pieces is not None and not is_integer(self.pieces, 1):
             raise ValueError(f"`{name}(pieces=...)` must be a positive whole number; got {self.pieces!r}.")
         for f in ("penalty", "max_error"):
-            value = getattr(self, f)
-            if value is not None and not 0 <= value < float("inf"):
+            value: Any = getattr(self, f)
+            number = isinstance(value, Real) or (isinstance(value, Tensor) and value.ndim == 0)
+            if value is not None and not (number and 0 <= float(value) < float("inf")):
                 raise ValueError(f"`{name}({f}=...)` must be a finite number of at least 0; got {value!r}.")
-        degrees = [self.degree] if isinstance(self.degree, int) else list(self.degree)
-        if not degrees or any(not isinstance(d, int) or not 0 <= d <= HIGHEST for d in degrees):
+        degrees = list(self.degree) if isinstance(self.degree, Sequence) else [self.degree]
+        if not degrees or any(not is_integer(d, 0) or d > HIGHEST for d in degrees):
             raise ValueError(f"`{name}(degree=...)` must be 0 to {HIGHEST}, one or one per piece; got {self.degree!r}.")
-        if not isinstance(self.degree, int) and len(degrees) != self.pieces:
+        if isinstance(self.degree, Sequence) and len(degrees) != self.pieces:
             raise ValueError(
                 f"`{name}(degree=...)` names {len(degrees)} degrees for pieces={self.pieces}: give one for all, or as "
                 "many as `pieces`."
             )
-        if self.min_size is not None and self.min_size <= max(degrees):
+        if self.min_size is not None and (not is_integer(self.min_size) or self.min_size <= max(degrees)):
             raise ValueError(
                 f"`{name}(min_size=...)` must exceed the degree, as d + 1 samples determine a polynomial; got min_size "
-                f"{self.min_size} and degree {max(degrees)}."
+                f"{self.min_size!r} and degree {max(degrees)}."
             )
+        check_flags(name, vector=self.vector, check_finite=self.check_finite)
 
     def wish(self, n: int) -> Wish:
         """For signals of n samples.
@@ -112,7 +116,7 @@ class PiecewiseOptions:
         Raises:
             ValueError: the pieces do not fit in.
         """
-        degrees = (self.degree,) * (self.pieces or 1) if isinstance(self.degree, int) else tuple(self.degree)
+        degrees = tuple(self.degree) if isinstance(self.degree, Sequence) else (self.degree,) * (self.pieces or 1)
         least = tuple(self.min_size or d + 1 for d in degrees)
         if sum(least) > n:
             raise ValueError(
@@ -179,6 +183,7 @@ def fit_piecewise(
     breaks between neighbours at ever smaller distances and may come out a little different. The search is in double
     precision.
     """
+    check_flags("fit_piecewise", throw=throw)
     options = PiecewiseOptions(pieces, degree, method, penalty, max_error, min_size, vector, check_finite)
     fit = fitted(x, options, weights, mask)
     sound = not (throw and check_finite) or bool(fit.error.isfinite().all())
@@ -283,6 +288,7 @@ def weights_of(weights: Any, mask: Any, shape: torch.Size, x: Tensor) -> Tensor 
     for name, given in (("weights", weights), ("mask", mask)):
         if given is None:
             continue
+        check_kind("fit_piecewise", name, given, Tensor, "a tensor, or None")
         if tuple(given.shape) not in (tuple(shape), tuple(shape[-1:])):
             raise ValueError(
                 f"`{name}` must have the shape {tuple(shape)} or {tuple(shape[-1:])}; got {tuple(given.shape)}."

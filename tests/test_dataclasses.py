@@ -6,6 +6,7 @@ import sys
 import typing
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -26,7 +27,7 @@ def find_classes(*packages) -> None:
             CLASSES.update({f"{info.name}.{v.__name__}": v for v in own})
 
 
-def holds_tensors(hint: object, seen: frozenset = frozenset()) -> bool:
+def holds_tensors(hint: Any, seen: frozenset = frozenset()) -> bool:
     """Whether what is annotated so may be a tensor, or contain one and compare it."""
     if typing.get_origin(hint) is not None:
         functions = typing.get_origin(hint) is Callable

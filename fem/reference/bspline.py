@@ -12,11 +12,14 @@ C. de Boor, *A Practical Guide to Splines*, Springer 2001.
 """
 
 from math import pi, sqrt
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Int64, Shaped
 from torch import Tensor
 from torch.nn.functional import pad
+
+from fem.support.checks import shown
 
 
 def uniform_knots(
@@ -228,7 +231,10 @@ def _check_length(knots: Tensor, degree: int) -> None:
         )
 
 
-def check_dtype(name: str, given: Tensor, reference: Tensor) -> None:
+def check_dtype(name: str, given: Any, reference: Tensor) -> None:
+    """Raise where an argument is no tensor, or one of another dtype."""
+    if not isinstance(given, Tensor):
+        raise TypeError(f"`{name}` must be a tensor of {reference.dtype}; got {shown(given)}.")
     if given.dtype != reference.dtype:
         raise TypeError(f"`{name}` must be {reference.dtype} like the rest; got {given.dtype}. Convert one of them.")
 

@@ -3,7 +3,7 @@
 All items of a batch take their turns side by side; one that has come to rest stays as it is.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from fem.reference.bspline import check_dtype, check_knots, uniform_knots
 from fem.support.status import Status, nest
 from nurbs.fitting.foot_points import foot_points
 from nurbs.fitting.least_squares import solve_cloud, solve_grid
+from nurbs.fitting.options import FitOptions, Progress
 from nurbs.fitting.projected_newton import Minimum, minimize_bounded
 from nurbs.fitting.variable_projection import ReducedProblem
 from nurbs.geometry.directions import UVW, per_direction
@@ -24,41 +25,6 @@ from nurbs.geometry.patch import Patch
 FREE = ("control_points", "knots", "weights")
 PROJECTION_RTOL = 1e-3
 STOPPED = {True: Status.STALLED, False: Status.MAX_ITERATIONS}  # without convergence; stalled or not
-Progress = Callable[[int, Tensor], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitOptions:
-    """How to fit.
-
-    Args:
-        smoothing: λ ≥ 0, in the units of the parameters; for fixed knots and weights. With it fewer points than control
-            points will do.
-        projections: how often the points are projected onto the patch and it is fitted anew; it ends when the residual
-            falls by less than 0.1 %. 0 keeps the parameters; of clouds without `uv` it is 100 by default.
-        starts: how many starts the search for knots has: the given knots and others drawn at random, the same in every
-            run. The best end is taken.
-        floor: no span of free knots becomes shorter than this times the mean one.
-        max_iterations: steps for knots and weights; between two projections at most 5.
-        rtol: the search ends when a step promises to reduce the residual by less than this; 1e-9 by default, 1e-5 in
-            single precision.
-        progress: called as `progress(iteration, residual)` with the residuals "b" of all fits.
-    """
-
-    smoothing: float = 0.0
-    projections: int = 0
-    starts: int = 1
-    floor: float = 1e-4
-    max_iterations: int = 200
-    rtol: float | None = None
-    progress: Progress | None = None
-
-    def __post_init__(self) -> None:
-        if not (self.smoothing >= 0 and self.projections >= 0 and self.starts >= 1 and 0 < self.floor < 1):
-            raise ValueError(
-                "A fit needs smoothing >= 0, projections >= 0, starts >= 1 and a floor in (0, 1); got "
-                f"{self.smoothing}, {self.projections}, {self.starts}, {self.floor}."
-            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +104,7 @@ def fit(
     name: str,
     points: Tensor,
     shape: Sequence[int],
-    degree: int | Sequence[int],
+    degree: Sequence[int],
     free: Sequence[str],
     parameters: tuple[Tensor, ...] | Tensor,
     knots: Sequence[Tensor] | None,
@@ -213,7 +179,7 @@ def _start(
     name: str,
     points: Tensor,
     shape: Sequence[int],
-    degree: int | Sequence[int],
+    degree: Sequence[int],
     free: Sequence[str],
     parameters: tuple[Tensor, ...] | Tensor,
     knots: Sequence[Tensor] | None,
@@ -222,8 +188,8 @@ def _start(
 ) -> tuple[FitState, tuple[int, ...]]:
     """Everything checked, with one batch axis, and the batch axes it had."""
     r, call = kind.directions, f"{name}(points)"
-    shape, degree = per_direction("shape", shape, r, call, int), per_direction("degree", degree, r, call, int)
-    if "control_points" not in free or not set(free) <= set(FREE) or isinstance(free, str):
+    names = set(free) if isinstance(free, Iterable) and not isinstance(free, str) else set()
+    if "control_points" not in names or not names <= set(FREE):
         raise ValueError(f'`{name}(free=...)` takes "control_points" and any of "knots", "weights"; got {free!r}.')
     if smoothing and len(free) > 1:
         raise ValueError(
@@ -251,7 +217,7 @@ def _start(
             ) from error
 
     like = {"dtype": points.dtype, "device": points.device}
-    given = [None] * r if knots is None else per_direction("knots", tuple(knots), r, call, Tensor)
+    given = [None] * r if knots is None else per_direction("knots", knots, r, call, Tensor)
     pairs = list(zip(given, shape, degree, strict=True))
     t = tuple(flat("knots", uniform_knots(n, p, **like) if x is None else x, (n + p + 1,)) for x, n, p in pairs)
     for x, p in zip(t, degree, strict=True):
@@ -275,4 +241,5 @@ def _start(
                 f"`{name}` needs parameters in the range of the knots, [{start[item].item():g}, {end[item].item():g}]; "
                 f"got {x[item, q].item()} in {UVW[axis]}. Rescale them, or give `knots` that cover them."
             )
-    return FitState(kind, name, points.reshape(-1, *points.shape[len(batch) :]), u, t, degree, w, smoothing), batch
+    points = points.reshape(-1, *points.shape[len(batch) :])
+    return FitState(kind, name, points, u, t, tuple(degree), w, smoothing), batch

@@ -15,8 +15,10 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fem.support.checks import check_flags
 from fem.support.status import Status, check_fit, worst
-from nurbs.fitting.alternation import FitOptions, fit
+from nurbs.fitting.alternation import fit
+from nurbs.fitting.options import FitOptions
 from nurbs.fitting.parametrization import (
     Parametrization,
     averaged_knots,
@@ -102,11 +104,27 @@ def fit_curve(
     Further arguments, options and errors as for `fit_surface`.
     """
     points = _checked_points("fit_curve", points, 1)
+    check_flags("fit_curve", throw=throw)
+    num_points, degree = (
+        per_direction(name, value, 1, "fit_curve", int)[0]
+        for name, value in (("num_points", num_points), ("degree", degree))
+    )
     u = parametrize(points, parametrization) if parameters is None else parameters
     if knots is None and parameters is None and parametrization != "uniform":
         knots = averaged_knots(u, num_points, degree)
     given = None if knots is None else (knots,)
-    found = fit(Curve, "fit_curve", points, (num_points,), degree, free, (u,), given, weights, FitOptions(**options))
+    found = fit(
+        Curve,
+        "fit_curve",
+        points,
+        (num_points,),
+        (degree,),
+        free,
+        (u,),
+        given,
+        weights,
+        FitOptions.of("fit_curve", **options),
+    )
     return check_fit("fit_curve(points)", CurveFit(*found), throw)
 
 
@@ -156,6 +174,10 @@ def fit_surface(
     (points,) = floating("fit_surface", points=points)
     cloud = isinstance(uv, Tensor) or parametrization == "principal" or (uv is None and points.ndim == 2)
     points = _checked_points("fit_surface", points, 1 if cloud else 2)
+    check_flags("fit_surface", throw=throw)
+    shape, degree = (
+        per_direction(name, value, 2, "fit_surface", int) for name, value in (("shape", shape), ("degree", degree))
+    )
     if isinstance(uv, Tensor):
         if uv.ndim < 2 or uv.shape[-1] != 2:
             raise ValueError(
@@ -163,7 +185,7 @@ def fit_surface(
                 f"got {tuple(uv.shape)}."
             )
     elif uv is not None:
-        uv = per_direction("uv", tuple(uv), 2, "fit_surface", Tensor)
+        uv = per_direction("uv", uv, 2, "fit_surface", Tensor)
     elif cloud:
         uv = principal_parameters(points.detach(), 2)
         options = {"projections": 100} | options
@@ -171,9 +193,11 @@ def fit_surface(
         method = parametrization or "uniform"
         uv = parametrize_grid(points, method)
         if knots is None and method != "uniform":
-            pairs = zip(uv, shape, per_direction("degree", degree, 2, "fit_surface", int), strict=True)
+            pairs = zip(uv, shape, degree, strict=True)
             knots = [averaged_knots(u, n, p) for u, n, p in pairs]
-    found = fit(Surface, "fit_surface", points, shape, degree, free, uv, knots, weights, FitOptions(**options))
+    found = fit(
+        Surface, "fit_surface", points, shape, degree, free, uv, knots, weights, FitOptions.of("fit_surface", **options)
+    )
     return check_fit("fit_surface(points)", SurfaceFit(*found), throw)
 
 

@@ -1,11 +1,14 @@
 """The directions of a patch's parameters: their names, settings per direction, and knots of periodic ones."""
 
 from collections.abc import Sequence
+from operator import index
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from fem.support.checks import is_integer
 
 UVW = "uvw"
 
@@ -17,11 +20,12 @@ def per_direction(name: str, value: Any, directions: int, kind: str, wanted: typ
         ValueError: neither one value nor one per direction, or values of another type.
     """
     values = tuple(value) if isinstance(value, Sequence) else (value,) * directions
-    if len(values) != directions or not all(isinstance(v, wanted) for v in values):
+    whole = wanted is int and all(map(is_integer, values))
+    if len(values) != directions or not (whole or (wanted is not int and all(isinstance(v, wanted) for v in values))):
         raise ValueError(
             f"`{name}` of a `{kind}` must be one {wanted.__name__} or one per direction ({directions}); got {value!r}."
         )
-    return values
+    return tuple(map(index, values)) if whole else values
 
 
 def continued(knots: Float[Tensor, "*b m"], degree: int) -> Float[Tensor, "*b m+2*{degree}"]:

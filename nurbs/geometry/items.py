@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from fem.support.checks import shown
 from nurbs.geometry.curve import Curve
 from nurbs.geometry.learned import LearnedPatch
 from nurbs.geometry.patch import Patch
@@ -16,7 +17,7 @@ def items(patch: Patch | LearnedPatch) -> list[Patch]:
     """The patches of a batch."""
     patch = patch.patch if isinstance(patch, LearnedPatch) else patch
     if not isinstance(patch, PATCHES):
-        raise TypeError(f"Curves, surfaces and volumes were expected; got {type(patch).__name__}.")
+        raise TypeError(f"`Curve`s, `Surface`s and `Volume`s were expected; got {shown(patch)}.")
     return [patch[index] for index in np.ndindex(*patch.batch)] if patch.batch else [patch]
 
 

@@ -1,5 +1,6 @@
 """Modules that own what defines a patch as parameters, in coordinates in which every value is a valid one."""
 
+from numbers import Real
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -73,8 +74,8 @@ class LearnedPatch(nn.Module, Generic[Learnable]):
         unknown = [name for name in names if name not in LEARNABLE]
         if unknown or not names:
             raise ValueError(f"`learn(*names)` takes some of {LEARNABLE}; got {names}.")
-        if not 0 <= floor < 1:
-            raise ValueError(f"`learn(floor=...)` must lie in [0, 1); got {floor}.")
+        if not isinstance(floor, Real) or not 0 <= floor < 1:
+            raise ValueError(f"`learn(floor=...)` must lie in [0, 1); got {floor!r}.")
         self._fixed = patch.detach()
         self.names = names
         if "control_points" in names:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fem.reference.bspline import check_dtype, check_knots, uniform_knots
 from fem.reference.rational import MultiIndex
+from fem.support.checks import check_numbers, is_integer, shown
 from nurbs.geometry.directions import UVW, continued, per_direction
 from nurbs.geometry.evaluation import evaluate_grid, evaluate_scattered, homogeneous
 from nurbs.geometry.learned import LearnedPatch
@@ -85,8 +86,9 @@ class Patch:
         sides: Sequence[str] | None = None,
     ):
         r, kind = self.directions, type(self).__name__
-        if not control_points.is_floating_point():
-            raise TypeError(f"`control_points` must be floating point; got {control_points.dtype}. Convert them.")
+        if not isinstance(control_points, Tensor) or not control_points.is_floating_point():
+            got = control_points.dtype if isinstance(control_points, Tensor) else shown(control_points)
+            raise TypeError(f"`control_points` must be a floating point tensor; got {got}. Convert them.")
         if control_points.ndim < r + 1:
             raise ValueError(
                 f"`{kind}(control_points)` needs {r} axes of points and one of coordinates, after any batch axes; "
@@ -101,7 +103,7 @@ class Patch:
                     f"`{kind}` of degree {p} in {UVW[axis]} needs a degree >= 0 and at least degree + 1 control "
                     f"points there; got {n} of them (shape {tuple(control_points.shape)})."
                 )
-        knots = (knots,) if isinstance(knots, Tensor) else (None,) * r if knots is None else tuple(knots)
+        knots = (None,) * r if knots is None else tuple(knots) if isinstance(knots, Sequence) else (knots,)
         if len(knots) != r:
             raise ValueError(f"`{kind}` needs {r} knot vector(s), one per direction; got {len(knots)}.")
         like = {"dtype": control_points.dtype, "device": control_points.device}
@@ -114,10 +116,9 @@ class Patch:
                 '`knot_gradient` must be "exact", or "gaussian" together with `sigma`; '
                 f"got {knot_gradient!r} with sigma={sigma}."
             )
-        if sigma is not None and not sigma > 0:
-            raise ValueError(f"`sigma` must be positive; got {sigma}.")
-        if sides is not None and len(sides) != 2 * r:
-            raise ValueError(f"`{kind}(sides=...)` names {2 * r} ends of parameter ranges; got {tuple(sides)}.")
+        check_numbers(kind, "positive", optional=True, sigma=sigma)
+        if sides is not None and (not isinstance(sides, list | tuple) or len(sides) != 2 * r):
+            raise ValueError(f"`{kind}(sides=...)` names {2 * r} ends of parameter ranges; got {sides!r}.")
         sides = None if sides is None else tuple(sides)
         values = (control_points, weights, knots, degree, periodic, knot_gradient, sigma, check_finite, sides)
         for field, value in zip(fields(Patch), values, strict=True):
@@ -356,7 +357,7 @@ class Patch:
             patch.knots,
             patch.degree,
             parameters,
-            [tuple(order) for order in orders],
+            [self._order(order) for order in orders],
             self.sigma,
             self.check_finite,
         )
@@ -374,7 +375,19 @@ class Patch:
         return u + (u.clamp(start, end) - u).detach()  # round-off may have left the period; the derivative stays 1
 
     def _order(self, order: int | Sequence[int]) -> MultiIndex:
-        order = (order,) if isinstance(order, int) else tuple(order)
-        if len(order) != self.directions or min(order) < 0:
-            raise ValueError(f"`order` must be {self.directions} integer(s) >= 0, one per direction; got {order}.")
-        return order
+        orders = tuple(order) if isinstance(order, Sequence) else (order,)
+        if len(orders) != self.directions or not all(is_integer(k, 0) for k in orders):
+            raise ValueError(f"`order` must be {self.directions} integer(s) >= 0, one per direction; got {order!r}.")
+        return orders
+
+
+def check_patch(call: str, patch: Any, kind: type[Patch] = Patch) -> None:
+    """Raise where the argument of a call is no patch of this kind.
+
+    Raises:
+        TypeError: with the remedy where it is a module that learns a patch.
+    """
+    if not isinstance(patch, kind):
+        wanted = "`Curve`, `Surface` or `Volume`" if kind is Patch else f"`{kind.__name__}`"
+        remedy = " Give its `.patch`." if isinstance(patch, LearnedPatch) else ""
+        raise TypeError(f"`{call}` takes a {wanted}; got {shown(patch)}.{remedy}")

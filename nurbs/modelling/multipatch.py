@@ -1,6 +1,7 @@
 """Disks and balls without singular points: patches around a square or a cube, for `isogeometric_space`."""
 
 from math import cos, pi, sqrt
+from numbers import Real
 from typing import Any
 
 import torch
@@ -91,5 +92,5 @@ def sphere_tile() -> Surface:
 
 
 def check_core(call: str, core: float, most: float) -> None:
-    if not 0 < core < most:
-        raise ValueError(f"`{call}(core=...)` must lie between 0 and {most:.4f}; got {core}.")
+    if not isinstance(core, Real) or not 0 < core < most:
+        raise ValueError(f"`{call}(core=...)` must lie between 0 and {most:.4f}; got {core!r}.")

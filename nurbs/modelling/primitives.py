@@ -18,7 +18,7 @@ from torch.nn.functional import normalize, pad
 from fem.reference.bspline import check_dtype, uniform_knots
 from nurbs.geometry.curve import Curve
 from nurbs.geometry.numbers import Number, Vector, floating
-from nurbs.geometry.patch import AnyPatch, Patch
+from nurbs.geometry.patch import AnyPatch, Patch, check_patch
 from nurbs.geometry.surface import Surface
 from nurbs.geometry.volume import Volume
 from nurbs.modelling.refinement import breakpoints, clamp, elevate_degree, insert_knots
@@ -28,6 +28,8 @@ from nurbs.modelling.transformation import reparametrize, transform
 def line(start: Vector, end: Vector) -> Curve:
     """The segment from one point "*b d" to another, with constant speed on [0, 1]."""
     ends = floating("line", start=start, end=end)
+    if any(end.ndim < 1 or end.shape[-1] != ends[0].shape[-1] for end in ends):
+        raise ValueError(f"`line` needs points of as many coordinates; got {start!r} and {end!r}.")
     return Curve(torch.stack(torch.broadcast_tensors(*ends), -2), degree=1)
 
 
@@ -46,8 +48,7 @@ def arc(radius: Number = 1.0, angle: Number = pi / 2, start: Number = 0.0, cente
     largest = angle.detach().abs().max().item()
     if not (angle != 0).all() or not largest <= 2 * pi * (1 + near):
         raise ValueError(f"`arc` needs an angle other than 0, of at most 2π; got {angle.tolist()}.")
-    if center.ndim < 1 or center.shape[-1] not in (2, 3):
-        raise ValueError(f"`arc` needs a centre of two or three coordinates; got shape {tuple(center.shape)}.")
+    _check_center("arc", center)
     pieces = ceil(largest / (pi / 2) - 4 * near)
     part = torch.linspace(0, 1, pieces + 1, dtype=angle.dtype, device=angle.device)
     theta = start[..., None] + angle[..., None] * part
@@ -75,6 +76,7 @@ def disk(radius: Number = 1.0, center: Vector = (0.0, 0.0)) -> Surface:
     """
     radius, center = floating("disk", radius=radius, center=center)
     _positive("disk", radius=radius)
+    _check_center("disk", center)
     one = torch.tensor([-1.0, 0.0, 1.0], dtype=radius.dtype, device=radius.device)
     grid = torch.stack(torch.meshgrid(one, one, indexing="ij"), -1)
     h, count = one.new_tensor(0.5).sqrt(), grid.abs().sum(-1)  # coordinates that are not zero: 2 at a corner
@@ -149,6 +151,7 @@ def extrude(patch: Curve, vector: Vector) -> Surface: ...
 def extrude(patch: Surface, vector: Vector) -> Volume: ...
 def extrude(patch: Curve | Surface, vector: Vector) -> Surface | Volume:
     """P(…) + s · vector for s in [0, 1], the new last direction: a curve gives a surface, a surface a volume."""
+    check_patch("extrude(patch)", patch)
     (vector,) = floating("extrude", patch.control_points, vector=vector)
     return ruled(patch, transform(patch, offset=vector))
 
@@ -162,6 +165,8 @@ def ruled(first: Curve | Surface, second: Curve | Surface) -> Surface | Volume:
     Raises:
         ValueError: a curve and a surface, two volumes, or dimensions that differ.
     """
+    for patch in (first, second):
+        check_patch("ruled(first, second)", patch)
     if type(first) is not type(second) or not isinstance(first, Curve | Surface) or first.dim != second.dim:
         raise ValueError(
             "`ruled` needs two curves or two surfaces of the same dimension; got a "
@@ -188,10 +193,16 @@ def revolve(
     Raises:
         ValueError: a patch that is not in three dimensions; an axis of length zero; angles as for `arc`.
     """
+    check_patch("revolve(patch)", patch)
     kind, r = _next(patch), patch.directions
     if patch.dim != 3:
         raise ValueError(f"`revolve` needs a patch in three dimensions; got {patch.dim}. Place it with `transform`.")
     axis, point, angle = floating("revolve", patch.control_points, axis=axis, point=point, angle=angle)
+    if axis.shape[-1:] != (3,) or point.shape[-1:] != (3,):
+        raise ValueError(
+            f"`revolve` needs an axis and a point of three coordinates; got shapes {tuple(axis.shape)} and "
+            f"{tuple(point.shape)}."
+        )
     if not (torch.linalg.vector_norm(axis, dim=-1) > 0).all():
         raise ValueError(f"`revolve` needs an axis of some length; got {axis.tolist()}.")
     turn = arc(1.0, angle)
@@ -220,6 +231,10 @@ def compatible(first: AnyPatch, second: AnyPatch) -> tuple[AnyPatch, AnyPatch]:
     Raises:
         TypeError: patches of two dtypes.
     """
+    for patch in (first, second):
+        check_patch("compatible(first, second)", patch)
+    if first.directions != second.directions:
+        raise ValueError(f"`compatible` needs two patches of one kind; got {first} and {second}.")
     check_dtype("the second patch", second.control_points, first.control_points)
     near = max(1e-12, 4 * torch.finfo(first.dtype).eps)
     pair = [reparametrize(clamp(patch)) for patch in (first, second)]
@@ -255,6 +270,11 @@ def _next(patch: Patch) -> type[Surface] | type[Volume]:
 
 def _arc_knots(ends: Tensor) -> Tensor:
     return torch.cat([ends[:1], ends.repeat_interleave(2), ends[-1:]])
+
+
+def _check_center(call: str, center: Tensor) -> None:
+    if center.ndim < 1 or center.shape[-1] not in (2, 3):
+        raise ValueError(f"`{call}` needs a centre of two or three coordinates; got shape {tuple(center.shape)}.")
 
 
 def _positive(call: str, **sizes: Tensor) -> None:

@@ -18,8 +18,8 @@ from torch import Tensor
 from fem.reference.bspline import basis_change, check_knots
 from nurbs.geometry.directions import UVW, continued, per_direction
 from nurbs.geometry.numbers import floating
-from nurbs.geometry.patch import AnyPatch, Patch
-from nurbs.modelling.transformation import check_direction
+from nurbs.geometry.patch import AnyPatch, Patch, check_patch
+from nurbs.modelling.transformation import check_direction, is_pair
 
 KnotList = Float[Tensor, "..."] | Sequence[float] | None
 
@@ -34,6 +34,7 @@ def insert_knots(patch: AnyPatch, *knots: KnotList) -> AnyPatch:
     Raises:
         ValueError: not one per direction; knots outside the parameter range, or repeated more than degree + 1 times.
     """
+    check_patch("insert_knots(patch)", patch)
     new: list[Tensor | None] = []
     for axis, values in enumerate(one_each(patch, knots, "insert_knots")):
         if values is None:
@@ -46,6 +47,8 @@ def insert_knots(patch: AnyPatch, *knots: KnotList) -> AnyPatch:
                 f"`insert_knots` needs knots in the range of {UVW[axis]}, {_range(patch, axis)}; "
                 f"got {values.expand(bad.shape)[bad][0].item()}."
             )
+        if not inside.ndim:
+            raise ValueError(f"`insert_knots` takes a list or tensor of knots for {UVW[axis]}; got {values.item()}.")
         batch = torch.broadcast_shapes(t.shape[:-1], inside.shape[:-1])
         new.append(torch.cat([t.expand(*batch, -1), inside.expand(*batch, -1)], -1).sort(-1).values)
     return express(patch, new)
@@ -60,6 +63,7 @@ def refine(patch: AnyPatch, parts: int | Sequence[int] = 2) -> AnyPatch:
     Raises:
         ValueError: less than one part; items of a batch that repeat different knots.
     """
+    check_patch("refine(patch)", patch)
     counts = per_direction("parts", parts, patch.directions, type(patch).__name__, int)
     if min(counts) < 1:
         raise ValueError(f"`refine(patch, parts)` needs 1 or more parts per direction; got {counts}.")
@@ -82,6 +86,7 @@ def elevate_degree(patch: AnyPatch, by: int | Sequence[int] = 1) -> AnyPatch:
     Raises:
         ValueError: a negative number; items of a batch that repeat different knots.
     """
+    check_patch("elevate_degree(patch)", patch)
     by = per_direction("by", by, patch.directions, type(patch).__name__, int)
     if min(by) < 0:
         raise ValueError(f"`elevate_degree(patch, by)` raises degrees; got {by}. Lower them with `reduce_degree`.")
@@ -97,6 +102,7 @@ def clamp(patch: AnyPatch) -> AnyPatch:
 
     Periodic and unclamped directions become clamped ones.
     """
+    check_patch("clamp(patch)", patch)
     return restrict(patch, *[(None, None)] * patch.directions)
 
 
@@ -111,12 +117,15 @@ def restrict(patch: AnyPatch, *ranges: tuple[float | Tensor | None, float | Tens
         ValueError: not one range per direction, or one that is empty or not inside the patch's; items of a batch of
             whose knots different ones are inside.
     """
+    check_patch("restrict(patch)", patch)
     patch = patch.unwrapped()
     new: list[Tensor | None] = []
     for axis, bounds in enumerate(one_each(patch, ranges, "restrict")):
         if bounds is None:
             new.append(None)
             continue
+        if not is_pair(bounds):
+            raise ValueError(f"`restrict` takes a pair (start, end) for {UVW[axis]}, or None; got {bounds!r}.")
         old = patch.domain()[axis]
         start, end = (
             whole if bound is None else floating("restrict", patch.control_points, ranges=bound)[0]
@@ -137,6 +146,7 @@ def restrict(patch: AnyPatch, *ranges: tuple[float | Tensor | None, float | Tens
 
 def split(patch: AnyPatch, at: float | Tensor, direction: int = 0) -> tuple[AnyPatch, AnyPatch]:
     """The parts of the map before and after a parameter; errors as for `restrict`."""
+    check_patch("split(patch)", patch)
     check_direction(patch, direction)
     ranges: list[list] = [[None] * patch.directions for _ in range(2)]
     ranges[0][direction], ranges[1][direction] = (None, at), (at, None)
@@ -152,6 +162,7 @@ def bezier(patch: AnyPatch) -> AnyPatch:
     Raises:
         ValueError: items of a batch that repeat different knots.
     """
+    check_patch("bezier(patch)", patch)
     r, ends, new = patch.directions, [], []
     for axis, p in enumerate(patch.degree):
         t = breakpoints(patch, axis).values

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nurbs.geometry.directions import UVW, per_direction
 from nurbs.geometry.numbers import floating
-from nurbs.geometry.patch import AnyPatch, Patch
+from nurbs.geometry.patch import AnyPatch, Patch, check_patch
 from nurbs.modelling.refinement import Breakpoints, KnotList, along, breakpoints, change_matrix, one_each, rebuilt
 
 
@@ -33,12 +33,13 @@ def remove_knots(patch: AnyPatch, *knots: KnotList) -> tuple[AnyPatch, Float[Ten
         ValueError: not one per direction; a number that is no inner knot, or more often than it is there; items of a
             batch that repeat different knots, or do not all have these; weights that come out not positive.
     """
+    check_patch("remove_knots(patch)", patch)
     bound = patch.control_points.new_zeros(())
     for axis, given in enumerate(one_each(patch, knots, "remove_knots")):
         if given is None:
             continue
         found = breakpoints(patch, axis)
-        (given,) = floating("remove_knots", patch.control_points, knots=given)
+        given = torch.atleast_1d(*floating("remove_knots", patch.control_points, knots=given))
         inner = found.values[..., 1:-1].detach()
         there = (inner[..., None, :] - given[:, None]).abs() <= 16 * torch.finfo(patch.dtype).eps * inner.abs().amax()
         there = there.reshape(-1, *there.shape[-2:])
@@ -68,6 +69,7 @@ def reduce_degree(patch: AnyPatch, by: int | Sequence[int] = 1) -> tuple[AnyPatc
         ValueError: a negative number, or one above the degree; items of a batch that repeat different knots; weights
             that come out not positive.
     """
+    check_patch("reduce_degree(patch)", patch)
     by = per_direction("by", by, patch.directions, type(patch).__name__, int)
     if min(by) < 0 or any(k > p for k, p in zip(by, patch.degree, strict=True)):
         raise ValueError(f"`reduce_degree(patch, by)` needs 0 <= by <= degree = {patch.degree}; got {by}.")

@@ -7,7 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fem.reference.bspline import check_dtype
+from fem.support.checks import check_flags, check_integers, check_numbers
 from fem.support.status import Status, check_fit, nest, worst
+from nurbs.geometry.directions import per_direction
 from nurbs.geometry.numbers import Points, floating
 from nurbs.geometry.surface import Surface
 from nurbs.reconstruction.frames import check_clouds, flat_patch
@@ -68,6 +71,18 @@ def fit_clouds(
     """
     (points,) = floating("fit_clouds", points=points)
     check_clouds("fit_clouds(points)", points)
+    check_flags("fit_clouds", throw=throw)
+    check_integers("fit_clouds", 0, steps=steps)
+    check_numbers("fit_clouds", "positive", lr=lr)
+    check_numbers("fit_clouds", "non-negative", stiffness=stiffness)
+    shape = per_direction("shape", shape, 2, "fit_clouds", int)
+    grid = per_direction("grid", grid, 2, "fit_clouds", int)
+    if min(shape) < 4 or min(grid) < 1:
+        raise ValueError(
+            f"`fit_clouds` needs a shape of at least 4 x 4 and a grid of at least 1 x 1; got {shape} and {grid}."
+        )
+    if initial is not None:
+        check_dtype("initial", initial, points)
     start = flat_patch(points, shape) if initial is None else initial
     if start.shape != (len(points), *shape, 3):
         raise ValueError(

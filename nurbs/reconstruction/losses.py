@@ -14,6 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fem.reference.bspline import basis_matrix, uniform_knots
+from nurbs.geometry.directions import per_direction
+from nurbs.geometry.patch import check_patch
 from nurbs.geometry.surface import Surface
 from nurbs.reconstruction.distances import chamfer, laplacian
 
@@ -28,6 +30,8 @@ def surface_points(surface: Surface, grid: tuple[int, int] = GRID) -> Float[Tens
 
 
 def _parameters(surface: Surface, grid: tuple[int, int]) -> list[Tensor]:
+    check_patch("surface_points(surface)", surface, Surface)
+    grid = per_direction("grid", grid, 2, "surface_points", int)
     like = {"dtype": surface.dtype, "device": surface.device}
     ends = [(start[..., None], end[..., None]) for start, end in surface.domain()]
     return [torch.lerp(*pair, torch.linspace(0, 1, n, **like)) for pair, n in zip(ends, grid, strict=True)]
@@ -77,6 +81,7 @@ def control_point_loss(
 
 def control_points_of(surface: Surface, shape: tuple[int, int]) -> Float[Tensor, "*b i j d"]:
     """Control points of the bicubic surface of that shape nearest to a surface, in least squares on its parameters."""
+    shape = per_direction("shape", shape, 2, "control_points_of", int)
     t = torch.linspace(0, 1, WHERE_FIT, dtype=torch.float64, device=surface.device)
     inverse = [torch.linalg.pinv(basis_matrix(uniform_knots(n, 3, device=t.device), 3, t)[0]) for n in shape]
     left, right = (m.to(surface.dtype) for m in inverse)

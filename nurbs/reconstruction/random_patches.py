@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from fem.reference.bspline import basis_matrix, greville, uniform_knots
+from fem.support.checks import check_floating, check_integers, check_numbers, is_integer
 from nurbs.geometry.surface import Surface
 
 CONTROL_GRID = 20  # control points per direction
@@ -96,6 +97,9 @@ class RandomPatches:
         holes: most holes, discs of parameters of radius 0.05 to 0.12.
         seed: another one gives other items.
         dtype, device: of what is returned; float64 is used within.
+
+    Raises:
+        ValueError, TypeError: settings out of range.
     """
 
     num_points: int = 700
@@ -109,9 +113,20 @@ class RandomPatches:
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
 
+    def __post_init__(self):
+        name = "RandomPatches"
+        if not self.levels or not all(is_integer(c, 4) for c in self.levels):
+            raise ValueError(f"`{name}(levels=...)` must be integers of at least 4; got {self.levels!r}.")
+        check_integers(name, num_points=self.num_points)
+        check_integers(name, 0, holes=self.holes)
+        check_integers(name, None, seed=self.seed)
+        check_numbers(name, "non-negative", wave=self.wave, noise=self.noise)
+        check_numbers(name, "finite", bend=self.bend, twist=self.twist)
+        check_floating(name, self.dtype)
+
     def __call__(self, start: int, count: int) -> tuple[Float[Tensor, "b m 3"], Surface]:
-        if start < 0 or count < 1:
-            raise ValueError(f"`RandomPatches` needs start >= 0 and count >= 1; got {start} and {count}.")
+        if not is_integer(start, 0) or not is_integer(count, 1):
+            raise ValueError(f"`RandomPatches` needs start >= 0 and count >= 1; got {start!r} and {count!r}.")
         items = torch.arange(start, start + count, device=self.device)
         numbers = RandomNumbers(
             items, 64 + 6 * sum(c * c for c in self.levels) + 9 * self.num_points + 3 * self.holes, self.seed

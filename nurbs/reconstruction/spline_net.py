@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, linear
 
 from fem.reference.bspline import basis_matrix, check_dtype, uniform_knots
+from fem.support.checks import check_integers, is_integer
 from nurbs.reconstruction.frames import check_clouds, cloud_frame, flat_grid
 
 BLOCK = 2**22  # distances at a time
@@ -152,8 +153,8 @@ class SplineNet(nn.Module):
         width: channels of their convolutions.
 
     Raises:
-        ValueError: a shape below 4 × 4; in use, clouds of another shape, of k points or fewer, coordinates that are not
-            finite, clouds whose points all coincide.
+        ValueError: a shape below 4 × 4, other settings that are no positive integers; in use, clouds of another shape,
+            of k points or fewer, coordinates that are not finite, clouds whose points all coincide.
         TypeError: clouds of another dtype than the network's.
     """
 
@@ -173,8 +174,13 @@ class SplineNet(nn.Module):
         width: int = 32,
     ):
         super().__init__()
-        if len(shape) != 2 or min(shape) < 4:
-            raise ValueError(f"`SplineNet(shape=...)` needs two numbers, 4 or more; got {shape}.")
+        if not isinstance(shape, list | tuple) or len(shape) != 2 or not all(is_integer(n, 4) for n in shape):
+            raise ValueError(f"`SplineNet(shape=...)` needs two numbers, 4 or more; got {shape!r}.")
+        check_integers("SplineNet", k=k, features=features, width=width)
+        check_integers("SplineNet", 0, corrections=corrections)
+        for name, sizes in (("widths", widths), ("hidden", hidden)):
+            if not sizes or not all(is_integer(n, 1) for n in sizes):
+                raise ValueError(f"`SplineNet({name}=...)` must be positive integers, one or more; got {sizes!r}.")
         self.shape, self.k = (shape[0], shape[1]), k
         channels = [3, *widths]
         self.edges = nn.ModuleList(EdgeConvolution(c, d, k) for c, d in zip(channels, widths, strict=False))
