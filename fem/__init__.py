@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fem.space.field import gradient
     from fem.space.space import FunctionSpace, MixedSpace
     from fem.support.compilation import compilation
+    from fem.support.status import ConvergenceError, Status
 
 _HOME = {
     "fem.forms.constraints": ("Dirichlet", "MeanZero"),
@@ -39,12 +40,14 @@ _HOME = {
     "fem.output.plotting": ("plot",),
     "fem.space.space": ("FunctionSpace", "MixedSpace"),
     "fem.output.vtk": ("write_pvd", "write_vtk"),
+    "fem.support.status": ("ConvergenceError", "Status"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "BSpline",
     "Constant",
+    "ConvergenceError",
     "Dirichlet",
     "Energy",
     "FunctionSpace",
@@ -53,6 +56,7 @@ __all__ = [
     "Mesh",
     "MeshError",
     "MixedSpace",
+    "Status",
     "WeakForm",
     "box",
     "by_cell_tag",

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nurbs.errors import GeometryError
     from nurbs.files.formats import read_geometry, write_geometry
-    from nurbs.fitting.alternation import FitStatus
-    from nurbs.fitting.fit import fit_curve, fit_surface
+    from nurbs.fitting.fit import FitStatus, fit_curve, fit_surface
     from nurbs.fitting.foot_points import foot_points
     from nurbs.fitting.parametrization import parametrize, parametrize_grid
     from nurbs.geometry.curve import Curve
@@ -33,17 +32,17 @@ if TYPE_CHECKING:
         sphere,
         torus,
     )
-    from nurbs.modelling.rearrangement import permute, reparametrize, reverse, transform
     from nurbs.modelling.refinement import bezier, clamp, elevate_degree, insert_knots, refine, restrict, split
     from nurbs.modelling.simplification import reduce_degree, remove_knots
+    from nurbs.modelling.transformation import permute, reparametrize, reverse, transform
     from nurbs.output.plotting import plot
     from nurbs.output.tessellation import tessellate
+    from nurbs.reconstruction.cloud_fit import fit_clouds
     from nurbs.reconstruction.distances import chamfer, hausdorff, laplacian, nearest, squared_distance
     from nurbs.reconstruction.frames import Frame, cloud_frame, flat_patch
     from nurbs.reconstruction.losses import (
         control_point_loss,
         control_points_of,
-        fit_clouds,
         reconstruction_loss,
         surface_distance,
         surface_points,
@@ -53,7 +52,6 @@ if TYPE_CHECKING:
     from nurbs.reconstruction.training import train_reconstruction
 
 _HOME = {
-    "nurbs.fitting.alternation": ("FitStatus",),
     "nurbs.geometry.curve": ("Curve",),
     "nurbs.reconstruction.distances": (
         "chamfer",
@@ -71,9 +69,11 @@ _HOME = {
         "write_geometry",
     ),
     "nurbs.fitting.fit": (
+        "FitStatus",
         "fit_curve",
         "fit_surface",
     ),
+    "nurbs.reconstruction.cloud_fit": ("fit_clouds",),
     "nurbs.reconstruction.frames": (
         "Frame",
         "cloud_frame",
@@ -103,7 +103,7 @@ _HOME = {
         "RandomPatches",
         "area_parameters",
     ),
-    "nurbs.modelling.rearrangement": (
+    "nurbs.modelling.transformation": (
         "permute",
         "reparametrize",
         "reverse",
@@ -112,7 +112,6 @@ _HOME = {
     "nurbs.reconstruction.losses": (
         "control_point_loss",
         "control_points_of",
-        "fit_clouds",
         "reconstruction_loss",
         "surface_distance",
         "surface_points",

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fem.support.network_files import load_network, save_network
+    from fem.support.status import ConvergenceError, Status
     from fem.support.training.plan import Training
     from solvers.certificates.certificate import Certificate, Prediction, certify, predict
     from solvers.descent import LBFGS, Adam
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from solvers.pinn.network import PINN, deep_ritz, gauss_points, mismatch, strong_form
     from solvers.pinn.training import Fit, fit_pinn
     from solvers.reuse import Reuse
-    from solvers.solution import ConvergenceError, Solution, Status
+    from solvers.solution import Solution
     from solvers.surrogates.families import ExponentialSeries, GaussianField
     from solvers.surrogates.lift import BoundedLift, Lift
     from solvers.surrogates.muon import Muon
@@ -47,11 +48,12 @@ _HOME = {
     "solvers.surrogates.problems": ("DiffusionProblems",),
     "solvers.surrogates.reduced_basis": ("ReducedBasis",),
     "solvers.reuse": ("Reuse",),
-    "solvers.solution": ("ConvergenceError", "Solution", "Status"),
+    "solvers.solution": ("Solution",),
     "solvers.surrogates.training": ("train_surrogate",),
     "fem.support.training.plan": ("Training",),
     "solvers.surrogates.unet": ("UNet",),
     "fem.support.network_files": ("load_network", "save_network"),
+    "fem.support.status": ("ConvergenceError", "Status"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 

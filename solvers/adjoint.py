@@ -31,7 +31,7 @@ class Problem(Protocol):
     def solve(self, rhs: Tensor, transpose: bool) -> Tensor: ...
 
 
-@dataclass
+@dataclass(eq=False)
 class Stationary:
     """r(u; θ) = 0 for a discrete form; `value` is its solution and `prepared` a factorisation that may serve."""
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from fem.forms.discrete import DiscreteForm
+from fem.support.status import Status
 from solvers.newton import RUNNING, Bounds, Report, finish, round_off, settle
-from solvers.solution import Status, norm, per_item
+from solvers.solution import norm, per_item
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from fem.forms.energy import Energy
 from fem.forms.parameters import Parameter
-from solvers.solution import ConvergenceError, Solution, Status
+from fem.support.status import ConvergenceError, Status
+from solvers.solution import Solution
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Eigenmodes:
     """The lowest modes of K u = λ M u.
 

@@ -19,13 +19,14 @@ from fem.forms.energy import Energy, Functional, WeakForm
 from fem.forms.parameters import Parameter, PointValues, tensor_in
 from fem.space.field import Function, Gradient
 from fem.space.space import AnySpace, FunctionSpace
+from fem.support.status import ConvergenceError, first_failure, nest
 from solvers.adjoint import Deferred, Stationary, attach
 from solvers.descent import LBFGS, Adam, descent
 from solvers.linear.choice import default_linear
 from solvers.newton import STATUSES, Bounds, Newton, Report, newton
 from solvers.operators.system import LinearMethod
 from solvers.reuse import Reuse, reuse_of
-from solvers.solution import ConvergenceError, Solution, Status, flatten, nest
+from solvers.solution import Solution
 
 Method = Newton | LinearMethod | LBFGS | Adam
 Bound = float | Tensor | Callable[[Tensor], Tensor] | None
@@ -140,8 +141,8 @@ def run(
     statuses = [STATUSES[code] for code in report.codes.flatten().tolist()]
     energy = nan if not symmetric else value_of(form, value, report)
     solution = Solution(value, nest(statuses, batch), report.iterations, report.residual.detach(), energy, name)
-    if throw and not solution.converged:
-        raise ConvergenceError(message(solution, report, batch), solution)
+    if throw and (failure := first_failure(solution.status)) is not None:
+        raise ConvergenceError(message(*failure, solution, report.detail), solution)
     return solution
 
 
@@ -153,15 +154,11 @@ def value_of(form: DiscreteForm, u: Tensor, report: Report) -> Tensor:
     return Deferred.apply(form, report.energy, u, *form.tensors()) if attached else report.energy
 
 
-def message(solution: Solution, report: Report, batch: tuple[int, ...]) -> str:
+def message(item: int, failure: str, solution: Solution, detail: str) -> str:
     """What went wrong, where, and what to do about it."""
-    statuses = flatten(solution.status)
-    failed = [i for i, s in enumerate(statuses) if s is not Status.CONVERGED]
-    where = f"{len(failed)} of {len(statuses)} batch items (the first is {failed[0]}): " if batch else ""
-    i = failed[0]
     return (
-        f"{where}{statuses[i]}{report.detail}. Relative residual {float(report.residual.flatten()[i]):.2e} after "
-        f"{int(report.iterations.flatten()[i])} iterations of {solution.method}; "
+        f"{failure}{detail}. Relative residual {float(solution.residual.flatten()[item]):.2e} after "
+        f"{int(solution.iterations.flatten()[item])} iterations of {solution.method}; "
         "`throw=False` returns the solution as it is."
     )
 
@@ -215,7 +212,7 @@ def bound_dofs(space: AnySpace, bound: Any, name: str) -> Tensor | None:
     return space.interpolate(bound)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FixedDofs:
     """Prescribed dofs together with those at a bound, `fixed` "*b *shape"."""
 

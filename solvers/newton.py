@@ -15,11 +15,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fem.forms.discrete import DiscreteForm, FormValues
+from fem.support.status import Status
 from solvers.linear.choice import default_linear
 from solvers.linear.conjugate_gradients import CG
 from solvers.operators.system import LinearMethod, Prepared, System
 from solvers.reuse import Kept, Reuse
-from solvers.solution import Status, default_rtol, dot, norm, per_item
+from solvers.solution import default_rtol, dot, norm, per_item
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Newton:
     max_iterations: int = 50
 
 
-@dataclass
+@dataclass(eq=False)
 class Report:
     """What an iteration ended with, per batch item, and the last factorisation for the adjoint to use."""
 
@@ -55,11 +56,11 @@ class Report:
 
 
 STATUSES = list(Status)
-RUNNING = -1
+RUNNING = len(STATUSES)  # no status: nothing takes an item that is left running for one that has ended
 ROUND_OFF = 2  # residuals up to so many times their round-off count as zero
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bounds:
     """lower ≤ u ≤ upper, dof by dof; either may be missing."""
 

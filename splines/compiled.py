@@ -26,7 +26,7 @@ def available(kind: str, degree: int) -> bool:
     return function(kind, degree).ready(WORTH)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Signals:
     """A batch for compiled code: contiguous, double precision, on the CPU; `roots` of weights, NULL for ones."""
 

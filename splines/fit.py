@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
+from fem.support.checks import check_flags, check_kind, is_integer
+from fem.support.status import Status, check_fit, nest, worst
 from splines.partition import Wish, partition
 from splines.pieces import Pieces
 from splines.projection import SquaredError, project
@@ -15,7 +18,7 @@ from splines.projection import SquaredError, project
 HIGHEST = 5
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PiecewiseFit:
     """The best piecewise polynomial h of a signal x, or a good one.
 
@@ -38,9 +41,31 @@ class PiecewiseFit:
         """How many pieces there are."""
         return (self.breakpoints.diff() > 0).sum(-1)
 
+    @property
+    def status(self) -> Any:
+        """A `Status`, for a batch nested tuples of them: `CONVERGED`, or `NOT_FINITE` where the error is not.
+
+        Nothing is iterated: "exact" finds the optimum, and "merge" ends with what it does.
+        """
+        finite = self.error.detach().isfinite()
+        return nest(
+            [Status.CONVERGED if fine else Status.NOT_FINITE for fine in finite.flatten().tolist()], finite.shape
+        )
+
+    def __repr__(self) -> str:
+        batch, vector = self.error.shape, self.values.ndim - self.error.ndim > 1
+        n, degree = self.values.shape[len(batch)], self.coefficients.shape[-2 if vector else -1] - 1
+        signals = f"{' × '.join(map(str, batch))} signals" if batch else "a signal"
+        found = ""
+        if self.error.numel():
+            few, many = (int(x) for x in self.num_pieces.aminmax())
+            found = f", {few if few == many else f'{few} to {many}'} pieces, error ≤ {float(self.error.max()):.2e}"
+        components = f" of {self.values.shape[-1]} components" if vector else ""
+        return f"PiecewiseFit({worst(self.status).name}, {signals} of {n} samples{components}; degree {degree}{found})"
+
 
 @dataclass(frozen=True, eq=False)
-class Options:
+class PiecewiseOptions:
     """The arguments of `fit_piecewise` besides the signal, checked."""
 
     pieces: int | None
@@ -63,25 +88,27 @@ class Options:
                 f"`{name}` takes one of `pieces` (their number), `penalty` (what each costs) and `max_error` (for as "
                 f"few as reach it); got {got}."
             )
-        if self.pieces is not None and (not isinstance(self.pieces, int) or self.pieces < 1):
+        if self.pieces is not None and not is_integer(self.pieces, 1):
             raise ValueError(f"`{name}(pieces=...)` must be a positive whole number; got {self.pieces!r}.")
         for f in ("penalty", "max_error"):
-            value = getattr(self, f)
-            if value is not None and not 0 <= value < float("inf"):
+            value: Any = getattr(self, f)
+            number = isinstance(value, Real) or (isinstance(value, Tensor) and value.ndim == 0)
+            if value is not None and not (number and 0 <= float(value) < float("inf")):
                 raise ValueError(f"`{name}({f}=...)` must be a finite number of at least 0; got {value!r}.")
-        degrees = [self.degree] if isinstance(self.degree, int) else list(self.degree)
-        if not degrees or any(not isinstance(d, int) or not 0 <= d <= HIGHEST for d in degrees):
+        degrees = list(self.degree) if isinstance(self.degree, Sequence) else [self.degree]
+        if not degrees or any(not is_integer(d, 0) or d > HIGHEST for d in degrees):
             raise ValueError(f"`{name}(degree=...)` must be 0 to {HIGHEST}, one or one per piece; got {self.degree!r}.")
-        if not isinstance(self.degree, int) and len(degrees) != self.pieces:
+        if isinstance(self.degree, Sequence) and len(degrees) != self.pieces:
             raise ValueError(
                 f"`{name}(degree=...)` names {len(degrees)} degrees for pieces={self.pieces}: give one for all, or as "
                 "many as `pieces`."
             )
-        if self.min_size is not None and self.min_size <= max(degrees):
+        if self.min_size is not None and (not is_integer(self.min_size) or self.min_size <= max(degrees)):
             raise ValueError(
                 f"`{name}(min_size=...)` must exceed the degree, as d + 1 samples determine a polynomial; got min_size "
-                f"{self.min_size} and degree {max(degrees)}."
+                f"{self.min_size!r} and degree {max(degrees)}."
             )
+        check_flags(name, vector=self.vector, check_finite=self.check_finite)
 
     def wish(self, n: int) -> Wish:
         """For signals of n samples.
@@ -89,7 +116,7 @@ class Options:
         Raises:
             ValueError: the pieces do not fit in.
         """
-        degrees = (self.degree,) * (self.pieces or 1) if isinstance(self.degree, int) else tuple(self.degree)
+        degrees = tuple(self.degree) if isinstance(self.degree, Sequence) else (self.degree,) * (self.pieces or 1)
         least = tuple(self.min_size or d + 1 for d in degrees)
         if sum(least) > n:
             raise ValueError(
@@ -115,6 +142,7 @@ def fit_piecewise(
     mask: Bool[Tensor, "*m"] | None = None,
     vector: bool = False,
     check_finite: bool = True,
+    throw: bool = True,
 ) -> PiecewiseFit:
     """Project signals onto piecewise polynomials whose break points are free:
 
@@ -143,8 +171,11 @@ def fit_piecewise(
         mask: True where a sample is observed, "*b n" or "n"; others have weight 0, and may be NaN.
         vector: whether the last axis of x holds components.
         check_finite: look for NaN and infinity; without it they are the caller's affair.
+        throw: raise where the fit of a signal fails; False returns it with that status. Only with `check_finite`.
 
     Raises:
+        ConvergenceError: the error of a signal is not finite (it is so large that its squares overflow), unless
+            `throw=False`; the fit is its `.solution`.
         TypeError: x is not floating-point.
         ValueError: arguments contradict each other, the signal is empty, too short or not finite, weights are negative.
 
@@ -152,8 +183,11 @@ def fit_piecewise(
     breaks between neighbours at ever smaller distances and may come out a little different. The search is in double
     precision.
     """
-    options = Options(pieces, degree, method, penalty, max_error, min_size, vector, check_finite)
-    return fitted(x, options, weights, mask)
+    check_flags("fit_piecewise", throw=throw)
+    options = PiecewiseOptions(pieces, degree, method, penalty, max_error, min_size, vector, check_finite)
+    fit = fitted(x, options, weights, mask)
+    sound = not (throw and check_finite) or bool(fit.error.isfinite().all())
+    return fit if sound else check_fit("fit_piecewise(x)", fit, throw)
 
 
 class PiecewisePolynomial(nn.Module):
@@ -177,7 +211,7 @@ class PiecewisePolynomial(nn.Module):
         check_finite: bool = True,
     ):
         super().__init__()
-        self.options = Options(pieces, degree, method, penalty, max_error, min_size, vector, check_finite)
+        self.options = PiecewiseOptions(pieces, degree, method, penalty, max_error, min_size, vector, check_finite)
 
     def forward(
         self,
@@ -193,7 +227,7 @@ class PiecewisePolynomial(nn.Module):
         return ", ".join(f"{k}={v!r}" for k, v in shown.items() if v is not None and usual.get(k) != v)
 
 
-def fitted(x: Tensor, options: Options, weights: Tensor | None, mask: Tensor | None) -> PiecewiseFit:
+def fitted(x: Tensor, options: PiecewiseOptions, weights: Tensor | None, mask: Tensor | None) -> PiecewiseFit:
     """The fit itself."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
         got = f"a tensor of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
@@ -254,6 +288,7 @@ def weights_of(weights: Any, mask: Any, shape: torch.Size, x: Tensor) -> Tensor 
     for name, given in (("weights", weights), ("mask", mask)):
         if given is None:
             continue
+        check_kind("fit_piecewise", name, given, Tensor, "a tensor, or None")
         if tuple(given.shape) not in (tuple(shape), tuple(shape[-1:])):
             raise ValueError(
                 f"`{name}` must have the shape {tuple(shape)} or {tuple(shape[-1:])}; got {tuple(given.shape)}."

@@ -82,7 +82,7 @@ def scatter_fluxes(
     return total[..., 0] if space.components is None else total
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Coefficient:
     """∂²ψ/∂s_i∂s_j at the points of a domain: fields and orders of both slots, and "*b e q (c) (d…) (c) (d…)"."""
 

@@ -28,7 +28,7 @@ class Domain:
     facet: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Geometry:
     """What integrands need at quadrature points; axes e and q have length one where nothing varies along them.
 

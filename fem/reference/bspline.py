@@ -11,13 +11,15 @@ Source: L. Piegl, W. Tiller, *The NURBS Book*, 2nd ed., Springer 1997 (equation 
 C. de Boor, *A Practical Guide to Splines*, Springer 2001.
 """
 
-from collections.abc import Sequence
 from math import pi, sqrt
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Int64, Shaped
 from torch import Tensor
 from torch.nn.functional import pad
+
+from fem.support.checks import shown
 
 
 def uniform_knots(
@@ -184,58 +186,6 @@ def basis_change(
     return t.new_zeros(*index.shape[:-1], n).scatter(-1, index, mean[p].expand(index.shape))
 
 
-def quotient(numerator: Sequence[Tensor], denominator: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """f = A / W and its derivatives from those of A and W (The NURBS Book, eqs. 4.8 and 4.20 up to second order).
-
-        f_r = (A_r - f W_r) / W,    f_rs = (A_rs - f_r W_s - f_s W_r - f W_rs) / W
-
-    `numerator` is value "… a", gradient "… a r" and second derivatives "… a r s", as many as are wanted, where `a`
-    counts basis functions or coordinates; `denominator` holds the same without `a`.
-
-    Raises:
-        ValueError: the two differ in length, or hold more than three orders.
-    """
-    if len(numerator) != len(denominator) or not 1 <= len(numerator) <= 3:
-        raise ValueError(
-            "`quotient(numerator, denominator)` takes the same one to three orders (value, gradient, second "
-            f"derivatives) of both; got {len(numerator)} and {len(denominator)}."
-        )
-    w = denominator[0][..., None]
-    value = numerator[0] / w
-    if len(numerator) == 1:
-        return (value,)
-    dw = denominator[1][..., None, :]
-    grad = (numerator[1] - value[..., None] * dw) / w[..., None]
-    if len(numerator) == 2:
-        return value, grad
-    cross = grad[..., :, None] * dw[..., None, :]
-    known = cross + cross.mT + value[..., None, None] * denominator[2][..., None, :, :]
-    return value, grad, (numerator[2] - known) / w[..., None, None]
-
-
-def rational(
-    values: Float[Tensor, "*#b order q a"], weights: Float[Tensor, "*#b #q a"]
-) -> Float[Tensor, "*b order q a"]:
-    """The rational basis R_a = w_a N_a / Σ_c w_c N_c and its derivatives (The NURBS Book, eq. 4.2), differentiably.
-
-    `values` are those of `basis_functions` with up to two derivatives, `weights` the weights of the same local
-    functions; Σ w N must not vanish, for which positive weights suffice.
-
-    Raises:
-        TypeError: `weights` and `values` differ in dtype.
-        ValueError: more than two derivatives.
-    """
-    check_dtype("weights", weights, values)
-    orders = (values * weights.unsqueeze(-3)).unbind(-3)
-    jet = [order.reshape(*order.shape, *[1] * k) for k, order in enumerate(orders)]
-    return torch.stack([part.reshape(orders[0].shape) for part in normalize(jet)], -3)
-
-
-def normalize(jet: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """A / Σ_a A for A given by value "… a", gradient "… a r" and second derivatives "… a r s"."""
-    return quotient(jet, [part.sum(-1 - k) for k, part in enumerate(jet)])
-
-
 def _gather(knots: Tensor, index: Tensor) -> Tensor:
     """knots[..., index] for an index "*b q j"; one knot vector for the whole batch is not copied."""
     if knots.ndim > 1:
@@ -281,7 +231,10 @@ def _check_length(knots: Tensor, degree: int) -> None:
         )
 
 
-def check_dtype(name: str, given: Tensor, reference: Tensor) -> None:
+def check_dtype(name: str, given: Any, reference: Tensor) -> None:
+    """Raise where an argument is no tensor, or one of another dtype."""
+    if not isinstance(given, Tensor):
+        raise TypeError(f"`{name}` must be a tensor of {reference.dtype}; got {shown(given)}.")
     if given.dtype != reference.dtype:
         raise TypeError(f"`{name}` must be {reference.dtype} like the rest; got {given.dtype}. Convert one of them.")
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from fem.reference.cells import Cell
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tabulation:
     """Values, gradients and second derivatives of the local basis functions in *reference* coordinates.
 

@@ -19,7 +19,7 @@ from fem.reference.cells import Cell, get_cell
 from fem.reference.simplex_rules import SIMPLEX_RULES, expand
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Quadrature:
     """Points and weights with ∫ f ≈ Σ_q weights[q] f(points[q]) over a reference cell, in float64 on the CPU."""
 

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
-from fem.reference.bspline import basis_functions, check_dtype, check_knots, greville, normalize, uniform_knots
+from fem.reference.bspline import basis_functions, check_dtype, check_knots, greville, uniform_knots
 from fem.reference.cells import Cell, hexahedron, interval, quadrilateral
 from fem.reference.element import Tabulation
+from fem.reference.rational import normalize
 
 
 @dataclass(frozen=True, init=False, eq=False)

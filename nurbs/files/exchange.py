@@ -11,13 +11,8 @@ import numpy as np
 import torch
 
 from nurbs.errors import GeometryError
-from nurbs.geometry.curve import Curve
-from nurbs.geometry.learned import LearnedPatch
+from nurbs.geometry.items import PATCHES
 from nurbs.geometry.patch import Patch
-from nurbs.geometry.surface import Surface
-from nurbs.geometry.volume import Volume
-
-KINDS = (Curve, Surface, Volume)
 
 
 def read_text(path: Path) -> str:
@@ -63,7 +58,7 @@ def make_patch(
     if weights is not None and (weights == 1).all():
         weights = None
     try:
-        return KINDS[len(degree) - 1](
+        return PATCHES[len(degree) - 1](
             torch.tensor(points, dtype=torch.float64),
             None if weights is None else torch.tensor(weights, dtype=torch.float64),
             tuple(torch.tensor(t, dtype=torch.float64) for t in knots),
@@ -78,19 +73,6 @@ def warn_of(others: Counter[str], path: Path) -> None:
     if others:
         names = ", ".join(f"{count} {name}" for name, count in sorted(others.items()))
         warnings.warn(f"{path}: not read are {names}.", stacklevel=4)
-
-
-def items(patch: Patch | LearnedPatch) -> list[Patch]:
-    """The patches of a batch."""
-    patch = patch.patch if isinstance(patch, LearnedPatch) else patch
-    if not isinstance(patch, KINDS):
-        raise TypeError(f"Curves, surfaces and volumes were expected; got {type(patch).__name__}.")
-    return [patch[index] for index in np.ndindex(*patch.batch)] if patch.batch else [patch]
-
-
-def plain(patch: Patch) -> Patch:
-    """On the CPU, in double precision, without gradient and without periodic directions."""
-    return patch.detach().to("cpu", torch.float64).unwrapped()
 
 
 def u_fastest(values: np.ndarray, counts: Sequence[int], where: str) -> np.ndarray:

@@ -25,10 +25,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fem.support.checks import check_floating, check_kind, is_integer
 from fem.support.files import put
 from nurbs.errors import GeometryError
 from nurbs.files import iges, json_layout, obj, rhino, smesh, step, vtk
-from nurbs.files.exchange import items, plain
+from nurbs.geometry.items import items, plain
 from nurbs.geometry.learned import LearnedPatch
 from nurbs.geometry.patch import Patch
 
@@ -59,7 +60,8 @@ def read_geometry(
         GeometryError: no such file, unknown ending, damaged, no curve, surface or volume in it, or one that is none
             (knots, weights, values that are not finite): the message names the file, the line or entity, and the cause.
     """
-    path = Path(path)
+    check_floating("read_geometry", dtype)
+    path = path_of("read_geometry", path)
     if path.is_dir():
         files = sorted((f for f in path.iterdir() if f.suffix.lower() in READ and f.is_file()), key=natural)
         if not files:
@@ -78,6 +80,11 @@ def read_geometry(
         return [patch.to(device=device, dtype=dtype) for patch in patches]
     except ValueError as error:  # also of numbers that are too large or too close for the dtype
         raise GeometryError(f"cannot read {path}: {error}") from error
+
+
+def path_of(call: str, path: Any) -> Path:
+    check_kind(call, "path", path, (str, os.PathLike), "a path")
+    return Path(path)
 
 
 def natural(path: Path) -> list[tuple[int, str]]:
@@ -109,17 +116,19 @@ def write_geometry(
         ModuleNotFoundError: a 3dm file without rhino3dm.
         OSError: the directory is missing or cannot be written to; an existing file stays as it was.
     """
-    path = Path(path)
+    path = path_of("write_geometry", path)
     suffix, given = path.suffix.lower(), patches if isinstance(patches, Sequence) else [patches]
     flat = [plain(item) for patch in given for item in items(patch)]
     if not flat:
         raise ValueError("`write_geometry(path, patches)` needs at least one patch; got none.")
     if suffix not in WRITTEN:
         raise ValueError(f"`write_geometry` knows the endings {' '.join(WRITTEN)}; got {str(path)!r}.")
-    if subdivisions is not None and (suffix not in (".obj", ".vtu") or subdivisions < 1):
+    if subdivisions is not None and (suffix not in (".obj", ".vtu") or not is_integer(subdivisions, 1)):
         raise ValueError(
-            f"`subdivisions` is a number >= 1 for .obj and .vtu files; got {subdivisions} for {path.name!r}."
+            f"`subdivisions` is a number >= 1 for .obj and .vtu files; got {subdivisions!r} for {path.name!r}."
         )
+    if fields is not None:
+        check_kind("write_geometry", "fields", fields, Mapping, "a mapping of names to coefficients")
     if fields and suffix != ".vtu":
         raise ValueError(f"only .vtu files hold fields; got {list(fields)} for {path.name!r}.")
     options: dict[str, Any] = {}
@@ -128,7 +137,9 @@ def write_geometry(
     elif suffix == ".obj":
         options = {"subdivisions": subdivisions or 8}
     elif suffix == ".vtu":
-        several = {name: [f] if isinstance(f, Tensor) else list(f) for name, f in (fields or {}).items()}
+        several = {name: list(f) if isinstance(f, Sequence) else [f] for name, f in (fields or {}).items()}
+        for name, f in ((name, f) for name, parts in several.items() for f in parts):
+            check_kind("write_geometry", f"fields[{name!r}]", f, Tensor, "a tensor of coefficients, or a list of them")
         options = {"subdivisions": subdivisions, "fields": {k: [f.detach() for f in v] for k, v in several.items()}}
     put(path, lambda temporary: WRITTEN[suffix].write(temporary, flat, **options))
     return path

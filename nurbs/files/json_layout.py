@@ -14,7 +14,8 @@ import numpy as np
 
 from nurbs.errors import GeometryError
 from nurbs.files.exchange import make_patch, read_integer, read_numbers, read_text, weights_of
-from nurbs.geometry.patch import NAMES, Patch
+from nurbs.geometry.directions import UVW
+from nurbs.geometry.patch import Patch
 
 TYPES = ("curve", "surface", "volume")
 SLOWEST_FIRST = ((0,), (0, 1), (2, 0, 1))  # the directions, in the order of the list of points
@@ -71,7 +72,7 @@ def get(item: Any, key: str, where: str) -> Any:
 
 
 def keys(name: str, directions: int) -> list[str]:
-    return [name] if directions == 1 else [f"{name}_{direction}" for direction in NAMES[:directions]]
+    return [name] if directions == 1 else [f"{name}_{direction}" for direction in UVW[:directions]]
 
 
 def write(path: Path, patches: list[Patch]) -> None:

@@ -20,7 +20,8 @@ from nurbs.files.exchange import (
     to_u_fastest,
     u_fastest,
 )
-from nurbs.geometry.patch import NAMES, Patch
+from nurbs.geometry.directions import UVW
+from nurbs.geometry.patch import Patch
 
 
 def read(path: Path) -> list[Patch]:
@@ -48,7 +49,7 @@ def read(path: Path) -> list[Patch]:
     if len(counts) != len(degree) or min(counts) < 1:
         raise GeometryError(f"{where}: {len(degree)} positive ones were expected; got {counts}.")
     knots = []
-    for name, p, n in zip(NAMES, degree, counts, strict=False):
+    for name, p, n in zip(UVW, degree, counts, strict=False):
         where, words = take(f"the knots in {name}")
         knots.append(read_numbers(words, where))
         if len(words) != n + p + 1:

@@ -28,10 +28,11 @@ from nurbs.files.exchange import (
     warn_of,
     weights_of,
 )
-from nurbs.files.step_syntax import Record, Reference, StepFile
-from nurbs.geometry.patch import NAMES, Patch
+from nurbs.files.step_syntax import Reference, StepFile, StepRecord
+from nurbs.geometry.directions import UVW
+from nurbs.geometry.patch import Patch
 from nurbs.modelling.primitives import sphere, torus
-from nurbs.modelling.rearrangement import transform
+from nurbs.modelling.transformation import transform
 
 FORMS = ("BEZIER", "UNIFORM", "QUASI_UNIFORM")
 SPLINES = {
@@ -103,9 +104,9 @@ def spline(file: StepFile, number: int, form: str, parameters: list[Any], weight
         raise GeometryError(f"{where}: {points.shape[:-1]} control points, but weights of shape {table.shape}.")
     knots = []
     for axis, (p, n) in enumerate(zip(degree, points.shape, strict=False)):
-        at = f"{where}, knots in {NAMES[axis]}"
+        at = f"{where}, knots in {UVW[axis]}"
         if not 0 <= p < n:
-            raise GeometryError(f"{where}: degree {p} in {NAMES[axis]} does not fit {n} control points there.")
+            raise GeometryError(f"{where}: degree {p} in {UVW[axis]} does not fit {n} control points there.")
         if form.endswith("_WITH_KNOTS"):
             repeats, values = (parameters[k] for k in (2 * r + 3 + axis, 3 * r + 3 + axis))
             knots.append(repeated(read_numbers(values, at).ravel(), read_integers(repeats, at), n + p + 1, at))
@@ -152,7 +153,7 @@ def parameters_of(file: StepFile, name: Any, keyword: str, count: int, where: st
         raise GeometryError(
             f"{where}: a {keyword} was expected; {f'#{name} is not there' if name else 'none is named'}."
         )
-    record: Record = file.records(name)[0]
+    record: StepRecord = file.records(name)[0]
     if record.keyword != keyword or len(record.parameters) != count + 1:
         raise GeometryError(f"{where}: {file.place(name)} is no {keyword} with {count + 1} parameters.")
     return record.parameters[1:]

@@ -41,7 +41,7 @@ class Enumeration:
 
 
 @dataclass(frozen=True)
-class Record:
+class StepRecord:
     """KEYWORD(parameters): an instance, a part of a complex one, or a typed parameter."""
 
     keyword: str
@@ -56,7 +56,7 @@ class StepFile:
             raise GeometryError("line 1: a STEP file begins with ISO-10303-21; this one does not.")
         self.text = COMMENTS.sub(lambda m: m[0] if m[0][0] == "'" else re.sub(r"[^\n]", " ", m[0]), text)
         self.bodies: dict[int, tuple[int, int]] = {}
-        self._records: dict[int, list[Record]] = {}
+        self._records: dict[int, list[StepRecord]] = {}
         start, last = 0, ""
         for end in (piece.start() for piece in ENDS.finditer(self.text) if piece[0] == ";"):
             if head := HEAD.match(self.text, start, end):
@@ -90,7 +90,7 @@ class StepFile:
         """All instances that this one names."""
         return [int(x) for x in re.findall(r"#(\d{1,18})", self.text[slice(*self.bodies[number])])]
 
-    def records(self, number: int) -> list[Record]:
+    def records(self, number: int) -> list[StepRecord]:
         """The instance: one record, or those of a complex one."""
         if number not in self._records:
             if number not in self.bodies:
@@ -98,7 +98,7 @@ class StepFile:
             self._records[number] = self._parse(number)
         return self._records[number]
 
-    def _parse(self, number: int) -> list[Record]:
+    def _parse(self, number: int) -> list[StepRecord]:
         position, end = self.bodies[number]
         several = self.text.startswith("(", position)
         position += several
@@ -126,7 +126,7 @@ class StepFile:
                     raise wrong("a parameter is missing before the parenthesis")
                 else:
                     name, items = open_lists.pop()
-                    (open_lists[-1][1] if open_lists else found).append(Record(name, items) if name else items)
+                    (open_lists[-1][1] if open_lists else found).append(StepRecord(name, items) if name else items)
                     after_value = bool(open_lists)
             elif word == ",":
                 if not after_value:

@@ -3,11 +3,9 @@
 All items of a batch take their turns side by side; one that has come to rest stays as it is.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from enum import Enum
 from functools import partial
-from math import prod
 from typing import Any
 
 import torch
@@ -15,64 +13,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fem.reference.bspline import check_dtype, check_knots, uniform_knots
+from fem.support.status import Status, nest
 from nurbs.fitting.foot_points import foot_points
 from nurbs.fitting.least_squares import solve_cloud, solve_grid
+from nurbs.fitting.options import FitOptions, Progress
 from nurbs.fitting.projected_newton import Minimum, minimize_bounded
 from nurbs.fitting.variable_projection import ReducedProblem
-from nurbs.geometry.patch import NAMES, Patch, per_direction
+from nurbs.geometry.directions import UVW, per_direction
+from nurbs.geometry.patch import Patch
 
 FREE = ("control_points", "knots", "weights")
 PROJECTION_RTOL = 1e-3
-Progress = Callable[[int, Tensor], None]
-
-
-class FitStatus(Enum):
-    """How a fit ended; `str(status)` says what to do about it."""
-
-    CONVERGED = "converged"
-    MAX_ITERATIONS = "still improving when `max_iterations` or `projections` were used up: raise them"
-    STALLED = "no step reduces the residual, though its gradient is not small: raise `floor`, or start elsewhere"
-
-    def __str__(self) -> str:
-        return self.value
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How to fit.
-
-    Args:
-        smoothing: λ ≥ 0, in the units of the parameters; for fixed knots and weights. With it fewer points than control
-            points will do.
-        projections: how often the points are projected onto the patch and it is fitted anew; it ends when the residual
-            falls by less than 0.1 %. 0 keeps the parameters; of clouds without `uv` it is 100 by default.
-        starts: how many starts the search for knots has: the given knots and others drawn at random, the same in every
-            run. The best end is taken.
-        floor: no span of free knots becomes shorter than this times the mean one.
-        max_iterations: steps for knots and weights; between two projections at most 5.
-        rtol: the search ends when a step promises to reduce the residual by less than this; 1e-9 by default, 1e-5 in
-            single precision.
-        progress: called as `progress(iteration, residual)` with the residuals "b" of all fits.
-    """
-
-    smoothing: float = 0.0
-    projections: int = 0
-    starts: int = 1
-    floor: float = 1e-4
-    max_iterations: int = 200
-    rtol: float | None = None
-    progress: Progress | None = None
-
-    def __post_init__(self) -> None:
-        if not (self.smoothing >= 0 and self.projections >= 0 and self.starts >= 1 and 0 < self.floor < 1):
-            raise ValueError(
-                "A fit needs smoothing >= 0, projections >= 0, starts >= 1 and a floor in (0, 1); got "
-                f"{self.smoothing}, {self.projections}, {self.starts}, {self.floor}."
-            )
+STOPPED = {True: Status.STALLED, False: Status.MAX_ITERATIONS}  # without convergence; stalled or not
 
 
 @dataclass(frozen=True, eq=False)
-class State:
+class FitState:
     """Data and patches of a batch with one axis, the points of a grid with their axes.
 
     `parameters` is a tuple of "b q", one per direction, or those of a cloud, "b q r".
@@ -99,7 +55,7 @@ class State:
         values = patch(*u) if isinstance(u, tuple) else patch.at(u)
         return patch, (values - p).square().flatten(1).mean(-1)
 
-    def search(self, free: Sequence[str], options: Options, progress: Progress) -> tuple["State", Minimum]:
+    def search(self, free: Sequence[str], options: FitOptions, progress: Progress) -> tuple["FitState", Minimum]:
         """Better knots and weights: the best end of `starts` searches per item, side by side."""
         starts = options.starts if "knots" in free else 1
         points = self.points.detach().flatten(1, -2)
@@ -148,12 +104,12 @@ def fit(
     name: str,
     points: Tensor,
     shape: Sequence[int],
-    degree: int | Sequence[int],
+    degree: Sequence[int],
     free: Sequence[str],
     parameters: tuple[Tensor, ...] | Tensor,
     knots: Sequence[Tensor] | None,
     weights: Tensor | None,
-    options: Options,
+    options: FitOptions,
 ) -> tuple[Tensor, Any, Tensor, tuple[Tensor, ...] | Tensor, Tensor, Any]:
     """Residual, status, iterations, parameters, history and patch; see `fit_surface` for arguments and errors."""
     state, batch = _start(kind, name, points, shape, degree, free, parameters, knots, weights, options.smoothing)
@@ -184,9 +140,10 @@ def fit(
                 break
         elif options.projections:
             settled = torch.zeros_like(settled)
-    names = [
-        FitStatus.CONVERGED if done else FitStatus.STALLED if stuck else FitStatus.MAX_ITERATIONS
-        for done, stuck in zip(settled.tolist(), stalled.tolist(), strict=True)
+    sound = residual.isfinite() & patch.control_points.flatten(1).isfinite().all(-1)
+    ends = zip(sound.tolist(), settled.tolist(), stalled.tolist(), strict=True)
+    statuses = [
+        Status.NOT_FINITE if not fine else Status.CONVERGED if done else STOPPED[stuck] for fine, done, stuck in ends
     ]
 
     def unflat(x: Any) -> Any:
@@ -196,21 +153,14 @@ def fit(
         control_points=unflat(patch.control_points),
         weights=None if patch.weights is None else unflat(patch.weights),
         knots=unflat(patch.knots),
-        check_finite=True,
+        check_finite=bool(sound.all()),
     )
-    status = names[0] if not batch else _nested(names, batch)
-    return unflat(residual), status, unflat(steps), unflat(state.parameters), unflat(torch.cat(history, -1)), patch
+    found = unflat(torch.cat(history, -1))
+    return unflat(residual), nest(statuses, batch), unflat(steps), unflat(state.parameters), found, patch
 
 
 def _onwards(report: Progress, before: int, iteration: int, residual: Tensor) -> None:
     report(before + iteration, residual)
-
-
-def _nested(values: Sequence[Any], batch: tuple[int, ...]) -> tuple[Any, ...]:
-    size = prod(batch[1:])
-    return tuple(
-        _nested(values[i * size : (i + 1) * size], batch[1:]) if batch[1:] else values[i] for i in range(batch[0])
-    )
 
 
 def as_cloud(parameters: tuple[Float[Tensor, "b _"], ...] | Float[Tensor, "b q r"]) -> Float[Tensor, "b q r"]:
@@ -229,17 +179,17 @@ def _start(
     name: str,
     points: Tensor,
     shape: Sequence[int],
-    degree: int | Sequence[int],
+    degree: Sequence[int],
     free: Sequence[str],
     parameters: tuple[Tensor, ...] | Tensor,
     knots: Sequence[Tensor] | None,
     weights: Tensor | None,
     smoothing: float,
-) -> tuple[State, tuple[int, ...]]:
+) -> tuple[FitState, tuple[int, ...]]:
     """Everything checked, with one batch axis, and the batch axes it had."""
     r, call = kind.directions, f"{name}(points)"
-    shape, degree = per_direction("shape", shape, r, call, int), per_direction("degree", degree, r, call, int)
-    if "control_points" not in free or not set(free) <= set(FREE) or isinstance(free, str):
+    names = set(free) if isinstance(free, Iterable) and not isinstance(free, str) else set()
+    if "control_points" not in names or not names <= set(FREE):
         raise ValueError(f'`{name}(free=...)` takes "control_points" and any of "knots", "weights"; got {free!r}.')
     if smoothing and len(free) > 1:
         raise ValueError(
@@ -248,13 +198,11 @@ def _start(
     for axis, (n, p) in enumerate(zip(shape, degree, strict=True)):
         if n < p + 1 or p < 0:
             raise ValueError(
-                f"`{name}` needs degree >= 0 and degree + 1 control points or more in {NAMES[axis]}; got {n} of "
+                f"`{name}` needs degree >= 0 and degree + 1 control points or more in {UVW[axis]}; got {n} of "
                 f"degree {p}."
             )
         if "knots" in free and p == 0:
-            raise ValueError(
-                f"`{name}` finds knots of degree 1 or more; got 0 in {NAMES[axis]}: jumps have no gradient."
-            )
+            raise ValueError(f"`{name}` finds knots of degree 1 or more; got 0 in {UVW[axis]}: jumps have no gradient.")
     axes = len(parameters) if isinstance(parameters, tuple) else 1
     batch, sizes = points.shape[: -axes - 1], points.shape[-axes - 1 : -1]
 
@@ -269,7 +217,7 @@ def _start(
             ) from error
 
     like = {"dtype": points.dtype, "device": points.device}
-    given = [None] * r if knots is None else per_direction("knots", tuple(knots), r, call, Tensor)
+    given = [None] * r if knots is None else per_direction("knots", knots, r, call, Tensor)
     pairs = list(zip(given, shape, degree, strict=True))
     t = tuple(flat("knots", uniform_knots(n, p, **like) if x is None else x, (n + p + 1,)) for x, n, p in pairs)
     for x, p in zip(t, degree, strict=True):
@@ -291,6 +239,7 @@ def _start(
             item, q = bad.nonzero()[0].tolist()
             raise ValueError(
                 f"`{name}` needs parameters in the range of the knots, [{start[item].item():g}, {end[item].item():g}]; "
-                f"got {x[item, q].item()} in {NAMES[axis]}. Rescale them, or give `knots` that cover them."
+                f"got {x[item, q].item()} in {UVW[axis]}. Rescale them, or give `knots` that cover them."
             )
-    return State(kind, name, points.reshape(-1, *points.shape[len(batch) :]), u, t, degree, w, smoothing), batch
+    points = points.reshape(-1, *points.shape[len(batch) :])
+    return FitState(kind, name, points, u, t, tuple(degree), w, smoothing), batch

@@ -15,7 +15,10 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nurbs.fitting.alternation import FitStatus, Options, fit
+from fem.support.checks import check_flags
+from fem.support.status import Status, check_fit, worst
+from nurbs.fitting.alternation import fit
+from nurbs.fitting.options import FitOptions
 from nurbs.fitting.parametrization import (
     Parametrization,
     averaged_knots,
@@ -24,17 +27,20 @@ from nurbs.fitting.parametrization import (
     principal_parameters,
 )
 from nurbs.geometry.curve import Curve
-from nurbs.geometry.patch import per_direction
+from nurbs.geometry.directions import per_direction
+from nurbs.geometry.numbers import Points, floating
 from nurbs.geometry.surface import Surface
+
+FitStatus = Status  # its name before solvers and fits shared one
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Fit:
+class PatchFit:
     """What a fit returns beside the patch, per batch item.
 
     Attributes:
         residual: mean squared distance per coordinate, 1/(M d) Σ_m |S(u_m) - p_m|², without smoothing.
-        status: a `FitStatus`; for a batch, nested tuples of them.
+        status: a `Status`; for a batch, nested tuples of them.
         iterations: steps of the search for knots and weights, and projections.
         parameters: of the points: "*b q" per direction of a grid, "*b q 2" of a cloud.
         history: the residual before and after each iteration, "*b i".
@@ -49,33 +55,32 @@ class Fit:
     @property
     def converged(self) -> bool:
         """Whether every item of the batch converged."""
-        return all(status is FitStatus.CONVERGED for status in _flatten(self.status))
+        return worst(self.status) is Status.CONVERGED
 
     def __repr__(self) -> str:
         patch = self.curve if isinstance(self, CurveFit) else self.surface if isinstance(self, SurfaceFit) else None
-        worst = next((s for s in _flatten(self.status) if s is not FitStatus.CONVERGED), FitStatus.CONVERGED)
         return (
-            f"{type(self).__name__}({worst.name}, {patch}; iterations ≤ {int(self.iterations.max())}, "
+            f"{type(self).__name__}({worst(self.status).name}, {patch}; iterations ≤ {int(self.iterations.max())}, "
             f"residual ≤ {float(self.residual.detach().max()):.2e})"
         )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CurveFit(Fit):
+class CurveFit(PatchFit):
     """The result of `fit_curve`."""
 
     curve: Curve
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SurfaceFit(Fit):
+class SurfaceFit(PatchFit):
     """The result of `fit_surface`."""
 
     surface: Surface
 
 
 def fit_curve(
-    points: Float[Tensor, "*b q d"],
+    points: Points,
     num_points: int,
     degree: int = 3,
     free: Sequence[str] = ("control_points",),
@@ -84,12 +89,13 @@ def fit_curve(
     parametrization: Parametrization | str = "chord",
     knots: Float[Tensor, "*#b m"] | None = None,
     weights: Float[Tensor, "*#b n"] | None = None,
+    throw: bool = True,
     **options: Any,
 ) -> CurveFit:
     """The curve of `num_points` control points nearest to a row of points.
 
     Args:
-        points: in order along the curve; in any order where `parameters` are given.
+        points: "*b q d", in order along the curve; in any order where `parameters` are given.
         parameters: in the range of the knots; None for those of `parametrization`.
         parametrization: "chord" (length), "centripetal" or "uniform".
         knots: fixed, or where the search starts. By default equal spans on [0, 1]; for chord length and centripetal
@@ -97,18 +103,33 @@ def fit_curve(
 
     Further arguments, options and errors as for `fit_surface`.
     """
-    _check_points("fit_curve", points, 1)
+    points = _checked_points("fit_curve", points, 1)
+    check_flags("fit_curve", throw=throw)
+    num_points, degree = (
+        per_direction(name, value, 1, "fit_curve", int)[0]
+        for name, value in (("num_points", num_points), ("degree", degree))
+    )
     u = parametrize(points, parametrization) if parameters is None else parameters
     if knots is None and parameters is None and parametrization != "uniform":
         knots = averaged_knots(u, num_points, degree)
     given = None if knots is None else (knots,)
-    return CurveFit(
-        *fit(Curve, "fit_curve", points, (num_points,), degree, free, (u,), given, weights, Options(**options))
+    found = fit(
+        Curve,
+        "fit_curve",
+        points,
+        (num_points,),
+        (degree,),
+        free,
+        (u,),
+        given,
+        weights,
+        FitOptions.of("fit_curve", **options),
     )
+    return check_fit("fit_curve(points)", CurveFit(*found), throw)
 
 
 def fit_surface(
-    points: Float[Tensor, "..."],
+    points: Points,
     shape: Sequence[int],
     degree: int | Sequence[int] = 3,
     free: Sequence[str] = ("control_points",),
@@ -117,6 +138,7 @@ def fit_surface(
     parametrization: Parametrization | str | None = None,
     knots: Sequence[Float[Tensor, "..."]] | None = None,
     weights: Float[Tensor, "..."] | None = None,
+    throw: bool = True,
     **options: Any,
 ) -> SurfaceFit:
     """The surface of `shape` control points nearest to a grid of points or to a cloud.
@@ -138,15 +160,24 @@ def fit_surface(
         knots: pair, fixed, or where the search starts. By default equal spans on [0, 1]; for chord length and
             centripetal parameters those of eq. 9.69 of The NURBS Book, with some points in every span.
         weights: "*#b i j", fixed, or where the search starts; by default 1 where free, otherwise none.
-        options: see `Options`: smoothing, projections, starts, floor, max_iterations, rtol, progress.
+        throw: raise where the fit of an item fails: False returns it with that status.
+        options: see `FitOptions`: smoothing, projections, starts, floor, max_iterations, rtol, progress.
 
     Raises:
+        ConvergenceError: the residual of an item is not finite (points so large that their squares overflow), unless
+            `throw=False`; the fit is its `.solution`. To be out of iterations or to find no better step is an ordinary
+            end: the fit is the best that was found, and its status says so.
         TypeError: dtypes that differ.
         ValueError: no points, points not finite, parameters out of range, shapes and batches that do not match, an
             unknown name in `free`, data that do not determine the control points (too few, or gaps).
     """
+    (points,) = floating("fit_surface", points=points)
     cloud = isinstance(uv, Tensor) or parametrization == "principal" or (uv is None and points.ndim == 2)
-    _check_points("fit_surface", points, 1 if cloud else 2)
+    points = _checked_points("fit_surface", points, 1 if cloud else 2)
+    check_flags("fit_surface", throw=throw)
+    shape, degree = (
+        per_direction(name, value, 2, "fit_surface", int) for name, value in (("shape", shape), ("degree", degree))
+    )
     if isinstance(uv, Tensor):
         if uv.ndim < 2 or uv.shape[-1] != 2:
             raise ValueError(
@@ -154,7 +185,7 @@ def fit_surface(
                 f"got {tuple(uv.shape)}."
             )
     elif uv is not None:
-        uv = per_direction("uv", tuple(uv), 2, "fit_surface", Tensor)
+        uv = per_direction("uv", uv, 2, "fit_surface", Tensor)
     elif cloud:
         uv = principal_parameters(points.detach(), 2)
         options = {"projections": 100} | options
@@ -162,23 +193,20 @@ def fit_surface(
         method = parametrization or "uniform"
         uv = parametrize_grid(points, method)
         if knots is None and method != "uniform":
-            pairs = zip(uv, shape, per_direction("degree", degree, 2, "fit_surface", int), strict=True)
+            pairs = zip(uv, shape, degree, strict=True)
             knots = [averaged_knots(u, n, p) for u, n, p in pairs]
-    return SurfaceFit(*fit(Surface, "fit_surface", points, shape, degree, free, uv, knots, weights, Options(**options)))
+    found = fit(
+        Surface, "fit_surface", points, shape, degree, free, uv, knots, weights, FitOptions.of("fit_surface", **options)
+    )
+    return check_fit("fit_surface(points)", SurfaceFit(*found), throw)
 
 
-def _flatten(status: Any) -> list[FitStatus]:
-    """Of nested tuples."""
-    return [status] if isinstance(status, FitStatus) else [s for part in status for s in _flatten(part)]
-
-
-def _check_points(name: str, points: Tensor, axes: int) -> None:
-    if points.ndim < axes + 1 or not points.is_floating_point():
+def _checked_points(name: str, points: Points, axes: int) -> Tensor:
+    """Finite points in floating point."""
+    (points,) = floating(name, points=points)
+    if points.ndim < axes + 1:
         wanted = "(*batch, q, d)" if axes == 1 else "(*batch, u, v, d), or a cloud (q, d)"
-        raise ValueError(
-            f"`{name}(points)` needs floating-point points of shape {wanted}; got {points.dtype} of shape "
-            f"{tuple(points.shape)}."
-        )
+        raise ValueError(f"`{name}(points)` needs points of shape {wanted}; got shape {tuple(points.shape)}.")
     if points.numel() == 0:
         raise ValueError(f"`{name}(points)` needs points; got none (shape {tuple(points.shape)}).")
     if not (finite := points.detach().isfinite()).all():
@@ -186,3 +214,4 @@ def _check_points(name: str, points: Tensor, axes: int) -> None:
         raise ValueError(
             f"`{name}(points)` needs finite points; got {points[tuple(index)].item()} at index {index}. Remove them."
         )
+    return points

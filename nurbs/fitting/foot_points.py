@@ -7,9 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fem.reference.bspline import check_dtype
+from fem.support.checks import check_integers
 from nurbs.fitting.projected_newton import minimize_bounded
 from nurbs.geometry.evaluation import CHUNK
-from nurbs.geometry.patch import Patch
+from nurbs.geometry.patch import Patch, check_patch
 
 
 def foot_points(
@@ -39,7 +40,10 @@ def foot_points(
         TypeError: points of another dtype.
         ValueError: points of another dimension, or not finite.
     """
+    check_patch("foot_points(patch, points)", patch)
     check_dtype("points", points, patch.control_points)
+    check_integers("foot_points", starts=starts)
+    check_integers("foot_points", optional=True, samples=samples)
     if points.ndim < 2 or points.shape[-1] != patch.dim:
         raise ValueError(
             f"`foot_points(patch, points)` needs points (*batch, q, {patch.dim}); got {tuple(points.shape)}."

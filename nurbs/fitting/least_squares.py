@@ -20,8 +20,9 @@ from torch import Tensor
 from fem.reference.bspline import basis_matrix
 from nurbs.fitting.design_matrix import CloudDesign
 from nurbs.geometry.curve import Curve
+from nurbs.geometry.directions import UVW
 from nurbs.geometry.measure import gauss_rule
-from nurbs.geometry.patch import NAMES, Patch
+from nurbs.geometry.patch import Patch
 from nurbs.geometry.surface import Surface
 
 ROWS = 2**23  # numbers in a block of rows
@@ -43,7 +44,7 @@ def solve_grid(
     for axis, (u, t, p) in enumerate(zip(parameters, knots, degree, strict=True), 1):
         table = basis_matrix(t, p, u, check=False)[:, 0]
         moved = values.movedim(axis, 1)
-        solution = _solve([(table, moved.flatten(2))], [t], [p], NAMES[axis - 1], name)
+        solution = _solve([(table, moved.flatten(2))], [t], [p], UVW[axis - 1], name)
         values = solution.unflatten(-1, moved.shape[2:]).movedim(1, axis)
     return values
 
@@ -78,7 +79,7 @@ def solve_cloud(
                 data = torch.cat([data.new_zeros(b, bent.shape[1], d), data], 1)
             yield rows, data
 
-    return _solve(blocks(), knots, degree, NAMES, name).unflatten(1, shape)
+    return _solve(blocks(), knots, degree, UVW, name).unflatten(1, shape)
 
 
 def bending_rows(

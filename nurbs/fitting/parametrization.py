@@ -12,23 +12,32 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fem.reference.bspline import uniform_knots
+from nurbs.geometry.numbers import Points, floating
 
 Parametrization = Literal["uniform", "chord", "centripetal"]
 
 
-def parametrize(points: Float[Tensor, "*b q d"], method: Parametrization | str = "chord") -> Float[Tensor, "*b q"]:
-    """Parameters in [0, 1] of a row of points (eqs. 9.3 to 9.6).
+def parametrize(points: Points, method: Parametrization | str = "chord") -> Float[Tensor, "*b q"]:
+    """Parameters in [0, 1] of a row of points "*b q d" (eqs. 9.3 to 9.6).
 
     Raises:
         ValueError: an unknown method; fewer than two points; all points of a row coincide.
     """
+    (points,) = floating("parametrize", points=points)
+    if points.ndim < 2:
+        raise ValueError(f"`parametrize(points)` needs points (*batch, q, d); got shape {tuple(points.shape)}.")
     return _mean_over_rows(points.unsqueeze(-3), method)
 
 
 def parametrize_grid(
-    points: Float[Tensor, "*b u v d"], method: Parametrization | str = "chord"
+    points: Points, method: Parametrization | str = "chord"
 ) -> tuple[Float[Tensor, "*b u"], Float[Tensor, "*b v"]]:
-    """Parameters of a grid: the mean over its rows of those of each, rows of no length left out (A9.3)."""
+    """Parameters of a grid "*b u v d": the mean over its rows of those of each, rows of no length left out (A9.3)."""
+    (points,) = floating("parametrize_grid", points=points)
+    if points.ndim < 3:
+        raise ValueError(
+            f"`parametrize_grid(points)` needs points of shape (*batch, u, v, d); got {tuple(points.shape)}."
+        )
     return _mean_over_rows(points.movedim(-2, -3), method), _mean_over_rows(points, method)
 
 
@@ -76,8 +85,9 @@ def _mean_over_rows(points: Float[Tensor, "*b rows q d"], method: Parametrizatio
     steps = chords if method == "chord" else chords.sqrt()
     total = steps.sum(-1, keepdim=True)
     keep = total > 0
-    if not keep.any(-2).all():
-        raise ValueError(f"`parametrization={method!r}` needs points that differ; all those of a row coincide.")
+    if not keep.any(-2).all() or not total.isfinite().all():
+        cause = "all those of a row coincide" if total.isfinite().all() else "the squares of their distances overflow"
+        raise ValueError(f"`parametrization={method!r}` needs points that differ, by finite distances; {cause}.")
     share = torch.where(keep, steps / total.where(keep, 1), 0).sum(-2) / keep.sum(-2)
     inner = share.cumsum(-1)[..., :-1].clamp(0, 1)
     ends = [torch.full_like(share[..., :1], end) for end in (0.0, 1.0)]

@@ -10,16 +10,15 @@ Source: L. Piegl, W. Tiller, *The NURBS Book*, 2nd ed., Springer 1997.
 """
 
 from collections.abc import Sequence
-from itertools import product
-from math import comb, prod
+from math import prod
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from fem.reference.bspline import basis_functions, basis_matrix, find_span
+from fem.reference.rational import MultiIndex, divide, lower_orders
 
-Order = tuple[int, ...]
 CHUNK = 2**21  # gathered numbers at a time
 
 
@@ -29,7 +28,7 @@ def evaluate_grid(
     knots: Sequence[Float[Tensor, "..."]],
     degree: Sequence[int],
     parameters: Sequence[Float[Tensor, "..."]],
-    orders: Sequence[Order],
+    orders: Sequence[MultiIndex],
     sigma: float | None = None,
     check: bool = True,
 ) -> list[Float[Tensor, "..."]]:
@@ -51,16 +50,18 @@ def evaluate_grid(
     return divide(numerator, _grid_sums(w.expand(points.shape), tables, wanted), orders)
 
 
-def _grid_sums(coefficients: Tensor, tables: Sequence[Tensor], orders: Sequence[Order]) -> dict[Order, Tensor]:
+def _grid_sums(
+    coefficients: Tensor, tables: Sequence[Tensor], orders: Sequence[MultiIndex]
+) -> dict[MultiIndex, Tensor]:
     """Derivatives of Σ_i c_i N_i: one matrix product per direction, last direction first, shared by multi-indices.
 
     The layout is such that the largest product, the last, leaves the components varying fastest; the transposition
     that this takes is that of the smallest intermediate.
     """
     r = len(tables)
-    partial: dict[Order, Tensor] = {(): coefficients}
+    partial: dict[MultiIndex, Tensor] = {(): coefficients}
 
-    def contracted(order: Order) -> Tensor:
+    def contracted(order: MultiIndex) -> Tensor:
         if order not in partial:
             axis, rest = r - len(order), contracted(order[1:])
             table = tables[axis][..., order[0], :, :]
@@ -83,7 +84,7 @@ def evaluate_scattered(
     knots: Sequence[Float[Tensor, "..."]],
     degree: Sequence[int],
     points: Float[Tensor, "*#b q r"],
-    orders: Sequence[Order],
+    orders: Sequence[MultiIndex],
     sigma: float | None = None,
     check: bool = True,
 ) -> list[Float[Tensor, "*b q d"]]:
@@ -178,51 +179,3 @@ def _outer(functions: Sequence[Tensor]) -> Tensor:
     for f in functions[1:]:
         result = result[..., None] * f.reshape(len(f), *[1] * (result.ndim - 1), -1)
     return result
-
-
-class _Quotient(torch.autograd.Function):
-    """A / W for tensors of the same shape, with a backward pass that reads and writes as little as it can."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(numerator: Tensor, denominator: Tensor) -> Tensor:
-        return numerator / denominator
-
-    @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        ctx.save_for_backward(inputs[1], output)
-
-    @staticmethod
-    def backward(ctx, *grads: Tensor):
-        denominator, result = ctx.saved_tensors
-        ratio = grads[0] / denominator
-        return ratio, -(ratio * result)
-
-
-def divide(numerator: dict[Order, Tensor], denominator: dict[Order, Tensor], orders: Sequence[Order]) -> list[Tensor]:
-    """Derivatives of A / W from those of A and W at all multi-indices up to `orders` (The NURBS Book, eq. 4.20).
-
-    (A/W)_α = (A_α - Σ_{0<β≤α} C(α, β) W_β (A/W)_{α-β}) / W
-    """
-    known: dict[Order, Tensor] = {}
-    zero = (0,) * len(orders[0])
-
-    def derivative(alpha: Order) -> Tensor:
-        if alpha not in known:
-            above = numerator[alpha]
-            for beta in lower_orders([alpha]):
-                if beta != zero:
-                    rest = tuple(a - b for a, b in zip(alpha, beta, strict=True))
-                    factor = prod(comb(a, b) for a, b in zip(alpha, beta, strict=True))
-                    above = above - factor * denominator[beta] * derivative(rest)
-            below = denominator[zero].expand(above.shape)
-            known[alpha] = _Quotient.apply(above, below)  # pyright: ignore[reportArgumentType]
-        return known[alpha]
-
-    return [derivative(tuple(order)) for order in orders]
-
-
-def lower_orders(orders: Sequence[Order]) -> list[Order]:
-    """All multi-indices at or below one of `orders`."""
-    return sorted({below for order in orders for below in product(*(range(k + 1) for k in order))})

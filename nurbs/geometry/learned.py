@@ -1,14 +1,32 @@
 """Modules that own what defines a patch as parameters, in coordinates in which every value is a valid one."""
 
-from typing import Generic
+from numbers import Real
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from nurbs.geometry.patch import NAMES, AnyPatch
+from nurbs.geometry.directions import UVW
 
+Learnable = TypeVar("Learnable", bound="HasPatchTensors")
 LEARNABLE = ("control_points", "weights", "knots")
+
+
+@runtime_checkable
+class HasPatchTensors(Protocol):
+    """What a module needs of the patch that it learns: its tensors, and patches like it with other ones."""
+
+    @property
+    def control_points(self) -> Float[Tensor, "..."]: ...
+    @property
+    def weights(self) -> Float[Tensor, "..."] | None: ...
+    @property
+    def knots(self) -> tuple[Float[Tensor, "..."], ...]: ...
+    def replace(self: Learnable, **changes: Any) -> Learnable: ...
+    def detach(self: Learnable) -> Learnable: ...
+    def __call__(self, *parameters: Float[Tensor, "..."]) -> Float[Tensor, "..."]: ...
+    def at(self, points: Float[Tensor, "*#b q r"]) -> Float[Tensor, "*b q d"]: ...
 
 
 class OrderedKnots(nn.Module):
@@ -44,20 +62,20 @@ class OrderedKnots(nn.Module):
         return torch.cat([self.start, inner], -1)
 
 
-class LearnedPatch(nn.Module, Generic[AnyPatch]):
+class LearnedPatch(nn.Module, Generic[Learnable]):
     """A patch whose control points, weights or knots are parameters; called like the patch.
 
     `module.patch` is the `Curve`, `Surface` or `Volume` of the present parameters, through which gradients flow, for
     everything else a patch can do. Weights are exp(log_weights), always positive; knots are `OrderedKnots`.
     """
 
-    def __init__(self, patch: AnyPatch, *names: str, floor: float = 1e-4):
+    def __init__(self, patch: Learnable, *names: str, floor: float = 1e-4):
         super().__init__()
         unknown = [name for name in names if name not in LEARNABLE]
         if unknown or not names:
             raise ValueError(f"`learn(*names)` takes some of {LEARNABLE}; got {names}.")
-        if not 0 <= floor < 1:
-            raise ValueError(f"`learn(floor=...)` must lie in [0, 1); got {floor}.")
+        if not isinstance(floor, Real) or not 0 <= floor < 1:
+            raise ValueError(f"`learn(floor=...)` must lie in [0, 1); got {floor!r}.")
         self._fixed = patch.detach()
         self.names = names
         if "control_points" in names:
@@ -66,10 +84,10 @@ class LearnedPatch(nn.Module, Generic[AnyPatch]):
             weights = torch.ones_like(patch.control_points[..., 0]) if patch.weights is None else patch.weights
             self.log_weights = nn.Parameter(weights.detach().log())
         if "knots" in names:
-            self.knots = nn.ModuleDict({NAMES[axis]: OrderedKnots(t, floor) for axis, t in enumerate(patch.knots)})
+            self.knots = nn.ModuleDict({UVW[axis]: OrderedKnots(t, floor) for axis, t in enumerate(patch.knots)})
 
     @property
-    def patch(self) -> AnyPatch:
+    def patch(self) -> Learnable:
         changes = {}
         if "control_points" in self.names:
             changes["control_points"] = self.control_points

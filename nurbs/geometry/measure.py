@@ -5,11 +5,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fem.reference.quadrature import quadrature
+from fem.support.checks import check_integers
 from nurbs.geometry.patch import Patch
 
 
 def gauss_rule(patch: Patch, num_points: int | None) -> tuple[Float[Tensor, "g"], Float[Tensor, "g"]]:
     """Gauss–Legendre points and weights on [0, 1] in the patch's dtype; 2 degree + 4 of them by default."""
+    check_integers("measure", optional=True, num_points=num_points)
     rule = quadrature("interval", 2 * (num_points or 2 * max(patch.degree) + 4) - 1)
     return rule.points[:, 0].to(patch.device, patch.dtype), rule.weights.to(patch.device, patch.dtype)
 

@@ -3,21 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from fem.reference.bspline import check_dtype, check_knots, uniform_knots
-from nurbs.geometry.evaluation import Order, evaluate_grid, evaluate_scattered, homogeneous
-
-if TYPE_CHECKING:
-    from nurbs.geometry.learned import LearnedPatch
+from fem.reference.rational import MultiIndex
+from fem.support.checks import check_numbers, is_integer, shown
+from nurbs.geometry.directions import UVW, continued, per_direction
+from nurbs.geometry.evaluation import evaluate_grid, evaluate_scattered, homogeneous
+from nurbs.geometry.learned import LearnedPatch
 
 AnyPatch = TypeVar("AnyPatch", bound="Patch")
 KnotGradient = Literal["exact", "gaussian"]
-NAMES = "uvw"
 
 
 @dataclass(frozen=True, init=False, eq=False)
@@ -86,8 +86,9 @@ class Patch:
         sides: Sequence[str] | None = None,
     ):
         r, kind = self.directions, type(self).__name__
-        if not control_points.is_floating_point():
-            raise TypeError(f"`control_points` must be floating point; got {control_points.dtype}. Convert them.")
+        if not isinstance(control_points, Tensor) or not control_points.is_floating_point():
+            got = control_points.dtype if isinstance(control_points, Tensor) else shown(control_points)
+            raise TypeError(f"`control_points` must be a floating point tensor; got {got}. Convert them.")
         if control_points.ndim < r + 1:
             raise ValueError(
                 f"`{kind}(control_points)` needs {r} axes of points and one of coordinates, after any batch axes; "
@@ -99,10 +100,10 @@ class Patch:
         for axis, (n, p) in enumerate(zip(shape, degree, strict=True)):
             if p < 0 or n < p + 1:
                 raise ValueError(
-                    f"`{kind}` of degree {p} in {NAMES[axis]} needs a degree >= 0 and at least degree + 1 control "
+                    f"`{kind}` of degree {p} in {UVW[axis]} needs a degree >= 0 and at least degree + 1 control "
                     f"points there; got {n} of them (shape {tuple(control_points.shape)})."
                 )
-        knots = (knots,) if isinstance(knots, Tensor) else (None,) * r if knots is None else tuple(knots)
+        knots = (None,) * r if knots is None else tuple(knots) if isinstance(knots, Sequence) else (knots,)
         if len(knots) != r:
             raise ValueError(f"`{kind}` needs {r} knot vector(s), one per direction; got {len(knots)}.")
         like = {"dtype": control_points.dtype, "device": control_points.device}
@@ -115,10 +116,9 @@ class Patch:
                 '`knot_gradient` must be "exact", or "gaussian" together with `sigma`; '
                 f"got {knot_gradient!r} with sigma={sigma}."
             )
-        if sigma is not None and not sigma > 0:
-            raise ValueError(f"`sigma` must be positive; got {sigma}.")
-        if sides is not None and len(sides) != 2 * r:
-            raise ValueError(f"`{kind}(sides=...)` names {2 * r} ends of parameter ranges; got {tuple(sides)}.")
+        check_numbers(kind, "positive", optional=True, sigma=sigma)
+        if sides is not None and (not isinstance(sides, list | tuple) or len(sides) != 2 * r):
+            raise ValueError(f"`{kind}(sides=...)` names {2 * r} ends of parameter ranges; got {sides!r}.")
         sides = None if sides is None else tuple(sides)
         values = (control_points, weights, knots, degree, periodic, knot_gradient, sigma, check_finite, sides)
         for field, value in zip(fields(Patch), values, strict=True):
@@ -139,7 +139,7 @@ class Patch:
             wanted = n + 1 if closed else n + p + 1
             if t.ndim < 1 or t.shape[-1] != wanted:
                 raise ValueError(
-                    f"{n} control points of {'periodic ' if closed else ''}degree {p} in {NAMES[axis]} need {wanted} "
+                    f"{n} control points of {'periodic ' if closed else ''}degree {p} in {UVW[axis]} need {wanted} "
                     f"knots ({'n + 1, one period' if closed else 'n + degree + 1'}); got shape {tuple(t.shape)}."
                 )
         try:
@@ -257,14 +257,12 @@ class Patch:
         knots = tuple(t.detach() for t in self.knots)
         return self.replace(control_points=self.control_points.detach(), weights=weights, knots=knots)
 
-    def learn(self: AnyPatch, *names: str, floor: float = 1e-4) -> "LearnedPatch[AnyPatch]":
+    def learn(self: AnyPatch, *names: str, floor: float = 1e-4) -> LearnedPatch[AnyPatch]:
         """A module that owns some of "control_points", "weights" and "knots" as parameters; see `LearnedPatch`.
 
         Args:
             floor: no knot span that is not empty becomes shorter than this times the mean one.
         """
-        from nurbs.geometry.learned import LearnedPatch
-
         return LearnedPatch(self, *names, floor=floor)
 
     def __repr__(self) -> str:
@@ -313,7 +311,9 @@ class Patch:
         """The derivative of that order in each direction at scattered parameters."""
         return self.derivatives_at(points, orders=[self._order(order)])[0]
 
-    def derivatives(self, *parameters: Float[Tensor, "..."], orders: Sequence[Order]) -> list[Float[Tensor, "..."]]:
+    def derivatives(
+        self, *parameters: Float[Tensor, "..."], orders: Sequence[MultiIndex]
+    ) -> list[Float[Tensor, "..."]]:
         """Several derivatives on the tensor grid at the price of little more than one."""
         if len(parameters) != self.directions:
             raise ValueError(
@@ -321,7 +321,9 @@ class Patch:
             )
         return self._evaluate(evaluate_grid, [self.wrapped(u, axis) for axis, u in enumerate(parameters)], orders)
 
-    def derivatives_at(self, points: Float[Tensor, "*#b q r"], orders: Sequence[Order]) -> list[Float[Tensor, "..."]]:
+    def derivatives_at(
+        self, points: Float[Tensor, "*#b q r"], orders: Sequence[MultiIndex]
+    ) -> list[Float[Tensor, "..."]]:
         """Several derivatives at scattered parameters."""
         if points.ndim < 2 or points.shape[-1] != self.directions:
             raise ValueError(
@@ -341,10 +343,10 @@ class Patch:
         return torch.stack(self.derivatives_at(points, orders=self._units), -1)
 
     @property
-    def _units(self) -> list[Order]:
+    def _units(self) -> list[MultiIndex]:
         return [tuple(int(r == axis) for r in range(self.directions)) for axis in range(self.directions)]
 
-    def _evaluate(self, evaluate, parameters, orders: Sequence[Order]) -> list[Tensor]:
+    def _evaluate(self, evaluate, parameters, orders: Sequence[MultiIndex]) -> list[Tensor]:
         given = parameters if isinstance(parameters, list) else [parameters]
         for u in given:
             check_dtype("parameters", u, self.control_points)
@@ -355,7 +357,7 @@ class Patch:
             patch.knots,
             patch.degree,
             parameters,
-            [tuple(order) for order in orders],
+            [self._order(order) for order in orders],
             self.sigma,
             self.check_finite,
         )
@@ -372,25 +374,20 @@ class Patch:
         u = u - ((u - start) / (end - start)).detach().floor() * (end - start)
         return u + (u.clamp(start, end) - u).detach()  # round-off may have left the period; the derivative stays 1
 
-    def _order(self, order: int | Sequence[int]) -> Order:
-        order = (order,) if isinstance(order, int) else tuple(order)
-        if len(order) != self.directions or min(order) < 0:
-            raise ValueError(f"`order` must be {self.directions} integer(s) >= 0, one per direction; got {order}.")
-        return order
+    def _order(self, order: int | Sequence[int]) -> MultiIndex:
+        orders = tuple(order) if isinstance(order, Sequence) else (order,)
+        if len(orders) != self.directions or not all(is_integer(k, 0) for k in orders):
+            raise ValueError(f"`order` must be {self.directions} integer(s) >= 0, one per direction; got {order!r}.")
+        return orders
 
 
-def per_direction(name: str, value: Any, directions: int, kind: str, wanted: type) -> tuple:
-    values = tuple(value) if isinstance(value, Sequence) else (value,) * directions
-    if len(values) != directions or not all(isinstance(v, wanted) for v in values):
-        raise ValueError(
-            f"`{name}` of a `{kind}` must be one {wanted.__name__} or one per direction ({directions}); got {value!r}."
-        )
-    return values
+def check_patch(call: str, patch: Any, kind: type[Patch] = Patch) -> None:
+    """Raise where the argument of a call is no patch of this kind.
 
-
-def continued(knots: Float[Tensor, "*b m"], degree: int) -> Float[Tensor, "*b m+2*{degree}"]:
-    """t_{-p}, …, t_{n+p} from one period t_0, …, t_n."""
-    if degree == 0:
-        return knots
-    period = knots[..., -1:] - knots[..., :1]
-    return torch.cat([knots[..., -degree - 1 : -1] - period, knots, knots[..., 1 : degree + 1] + period], -1)
+    Raises:
+        TypeError: with the remedy where it is a module that learns a patch.
+    """
+    if not isinstance(patch, kind):
+        wanted = "`Curve`, `Surface` or `Volume`" if kind is Patch else f"`{kind.__name__}`"
+        remedy = " Give its `.patch`." if isinstance(patch, LearnedPatch) else ""
+        raise TypeError(f"`{call}` takes a {wanted}; got {shown(patch)}.{remedy}")

@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nurbs.geometry.evaluation import Order
+from fem.reference.rational import MultiIndex
 from nurbs.geometry.measure import measure
 from nurbs.geometry.patch import Patch
 
-FIRST: list[Order] = [(1, 0), (0, 1)]
-SECOND: list[Order] = [*FIRST, (2, 0), (1, 1), (0, 2)]
+FIRST: list[MultiIndex] = [(1, 0), (0, 1)]
+SECOND: list[MultiIndex] = [*FIRST, (2, 0), (1, 1), (0, 2)]
 
 
 class Surface(Patch):

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from fem.reference.spline_element import BSpline
+from fem.support.checks import check_flags
 from nurbs.errors import GeometryError
-from nurbs.geometry.patch import Patch, continued, per_direction
+from nurbs.geometry.directions import continued, per_direction
+from nurbs.geometry.patch import Patch, check_patch
 from nurbs.isogeometric.patch_mesh import PatchMesh, Seam, find_seams, name_of
 from nurbs.isogeometric.spline_space import SplineSpace
 from nurbs.modelling.refinement import breakpoints, elevate_degree, insert_knots
@@ -52,7 +54,10 @@ def isogeometric_space(
         GeometryError: a folded patch (patch and parameters named), sides that share corners but do not match.
         ValueError: batches, patches of different kinds, degree 0, a quadrature too coarse for the degree.
     """
-    patches = (patches,) if isinstance(patches, Patch) else tuple(patches)
+    patches = tuple(patches) if isinstance(patches, Sequence) else (patches,)
+    for patch in patches:
+        check_patch("isogeometric_space(patches)", patch)
+    check_flags("isogeometric_space", rational=rational, glue=glue)
     kinds = {(type(p), p.dim, p.dtype, p.device) for p in patches}
     if len(kinds) != 1 or any(p.batch for p in patches):
         raise ValueError(

@@ -22,9 +22,10 @@ from fem.reference.quadrature import quadrature
 from fem.reference.spline_element import BSpline
 from fem.space.factors import layers_of
 from nurbs.errors import GeometryError
-from nurbs.geometry.patch import NAMES, Patch
+from nurbs.geometry.directions import UVW
+from nurbs.geometry.patch import Patch
 
-SIDES = ("left", "right", "bottom", "top", "back", "front")
+SIDE_NAMES = ("left", "right", "bottom", "top", "back", "front")
 SLAB = 2**18  # quadrature points at a time, on one large patch
 SAMPLES = 5  # points per direction at which sides are compared
 NEAR = 1e-9  # how far sides that coincide may lie apart, relative to the size of all patches, in double precision
@@ -122,7 +123,7 @@ def extent(points: Tensor) -> float:
 
 
 def name_of(patches: Sequence[Patch], side: PatchSide) -> str:
-    given = patches[side.patch].sides or SIDES
+    given = patches[side.patch].sides or SIDE_NAMES
     own = f"side {given[2 * side.axis + side.end]!r}"
     return own if len(patches) == 1 else f"{own} of patch {side.patch}"
 
@@ -198,12 +199,12 @@ class PatchMesh(Mesh):
         self.sides = {"boundary": []}
         facets = self.topology.facets
         for i, patch in enumerate(self.patches):
-            names = patch.sides or SIDES
+            names = patch.sides or SIDE_NAMES
             for axis, end in product(range(patch.directions), (0, 1)):
                 side = PatchSide(i, axis, end)
                 if side in hidden or patch.periodic[axis]:
                     continue
-                own = dict.fromkeys(("boundary", names[2 * axis + end], SIDES[2 * axis + end]))
+                own = dict.fromkeys(("boundary", names[2 * axis + end], SIDE_NAMES[2 * axis + end]))
                 for name in (*own, f"{i}:{names[2 * axis + end]}"):
                     self.sides.setdefault(name, []).append(side)
         for name, sides in self.sides.items():
@@ -303,7 +304,7 @@ class PatchMesh(Mesh):
                         continue
                     e, q = wrong.nonzero()[0].tolist()
                     u = element.parameters(rule.points.to(self.nodes))[int(cells[e]), q].tolist()
-                    where = ", ".join(f"{n} = {x:.6g}" for n, x in zip(NAMES, u, strict=False))
+                    where = ", ".join(f"{n} = {x:.6g}" for n, x in zip(UVW, u, strict=False))
                     which = "the patch" if len(self.patches) == 1 else f"patch {i}"
                     turn = " `nurbs.reverse` turns it." if bool((det < 0).all()) else ""
                     raise GeometryError(

@@ -2,36 +2,35 @@
 
 An arc of angle Δ ≤ 90° around the origin is the rational quadratic Bézier piece with control points P₀,
 (P₀ + P₂) / (1 + cos Δ), P₂ and weights 1, cos(Δ/2), 1; longer arcs are several of them, with double knots between.
-Sizes and angles may be tensors, whose batch axes the shape takes over and to which gradients flow; dtype and device are
-theirs (float64 on the CPU for numbers).
+Sizes, angles and points may be tensors, whose batch axes the shape takes over and to which gradients flow; dtype and
+device are theirs (float64 on the CPU for numbers and integers).
 
 Source: L. Piegl, W. Tiller, *The NURBS Book*, 2nd ed., Springer 1997, sections 7.3 to 7.5, 8.3 to 8.5.
 """
 
-from collections.abc import Sequence
 from math import ceil, pi
 from typing import overload
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
-from fem.reference.bspline import uniform_knots
+from fem.reference.bspline import check_dtype, uniform_knots
 from nurbs.geometry.curve import Curve
-from nurbs.geometry.patch import AnyPatch, Patch
+from nurbs.geometry.numbers import Number, Vector, floating
+from nurbs.geometry.patch import AnyPatch, Patch, check_patch
 from nurbs.geometry.surface import Surface
 from nurbs.geometry.volume import Volume
-from nurbs.modelling.rearrangement import reparametrize, transform
 from nurbs.modelling.refinement import breakpoints, clamp, elevate_degree, insert_knots
-
-Number = float | Float[Tensor, "..."]
-Vector = Sequence[float] | Float[Tensor, "..."]
+from nurbs.modelling.transformation import reparametrize, transform
 
 
 def line(start: Vector, end: Vector) -> Curve:
     """The segment from one point "*b d" to another, with constant speed on [0, 1]."""
-    return Curve(torch.stack(torch.broadcast_tensors(*_tensors(start, end)), -2), degree=1)
+    ends = floating("line", start=start, end=end)
+    if any(end.ndim < 1 or end.shape[-1] != ends[0].shape[-1] for end in ends):
+        raise ValueError(f"`line` needs points of as many coordinates; got {start!r} and {end!r}.")
+    return Curve(torch.stack(torch.broadcast_tensors(*ends), -2), degree=1)
 
 
 def arc(radius: Number = 1.0, angle: Number = pi / 2, start: Number = 0.0, center: Vector = (0.0, 0.0)) -> Curve:
@@ -43,18 +42,18 @@ def arc(radius: Number = 1.0, angle: Number = pi / 2, start: Number = 0.0, cente
         ValueError: a radius that is not positive, an angle of zero or above 360°, a centre that is not in two or three
             dimensions.
     """
-    radius, angle, start, center = _tensors(radius, angle, start, center)
+    radius, angle, start, center = floating("arc", radius=radius, angle=angle, start=start, center=center)
+    near = max(1e-12, 4 * torch.finfo(angle.dtype).eps)  # of a full turn, relatively
     _positive("arc", radius=radius)
     largest = angle.detach().abs().max().item()
-    if not (angle != 0).all() or not largest <= 2 * pi * (1 + 1e-12):
+    if not (angle != 0).all() or not largest <= 2 * pi * (1 + near):
         raise ValueError(f"`arc` needs an angle other than 0, of at most 2π; got {angle.tolist()}.")
-    if center.ndim < 1 or center.shape[-1] not in (2, 3):
-        raise ValueError(f"`arc` needs a centre of two or three coordinates; got shape {tuple(center.shape)}.")
-    pieces = ceil(largest / (pi / 2) - 1e-12)
+    _check_center("arc", center)
+    pieces = ceil(largest / (pi / 2) - 4 * near)
     part = torch.linspace(0, 1, pieces + 1, dtype=angle.dtype, device=angle.device)
     theta = start[..., None] + angle[..., None] * part
     ends = torch.stack([theta.cos(), theta.sin()], -1)
-    full = (angle.detach().abs() >= 2 * pi * (1 - 1e-12))[..., None, None]
+    full = (angle.detach().abs() >= 2 * pi * (1 - near))[..., None, None]
     ends = torch.cat([ends[..., :-1, :], torch.where(full, ends[..., :1, :], ends[..., -1:, :])], -2)
     step = angle / pieces
     middle = (ends[..., :-1, :] + ends[..., 1:, :]) / (1 + step.cos())[..., None, None]
@@ -75,8 +74,9 @@ def disk(radius: Number = 1.0, center: Vector = (0.0, 0.0)) -> Surface:
 
     Its Jacobian is singular at the four corners only (where two sides meet at 180°), not in the middle.
     """
-    radius, center = _tensors(radius, center)
+    radius, center = floating("disk", radius=radius, center=center)
     _positive("disk", radius=radius)
+    _check_center("disk", center)
     one = torch.tensor([-1.0, 0.0, 1.0], dtype=radius.dtype, device=radius.device)
     grid = torch.stack(torch.meshgrid(one, one, indexing="ij"), -1)
     h, count = one.new_tensor(0.5).sqrt(), grid.abs().sum(-1)  # coordinates that are not zero: 2 at a corner
@@ -100,7 +100,9 @@ def annulus(
     Raises:
         ValueError: radii that do not increase.
     """
-    inner, outer = _tensors(inner, outer)
+    inner, outer, angle, start, center = floating(
+        "annulus", inner=inner, outer=outer, angle=angle, start=start, center=center
+    )
     if not (inner < outer).all():
         raise ValueError(f"`annulus` needs inner < outer; got {inner.tolist()} and {outer.tolist()}.")
     arcs = [arc(radius, angle, start, center) for radius in (inner, outer)]
@@ -117,12 +119,13 @@ def cylinder(
     radius: Number = 1.0, height: Number = 1.0, angle: Number = 2 * pi, center: Vector = (0.0, 0.0, 0.0)
 ) -> Surface:
     """The side of a cylinder on the plane z = z of the centre: u around, v along z, the normal outwards."""
-    (height,) = _tensors(height)
+    radius, height, angle, center = floating("cylinder", radius=radius, height=height, angle=angle, center=center)
     return extrude(arc(radius, angle, center=center), torch.stack([0 * height, 0 * height, height], -1))
 
 
 def sphere(radius: Number = 1.0, center: Vector = (0.0, 0.0, 0.0)) -> Surface:
     """The sphere: u is the longitude, v the latitude from south to north, the normal outwards; poles at v = 0 and 1."""
+    radius, center = floating("sphere", radius=radius, center=center)
     return _around(arc(radius, pi, -pi / 2), center)
 
 
@@ -132,7 +135,7 @@ def torus(major: Number = 1.0, minor: Number = 0.25, center: Vector = (0.0, 0.0,
     Raises:
         ValueError: radii that are not 0 < minor; the tube may reach over the axis, and then cuts itself.
     """
-    (major,) = _tensors(major)
+    major, minor, center = floating("torus", major=major, minor=minor, center=center)
     return _around(transform(circle(minor), offset=torch.stack([major, 0 * major], -1)), center)
 
 
@@ -148,7 +151,8 @@ def extrude(patch: Curve, vector: Vector) -> Surface: ...
 def extrude(patch: Surface, vector: Vector) -> Volume: ...
 def extrude(patch: Curve | Surface, vector: Vector) -> Surface | Volume:
     """P(…) + s · vector for s in [0, 1], the new last direction: a curve gives a surface, a surface a volume."""
-    (vector,) = _tensors(vector, like=patch)
+    check_patch("extrude(patch)", patch)
+    (vector,) = floating("extrude", patch.control_points, vector=vector)
     return ruled(patch, transform(patch, offset=vector))
 
 
@@ -161,6 +165,8 @@ def ruled(first: Curve | Surface, second: Curve | Surface) -> Surface | Volume:
     Raises:
         ValueError: a curve and a surface, two volumes, or dimensions that differ.
     """
+    for patch in (first, second):
+        check_patch("ruled(first, second)", patch)
     if type(first) is not type(second) or not isinstance(first, Curve | Surface) or first.dim != second.dim:
         raise ValueError(
             "`ruled` needs two curves or two surfaces of the same dimension; got a "
@@ -187,10 +193,16 @@ def revolve(
     Raises:
         ValueError: a patch that is not in three dimensions; an axis of length zero; angles as for `arc`.
     """
+    check_patch("revolve(patch)", patch)
     kind, r = _next(patch), patch.directions
     if patch.dim != 3:
         raise ValueError(f"`revolve` needs a patch in three dimensions; got {patch.dim}. Place it with `transform`.")
-    axis, point, angle = _tensors(axis, point, angle, like=patch)
+    axis, point, angle = floating("revolve", patch.control_points, axis=axis, point=point, angle=angle)
+    if axis.shape[-1:] != (3,) or point.shape[-1:] != (3,):
+        raise ValueError(
+            f"`revolve` needs an axis and a point of three coordinates; got shapes {tuple(axis.shape)} and "
+            f"{tuple(point.shape)}."
+        )
     if not (torch.linalg.vector_norm(axis, dim=-1) > 0).all():
         raise ValueError(f"`revolve` needs an axis of some length; got {axis.tolist()}.")
     turn = arc(1.0, angle)
@@ -214,8 +226,17 @@ def revolve(
 def compatible(first: AnyPatch, second: AnyPatch) -> tuple[AnyPatch, AnyPatch]:
     """Both patches on [0, 1] with the same degrees and knots, and with weights if one of them has some.
 
-    Knots of the two that differ by less than 1e-12 are taken for the same.
+    Knots of the two that differ by less than 1e-12 (5e-7 in single precision) are taken for the same.
+
+    Raises:
+        TypeError: patches of two dtypes.
     """
+    for patch in (first, second):
+        check_patch("compatible(first, second)", patch)
+    if first.directions != second.directions:
+        raise ValueError(f"`compatible` needs two patches of one kind; got {first} and {second}.")
+    check_dtype("the second patch", second.control_points, first.control_points)
+    near = max(1e-12, 4 * torch.finfo(first.dtype).eps)
     pair = [reparametrize(clamp(patch)) for patch in (first, second)]
     degree = [max(p, q) for p, q in zip(first.degree, second.degree, strict=True)]
     pair = [elevate_degree(patch, [q - p for p, q in zip(patch.degree, degree, strict=True)]) for patch in pair]
@@ -223,7 +244,7 @@ def compatible(first: AnyPatch, second: AnyPatch) -> tuple[AnyPatch, AnyPatch]:
         found = [breakpoints(patch, axis) for patch in pair]
         missing = []
         for own, other in (found, found[::-1]):
-            same = (own.values[..., None, :] - other.values[..., :, None]).abs() < 1e-12
+            same = (own.values[..., None, :] - other.values[..., :, None]).abs() < near
             have = (same * own.times).sum(-1).reshape(-1, same.shape[-2])
             if (have != have[0]).any():
                 raise ValueError("The items of this batch have different knots. Treat `patch[i]` one by one.")
@@ -251,12 +272,9 @@ def _arc_knots(ends: Tensor) -> Tensor:
     return torch.cat([ends[:1], ends.repeat_interleave(2), ends[-1:]])
 
 
-def _tensors(*values: Number | Vector, like: Patch | None = None) -> list[Tensor]:
-    """All as tensors of one dtype and device: the patch's, or those of the tensors among them."""
-    given = [v for v in values if isinstance(v, Tensor)] if like is None else [like.control_points]
-    dtype = given[0].dtype if given else torch.float64
-    device = given[0].device if given else None
-    return [torch.as_tensor(v, dtype=dtype, device=device) for v in values]
+def _check_center(call: str, center: Tensor) -> None:
+    if center.ndim < 1 or center.shape[-1] not in (2, 3):
+        raise ValueError(f"`{call}` needs a centre of two or three coordinates; got shape {tuple(center.shape)}.")
 
 
 def _positive(call: str, **sizes: Tensor) -> None:

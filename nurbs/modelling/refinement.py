@@ -16,13 +16,15 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from fem.reference.bspline import basis_change, check_knots
-from nurbs.geometry.patch import NAMES, AnyPatch, Patch, continued, per_direction
-from nurbs.modelling.rearrangement import check_direction
+from nurbs.geometry.directions import UVW, continued, per_direction
+from nurbs.geometry.numbers import floating
+from nurbs.geometry.patch import AnyPatch, Patch, check_patch
+from nurbs.modelling.transformation import check_direction, is_pair
 
-Numbers = Float[Tensor, "..."] | Sequence[float] | None
+KnotList = Float[Tensor, "..."] | Sequence[float] | None
 
 
-def insert_knots(patch: AnyPatch, *knots: Numbers) -> AnyPatch:
+def insert_knots(patch: AnyPatch, *knots: KnotList) -> AnyPatch:
     """The same map with knots inserted (Boehm's and the Oslo algorithm's result).
 
     Args:
@@ -32,18 +34,21 @@ def insert_knots(patch: AnyPatch, *knots: Numbers) -> AnyPatch:
     Raises:
         ValueError: not one per direction; knots outside the parameter range, or repeated more than degree + 1 times.
     """
+    check_patch("insert_knots(patch)", patch)
     new: list[Tensor | None] = []
     for axis, values in enumerate(one_each(patch, knots, "insert_knots")):
         if values is None:
             new.append(None)
             continue
-        t, values = patch.knots[axis], torch.as_tensor(values, dtype=patch.dtype, device=patch.device)
+        t, (values,) = patch.knots[axis], floating("insert_knots", patch.control_points, knots=values)
         (start, end), inside = patch.domain()[axis], patch.wrapped(values, axis)
         if (bad := ~((inside >= start[..., None]) & (inside <= end[..., None]))).any():
             raise ValueError(
-                f"`insert_knots` needs knots in the range of {NAMES[axis]}, {_range(patch, axis)}; "
+                f"`insert_knots` needs knots in the range of {UVW[axis]}, {_range(patch, axis)}; "
                 f"got {values.expand(bad.shape)[bad][0].item()}."
             )
+        if not inside.ndim:
+            raise ValueError(f"`insert_knots` takes a list or tensor of knots for {UVW[axis]}; got {values.item()}.")
         batch = torch.broadcast_shapes(t.shape[:-1], inside.shape[:-1])
         new.append(torch.cat([t.expand(*batch, -1), inside.expand(*batch, -1)], -1).sort(-1).values)
     return express(patch, new)
@@ -58,10 +63,11 @@ def refine(patch: AnyPatch, parts: int | Sequence[int] = 2) -> AnyPatch:
     Raises:
         ValueError: less than one part; items of a batch that repeat different knots.
     """
+    check_patch("refine(patch)", patch)
     counts = per_direction("parts", parts, patch.directions, type(patch).__name__, int)
     if min(counts) < 1:
         raise ValueError(f"`refine(patch, parts)` needs 1 or more parts per direction; got {counts}.")
-    new: list[Numbers] = []
+    new: list[KnotList] = []
     for axis, count in enumerate(counts):
         values = breakpoints(patch, axis).values
         share = torch.arange(1, count, dtype=patch.dtype, device=patch.device) / count
@@ -80,6 +86,7 @@ def elevate_degree(patch: AnyPatch, by: int | Sequence[int] = 1) -> AnyPatch:
     Raises:
         ValueError: a negative number; items of a batch that repeat different knots.
     """
+    check_patch("elevate_degree(patch)", patch)
     by = per_direction("by", by, patch.directions, type(patch).__name__, int)
     if min(by) < 0:
         raise ValueError(f"`elevate_degree(patch, by)` raises degrees; got {by}. Lower them with `reduce_degree`.")
@@ -95,6 +102,7 @@ def clamp(patch: AnyPatch) -> AnyPatch:
 
     Periodic and unclamped directions become clamped ones.
     """
+    check_patch("clamp(patch)", patch)
     return restrict(patch, *[(None, None)] * patch.directions)
 
 
@@ -109,20 +117,23 @@ def restrict(patch: AnyPatch, *ranges: tuple[float | Tensor | None, float | Tens
         ValueError: not one range per direction, or one that is empty or not inside the patch's; items of a batch of
             whose knots different ones are inside.
     """
+    check_patch("restrict(patch)", patch)
     patch = patch.unwrapped()
     new: list[Tensor | None] = []
     for axis, bounds in enumerate(one_each(patch, ranges, "restrict")):
         if bounds is None:
             new.append(None)
             continue
+        if not is_pair(bounds):
+            raise ValueError(f"`restrict` takes a pair (start, end) for {UVW[axis]}, or None; got {bounds!r}.")
         old = patch.domain()[axis]
         start, end = (
-            whole if bound is None else torch.as_tensor(bound, dtype=patch.dtype, device=patch.device)
+            whole if bound is None else floating("restrict", patch.control_points, ranges=bound)[0]
             for bound, whole in zip(bounds, old, strict=True)
         )
         if not ((start >= old[0]) & (start < end) & (end <= old[1])).all():
             raise ValueError(
-                f"`restrict` needs ranges inside that of the patch, which is {_range(patch, axis)} in {NAMES[axis]}; "
+                f"`restrict` needs ranges inside that of the patch, which is {_range(patch, axis)} in {UVW[axis]}; "
                 f"got {bounds}."
             )
         p, t = patch.degree[axis], patch.knots[axis]
@@ -135,6 +146,7 @@ def restrict(patch: AnyPatch, *ranges: tuple[float | Tensor | None, float | Tens
 
 def split(patch: AnyPatch, at: float | Tensor, direction: int = 0) -> tuple[AnyPatch, AnyPatch]:
     """The parts of the map before and after a parameter; errors as for `restrict`."""
+    check_patch("split(patch)", patch)
     check_direction(patch, direction)
     ranges: list[list] = [[None] * patch.directions for _ in range(2)]
     ranges[0][direction], ranges[1][direction] = (None, at), (at, None)
@@ -150,6 +162,7 @@ def bezier(patch: AnyPatch) -> AnyPatch:
     Raises:
         ValueError: items of a batch that repeat different knots.
     """
+    check_patch("bezier(patch)", patch)
     r, ends, new = patch.directions, [], []
     for axis, p in enumerate(patch.degree):
         t = breakpoints(patch, axis).values
@@ -168,7 +181,7 @@ def bezier(patch: AnyPatch) -> AnyPatch:
     return whole.replace(control_points=cut(whole.control_points, 1), weights=weights, knots=ends)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Breakpoints:
     """The different knots "*b k" in a direction's range, and how often each is there; ends count as clamped.
 

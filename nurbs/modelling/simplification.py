@@ -14,11 +14,13 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from nurbs.geometry.patch import NAMES, AnyPatch, Patch, per_direction
-from nurbs.modelling.refinement import Breakpoints, Numbers, along, breakpoints, change_matrix, one_each, rebuilt
+from nurbs.geometry.directions import UVW, per_direction
+from nurbs.geometry.numbers import floating
+from nurbs.geometry.patch import AnyPatch, Patch, check_patch
+from nurbs.modelling.refinement import Breakpoints, KnotList, along, breakpoints, change_matrix, one_each, rebuilt
 
 
-def remove_knots(patch: AnyPatch, *knots: Numbers) -> tuple[AnyPatch, Float[Tensor, "*b"]]:
+def remove_knots(patch: AnyPatch, *knots: KnotList) -> tuple[AnyPatch, Float[Tensor, "*b"]]:
     """The nearest map without some of its inner knots, and a bound on |difference| over the whole range.
 
     Directions that change get clamped ends, unless they are periodic.
@@ -31,12 +33,13 @@ def remove_knots(patch: AnyPatch, *knots: Numbers) -> tuple[AnyPatch, Float[Tens
         ValueError: not one per direction; a number that is no inner knot, or more often than it is there; items of a
             batch that repeat different knots, or do not all have these; weights that come out not positive.
     """
+    check_patch("remove_knots(patch)", patch)
     bound = patch.control_points.new_zeros(())
     for axis, given in enumerate(one_each(patch, knots, "remove_knots")):
         if given is None:
             continue
         found = breakpoints(patch, axis)
-        given = torch.as_tensor(given, dtype=patch.dtype, device=patch.device)
+        given = torch.atleast_1d(*floating("remove_knots", patch.control_points, knots=given))
         inner = found.values[..., 1:-1].detach()
         there = (inner[..., None, :] - given[:, None]).abs() <= 16 * torch.finfo(patch.dtype).eps * inner.abs().amax()
         there = there.reshape(-1, *there.shape[-2:])
@@ -45,7 +48,7 @@ def remove_knots(patch: AnyPatch, *knots: Numbers) -> tuple[AnyPatch, Float[Tens
         if (there != there[0]).any() or not there[0].any(-1).all() or (times < 0).any():
             have = inner.reshape(-1, inner.shape[-1])[0].repeat_interleave(found.times[1:-1]).tolist()
             raise ValueError(
-                f"`remove_knots` needs inner knots of {NAMES[axis]}, no more often than every item has them; "
+                f"`remove_knots` needs inner knots of {UVW[axis]}, no more often than every item has them; "
                 f"got {given.tolist()}, and there are {have}."
             )
         patch, more = _project(patch, axis, found, times, patch.degree[axis])
@@ -66,6 +69,7 @@ def reduce_degree(patch: AnyPatch, by: int | Sequence[int] = 1) -> tuple[AnyPatc
         ValueError: a negative number, or one above the degree; items of a batch that repeat different knots; weights
             that come out not positive.
     """
+    check_patch("reduce_degree(patch)", patch)
     by = per_direction("by", by, patch.directions, type(patch).__name__, int)
     if min(by) < 0 or any(k > p for k, p in zip(by, patch.degree, strict=True)):
         raise ValueError(f"`reduce_degree(patch, by)` needs 0 <= by <= degree = {patch.degree}; got {by}.")

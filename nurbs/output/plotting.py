@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from fem.output.plotting import FILL, INK, direction, frame_plane, frame_space, new_axes
-from nurbs.files.exchange import items, plain
+from fem.support.checks import check_integers
+from nurbs.geometry.items import items, plain
 from nurbs.geometry.learned import LearnedPatch
 from nurbs.geometry.patch import Patch
 from nurbs.geometry.surface import Surface
@@ -41,6 +42,7 @@ def plot(
     Raises:
         ValueError: another number of coordinates; axes of the wrong projection.
     """
+    check_integers("plot", optional=True, subdivisions=subdivisions)
     given = patch if isinstance(patch, Sequence) else [patch]
     patches = [item for one in given for item in items(one)]
     dims = {item.dim for item in patches}

@@ -6,11 +6,12 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from nurbs.geometry.patch import Patch
+from fem.support.checks import is_integer
+from nurbs.geometry.patch import Patch, check_patch
 from nurbs.geometry.surface import Surface
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tessellation:
     """Points on a patch, their parameters, unit normals (surfaces in space) and cells in VTK's order of corners.
 
@@ -34,10 +35,11 @@ def tessellate(patch: Patch, subdivisions: int = 8) -> Tessellation:
     Raises:
         ValueError: a batch; fewer than one subdivision.
     """
-    if patch.batch or subdivisions < 1:
+    check_patch("tessellate(patch)", patch)
+    if patch.batch or not is_integer(subdivisions, 1):
         raise ValueError(
             f"`tessellate(patch, subdivisions)` needs one patch and at least 1 subdivision; got a batch of shape "
-            f"{tuple(patch.batch)} and {subdivisions}. Pick an item, `patch[0]`."
+            f"{tuple(patch.batch)} and {subdivisions!r}. Pick an item, `patch[0]`."
         )
     patch = patch.unwrapped()
     lines = [sample_spans(patch, axis, subdivisions) for axis in range(patch.directions)]

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from fem.reference.bspline import check_dtype
+from fem.support.checks import check_kind
 
 BLOCK = {"cpu": 2**17}  # distances at a time: what a core's cache holds
 GPU_BLOCK = 2**26
@@ -100,6 +101,8 @@ def _closest(rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def _checked(call: str, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    for name, cloud in (("a", a), ("b", b)):
+        check_kind(call, name, cloud, Tensor, "a tensor of points (*batch, points, coordinates)")
     check_dtype("b", b, a)
     for name, cloud in (("a", a), ("b", b)):
         if cloud.ndim < 2 or 0 in cloud.shape[-2:]:

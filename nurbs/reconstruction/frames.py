@@ -13,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fem.reference.bspline import greville, uniform_knots
+from fem.support.checks import shown
+from nurbs.geometry.directions import per_direction
 
 DIRECTIONS = 90  # in a half turn, an even number
 
@@ -40,7 +42,9 @@ class Frame:
 
 
 def check_clouds(call: str, points: Tensor, least: int = 1) -> None:
-    """A `ValueError` that names the call, unless the points are clouds "b m 3", m ≥ least, of finite coordinates."""
+    """An error that names the call, unless the points are clouds "b m 3", m ≥ least, of finite coordinates."""
+    if not isinstance(points, Tensor) or not points.is_floating_point():
+        raise TypeError(f"`{call}` needs floating point clouds; got {shown(points)}.")
     if points.ndim != 3 or points.shape[-1] != 3:
         raise ValueError(
             f"`{call}` needs clouds of shape (batch, points, 3); got {tuple(points.shape)}. Give a single cloud as "
@@ -99,5 +103,5 @@ def flat_grid(shape: tuple[int, int], like: Tensor) -> Float[Tensor, "i j 3"]:
 
 def flat_patch(points: Float[Tensor, "b m 3"], shape: tuple[int, int]) -> Float[Tensor, "b i j 3"]:
     """Control points "b i j 3" of the rectangle around each cloud: where a fit may start."""
-    grid = flat_grid(shape, points)
+    grid = flat_grid(per_direction("shape", shape, 2, "flat_patch", int), points)
     return cloud_frame(points).world(grid.expand(len(points), *grid.shape))

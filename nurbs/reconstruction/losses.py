@@ -1,4 +1,4 @@
-"""Losses of spline surfaces against point clouds, for networks, and for fitting each cloud directly.
+"""Losses of spline surfaces against point clouds, for networks and for fits of single clouds.
 
 The loss needs no control points and no parameters of the points, only the cloud X and the surface S on a grid G:
 
@@ -14,9 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fem.reference.bspline import basis_matrix, uniform_knots
+from nurbs.geometry.directions import per_direction
+from nurbs.geometry.patch import check_patch
 from nurbs.geometry.surface import Surface
 from nurbs.reconstruction.distances import chamfer, laplacian
-from nurbs.reconstruction.frames import check_clouds, flat_patch
 
 STIFFNESS = 1e-6
 GRID = (32, 32)
@@ -29,6 +30,8 @@ def surface_points(surface: Surface, grid: tuple[int, int] = GRID) -> Float[Tens
 
 
 def _parameters(surface: Surface, grid: tuple[int, int]) -> list[Tensor]:
+    check_patch("surface_points(surface)", surface, Surface)
+    grid = per_direction("grid", grid, 2, "surface_points", int)
     like = {"dtype": surface.dtype, "device": surface.device}
     ends = [(start[..., None], end[..., None]) for start, end in surface.domain()]
     return [torch.lerp(*pair, torch.linspace(0, 1, n, **like)) for pair, n in zip(ends, grid, strict=True)]
@@ -78,6 +81,7 @@ def control_point_loss(
 
 def control_points_of(surface: Surface, shape: tuple[int, int]) -> Float[Tensor, "*b i j d"]:
     """Control points of the bicubic surface of that shape nearest to a surface, in least squares on its parameters."""
+    shape = per_direction("shape", shape, 2, "control_points_of", int)
     t = torch.linspace(0, 1, WHERE_FIT, dtype=torch.float64, device=surface.device)
     inverse = [torch.linalg.pinv(basis_matrix(uniform_knots(n, 3, device=t.device), 3, t)[0]) for n in shape]
     left, right = (m.to(surface.dtype) for m in inverse)
@@ -101,47 +105,3 @@ def surface_distance(
     few, many = (samples, samples), (density * samples, density * samples)
     distance = chamfer(surface_points(surface, few), surface_points(other, many), one_sided=True)
     return distance if one_sided else distance + surface_distance(other, surface, samples, density, one_sided=True)
-
-
-def fit_clouds(
-    points: Float[Tensor, "b m 3"],
-    shape: tuple[int, int] = (20, 20),
-    initial: Float[Tensor, "b i j 3"] | None = None,
-    steps: int = 200,
-    lr: float = 0.02,
-    grid: tuple[int, int] = GRID,
-    stiffness: float = STIFFNESS,
-) -> Surface:
-    """Surfaces "b" that minimise `reconstruction_loss`, one for each cloud, by Adam on their control points.
-
-    All clouds at once, none influences another. No gradient flows through the fit.
-
-    Args:
-        initial: control points to start from, a network's answer for instance; the rectangle around each cloud
-            (`flat_patch`) by default.
-        lr: of the first step, in units of the cloud's root mean square radius; falls to zero as a cosine.
-
-    Raises:
-        ValueError: initial control points of another shape; clouds as for `cloud_frame`.
-    """
-    check_clouds("fit_clouds(points)", points)
-    start = flat_patch(points, shape) if initial is None else initial
-    if start.shape != (len(points), *shape, 3):
-        raise ValueError(
-            f"`fit_clouds(initial=...)` needs control points of shape {(len(points), *shape, 3)}; "
-            f"got {tuple(start.shape)}."
-        )
-    points = points.detach()
-    mean = points.mean(1, keepdim=True)
-    radius = (points - mean).square().sum(-1).mean(1).sqrt()[:, None, None]  # rms
-    unit = (points - mean) / radius
-    control = ((start.detach() - mean[:, None]) / radius[..., None]).requires_grad_()
-    optimizer = torch.optim.Adam([control], lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
-    with torch.enable_grad():
-        for _ in range(steps):
-            optimizer.zero_grad()
-            reconstruction_loss(unit, control, grid, stiffness).sum().backward()
-            optimizer.step()
-            schedule.step()
-    return Surface(control.detach() * radius[..., None] + mean[:, None])

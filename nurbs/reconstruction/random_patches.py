@@ -13,10 +13,11 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from fem.reference.bspline import basis_matrix, greville, uniform_knots
+from fem.support.checks import check_floating, check_integers, check_numbers, is_integer
 from nurbs.geometry.surface import Surface
 
-GRID = 20  # control points per direction
-CELLS = 32  # per direction, for the area and the holes
+CONTROL_GRID = 20  # control points per direction
+AREA_CELLS = 32  # per direction, for the area and the holes
 
 
 def random_numbers(items: Int64[Tensor, "b"], count: int, seed: int = 0) -> Float[Tensor, "b {count}"]:
@@ -41,7 +42,7 @@ def _shifted(x: Tensor, bits: int) -> Tensor:
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
-class Numbers:
+class RandomNumbers:
     """Random numbers of a batch of items, handed out in order."""
 
     def __init__(self, items: Tensor, count: int, seed: int):
@@ -61,18 +62,18 @@ class Numbers:
 def area_parameters(
     surface: Surface, numbers: Float[Tensor, "*b m 3"], where: Bool[Tensor, "*b c c"] | None = None
 ) -> Float[Tensor, "*b m 2"]:
-    """Parameters of points uniform in area, for numbers uniform in [0, 1); constant in each of CELLS² cells.
+    """Parameters of points uniform in area, for numbers uniform in [0, 1); constant in each of AREA_CELLS² cells.
 
     Args:
         where: cells that may have points; all by default.
     """
     (u, du), (v, dv) = ((start[..., None], (end - start)[..., None]) for start, end in surface.domain())
-    middle = (torch.arange(CELLS, dtype=surface.dtype, device=surface.device) + 0.5) / CELLS
+    middle = (torch.arange(AREA_CELLS, dtype=surface.dtype, device=surface.device) + 0.5) / AREA_CELLS
     su, sv = surface.derivatives(u + du * middle, v + dv * middle, orders=[(1, 0), (0, 1)])
     area = torch.linalg.vector_norm(torch.linalg.cross(su, sv), dim=-1)
     share = (area if where is None else area.where(where, 0)).flatten(-2).cumsum(-1)
-    cell = torch.searchsorted(share, numbers[..., 0] * share[..., -1:]).clamp(max=CELLS**2 - 1)
-    inside = (torch.stack([cell // CELLS, cell % CELLS], -1) + numbers[..., 1:]) / CELLS
+    cell = torch.searchsorted(share, numbers[..., 0] * share[..., -1:]).clamp(max=AREA_CELLS**2 - 1)
+    inside = (torch.stack([cell // AREA_CELLS, cell % AREA_CELLS], -1) + numbers[..., 1:]) / AREA_CELLS
     return torch.stack([u, v], -1) + torch.stack([du, dv], -1) * inside
 
 
@@ -96,6 +97,9 @@ class RandomPatches:
         holes: most holes, discs of parameters of radius 0.05 to 0.12.
         seed: another one gives other items.
         dtype, device: of what is returned; float64 is used within.
+
+    Raises:
+        ValueError, TypeError: settings out of range.
     """
 
     num_points: int = 700
@@ -109,11 +113,22 @@ class RandomPatches:
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
 
+    def __post_init__(self):
+        name = "RandomPatches"
+        if not self.levels or not all(is_integer(c, 4) for c in self.levels):
+            raise ValueError(f"`{name}(levels=...)` must be integers of at least 4; got {self.levels!r}.")
+        check_integers(name, num_points=self.num_points)
+        check_integers(name, 0, holes=self.holes)
+        check_integers(name, None, seed=self.seed)
+        check_numbers(name, "non-negative", wave=self.wave, noise=self.noise)
+        check_numbers(name, "finite", bend=self.bend, twist=self.twist)
+        check_floating(name, self.dtype)
+
     def __call__(self, start: int, count: int) -> tuple[Float[Tensor, "b m 3"], Surface]:
-        if start < 0 or count < 1:
-            raise ValueError(f"`RandomPatches` needs start >= 0 and count >= 1; got {start} and {count}.")
+        if not is_integer(start, 0) or not is_integer(count, 1):
+            raise ValueError(f"`RandomPatches` needs start >= 0 and count >= 1; got {start!r} and {count!r}.")
         items = torch.arange(start, start + count, device=self.device)
-        numbers = Numbers(
+        numbers = RandomNumbers(
             items, 64 + 6 * sum(c * c for c in self.levels) + 9 * self.num_points + 3 * self.holes, self.seed
         )
         surface = Surface(self._moved(self._shape(numbers), numbers))
@@ -122,9 +137,9 @@ class RandomPatches:
         points = points + deviation * numbers.normal(self.num_points, 3)
         return points.to(self.dtype), surface.to(self.dtype)
 
-    def _shape(self, numbers: Numbers) -> Float[Tensor, "b 20 20 3"]:
+    def _shape(self, numbers: RandomNumbers) -> Float[Tensor, "b 20 20 3"]:
         """Control points in the patch's own frame."""
-        knots = uniform_knots(GRID, 3, device=self.device)
+        knots = uniform_knots(CONTROL_GRID, 3, device=self.device)
         g = greville(knots, 3)
         aspect = numbers.uniform(1, 1, low=0.4)
         x, y = torch.meshgrid(g - 0.5, g - 0.5, indexing="ij")
@@ -149,9 +164,9 @@ class RandomPatches:
         along, z = (k * along).sin() * (1 / k - z), (1 - (k * along).cos()) / k + z * (k * along).cos()
         return torch.stack([along, beside, z], -1)
 
-    def _moved(self, control_points: Tensor, numbers: Numbers) -> Tensor:
+    def _moved(self, control_points: Tensor, numbers: RandomNumbers) -> Tensor:
         """Scaled to unit size, turned by a random rotation (a random quaternion) and moved."""
-        t = torch.linspace(0, 1, CELLS + 1, dtype=torch.float64, device=self.device)
+        t = torch.linspace(0, 1, AREA_CELLS + 1, dtype=torch.float64, device=self.device)
         points = Surface(control_points)(t, t).flatten(1, 2)
         low, high = points.amin(1), points.amax(1)
         size = (high - low).amax(-1)[:, None, None, None]
@@ -164,14 +179,14 @@ class RandomPatches:
         centred = (control_points - ((low + high) / 2)[:, None, None]) / size
         return centred @ rotation[:, None] + numbers.uniform(1, 1, 3, low=-1)
 
-    def _parameters(self, surface: Surface, numbers: Numbers) -> Float[Tensor, "b m 2"]:
+    def _parameters(self, surface: Surface, numbers: RandomNumbers) -> Float[Tensor, "b m 2"]:
         """Uniform in area outside the holes."""
         outside = None
         if self.holes:
             centre = numbers.uniform(self.holes, 2, low=0.1, high=0.9)
             radius = numbers.uniform(self.holes, low=0.05, high=0.12)
             present = torch.arange(self.holes, device=self.device) < numbers.uniform(1, high=self.holes + 1).floor()
-            middle = (torch.arange(CELLS, dtype=torch.float64, device=self.device) + 0.5) / CELLS
+            middle = (torch.arange(AREA_CELLS, dtype=torch.float64, device=self.device) + 0.5) / AREA_CELLS
             du, dv = (middle - centre[..., axis, None] for axis in (0, 1))
             inside = du[..., :, None] ** 2 + dv[..., None, :] ** 2 < (radius * present)[..., None, None] ** 2
             outside = ~inside.any(1)

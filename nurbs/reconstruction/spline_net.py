@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, linear
 
 from fem.reference.bspline import basis_matrix, check_dtype, uniform_knots
+from fem.support.checks import check_integers, is_integer
 from nurbs.reconstruction.frames import check_clouds, cloud_frame, flat_grid
 
 BLOCK = 2**22  # distances at a time
 SLOPE = 0.2
-GRID = 24  # parameters per direction at which corrections look
+CORRECTION_GRID = 24  # parameters per direction at which corrections look
 LIMIT = 0.5  # of one correction, in half sides of the cloud: far from a surface it could run away
 SCALE = 10.0  # of what they see: distances are small
 
@@ -84,15 +85,15 @@ class MaxPool(nn.Module):
 class Correction(nn.Module):
     """One look at where the surface is and where the points are: control points "b i j 3" to better ones.
 
-    At GRID × GRID parameters, convolutions see the mean offset to the k nearest points, the mean offset of the points
-    nearest to that parameter with their number, and the place. Their answer there is projected onto the control points.
-    At first it is nothing.
+    On a grid of CORRECTION_GRID² parameters, convolutions see the mean offset to the k nearest points, the mean offset
+    of the points nearest to that parameter with their number, and the place. Their answer there is projected onto the
+    control points. At first it is nothing.
     """
 
     def __init__(self, shape: tuple[int, int], k: int, width: int):
         super().__init__()
         self.k = k
-        t = torch.linspace(0, 1, GRID, dtype=torch.float64)
+        t = torch.linspace(0, 1, CORRECTION_GRID, dtype=torch.float64)
         for name, n in zip("uv", shape, strict=True):
             basis = basis_matrix(uniform_knots(n, 3), 3, t)[0]
             self.register_buffer(f"basis_{name}", basis.float(), persistent=False)
@@ -127,9 +128,9 @@ class Correction(nn.Module):
         sums = sums.scatter_add(1, owner.expand(b, m, 4), torch.cat([points, ones], -1))
         count = sums[..., 3:]
         behind = torch.where(count > 0, sums[..., :3] / count.clamp(min=1) - place, 0)
-        share = (count * (GRID**2 / m)).sqrt()  # 1 where points are as dense as on average
+        share = (count * (CORRECTION_GRID**2 / m)).sqrt()  # 1 where points are as dense as on average
         seen = torch.cat([SCALE * ahead, SCALE * behind, share, SCALE * ahead.norm(dim=-1, keepdim=True), place], -1)
-        image = seen.mT.unflatten(-1, (GRID, GRID))
+        image = seen.mT.unflatten(-1, (CORRECTION_GRID, CORRECTION_GRID))
         step = LIMIT * torch.tanh(self.layers(image) / (SCALE * LIMIT))
         return control_points + torch.einsum("iu,bduv,jv->bijd", self.inverse_u, step, self.inverse_v)
 
@@ -152,8 +153,8 @@ class SplineNet(nn.Module):
         width: channels of their convolutions.
 
     Raises:
-        ValueError: a shape below 4 × 4; in use, clouds of another shape, of k points or fewer, coordinates that are not
-            finite, clouds whose points all coincide.
+        ValueError: a shape below 4 × 4, other settings that are no positive integers; in use, clouds of another shape,
+            of k points or fewer, coordinates that are not finite, clouds whose points all coincide.
         TypeError: clouds of another dtype than the network's.
     """
 
@@ -173,8 +174,13 @@ class SplineNet(nn.Module):
         width: int = 32,
     ):
         super().__init__()
-        if len(shape) != 2 or min(shape) < 4:
-            raise ValueError(f"`SplineNet(shape=...)` needs two numbers, 4 or more; got {shape}.")
+        if not isinstance(shape, list | tuple) or len(shape) != 2 or not all(is_integer(n, 4) for n in shape):
+            raise ValueError(f"`SplineNet(shape=...)` needs two numbers, 4 or more; got {shape!r}.")
+        check_integers("SplineNet", k=k, features=features, width=width)
+        check_integers("SplineNet", 0, corrections=corrections)
+        for name, sizes in (("widths", widths), ("hidden", hidden)):
+            if not sizes or not all(is_integer(n, 1) for n in sizes):
+                raise ValueError(f"`SplineNet({name}=...)` must be positive integers, one or more; got {sizes!r}.")
         self.shape, self.k = (shape[0], shape[1]), k
         channels = [3, *widths]
         self.edges = nn.ModuleList(EdgeConvolution(c, d, k) for c, d in zip(channels, widths, strict=False))

@@ -57,7 +57,7 @@ class AlgebraicMultigrid:
         return Cycles(system, lagged=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Given:
     """A preconditioner made already."""
 

@@ -106,7 +106,7 @@ def element_matrices(degree: int, quadrature_degree: int) -> tuple[Float[Tensor,
     return tuple(torch.einsum("q,qa,qb->ab", rule.weights, part, part) for part in parts)  # type: ignore[return-value]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Matrix:
     """r ↦ r V on the last axis, for one V "n m" or one per batch item "b n m"."""
 
@@ -176,7 +176,7 @@ def portions(shape: tuple[int, ...], rows: int) -> Iterator[tuple[slice, slice]]
             yield slice(i, i + items), slice(j, j + step)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Modes:
     """κ and μ "#b m" of an axis with cells of length one, and r ↦ r V; `constant` says that mode 0 is the constant."""
 

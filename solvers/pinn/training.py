@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from solvers.solution import Status
+from fem.support.status import Status, check_fit
 
 CHUNK = 25  # steps between two looks at the clock
 
@@ -60,6 +60,7 @@ def fit_pinn(
     lr: float = 1e-3,
     history: int = 100,
     monitor: Callable[[], float] | None = None,
+    throw: bool = True,
 ) -> Fit:
     """Minimise loss() over the parameters of a network until the budget is used, or until nothing helps.
 
@@ -71,8 +72,11 @@ def fit_pinn(
         lr: first rate of Adam, which decays geometrically to a hundredth.
         history: pairs that L-BFGS keeps.
         monitor: called at each record, outside the time, for an error to note down.
+        throw: raise where the loss does not stay finite; False returns the fit with that status.
 
     Raises:
+        ConvergenceError: the loss became NaN or infinite, unless `throw=False`; the fit, of the last parameters where
+            it was not, is its `.solution`. To run out of the budget or to stall is an ordinary end.
         ValueError: no budget or none left, a share or a rate out of range, a loss that is not a finite scalar at the
             start or that changes under L-BFGS.
     """
@@ -94,7 +98,8 @@ def fit_pinn(
         training.restore()
         status = Status.NOT_FINITE
     last = training.record[-1]
-    return Fit(status, last.loss, adam, training.taken - adam, restarts, last.seconds, tuple(training.record))
+    fit = Fit(status, last.loss, adam, training.taken - adam, restarts, last.seconds, tuple(training.record))
+    return check_fit("fit_pinn(network, loss)", fit, throw)
 
 
 class Run:

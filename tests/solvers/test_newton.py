@@ -8,6 +8,7 @@ import torch
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MeanZero, MixedSpace, WeakForm, unit_interval, unit_square
 from solvers import CG, ConvergenceError, Direct, Multigrid, Newton, Reuse, Status, minimize, solve
+from solvers.newton import RUNNING, STATUSES, finish
 from tests.problems import diffusion, laplace
 
 METHODS = pytest.mark.parametrize("method", [Direct("superlu"), Direct(), CG()], ids=["superlu", "direct", "cg"])
@@ -211,6 +212,16 @@ def test_max_iterations(V, clamped):
     assert status is Status.MAX_ITERATIONS
     assert "raise `max_iterations`" in message
     assert "after 2 iterations of Newton with Direct" in message
+
+
+def test_what_still_runs_has_no_status():
+    with pytest.raises(IndexError):
+        STATUSES[RUNNING]
+    codes, every = torch.full((len(STATUSES),), RUNNING), torch.eye(len(STATUSES), dtype=torch.bool)
+    for item, status in zip(every, Status, strict=True):
+        finish(codes, item, status)
+        finish(codes, item, Status.CONVERGED)  # too late
+    assert [STATUSES[code] for code in codes] == list(Status)
 
 
 @pytest.mark.parametrize("power", [0.5, 1.5])

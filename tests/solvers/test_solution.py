@@ -5,7 +5,7 @@ import torch
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, unit_interval
 from solvers import ConvergenceError, Solution, Status, minimize
-from solvers.solution import default_rtol, dot, flatten, nest, norm, per_item
+from solvers.solution import default_rtol, dot, norm, per_item
 from tests.problems import conduction
 
 
@@ -30,24 +30,6 @@ def solution_of(status, batch=()):
 def test_every_failure_says_what_to_do(status, remedy):
     assert remedy in str(status)
     assert not solution_of(status).converged
-
-
-def test_no_status_lacks_a_text_of_its_own():
-    assert len({str(s) for s in Status}) == len(Status) == 8
-
-
-@pytest.mark.parametrize("batch", [(), (1,), (4,), (2, 3), (2, 1, 2), (0,)])
-def test_statuses_nest_like_the_batch(batch):
-    statuses = [list(Status)[i % len(Status)] for i in range(torch.Size(batch).numel())]
-    nested = nest(statuses, batch)
-    assert flatten(nested) == statuses
-    shape, part = [], nested
-    while isinstance(part, tuple):
-        shape.append(len(part))
-        if not part:
-            break
-        part = part[0]
-    assert tuple(shape) == batch
 
 
 def test_a_batch_has_converged_when_every_item_has():

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from fem import ConvergenceError, Status
 from splines import PiecewisePolynomial, fit_piecewise
 from tests.splines.reference import projector
 
@@ -166,6 +167,36 @@ def test_errors(x: torch.Tensor, options: dict[str, Any], message: str) -> None:
 def test_integers_are_refused() -> None:
     with pytest.raises(TypeError, match=r"takes a floating-point tensor; got a tensor of torch.int64"):
         fit_piecewise(torch.arange(9), pieces=2)
+
+
+@pytest.mark.parametrize("degree", [0, 1])
+def test_errors_that_overflow_are_a_failure_of_their_signal_alone(degree: int) -> None:
+    x = random(3, 1, 40)
+    x[1] *= 1e200
+    with pytest.raises(
+        ConvergenceError, match=r"`fit_piecewise\(x\)`: 1 of 3 batch items \(the first is 1\)"
+    ) as caught:
+        fit_piecewise(x, pieces=3, degree=degree)
+    fit = fit_piecewise(x, pieces=3, degree=degree, throw=False)
+    for found in (fit, caught.value.solution):
+        assert found.status == ((Status.CONVERGED,), (Status.NOT_FINITE,), (Status.CONVERGED,))
+    assert torch.equal(fit.values[::2], fit_piecewise(x[::2], pieces=3, degree=degree).values)
+    x[1, 0, 5] = torch.nan
+    unchecked = fit_piecewise(x, pieces=3, degree=degree, check_finite=False)
+    assert unchecked.status == fit.status
+
+
+def test_fits_print_in_a_line() -> None:
+    x = random(2, 3, 40)
+    assert repr(fit_piecewise(x, pieces=3)).startswith(
+        "PiecewiseFit(CONVERGED, 2 × 3 signals of 40 samples; degree 1, 3 pieces, error ≤ "
+    )
+    single = fit_piecewise(x[0].mT, pieces=2, degree=(0, 2), vector=True)
+    assert repr(single).startswith(
+        "PiecewiseFit(CONVERGED, a signal of 40 samples of 3 components; degree 2, 2 pieces, "
+    )
+    assert single.status is Status.CONVERGED
+    assert " to " in repr(fit_piecewise(torch.stack([x[0, 0], 0 * x[0, 0]]), penalty=1.0))
 
 
 MEMORY = """

@@ -16,11 +16,10 @@ from fem.reference.bspline import (
     check_knots,
     find_span,
     greville,
-    quotient,
-    rational,
     uniform_knots,
 )
 from fem.reference.cells import hexahedron, interval, quadrilateral, triangle
+from fem.reference.rational import quotient, rational
 from fem.reference.spline_element import BSpline
 
 

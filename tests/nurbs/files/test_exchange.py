@@ -1,12 +1,11 @@
-"""What formats share: the order of control points, numbers that are none, batches taken apart."""
+"""What formats share: the order of control points, numbers that are none."""
 
 import numpy as np
 import pytest
 import torch
 
-from nurbs import Curve, GeometryError, Volume, circle
-from nurbs.files.exchange import in_space, items, make_patch, plain, read_integer, read_numbers, to_u_fastest, u_fastest
-from tests.nurbs.file_cases import assert_equal
+from nurbs import GeometryError, Volume, circle
+from nurbs.files.exchange import in_space, make_patch, read_integer, read_numbers, to_u_fastest, u_fastest
 from tests.nurbs.patches import PATCHES, random
 
 
@@ -41,22 +40,6 @@ def test_weights_of_one_are_left_out():
     assert make_patch(args[0], np.full(3, 2.0), *args[2:]).weights.tolist() == [2, 2, 2]
     with pytest.raises(GeometryError, match="here: `weights` must be positive and finite; got nan"):
         make_patch(args[0], np.array([1, np.nan, 1]), *args[2:])
-
-
-def test_items_of_batches_and_learned_patches():
-    batch = Curve(random(2, 3, 4, 2), random(4) + 0.5)
-    assert_equal(items(batch), [batch[i, j] for i in range(2) for j in range(3)])
-    assert_equal(items(batch[0, 0]), [batch[0, 0]])
-    learned = circle().learn("control_points")
-    assert_equal(items(learned), [learned.patch])
-    with pytest.raises(TypeError):
-        items(3)  # type: ignore[arg-type]
-
-
-def test_plain_patches():
-    periodic = PATCHES["periodic"].to(torch.float32)
-    found = plain(periodic.replace(control_points=periodic.control_points.requires_grad_()))
-    assert (found.dtype, found.control_points.requires_grad, found.periodic) == (torch.float64, False, (False,))
 
 
 def test_in_space():

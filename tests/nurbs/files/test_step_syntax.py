@@ -3,12 +3,12 @@
 import pytest
 
 from nurbs.errors import GeometryError
-from nurbs.files.step_syntax import Enumeration, Record, Reference, StepFile
+from nurbs.files.step_syntax import Enumeration, Reference, StepFile, StepRecord
 
 HEAD, TAIL = "ISO-10303-21;\nHEADER;\nENDSEC;\nDATA;\n", "\nENDSEC;\nEND-ISO-10303-21;\n"
 
 
-def parse(instance: str) -> list[Record]:
+def parse(instance: str) -> list[StepRecord]:
     return StepFile(f"{HEAD}#7 = {instance};{TAIL}").records(7)
 
 
@@ -19,12 +19,12 @@ def test_parameters_of_every_kind():
     assert nested == [Reference(3), []]
     assert isinstance(nested[0], Reference)
     assert (enumeration, missing, derived, binary) == (Enumeration("T"), None, None, None)
-    assert typed == Record("LENGTH_MEASURE", [2.5])
-    assert parse("POINT()") == [Record("POINT", [])]
+    assert typed == StepRecord("LENGTH_MEASURE", [2.5])
+    assert parse("POINT()") == [StepRecord("POINT", [])]
 
 
 def test_complex_instances():
-    assert parse("( A(1.) B()\nC('x') )") == [Record("A", [1.0]), Record("B", []), Record("C", ["x"])]
+    assert parse("( A(1.) B()\nC('x') )") == [StepRecord("A", [1.0]), StepRecord("B", []), StepRecord("C", ["x"])]
 
 
 def test_comments_strings_and_semicolons():

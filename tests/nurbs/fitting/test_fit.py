@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fem import ConvergenceError
 from fem.reference.bspline import uniform_knots
 from nurbs import Curve, FitStatus, Surface, fit_curve, fit_surface, sphere
 from tests.nurbs.patches import random
@@ -274,3 +275,27 @@ def test_errors_of_curves_and_dtypes() -> None:
         fit_curve(random(30, 2), 12, parameters=0.1 * random(30))
     with pytest.raises(TypeError, match="uv"):
         fit_surface(random(30, 3), (4, 4), uv=random(30, 2).float())
+
+
+@pytest.mark.parametrize("free", [("control_points",), ("control_points", "knots")])
+def test_residuals_that_overflow_are_a_failure_of_their_item_alone(free: tuple) -> None:
+    points = torch.stack([bent()(LINE), 1e200 * bent()(LINE)])
+    with pytest.raises(
+        ConvergenceError, match=r"`fit_curve\(points\)`: 1 of 2 batch items \(the first is 1\)"
+    ) as caught:
+        fit_curve(points, 5, free=free, parameters=LINE)
+    fit = fit_curve(points, 5, free=free, parameters=LINE, throw=False)
+    for found in (fit, caught.value.solution):
+        assert found.status == (FitStatus.CONVERGED, FitStatus.NOT_FINITE)
+        assert repr(found).startswith("CurveFit(NOT_FINITE, ")
+        assert not found.converged
+    alone = fit_curve(points[0], 5, free=free, parameters=LINE)
+    torch.testing.assert_close(fit.curve.control_points[0], alone.curve.control_points, rtol=1e-9, atol=1e-9)
+    with pytest.raises(ValueError, match="the squares of their distances overflow"):
+        fit_curve(points, 5)
+
+
+def test_to_be_out_of_iterations_is_no_failure() -> None:
+    fit = fit_curve(random(60, 2), 8, free=("control_points", "knots"), parameters=LINE, max_iterations=1)
+    assert fit.status is FitStatus.MAX_ITERATIONS
+    assert "raise `max_iterations`" in str(fit.status)

@@ -10,8 +10,6 @@ from nurbs import (
     chamfer,
     control_point_loss,
     control_points_of,
-    fit_clouds,
-    flat_patch,
     reconstruction_loss,
     surface_distance,
     surface_points,
@@ -82,25 +80,3 @@ def test_distances_between_surfaces():
     assert surface_distance(elsewhere, high, 11, 3) == pytest.approx(float(surface_distance(low, high, 11, 3)))
     floor = surface_distance(low, low, 50, 4)
     assert 0.5 / (3 * 200**2) < floor < 1.1 / (3 * 200**2)
-
-
-def test_fits_come_closer_than_the_flat_patch_and_ignore_size_and_place():
-    points, surface = RandomPatches(num_points=150)(0, 4)
-    fit = fit_clouds(points, (6, 6), steps=60, grid=(16, 16))
-    before, after = (surface_distance(s, surface, 20) for s in (Surface(flat_patch(points, (6, 6))), fit))
-    assert (after < before).all()
-    assert after.mean() < 0.3 * before.mean()
-    moved = fit_clouds(8 * points + 4, (6, 6), steps=60, grid=(16, 16))
-    assert torch.allclose(moved.control_points, 8 * fit.control_points + 4, atol=0.05)
-    alone = fit_clouds(points[1:2], (6, 6), steps=20, grid=(16, 16))
-    assert torch.allclose(
-        alone.control_points[0], fit_clouds(points, (6, 6), steps=20, grid=(16, 16)).control_points[1], atol=1e-3
-    )
-    again = fit_clouds(points, (6, 6), fit.control_points, steps=0)
-    assert torch.allclose(again.control_points, fit.control_points, atol=1e-6)
-    with pytest.raises(ValueError, match=r"shape \(4, 6, 6, 3\); got \(4, 5, 6, 3\)"):
-        fit_clouds(points, (6, 6), fit.control_points[:, 1:])
-    with pytest.raises(
-        ValueError, match=r"`fit_clouds\(points\)` needs finite coordinates; got nan at index \[0, 0, 0\]"
-    ):
-        fit_clouds(points * torch.nan)

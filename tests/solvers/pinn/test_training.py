@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fem import unit_interval, unit_square
-from solvers import PINN, Status, deep_ritz, fit_pinn, gauss_points, mismatch, strong_form
+from solvers import PINN, ConvergenceError, Status, deep_ritz, fit_pinn, gauss_points, mismatch, strong_form
 from tests.problems import laplace
 
 
@@ -127,11 +127,15 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_the_last_finite_parame
         calls.clear()
         with torch.no_grad():
             network.layers[0].weight.fill_(1.0)
-        fit = fit_pinn(network, loss, steps=200, adam_share=share)
+        with pytest.raises(ConvergenceError, match=r"`fit_pinn\(.*\)`: .* not finite .* `throw=False`") as caught:
+            fit_pinn(network, loss, steps=200, adam_share=share)
+        fit = caught.value.solution
         assert fit.status is Status.NOT_FINITE
         assert math.isfinite(fit.loss)
         assert fit.loss == float(sum(p.detach().square().sum() for p in network.parameters()))
         assert fit.loss == fit.history[-1].loss
+        calls.clear()
+        assert fit_pinn(network, loss, steps=200, adam_share=share, throw=False).status is Status.NOT_FINITE
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])

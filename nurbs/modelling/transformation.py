@@ -1,16 +1,20 @@
 """The same shape described otherwise or put elsewhere: directions reversed or swapped, other ranges, affine images."""
 
 from collections.abc import Sequence
+from numbers import Real as Number
+from typing import Any
 
-import torch
-from jaxtyping import Float
+from jaxtyping import Real
 from torch import Tensor
 
-from nurbs.geometry.patch import AnyPatch, Patch
+from fem.support.checks import is_integer
+from nurbs.geometry.numbers import Vector, floating
+from nurbs.geometry.patch import AnyPatch, Patch, check_patch
 
 
 def reverse(patch: AnyPatch, direction: int = 0) -> AnyPatch:
     """The same points with one parameter run backwards, u → start + end - u."""
+    check_patch("reverse(patch)", patch)
     check_direction(patch, direction)
     axis = direction - patch.directions
     t = patch.knots[axis]
@@ -33,9 +37,10 @@ def permute(patch: AnyPatch, order: Sequence[int]) -> AnyPatch:
     Raises:
         ValueError: not a permutation of the directions.
     """
+    check_patch("permute(patch)", patch)
     r = patch.directions
-    if sorted(order) != list(range(r)):
-        raise ValueError(f"`permute` of a `{type(patch).__name__}` needs an order of {list(range(r))}; got {order}.")
+    if not isinstance(order, Sequence) or set(order) != set(range(r)) or len(order) != r:
+        raise ValueError(f"`permute` of a `{type(patch).__name__}` needs an order of {list(range(r))}; got {order!r}.")
     points, weights = patch.control_points, patch.weights
     return patch.replace(
         control_points=points.movedim([k - r - 1 for k in order], list(range(-r - 1, -1))),
@@ -54,8 +59,9 @@ def reparametrize(patch: AnyPatch, *ranges: tuple[float, float] | None) -> AnyPa
     Raises:
         ValueError: not one range per direction, or one that is empty.
     """
+    check_patch("reparametrize(patch)", patch)
     ranges = ranges or ((0.0, 1.0),) * patch.directions
-    if len(ranges) != patch.directions or not all(r is None or r[0] < r[1] for r in ranges):
+    if len(ranges) != patch.directions or not all(r is None or (is_pair(r) and r[0] < r[1]) for r in ranges):
         raise ValueError(
             f"`reparametrize` needs (start, end) with start < end or None for each of {patch.directions} direction(s); "
             f"got {ranges}."
@@ -71,36 +77,48 @@ def reparametrize(patch: AnyPatch, *ranges: tuple[float, float] | None) -> AnyPa
 
 def transform(
     patch: AnyPatch,
-    matrix: Float[Tensor, "*#b e d"] | None = None,
-    offset: Float[Tensor, "*#b e"] | Sequence[float] | None = None,
+    matrix: Real[Tensor, "*#b e d"] | Sequence[Sequence[float]] | None = None,
+    offset: Vector | None = None,
 ) -> AnyPatch:
     """The image M S + o under an affine map, which may lead into another dimension (the plane into space).
+
+    Args:
+        matrix: M "*b e d", in the patch's dtype, like the offset.
+        offset: o "*b e".
 
     Raises:
         ValueError: a matrix or an offset of other dimensions than the patch and its image.
 
     Source: affine invariance, *The NURBS Book*, P4.9.
     """
+    check_patch("transform(patch)", patch)
     points, r = patch.control_points, patch.directions
     if matrix is not None:
-        if matrix.shape[-1] != patch.dim:
+        (M,) = floating("transform", points, matrix=matrix)
+        if M.ndim < 2 or M.shape[-1] != patch.dim:
             raise ValueError(
                 f"`transform` of a patch in {patch.dim} dimensions needs a matrix of as many columns; got the shape "
-                f"{tuple(matrix.shape)}."
+                f"{tuple(M.shape)}."
             )
-        points = points @ matrix.to(points).mT[(..., *[None] * (r - 1), slice(None), slice(None))]
+        points = points @ M.mT[(..., *[None] * (r - 1), slice(None), slice(None))]
     if offset is not None:
-        offset = torch.as_tensor(offset, dtype=patch.dtype, device=patch.device)
-        if offset.shape[-1:] != points.shape[-1:]:
+        (o,) = floating("transform", points, offset=offset)
+        if o.shape[-1:] != points.shape[-1:]:
             raise ValueError(
                 f"A patch in {points.shape[-1]} dimensions cannot be moved by an offset of shape "
-                f"{tuple(offset.shape)}. `transform(patch, torch.eye(3, 2))` takes the plane into space."
+                f"{tuple(o.shape)}. `transform(patch, torch.eye(3, 2))` takes the plane into space."
             )
-        points = points + offset[(..., *[None] * r, slice(None))]
+        points = points + o[(..., *[None] * r, slice(None))]
     return patch.replace(control_points=points)
 
 
+def is_pair(ends: Any) -> bool:
+    """Whether these are two numbers, scalar tensors among them, or None for an end as it is."""
+    kinds = Number | Tensor | None
+    return isinstance(ends, list | tuple) and len(ends) == 2 and all(isinstance(end, kinds) for end in ends)
+
+
 def check_direction(patch: Patch, direction: int) -> None:
-    if not 0 <= direction < patch.directions:
+    if not is_integer(direction) or not 0 <= direction < patch.directions:
         allowed = ", ".join(map(str, range(patch.directions)))
-        raise ValueError(f"`direction` of a `{type(patch).__name__}` must be {allowed}; got {direction}.")
+        raise ValueError(f"`direction` of a `{type(patch).__name__}` must be {allowed}; got {direction!r}.")

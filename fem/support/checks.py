@@ -1,0 +1,154 @@
+"""Checks of what a user hands over: every message says the call, what it expects, what it got, and what would work.
+
+Python's and NumPy's numbers are numbers; booleans are none, and NaN and infinity are never a setting.
+"""
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from math import isfinite
+from numbers import Real
+from operator import index
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+INTEGERS = {None: "an integer", 1: "a positive integer", 0: "a non-negative integer"}
+NUMBERS = {
+    "finite": ("a finite number", lambda v: True),
+    "positive": ("a positive number", lambda v: v > 0),
+    "non-negative": ("a non-negative number", lambda v: v >= 0),
+    "a fraction": ("a number between 0 and 1", lambda v: 0 < v < 1),
+    "a share": ("a number from 0 to 1", lambda v: 0 <= v <= 1),
+    "a tolerance": ("a number of at least 0 and less than 1", lambda v: 0 <= v < 1),
+}
+
+
+def is_integer(value: Any, least: int | None = None) -> bool:
+    try:
+        number = index(value)
+    except TypeError:
+        return False
+    return not isinstance(value, bool) and (least is None or number >= least)
+
+
+def check_integers(call: str, least: int | None = 1, optional: bool = False, **settings: Any) -> None:
+    """Raise where a setting is not an integer, `least` or more; `optional` ones may be None.
+
+    Raises:
+        ValueError: named as in `` `Newton(max_iterations=...)` ``.
+    """
+    for name, value in settings.items():
+        if not is_integer(value, least) and not (optional and value is None):
+            wanted = INTEGERS.get(least, f"an integer of at least {least}")
+            refuse(call, name, f"None or {wanted}" if optional else wanted, value)
+
+
+def check_numbers(call: str, kind: str, optional: bool = False, **settings: Any) -> None:
+    """Raise where a setting is not a finite number of that kind (a key of `NUMBERS`); `optional` ones may be None.
+
+    Raises:
+        ValueError: named as in `` `Adam(lr=...)` ``.
+    """
+    wanted, fits = NUMBERS[kind]
+    for name, value in settings.items():
+        number = isinstance(value, Real) and not isinstance(value, bool) and isfinite(value) and fits(value)
+        if not number and not (optional and value is None):
+            refuse(call, name, f"None or {wanted}" if optional else wanted, value)
+
+
+def check_flags(call: str, **settings: Any) -> None:
+    """Raise where a setting is neither True nor False.
+
+    Raises:
+        ValueError: named as in `` `UNet(coordinates=...)` ``.
+    """
+    for name, value in settings.items():
+        if not isinstance(value, bool | np.bool_):
+            refuse(call, name, "True or False", value)
+
+
+def check_choice(call: str, name: str, value: Any, choices: Sequence[Any]) -> None:
+    """Raise where a setting is none of the words (or numbers, or None) it may be.
+
+    Raises:
+        ValueError: with all of them, and the one that was probably meant.
+    """
+    if not any(value is choice or (type(value) is type(choice) and value == choice) for choice in choices):
+        words = [f'"{choice}"' if isinstance(choice, str) else repr(choice) for choice in choices]
+        refuse(call, name, f"{', '.join(words[:-1])} or {words[-1]}", value, did_you_mean(value, choices))
+
+
+def check_kind(call: str, name: str, value: Any, kinds: Any, wanted: str) -> None:
+    """Raise where an argument is no object of these kinds (types or protocols); a class is none of its objects.
+
+    Raises:
+        TypeError: with what is `wanted`, in words.
+    """
+    if isinstance(value, type) or not isinstance(value, kinds):
+        raise TypeError(f"`{call}({name}=...)` must be {wanted}; got {shown(value)}.")
+
+
+def check_callable(call: str, name: str, value: Any, wanted: str, optional: bool = False) -> None:
+    """Raise where an argument cannot be called; `optional` ones may be None.
+
+    Raises:
+        TypeError: with what is `wanted`, in words.
+    """
+    if not callable(value) and not (optional and value is None):
+        raise TypeError(f"`{call}({name}=...)` must be {wanted}; got {shown(value)}.")
+
+
+def check_params(call: str, params: Any, name: str = "params") -> tuple[Any, ...]:
+    """Parameters as a tuple: a tensor, a field or a number alone is one parameter, and must say so.
+
+    Raises:
+        TypeError: not a tuple or list.
+    """
+    if isinstance(params, tuple | list):
+        return tuple(params)
+    if isinstance(params, dict):
+        remedy = "parameters have no names; give their values in the order in which the density takes them"
+    else:
+        text = repr(params) if isinstance(params, Real) else "..."
+        remedy = f"a single parameter is written `{name}=({text},)`"
+    raise TypeError(f"`{call}({name}=...)` must be a tuple of parameters; got {shown(params)}: {remedy}.")
+
+
+def check_floating(call: str, dtype: Any) -> None:
+    """Raise where a dtype is not one of floating-point numbers.
+
+    Raises:
+        TypeError: such as for `torch.int64` or `"float32"`.
+    """
+    if dtype is not float and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(
+            f"`{call}(dtype=...)` must be a floating-point type, `torch.float64` or `torch.float32`; got {dtype!r}."
+        )
+
+
+def did_you_mean(word: Any, known: Iterable[Any]) -> str:
+    """A remedy for a misspelt word, starting with a blank; nothing where no word is like it."""
+    words = {k.lower(): k for k in known if isinstance(k, str)}
+    close = get_close_matches(word.lower(), words, 1) if isinstance(word, str) else []
+    return f" Did you mean {words[close[0]]!r}?" if close else ""
+
+
+def refuse(call: str, name: str, wanted: str, value: Any, remedy: str = "") -> None:
+    raise ValueError(f"`{call}({name}=...)` must be {wanted}; got {shown(value)}.{remedy}")
+
+
+def shown(value: Any) -> str:
+    """A value as messages quote it: short, and a class, a tensor or a function as what it is."""
+    if isinstance(value, type):
+        return f"the class `{value.__name__}`, not an object: write `{value.__name__}(...)`"
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}" if value.ndim else f"a tensor of value {value.item()}"
+    if isinstance(value, np.ndarray):
+        return f"a NumPy array of shape {value.shape} (`torch.as_tensor` makes a tensor of it)"
+    text = repr(value)
+    if len(text) <= 60 and not text.startswith("<"):
+        return text
+    name = getattr(value, "__name__", None)
+    return f"the function `{name}`" if callable(value) and name else f"an object of class `{type(value).__name__}`"
