@@ -37,7 +37,7 @@ class GridIntegral:
 
     @property
     def geometry(self) -> Geometry:
-        return self.space.geometry(self.domain)
+        return self.space.quadrature.geometry(self.domain)
 
     def tensors(self) -> list[Tensor]:
         """All tensors that it depends on besides u."""

@@ -37,14 +37,16 @@ def discrete_form(
     integrals = [
         grid_integral(space, term, domain, params) or cell_integral(space, term, domain, params)
         for term in terms
-        for domain in space.domains(term.tag)
+        for domain in space.quadrature.domains(term.tag)
     ]
     return DiscreteForm(space, constraint, tuple(integrals), constraint.data())
 
 
 def cell_integrals(space: AnySpace, terms: Sequence[Term], params: Sequence[Parameter]) -> list[CellIntegral]:
     """Some terms by values at points wherever they are integrated, for those who look at single cells; detached."""
-    return [cell_integral(space, t, domain, params).detach() for t in terms for domain in space.domains(t.tag)]
+    return [
+        cell_integral(space, t, domain, params).detach() for t in terms for domain in space.quadrature.domains(t.tag)
+    ]
 
 
 def cell_integral(
@@ -52,7 +54,7 @@ def cell_integral(
 ) -> CellIntegral:
     """A term on any domain, by values at its points; `keep` leaves the geometry with the space for the next time."""
     derivatives = max(term.derivatives, 1)
-    place = space.geometry(domain, derivatives) if keep else geometry(space.mesh, domain, derivatives)
+    place = space.quadrature.geometry(domain, derivatives) if keep else geometry(space.mesh, domain, derivatives)
     values = tuple(at_points(p, f"parameter {i}", space, domain, place) for i, p in enumerate(params))
     explicit = not keep or space.mesh.version is None  # the latter: the nodes need gradients
     return CellIntegral(space, term, domain, values, place if explicit else None)
@@ -67,7 +69,7 @@ def grid_integral(space: AnySpace, term: Term, domain: Domain, params: Sequence[
     inputs = [Input("field", tuple((k, k + 1) for k in range(term.derivatives + 1)), shape, space.degree)]
     values: list[Resolved] = []
     for i, parameter in enumerate(params):
-        place = space.geometry(domain) if callable(parameter) else None
+        place = space.quadrature.geometry(domain) if callable(parameter) else None
         value = resolved(parameter, f"parameter {i}", space, domain, place)
         found = grid_input(value, len(arguments), dim)
         if found is None:

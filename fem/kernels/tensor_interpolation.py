@@ -22,7 +22,7 @@ from torch import Tensor
 from fem.reference.cells import interval
 from fem.reference.lagrange import lagrange_element
 from fem.reference.quadrature import quadrature
-from fem.space.space import sum_of
+from fem.support.sums import sum_of
 
 Row = tuple[float, ...]
 Tables = list[tuple[list[Row], list[Row]]]

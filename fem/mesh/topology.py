@@ -4,7 +4,7 @@ A topology knows connectivity alone, so meshes that differ only in their node co
 optimisation) share one, together with every dof numbering made on it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -16,6 +16,8 @@ from torch import Tensor
 from fem.mesh.grid import Grid, Side, places
 from fem.reference.cells import Cell, quadrilateral
 from fem.reference.lagrange import LagrangeElement, entity_cell_of, interior_nodes, lagrange_element, sub_entities
+
+PORTION = 2**18  # cells whose geometry is looked at together: some 200 MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,11 @@ class Block:
     def nodes_of(self, cells: Int[Tensor, "m"]) -> Int[Tensor, "m v"]:
         """The nodes of some cells."""
         return self.connectivity[cells] if self.grid is None else self.grid.cell_nodes(self.degree, cells)
+
+    def portions(self) -> Iterator[Int[Tensor, "e"]]:
+        """The cells, so many at a time that what is made of them stays small beside the mesh itself."""
+        for start in range(0, self.num_cells, PORTION):
+            yield torch.arange(start, min(start + PORTION, self.num_cells), device=self.source.device)
 
     def to(self, device: torch.device) -> "Block":
         """The same cells on another device."""
@@ -160,6 +167,12 @@ class Topology:
         number, owner = torch.cat(numbers), torch.cat(owners, 1)
         block, cell, local = owner[:, first_positions(number, start)]
         return Facets(torch.cat(padded), block, cell, local, torch.bincount(number, minlength=start))
+
+    @property
+    def facet_nodes(self) -> Int[Tensor, "f v"]:
+        """Mesh nodes at the vertices of every facet, padded with −1."""
+        vertices = self.facets.vertices
+        return torch.where(vertices < 0, vertices, self.vertex_nodes[vertices])
 
     @cached_property
     def boundary(self) -> Int[Tensor, "f"]:

@@ -39,7 +39,7 @@ class View:
             if self.field is None:
                 return x.cpu().numpy(), None
             space, values = self.field
-            dofs = space.dofs_of(block, cells)
+            dofs = space.cell_dofs.of(block, cells)
             table = space.elements[block].tabulate(points, 0).value
             if cells is not None and len(table) > 1:
                 table = table[cells]

@@ -23,7 +23,8 @@ from torch.nn.functional import pad
 
 from fem.forms.constraints import MeanZero
 from fem.mesh.geometry import Domain
-from fem.space.space import AnySpace, FunctionSpace, sum_of
+from fem.space.space import AnySpace, FunctionSpace
+from fem.support.sums import sum_of
 from solvers.linear.axis_modes import Axis, modes, supported_modes
 from solvers.operators.system import System
 from solvers.operators.tensor_operator import diagonalized
@@ -121,7 +122,7 @@ class Separable:
         self.shape = (*system.batch, *space.shape)
         self.count = prod(system.batch)
         self.grid = (*(space.degree * n + 1 for n in cells[::-1]), space.components or 1)
-        spacing = 1 / space.geometry(space.domains()[0]).inverse[0, 0].diagonal().double()
+        spacing = 1 / space.quadrature.geometry(space.quadrature.domains()[0]).inverse[0, 0].diagonal().double()
         diffusion, reaction, supports = separable_coefficients(system, space, exact)
         self.components = []
         for c, fixed in enumerate(fixed_sides(system, self.grid)):

@@ -43,8 +43,8 @@ def coordinates(rule, q: tuple[int, ...]) -> Tensor:
 @every
 def test_the_rule_is_that_of_the_space(dim: int, degree: int) -> None:
     V = grid_space(dim, degree)
-    rule, (domain,) = grid_rule(V), V.domains()
-    points, weights = V.geometry(domain).points, V.geometry(domain).weights
+    rule, (domain,) = grid_rule(V), V.quadrature.domains()
+    points, weights = V.quadrature.geometry(domain).points, V.quadrature.geometry(domain).weights
     assert sorted(rule.order.values()) == list(range(len(rule.weights)))
     for q, position in rule.order.items():
         torch.testing.assert_close(coordinates(rule, q).reshape(-1, dim), points[:, position])

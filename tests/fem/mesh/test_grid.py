@@ -77,8 +77,10 @@ def test_dofs_sit_where_those_of_the_explicit_mesh_do(cell: str, degree: int) ->
         dofs = V.dofs(tag)
         assert (dofs.diff() > 0).all()
         assert as_set(V.dof_coordinates[dofs]) == as_set(W.dof_coordinates[W.dofs(tag)])
-        assert torch.equal(V.coordinates_of(dofs), V.dof_coordinates[dofs])
-        torch.testing.assert_close(W.coordinates_of(W.dofs(tag)), W.dof_coordinates[W.dofs(tag)], rtol=0, atol=0)
+        assert torch.equal(V.mesh.lagrange_nodes(V.degree, dofs), V.dof_coordinates[dofs])
+        torch.testing.assert_close(
+            W.mesh.lagrange_nodes(W.degree, W.dofs(tag)), W.dof_coordinates[W.dofs(tag)], rtol=0, atol=0
+        )
 
 
 @pytest.mark.parametrize("how", ["plain", "moved", "curved"])
@@ -94,8 +96,8 @@ def test_domains_of_sides_are_those_of_the_explicit_mesh(cell: str, how: str) ->
         )
     V, W = FunctionSpace(mesh, Lagrange(1)), FunctionSpace(other, Lagrange(1))
     for tag in ("boundary", *mesh.facet_tags):
-        found = {d.facet: (d, V.geometry(d)) for d in V.domains(tag)}
-        wanted = {d.facet: (d, W.geometry(d)) for d in W.domains(tag)}
+        found = {d.facet: (d, V.quadrature.geometry(d)) for d in V.quadrature.domains(tag)}
+        wanted = {d.facet: (d, W.quadrature.geometry(d)) for d in W.quadrature.domains(tag)}
         assert found.keys() == wanted.keys()
         for facet, (domain, geometry) in found.items():
             against, expected = wanted[facet]

@@ -306,8 +306,8 @@ def test_spline_spaces(dim, degree, rational):
     if rational:
         element = BSpline(element.knots, degree, 0.5 + rand(element.num_dofs))
     V = FunctionSpace(mesh, element)
-    u, (domain,) = rand(2, *V.shape), V.domains()
-    (expected,) = V.at_points(u, domain, V.geometry(domain), 0)
+    u, (domain,) = rand(2, *V.shape), V.quadrature.domains()
+    (expected,) = V.quadrature.values(u, domain, V.quadrature.geometry(domain), 0)
     points = mesh.map(0, None, domain.points)[0].flatten(0, 1)
     assert torch.allclose(V.evaluate(u, points), expected.flatten(-2), rtol=0, atol=1e-10)
 
