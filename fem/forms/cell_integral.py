@@ -27,6 +27,7 @@ from fem.forms.derivatives import (
 )
 from fem.forms.parameters import PointValues, tensor_in, with_tensor
 from fem.forms.term import Term
+from fem.kernels.c_source import Targets
 from fem.mesh.geometry import Domain, Geometry
 from fem.mesh.grid import grid_order
 from fem.space.quadrature_points import Slots
@@ -212,7 +213,7 @@ class CellHessian:
             fluxes[c.row[0] * per_field + c.row[1]] = value
         return integral.scatter(fluxes, self.batch), integral.scatter(fluxes, self.batch, True)
 
-    def add_to_images(self, images: Sequence[Tensor], targets: "Targets") -> None:
+    def add_to_images(self, images: Sequence[Tensor], targets: Targets) -> None:
         """Add the element matrices, on a grid, to images "b *vertices" of vertices, slowest axis first.
 
         Args:
@@ -250,9 +251,6 @@ class CellHessian:
                 corner = (start + corner[0], *corner[1:])
                 place = (slice(k, k + n) for k, n in zip(corner, value.shape[1:], strict=True))
                 images[image][(slice(None), *place)] += value
-
-
-Targets = Sequence[tuple[int, tuple[int, ...]]]
 
 
 def finite_coefficients(coefficients: list[Coefficient], batch: Batch, like: Tensor) -> Bool[Tensor, "*b"]:

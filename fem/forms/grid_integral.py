@@ -15,10 +15,11 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from fem.forms.assembly import Coefficient
-from fem.forms.cell_integral import Batch, CellIntegral, Parts, Targets, finite_coefficients
+from fem.forms.cell_integral import Batch, CellIntegral, Parts, finite_coefficients
 from fem.forms.parameters import Resolved, point_values, tensor_in, with_tensor
 from fem.forms.term import Term
-from fem.kernels.integrand import Integrand, Slopes, Value
+from fem.kernels.c_source import Targets
+from fem.kernels.integrand import IntegralSlopes, IntegralValue, Integrand
 from fem.mesh.geometry import Domain, Geometry
 from fem.space.space import FunctionSpace
 
@@ -71,11 +72,11 @@ class GridIntegral:
 
     def value(self, u: Tensor, batch: Batch) -> Tensor:
         """Its share of J, "*b"."""
-        return Value.apply(self.integrand, u, *self._tensors)
+        return IntegralValue.apply(self.integrand, u, *self._tensors)
 
     def residual(self, u: Tensor, batch: Batch) -> Parts:
         """Its share of ∂J/∂u, differentiable in u and in all tensors."""
-        return list(Slopes.apply(self.integrand, (0,), u, *self._tensors))
+        return list(IntegralSlopes.apply(self.integrand, (0,), u, *self._tensors))
 
     def evaluate(self, u: Tensor, batch: Batch) -> tuple[Tensor | None, Parts, Parts]:
         """Value, residual and magnitude in one loop over cells, without a graph."""
@@ -84,7 +85,7 @@ class GridIntegral:
 
     def hessian_product(self, u: Tensor, v: Tensor, batch: Batch, transpose: bool) -> Parts:
         """The residual's derivative times v, differentiable like the residual."""
-        return list(Slopes.apply(self.integrand.derivative((0,)), (0,), u, *self._tensors, v))
+        return list(IntegralSlopes.apply(self.integrand.derivative((0,)), (0,), u, *self._tensors, v))
 
     def hessian(self, u: Tensor, batch: Batch) -> "GridHessian":
         return GridHessian(self, u, batch)
@@ -151,7 +152,7 @@ class GridHessian:
 
     def add_to_images(self, images: Sequence[Tensor], targets: Targets) -> None:
         integrand, arguments = self.integral.integrand, self._arguments
-        if integrand.add_element_matrices(arguments, images, tuple(targets)):
+        if integrand.add_element_matrices(arguments, images, targets):
             return
         for (items, layers), entries in integrand.element_matrices(arguments):
             for (image, corner), values in zip(targets, entries, strict=True):

@@ -187,8 +187,8 @@ def pull_back(
     centre = torch.tensor(element.cell.vertices).to(x).mean(0)
     starts, steps, affine = centre[None], 1, is_affine(element)
     if not affine:
-        lattice = lagrange_element(element.cell, max(2, element.degree)).nodes.to(x)
-        starts, steps = centre + 0.8 * (lattice - centre), 60
+        nodes = lagrange_element(element.cell, max(2, element.degree)).nodes.to(x)
+        starts, steps = centre + 0.8 * (nodes - centre), 60
     distance = (element.tabulate(starts, 0).value[0] @ corners - x[:, None]).square().sum(-1)
     reference = starts[distance.argmin(1)]
     result, inside = torch.full_like(reference, torch.nan), torch.zeros_like(slack, dtype=torch.bool)

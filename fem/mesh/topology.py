@@ -183,13 +183,13 @@ class Topology:
         """Boundary facets whose vertices all stand at one end of a grid, wherever its nodes have moved since."""
         assert self.grid is not None
         if side not in self._sides:
-            place = places(self.facets.vertices[self.boundary], self.grid.lattice(1))[side.axis]
+            place = places(self.facets.vertices[self.boundary], self.grid.node_shape(1))[side.axis]
             self._sides[side] = self.boundary[(place == side.end * self.grid.shape[side.axis]).all(1)]
         return self._sides[side]
 
     def num_lagrange_nodes(self, degree: int) -> int:
         """How many dofs `lagrange_numbering` numbers."""
-        return self.lagrange_numbering(degree)[1] if self.grid is None else prod(self.grid.lattice(degree))
+        return self.lagrange_numbering(degree)[1] if self.grid is None else prod(self.grid.node_shape(degree))
 
     def lagrange_numbering(self, degree: int) -> tuple[tuple[Int[Tensor, "_ _"], ...], int]:
         """Global dofs "e a" of each cell's local nodes, block by block, and their number.
@@ -275,12 +275,12 @@ def interior_order(kind: Cell, count: int, vertices: Int[Tensor, "e k v"]) -> In
 
 
 def quadrilateral_orders(count: int, device: torch.device) -> Int[Tensor, "4 2 m"]:
-    """For each lowest corner and each direction, the shared position of every node of a k × k interior lattice."""
+    """For each lowest corner and each direction, the shared position of each of k × k interior nodes."""
     side = round(count**0.5)
-    lattice = torch.arange(count, device=device).reshape(side, side)  # shared positions, first axis along columns
+    grid = torch.arange(count, device=device).reshape(side, side)  # shared positions, first axis along columns
     orders = []
     for corner in range(4):
-        # A quarter turn of the shared lattice for each step of its origin around the square.
-        turned = torch.rot90(lattice, -corner, (0, 1))
-        orders.append(torch.stack([turned.flatten(), torch.rot90(lattice.T, -corner, (0, 1)).flatten()]))
+        # A quarter turn of the shared grid for each step of its origin around the square.
+        turned = torch.rot90(grid, -corner, (0, 1))
+        orders.append(torch.stack([turned.flatten(), torch.rot90(grid.T, -corner, (0, 1)).flatten()]))
     return torch.stack(orders)

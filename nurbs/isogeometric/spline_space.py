@@ -78,7 +78,7 @@ class SplinePoints(QuadraturePoints):
         if factors is None:
             return super().from_points(values, domain, derivatives, magnitude)
         values = values.abs() if magnitude else values
-        parts = [factors.by_lattice(v) for v in values.transpose(-4, -3).unbind(-1)]
+        parts = [factors.by_grid(v) for v in values.transpose(-4, -3).unbind(-1)]
         return factors.sums(parts, slot_orders(domain.cell.dim, derivatives), magnitude).mT
 
 

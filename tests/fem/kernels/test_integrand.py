@@ -33,7 +33,7 @@ from fem.forms.assembly import element_matrices
 from fem.forms.discrete import DiscreteForm
 from fem.forms.grid_integral import GridIntegral
 from fem.kernels.grid_inputs import Input
-from fem.kernels.integrand import Integrand, Slopes
+from fem.kernels.integrand import IntegralSlopes, Integrand
 from fem.reference.spline_element import BSpline
 from fem.support.native import find_compiler
 from solvers import minimize
@@ -564,5 +564,5 @@ def test_slopes_of_nothing() -> None:
     V = space()
     density = lambda x, u, g: u  # noqa: E731
     inputs = (Input("field", ((0, 1), (1, 2)), (), 1),)
-    (slope,) = Slopes.apply(Integrand(V, density, 1, density, ((2,), (), (2,)), inputs), (0,), random(*V.shape))
+    (slope,) = IntegralSlopes.apply(Integrand(V, density, 1, density, ((2,), (), (2,)), inputs), (0,), random(*V.shape))
     assert slope.sum().item() == pytest.approx(1.5)

@@ -61,7 +61,7 @@ def test_some_cells_have_the_rows_of_all(cell: str, degree: int) -> None:
     every, some = grid.cell_nodes(degree), torch.tensor([grid.num_cells - 1, 0])
     assert len(every) == grid.num_cells
     assert torch.equal(grid.cell_nodes(degree, some), every[some])
-    assert torch.equal(every.unique(), torch.arange(torch.tensor(grid.lattice(degree)).prod()))
+    assert torch.equal(every.unique(), torch.arange(torch.tensor(grid.node_shape(degree)).prod()))
 
 
 @cells
