@@ -11,7 +11,7 @@ from math import prod
 from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fem.forms.assembly import Coefficient
@@ -114,7 +114,7 @@ class GridHessian:
         integral = self.integral
         if not integral.integrand.uniform:
             return integral.at_points().hessian(self.u, self.batch).coefficients
-        space, hessian = integral.space, integral.integrand.constant_hessian(self._arguments)
+        space, hessian = integral.space, self._uniform
         slots = [space.shape[1:], (*space.shape[1:], space.mesh.dim)][: integral.term.derivatives + 1]
         points, found = (space.mesh.num_cells, len(integral.domain.weights)), []
         for i, rows in enumerate(hessian.split([prod(s) for s in slots], -2)):
@@ -123,6 +123,12 @@ class GridHessian:
                     value = block.reshape(*block.shape[:-2], 1, 1, *slots[i], *slots[j])
                     found.append(Coefficient((0, i), (0, j), value.expand(*self.batch, *points, *slots[i], *slots[j])))
         return found
+
+    @cached_property
+    @torch.no_grad()
+    def _uniform(self) -> Float[Tensor, "*b s s"]:
+        """The second derivatives at a point where they are the same at all."""
+        return self.integral.integrand.constant_hessian(self._arguments)
 
     @property
     def _arguments(self) -> list[Tensor]:
@@ -137,7 +143,9 @@ class GridHessian:
         )
 
     def finite(self) -> Bool[Tensor, "*b"]:
-        return finite_coefficients(self.coefficients, self.batch, self.u)
+        if not self.known:
+            return finite_coefficients(self.coefficients, self.batch, self.u)
+        return torch.isfinite(self._uniform).all((-2, -1)).expand(self.batch)
 
     def times_constant(self, i: int, k: int) -> tuple[Parts, Parts]:
         space, dim = self.integral.space, self.integral.space.mesh.dim

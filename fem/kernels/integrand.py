@@ -8,7 +8,7 @@ scatter or an array over quadrature points.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -23,7 +23,7 @@ from fem.kernels.grid_loop import GridLoop, as_image
 from fem.kernels.program import Program, UntraceableError
 from fem.kernels.tensor_interpolation import GridRule, grid_rule
 from fem.kernels.tracing import directional, hessian, trace, value_and_gradient
-from fem.support.fingerprint import cached
+from fem.support.fingerprint import cached, fingerprint
 
 PRODUCTS = 3000  # in a cell, from second derivatives to element matrices: more are better done by matrix products
 
@@ -32,16 +32,18 @@ PRODUCTS = 3000  # in a cell, from second derivatives to element matrices: more 
 class Integrand:
     """ψ(x, arguments) on the cells of a uniform grid; argument 0 is x.
 
-    `arguments` gives each argument's shape at one point, or the number it is; `density` and `key` say what `function`
-    was made of, for the cache of programs.
+    `arguments` gives each argument's shape at one point, or the number it is. `function` was made of the `density` as
+    `key` says, when that had this `fingerprint`; what is made of it in turn is kept in `made`.
     """
 
     space: Any
     density: Callable[..., Any]
+    fingerprint: Hashable
     key: Hashable
     function: Callable[..., Tensor]
     arguments: tuple[Any, ...]
     inputs: tuple[Input, ...]
+    made: dict[Hashable, Any] = field(default_factory=dict)
 
     @cached_property
     def rule(self) -> GridRule:
@@ -54,6 +56,12 @@ class Integrand:
 
     def derivative(self, wrt: Sequence[int]) -> "Integrand":
         """The integrand of Σ ⟨∂J/∂input, w⟩ over the inputs in `wrt`: the directions w are its last inputs."""
+        what = ("derivative", tuple(wrt))
+        if what not in self.made:
+            self.made[what] = self._derivative(wrt)
+        return self.made[what]
+
+    def _derivative(self, wrt: Sequence[int]) -> "Integrand":
         positions, directions = self.positions(wrt), []
         start = len(self.arguments)
         for i in wrt:
@@ -66,6 +74,7 @@ class Integrand:
             function=directional(self.function, positions),
             arguments=(*self.arguments, *[self.arguments[p] for p in positions]),
             inputs=(*self.inputs, *directions),
+            made={},
         )
 
     def along_constant(self) -> "Integrand":
@@ -75,7 +84,7 @@ class Integrand:
             Input("constant", ((0, place),), shape if order == 0 else (*shape, len(self.rule.cells)))
             for order, place in along.inputs[-1].places
         ]
-        return replace(along, key=(along.key, "constant"), inputs=(*along.inputs[:-1], *slots))
+        return replace(along, key=(along.key, "constant"), inputs=(*along.inputs[:-1], *slots), made={})
 
     def positions(self, wrt: Sequence[int]) -> list[int]:
         return [position for i in wrt for _, position in self.inputs[i].places]
@@ -103,22 +112,25 @@ class Integrand:
             except UntraceableError as error:
                 return str(error)
 
-        found = cached(self.density, self.key_of(kind, wrt), build)
+        found = self.kept((kind, tuple(wrt)), build)
         if isinstance(found, str):
             raise UntraceableError(found)
         return found
 
-    def key_of(self, kind: str, wrt: Sequence[int]) -> tuple[Hashable, ...]:
-        # Arguments by name, since 0 and −0 are equal and nan is not itself.
-        return self.key, repr(self.arguments), self.inputs, kind, tuple(wrt), self.space.dtype
-
     def loop(self, kind: str, wrt: Sequence[int], scatters: tuple[bool, ...] = ()) -> GridLoop:
-        key = (*self.key_of(kind, wrt), scatters, self.rule.key)
-        return cached(
-            self.density,
-            key,
-            lambda: GridLoop(self.inputs, self.entries, self.rule, self.program(kind, wrt), wrt, scatters),
-        )
+        make = lambda: GridLoop(self.inputs, self.entries, self.rule, self.program(kind, wrt), wrt, scatters)  # noqa: E731
+        return self.kept((kind, tuple(wrt), scatters, self.rule.key), make)
+
+    def kept(self, what: tuple[Hashable, ...], make: Callable[[], Any]) -> Any:
+        """`make()`, kept for all integrands of equal densities, and here if the density still is what it was."""
+        if what in self.made:
+            return self.made[what]
+        # Arguments by name, since 0 and −0 are equal and nan is not itself.
+        key = self.key, repr(self.arguments), self.inputs, self.space.dtype, *what
+        found = cached(self.density, key, make)
+        if fingerprint(self.density) == self.fingerprint:
+            self.made[what] = found
+        return found
 
     # -- evaluation ----------------------------------------------------------------------------------------------------
 

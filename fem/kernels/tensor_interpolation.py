@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fem.mesh.grid import grid_order, number
+from fem.mesh.grid import grid_order
 from fem.reference.cells import interval
 from fem.reference.lagrange import lagrange_element
 from fem.reference.quadrature import quadrature
@@ -79,9 +79,10 @@ def rule_on_box(cells: tuple[int, ...], lower: tuple[float, ...], upper: tuple[f
     line = rule.points[:, 0].tolist()
     spacing = tuple((b - a) / n for a, b, n in zip(lower, upper, cells, strict=True))
     weights, order = {}, {}
-    for q in product(range(len(line)), repeat=len(cells)):
+    for position, z_first in enumerate(product(range(len(line)), repeat=len(cells))):  # x fastest, as in any rule
+        q = z_first[::-1]
         weights[q] = prod(float(rule.weights[i]) for i in q) * prod(spacing)
-        order[q] = number(q, [len(line)] * len(cells))  # products of rules are numbered as grids are
+        order[q] = position
     return GridRule(cells, lower, spacing, tuple(line), weights, order)
 
 

@@ -5,8 +5,10 @@ import torch
 from torch import Tensor
 
 from fem import FunctionSpace, Lagrange, Mesh, box
-from fem.mesh.grid import BoxNodes, Side, number, outer, pieces, places
+from fem.mesh.grid import BoxNodes, Side, grid_order, number, outer, pieces, places
 from fem.reference.cells import CELLS
+from fem.reference.lagrange import lagrange_element
+from fem.reference.quadrature import quadrature
 from tests.problems import bend
 
 cells = pytest.mark.parametrize("cell", CELLS)
@@ -51,6 +53,19 @@ def test_pieces_fill_the_grid_cell_once(cell: str) -> None:
         torch.testing.assert_close(volumes, torch.full_like(volumes, 1 / len(volumes)))
     else:
         assert corners.shape == (1, 2**kind.dim, kind.dim)
+
+
+@pytest.mark.parametrize("cell", ["interval", "quadrilateral", "hexahedron"])
+@degrees
+def test_grid_order_counts_x_fastest(cell: str, degree: int) -> None:
+    """Of local nodes; and as quadrature counts the points of products of rules."""
+    kind = CELLS[cell]
+    nodes = lagrange_element(kind, degree).nodes[list(grid_order(kind, degree))]
+    line = torch.arange(degree + 1) / degree
+    axes = torch.meshgrid(*[line.double()] * kind.dim, indexing="ij")
+    torch.testing.assert_close(nodes, torch.stack(axes[::-1], -1).reshape(-1, kind.dim))
+    points, line = quadrature(kind, degree).points, quadrature("interval", degree).points[:, 0]
+    assert torch.equal(points, torch.stack(torch.meshgrid(*[line] * kind.dim, indexing="ij")[::-1], -1).flatten(0, -2))
 
 
 @cells
