@@ -22,7 +22,8 @@ from torch import Tensor
 
 from fem.mesh.geometry import Domain, Geometry
 from fem.space.gather_scatter import Segments, sums_by_segments
-from fem.space.space import AnySpace, FunctionSpace, sum_of
+from fem.space.space import AnySpace, FunctionSpace
+from fem.support.sums import sum_of
 
 CHUNK = 2**18  # entries of element matrices made at a time: they stay in the caches, and memory holds the sum alone
 SEGMENT_CHUNK = 2**22  # where sums go by segments, per item of a batch
@@ -60,7 +61,9 @@ def scatter_fluxes(
     batch: tuple[int, ...],
     magnitude: bool = False,
 ) -> Tensor:
-    """r "*b n (c)" with r_a = Σ_q w (f₀ φ_a + f₁·∇φ_a + f₂:∇∇φ_a) summed over cells: the transpose of `at_points`.
+    """r "*b n (c)" with r_a = Σ_q w (f₀ φ_a + f₁·∇φ_a + f₂:∇∇φ_a) summed over cells.
+
+    The transpose of `QuadraturePoints.values`.
 
     Args:
         fluxes: by order of derivative, "*b e q (c)", "*b e q (c) d", …; a missing order is zero.
@@ -78,7 +81,7 @@ def scatter_fluxes(
         slots = reference_slots(order, domain.cell.dim)
         before, after = slots.start, slots_in_all - slots.stop
         stacked = stacked + torch.nn.functional.pad(flux, (before, after))
-    total = space.from_points(stacked.transpose(-3, -2), domain, derivatives, magnitude)
+    total = space.quadrature.from_points(stacked.transpose(-3, -2), domain, derivatives, magnitude)
     return total[..., 0] if space.components is None else total
 
 
@@ -93,8 +96,8 @@ class Coefficient:
 
 def chunks(space: AnySpace, domain: Domain, batch: tuple[int, ...]) -> list[slice]:
     """The cells of a domain in portions whose element matrices stay in the caches."""
-    e = space.fields[0].domain_dofs(domain).shape[0]
-    size = sum((f.components or 1) * f.domain_dofs(domain).shape[1] for f in space.fields)
+    e = space.fields[0].quadrature.dofs(domain).shape[0]
+    size = sum((f.components or 1) * f.quadrature.dofs(domain).shape[1] for f in space.fields)
     step = max(CHUNK // (prod(batch) * size**2), 1)
     if sums_by_segments(space.device):  # lists of terms are kept for each portion: few, and the same for every batch
         step = max(SEGMENT_CHUNK // size**2, 1)
@@ -112,9 +115,9 @@ def element_matrices(
 ) -> Tensor:
     """K "*b e A A" of some cells of a domain (or its diagonal "*b e A"), local dofs field after field, node-major."""
     fields = space.fields
-    widths = [(f.components or 1) * f.domain_dofs(domain).shape[1] for f in fields]
+    widths = [(f.components or 1) * f.quadrature.dofs(domain).shape[1] for f in fields]
     starts = [sum(widths[:i]) for i in range(len(widths))]
-    e, size = len(range(*cells.indices(fields[0].domain_dofs(domain).shape[0]))), sum(widths)
+    e, size = len(range(*cells.indices(fields[0].quadrature.dofs(domain).shape[0]))), sum(widths)
     total = geometry.weights.new_zeros((*batch, e, size) if diagonal else (*batch, e, size, size))
     for coefficient in coefficients:
         i, j = coefficient.row[0], coefficient.column[0]
@@ -149,8 +152,8 @@ def local_matrices(
     value = value * geometry.weights[..., None, None, None, None]
     value = pull_back(value, columns, geometry, nb).movedim(-3, -1)  # "*b e q c c s s", rows last
     value = pull_back(value, rows, geometry, nb).movedim(nb + 1, -3)  # "*b e c c q s s", columns before rows
-    left = of_cells(test.table(domain, rows), cells)[:, :, reference_slots(rows, domain.cell.dim)]
-    right = of_cells(trial.table(domain, columns), cells)[:, :, reference_slots(columns, domain.cell.dim)]
+    left = of_cells(test.quadrature.table(domain, rows), cells)[:, :, reference_slots(rows, domain.cell.dim)]
+    right = of_cells(trial.quadrature.table(domain, columns), cells)[:, :, reference_slots(columns, domain.cell.dim)]
     pattern = "eqjb,eqia->eqjiab"
     if diagonal:
         # Only equal components meet on the diagonal.
@@ -242,10 +245,17 @@ def flat_dofs(space: AnySpace, domain: Domain) -> Int[Tensor, "e A"]:
     parts, start = [], 0
     for field in space.fields:
         c = field.components or 1
-        dofs = field.domain_dofs(domain)
+        dofs = field.quadrature.dofs(domain)
         parts.append((start + dofs[..., None] * c + torch.arange(c, device=dofs.device)).flatten(-2))
         start += field.num_dofs
     return torch.cat(parts, -1)
+
+
+def pattern_of(space: AnySpace) -> Pattern:
+    """The sparsity of matrices over a space, which keeps it."""
+    if space._pattern is None:
+        space._pattern = make_pattern(space)
+    return space._pattern
 
 
 def make_pattern(space: AnySpace) -> Pattern:
@@ -279,10 +289,10 @@ def pattern_by_rows(blocks: list[np.ndarray], n: int) -> Pattern:
     dofs = np.full((starts[-1], width), n, dtype=index)
     for block, start in zip(blocks, starts, strict=False):
         dofs[start : start + len(block), : block.shape[1]] = block
-    # Incidence of element rows and dofs: its transpose lists, dof by dof, the element rows that feed a matrix row.
+    # Which dof each element row has: the transpose lists, dof by dof, the element rows that feed a matrix row.
     local = np.arange(dofs.size + 1, dtype=index)
-    incidence = scipy.sparse.csr_array((local[:-1], dofs.reshape(-1), local), shape=(dofs.size, n + 1)).tocsc()
-    rows, starts_of_rows = incidence.indices, np.asarray(incidence.indptr * index(width), dtype=index)
+    transpose = scipy.sparse.csr_array((local[:-1], dofs.reshape(-1), local), shape=(dofs.size, n + 1)).tocsc()
+    rows, starts_of_rows = transpose.indices, np.asarray(transpose.indptr * index(width), dtype=index)
     entries = rows[:, None] * index(width) + np.arange(width, dtype=index)
     columns = dofs[rows // index(width)]
     unsummed = scipy.sparse.csr_array((entries.reshape(-1), columns.reshape(-1), starts_of_rows), shape=(n + 1, n + 1))

@@ -27,9 +27,11 @@ from fem.forms.derivatives import (
 )
 from fem.forms.parameters import PointValues, tensor_in, with_tensor
 from fem.forms.term import Term
+from fem.kernels.c_source import Targets
 from fem.mesh.geometry import Domain, Geometry
 from fem.mesh.grid import grid_order
-from fem.space.space import AnySpace, MixedSpace, Slots
+from fem.space.quadrature_points import Slots
+from fem.space.space import AnySpace, MixedSpace
 
 Batch = tuple[int, ...]
 Parts = list[Tensor | None]  # of a dof tensor, field by field; None where there is nothing
@@ -49,7 +51,7 @@ class CellIntegral:
 
     @property
     def geometry(self) -> Geometry:
-        return self.moving or self.space.geometry(self.domain, max(self.term.derivatives, 1))
+        return self.moving or self.space.quadrature.geometry(self.domain, max(self.term.derivatives, 1))
 
     def tensors(self) -> list[Tensor]:
         """All tensors that it depends on besides u."""
@@ -78,7 +80,7 @@ class CellIntegral:
     def slots(self, u: Tensor) -> Slots:
         """u and its derivatives at all points, field after field."""
         parts, order = zip(self.space.fields, self.space.split(u), strict=True), self.term.derivatives
-        return [s for f, part in parts for s in f.at_points(part, self.domain, self.geometry, order)]
+        return [s for f, part in parts for s in f.quadrature.values(part, self.domain, self.geometry, order)]
 
     def integrand(self, slots: Slots, test: Slots | None, batch: Batch) -> Tensor:
         """The user's expression at all points, "*b e q" up to broadcasting."""
@@ -211,7 +213,7 @@ class CellHessian:
             fluxes[c.row[0] * per_field + c.row[1]] = value
         return integral.scatter(fluxes, self.batch), integral.scatter(fluxes, self.batch, True)
 
-    def add_to_images(self, images: Sequence[Tensor], targets: "Targets") -> None:
+    def add_to_images(self, images: Sequence[Tensor], targets: Targets) -> None:
         """Add the element matrices, on a grid, to images "b *vertices" of vertices, slowest axis first.
 
         Args:
@@ -249,9 +251,6 @@ class CellHessian:
                 corner = (start + corner[0], *corner[1:])
                 place = (slice(k, k + n) for k, n in zip(corner, value.shape[1:], strict=True))
                 images[image][(slice(None), *place)] += value
-
-
-Targets = Sequence[tuple[int, tuple[int, ...]]]
 
 
 def finite_coefficients(coefficients: list[Coefficient], batch: Batch, like: Tensor) -> Bool[Tensor, "*b"]:

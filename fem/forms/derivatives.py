@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fem.space.space import Slots, sum_of
+from fem.space.quadrature_points import Slots
+from fem.support.sums import sum_of
 
 Fluxes = Sequence[Tensor | None]  # one for each slot; None where it vanishes
 

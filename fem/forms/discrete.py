@@ -12,11 +12,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from fem.forms.assembly import Pattern, chunks, element_matrices, make_pattern
+from fem.forms.assembly import Pattern, chunks, element_matrices, pattern_of
 from fem.forms.cell_integral import Batch, CellHessian, CellIntegral, Parts
 from fem.forms.constraints import Constraint
 from fem.forms.grid_integral import GridHessian, GridIntegral
-from fem.space.space import AnySpace, sum_of
+from fem.space.space import AnySpace
+from fem.support.sums import sum_of
 
 Hessian = CellHessian | GridHessian
 
@@ -135,9 +136,7 @@ class DiscreteForm:
     @property
     def pattern(self) -> Pattern:
         """The sparsity of the space's matrices, made once per space."""
-        if self.space.pattern is None:
-            self.space.pattern = make_pattern(self.space)
-        return self.space.pattern
+        return pattern_of(self.space)
 
     def join(self, shares: Iterable[Parts], like: Tensor, batch: Batch) -> Tensor:
         """The sum of the shares of all integrals, given field by field, as one dof tensor of the space."""

@@ -49,7 +49,7 @@ class Functional:
         self.constraint: Constraint = Free(space) if dirichlet is None else dirichlet
         self.terms = (Term(density, None, inner, self.linear_in_test),)
         for tag, term in (boundary or {}).items():
-            space.domains(tag)  # unknown tags are told now, not at the first evaluation
+            space.quadrature.domains(tag)  # unknown tags are told now, not at the first evaluation
             self.terms += (Term(term, tag, outer, self.linear_in_test),)
         smooth = min(f.continuity for f in space.fields)
         if max(inner, outer) == 2 and smooth < 1:

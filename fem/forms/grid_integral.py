@@ -11,14 +11,15 @@ from math import prod
 from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fem.forms.assembly import Coefficient
-from fem.forms.cell_integral import Batch, CellIntegral, Parts, Targets, finite_coefficients
+from fem.forms.cell_integral import Batch, CellIntegral, Parts, finite_coefficients
 from fem.forms.parameters import Resolved, point_values, tensor_in, with_tensor
 from fem.forms.term import Term
-from fem.kernels.integrand import Integrand, Slopes, Value
+from fem.kernels.c_source import Targets
+from fem.kernels.integrand import IntegralSlopes, IntegralValue, Integrand
 from fem.mesh.geometry import Domain, Geometry
 from fem.space.space import FunctionSpace
 
@@ -37,7 +38,7 @@ class GridIntegral:
 
     @property
     def geometry(self) -> Geometry:
-        return self.space.geometry(self.domain)
+        return self.space.quadrature.geometry(self.domain)
 
     def tensors(self) -> list[Tensor]:
         """All tensors that it depends on besides u."""
@@ -71,11 +72,11 @@ class GridIntegral:
 
     def value(self, u: Tensor, batch: Batch) -> Tensor:
         """Its share of J, "*b"."""
-        return Value.apply(self.integrand, u, *self._tensors)
+        return IntegralValue.apply(self.integrand, u, *self._tensors)
 
     def residual(self, u: Tensor, batch: Batch) -> Parts:
         """Its share of ∂J/∂u, differentiable in u and in all tensors."""
-        return list(Slopes.apply(self.integrand, (0,), u, *self._tensors))
+        return list(IntegralSlopes.apply(self.integrand, (0,), u, *self._tensors))
 
     def evaluate(self, u: Tensor, batch: Batch) -> tuple[Tensor | None, Parts, Parts]:
         """Value, residual and magnitude in one loop over cells, without a graph."""
@@ -84,7 +85,7 @@ class GridIntegral:
 
     def hessian_product(self, u: Tensor, v: Tensor, batch: Batch, transpose: bool) -> Parts:
         """The residual's derivative times v, differentiable like the residual."""
-        return list(Slopes.apply(self.integrand.derivative((0,)), (0,), u, *self._tensors, v))
+        return list(IntegralSlopes.apply(self.integrand.derivative((0,)), (0,), u, *self._tensors, v))
 
     def hessian(self, u: Tensor, batch: Batch) -> "GridHessian":
         return GridHessian(self, u, batch)
@@ -113,7 +114,7 @@ class GridHessian:
         integral = self.integral
         if not integral.integrand.uniform:
             return integral.at_points().hessian(self.u, self.batch).coefficients
-        space, hessian = integral.space, integral.integrand.constant_hessian(self._arguments)
+        space, hessian = integral.space, self._uniform
         slots = [space.shape[1:], (*space.shape[1:], space.mesh.dim)][: integral.term.derivatives + 1]
         points, found = (space.mesh.num_cells, len(integral.domain.weights)), []
         for i, rows in enumerate(hessian.split([prod(s) for s in slots], -2)):
@@ -122,6 +123,12 @@ class GridHessian:
                     value = block.reshape(*block.shape[:-2], 1, 1, *slots[i], *slots[j])
                     found.append(Coefficient((0, i), (0, j), value.expand(*self.batch, *points, *slots[i], *slots[j])))
         return found
+
+    @cached_property
+    @torch.no_grad()
+    def _uniform(self) -> Float[Tensor, "*b s s"]:
+        """The second derivatives at a point where they are the same at all."""
+        return self.integral.integrand.constant_hessian(self._arguments)
 
     @property
     def _arguments(self) -> list[Tensor]:
@@ -136,7 +143,9 @@ class GridHessian:
         )
 
     def finite(self) -> Bool[Tensor, "*b"]:
-        return finite_coefficients(self.coefficients, self.batch, self.u)
+        if not self.known:
+            return finite_coefficients(self.coefficients, self.batch, self.u)
+        return torch.isfinite(self._uniform).all((-2, -1)).expand(self.batch)
 
     def times_constant(self, i: int, k: int) -> tuple[Parts, Parts]:
         space, dim = self.integral.space, self.integral.space.mesh.dim
@@ -151,7 +160,7 @@ class GridHessian:
 
     def add_to_images(self, images: Sequence[Tensor], targets: Targets) -> None:
         integrand, arguments = self.integral.integrand, self._arguments
-        if integrand.add_element_matrices(arguments, images, tuple(targets)):
+        if integrand.add_element_matrices(arguments, images, targets):
             return
         for (items, layers), entries in integrand.element_matrices(arguments):
             for (image, corner), values in zip(targets, entries, strict=True):

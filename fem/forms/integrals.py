@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from fem.forms.parameters import Parameter, at_points
-from fem.space.space import FunctionSpace, sum_of
+from fem.space.space import FunctionSpace
+from fem.support.sums import sum_of
 
 
 def integrate(space: FunctionSpace, value: Parameter, tag: str | None = None, degree: int | None = None) -> Tensor:
@@ -21,8 +22,8 @@ def integrate(space: FunctionSpace, value: Parameter, tag: str | None = None, de
         "*b", or "*b c" for vectors.
     """
     parts = []
-    for domain in space.domains(tag, 2 * space.degree + 4 if degree is None else degree):
-        geometry = space.geometry(domain)
+    for domain in space.quadrature.domains(tag, 2 * space.degree + 4 if degree is None else degree):
+        geometry = space.quadrature.geometry(domain)
         point = at_points(value, "the integrand", space, domain, geometry)
         values = torch.as_tensor(point.value, dtype=space.dtype, device=space.device)
         if values.ndim == 0:
@@ -60,11 +61,11 @@ def h1_error(
 def _error(space, u, exact, gradient, order: int = 0) -> Tensor:
     space.check(u)
     total = []
-    for domain in space.domains(None, 2 * space.degree + 4):
-        geometry = space.geometry(domain)
-        found = space.at_points(u, domain, geometry, order)[order]
+    for domain in space.quadrature.domains(None, 2 * space.degree + 4):
+        geometry = space.quadrature.geometry(domain)
+        found = space.quadrature.values(u, domain, geometry, order)[order]
         if isinstance(exact, Tensor) and exact.ndim:
-            wanted = space.at_points(space.check(exact, "exact"), domain, geometry, order)[order]
+            wanted = space.quadrature.values(space.check(exact, "exact"), domain, geometry, order)[order]
         elif order == 1:
             wanted = gradient(geometry.points) if gradient is not None else 0.0
         else:

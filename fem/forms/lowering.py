@@ -4,7 +4,7 @@ Here alone it is chosen how an integral is evaluated: without values at points o
 space, parameters and density allow it, and with them everywhere else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +22,9 @@ from fem.kernels.integrand import Integrand
 from fem.kernels.program import UntraceableError
 from fem.mesh.geometry import Domain, geometry
 from fem.space.space import AnySpace, FunctionSpace
+from fem.support.fingerprint import fingerprint
 
+KEPT = 4  # integrands of one term, for parameters of different kinds
 GRID_CELLS = 2**11  # on smaller grids the trace of a density costs more than it saves
 
 
@@ -37,14 +39,16 @@ def discrete_form(
     integrals = [
         grid_integral(space, term, domain, params) or cell_integral(space, term, domain, params)
         for term in terms
-        for domain in space.domains(term.tag)
+        for domain in space.quadrature.domains(term.tag)
     ]
     return DiscreteForm(space, constraint, tuple(integrals), constraint.data())
 
 
 def cell_integrals(space: AnySpace, terms: Sequence[Term], params: Sequence[Parameter]) -> list[CellIntegral]:
     """Some terms by values at points wherever they are integrated, for those who look at single cells; detached."""
-    return [cell_integral(space, t, domain, params).detach() for t in terms for domain in space.domains(t.tag)]
+    return [
+        cell_integral(space, t, domain, params).detach() for t in terms for domain in space.quadrature.domains(t.tag)
+    ]
 
 
 def cell_integral(
@@ -52,7 +56,7 @@ def cell_integral(
 ) -> CellIntegral:
     """A term on any domain, by values at its points; `keep` leaves the geometry with the space for the next time."""
     derivatives = max(term.derivatives, 1)
-    place = space.geometry(domain, derivatives) if keep else geometry(space.mesh, domain, derivatives)
+    place = space.quadrature.geometry(domain, derivatives) if keep else geometry(space.mesh, domain, derivatives)
     values = tuple(at_points(p, f"parameter {i}", space, domain, place) for i, p in enumerate(params))
     explicit = not keep or space.mesh.version is None  # the latter: the nodes need gradients
     return CellIntegral(space, term, domain, values, place if explicit else None)
@@ -62,27 +66,55 @@ def grid_integral(space: AnySpace, term: Term, domain: Domain, params: Sequence[
     """A term on the cells of a uniform grid, if the space, the parameters and the density allow it."""
     if not isinstance(space, FunctionSpace) or not suits_grid(space, term):
         return None
+    values = []
+    for i, parameter in enumerate(params):
+        place = space.quadrature.geometry(domain) if callable(parameter) else None
+        values.append(resolved(parameter, f"parameter {i}", space, domain, place))
+    # Numbers as tensors, where the density lets them: one program then serves all of them.
+    like = {"dtype": space.dtype, "device": space.device}
+    tensors = [Constant(torch.tensor(v, **like), ()) if isinstance(v, float) and v not in (0, 1) else v for v in values]
+    numbers = [i for i, (v, t) in enumerate(zip(values, tensors, strict=True)) if v is not t]
+    known = fingerprint(term.density)
+    for given in (tensors, values) if numbers else (values,):
+        integrand = integrand_of(space, term, given, known, numbers if given is tensors else [])
+        if integrand is not None:
+            return GridIntegral(space, term, domain, tuple(given), integrand)
+    return None
+
+
+def integrand_of(
+    space: FunctionSpace, term: Term, values: Sequence[Resolved], known: Hashable, numbers: Sequence[int]
+) -> Integrand | None:
+    """A term's density on the cells of a grid, the same as for the last parameters if they are of the same kinds.
+
+    None where it cannot be traced, or does with one of the parameters in `numbers` what needs their values.
+    """
     dim, shape = space.mesh.dim, () if space.components is None else (space.components,)
     arguments: list[Any] = [(dim,), shape, (*shape, dim)][: term.derivatives + 2]
     inputs = [Input("field", tuple((k, k + 1) for k in range(term.derivatives + 1)), shape, space.degree)]
-    values: list[Resolved] = []
-    for i, parameter in enumerate(params):
-        place = space.geometry(domain) if callable(parameter) else None
-        value = resolved(parameter, f"parameter {i}", space, domain, place)
+    places = [len(arguments) + i for i in numbers]
+    for value in values:
         found = grid_input(value, len(arguments), dim)
         if found is None:
             return None
-        argument, given = found
-        arguments.append(argument)
-        inputs += given
-        values.append(value)
-    integrand = Integrand(space, term.density, term.derivatives, term.density, tuple(arguments), tuple(inputs))
+        arguments.append(found[0])
+        inputs += found[1]
+    key = known, repr(arguments), tuple(inputs), bool(numbers)
+    before = term.integrands.get(key)
+    if before is not None and before[0] is space:
+        return before[1]
+    made = Integrand(space, term.density, known, term.derivatives, term.density, tuple(arguments), tuple(inputs))
     try:
-        integrand.program("gradient", (0,))
-        integrand.derivative((0,)).program("slope", (0,))  # an operation may have one derivative, but not two
+        # An operation may have one derivative, but not two.
+        programs = made.program("gradient", (0,)), made.derivative((0,)).program("slope", (0,))
+        where = [i for i, (argument, _) in enumerate(made.entries) if argument in places]
+        integrand = made if all(p.is_arithmetic(where) for p in programs) else None
     except UntraceableError:
-        return None
-    return GridIntegral(space, term, domain, tuple(values), integrand)
+        integrand = None
+    while len(term.integrands) >= KEPT:
+        term.integrands.pop(next(iter(term.integrands)), None)
+    term.integrands[key] = space, integrand
+    return integrand
 
 
 def suits_grid(space: FunctionSpace, term: Term) -> bool:

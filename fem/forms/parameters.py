@@ -86,10 +86,10 @@ def point_values(given: Resolved, domain: Domain, geometry: Geometry) -> PointVa
         return given
     function, order = field_of(given)
     rank = order + (function.space.components is not None)
-    return PointValues(function.space.at_points(function.values, domain, geometry, order)[order], rank)
+    return PointValues(function.space.quadrature.values(function.values, domain, geometry, order)[order], rank)
 
 
-def resolved(parameter: Parameter, name: str, space: Any, domain: Domain, geometry: Geometry | None) -> Resolved:
+def resolved(parameter: Any, name: str, space: Any, domain: Domain, geometry: Geometry | None) -> Resolved:
     """The parameter as one of the few kinds of values that integrals know; only callables look at the geometry.
 
     Raises:

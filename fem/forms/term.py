@@ -1,7 +1,7 @@
 """One integrand of an energy or a weak form, as the user wrote it, and where it is integrated."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,12 +12,16 @@ Density = Callable[..., Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """One integrand over all cells (tag None) or over tagged facets; `linear_in_test` marks weak forms."""
+    """One integrand over all cells (tag None) or over tagged facets; `linear_in_test` marks weak forms.
+
+    `integrands` holds what `fem.forms.lowering` makes of it on grids.
+    """
 
     density: Density
     tag: str | None
     derivatives: int
     linear_in_test: bool
+    integrands: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:

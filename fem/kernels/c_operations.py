@@ -108,19 +108,19 @@ class LoopBody:
         return self.call("pow", self.text(base), self.text(exponent))
 
 
-def c_clamp(cell: LoopBody, x: str, low: str | None = None, high: str | None = None) -> str:
-    x = x if low is None else cell.let(f"{x} < {low} ? {low} : {x}")
+def c_clamp(body: LoopBody, x: str, low: str | None = None, high: str | None = None) -> str:
+    x = x if low is None else body.let(f"{x} < {low} ? {low} : {x}")
     return x if high is None else f"{x} > {high} ? {high} : {x}"
 
 
 def c_nan_to_num(
-    cell: LoopBody, x: str, nan: str | None = None, high: str | None = None, low: str | None = None
+    body: LoopBody, x: str, nan: str | None = None, high: str | None = None, low: str | None = None
 ) -> str:
-    largest = torch.finfo(cell.dtype).max
-    nan, high, low = (cell.text(d) if v is None else v for v, d in ((nan, 0.0), (high, largest), (low, -largest)))
-    x = cell.let(f"{x} != {x} ? {nan} : {x}")
-    x = cell.let(f"{x} > {cell.text(largest)} ? {high} : {x}")
-    return f"{x} < {cell.text(-largest)} ? {low} : {x}"
+    largest = torch.finfo(body.dtype).max
+    nan, high, low = (body.text(d) if v is None else v for v, d in ((nan, 0.0), (high, largest), (low, -largest)))
+    x = body.let(f"{x} != {x} ? {nan} : {x}")
+    x = body.let(f"{x} > {body.text(largest)} ? {high} : {x}")
+    return f"{x} < {body.text(-largest)} ? {low} : {x}"
 
 
 INFIX: dict[Any, str] = {operator.add: "+", operator.sub: "-", operator.mul: "*", operator.truediv: "/"}

@@ -1,4 +1,4 @@
-"""Sweeps over grids as C: for each row of cells one loop (`grid_loop.c`), whose body is all that happens in a cell.
+"""Loops over grids as C: for each row of cells one loop (`grid_loop.c`), whose body is all that happens in a cell.
 
 Nodal values of a cell go through sum factorisation, the density's program and the transposed factorisation without
 leaving registers and the nearest cache; the C compiler makes one loop over cells of them, several at a time. Numbers
@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from fem.kernels.c_operations import INLINE, LoopBody, UnsupportedError, Value
-from fem.kernels.grid_inputs import Chunk, Layout, nodes
-from fem.kernels.grid_loop import Sweep
+from fem.kernels.grid_inputs import Chunk, GridInputs, nodes
+from fem.kernels.grid_loop import GridLoop
 from fem.kernels.tensor_interpolation import chain
 from fem.support.c_function import CFunction, c_text
 
@@ -32,8 +32,8 @@ STRIDES = 6  # of each tensor: batch, layer, line, cell, entry, point
 TWO = ("pow", "atan2", "hypot", "fmod", "copysign")  # functions of two numbers
 
 
-class GeneratedSweep:
-    """A sweep as C code.
+class GeneratedLoop:
+    """A loop over cells as C code.
 
     Args:
         targets: for each entry of element matrices the image of vertices that it is added to, and the corner of the
@@ -43,12 +43,12 @@ class GeneratedSweep:
         UnsupportedError: an operation that C code is not written for, or too many of them.
     """
 
-    def __init__(self, sweep: Sweep, dtype: torch.dtype, targets: Targets | None = None):
+    def __init__(self, loop: GridLoop, dtype: torch.dtype, targets: Targets | None = None):
         if dtype not in (torch.float32, torch.float64):
             raise UnsupportedError
         self.targets = targets
-        self.sweep, self.dtype, self.dim = sweep, dtype, sweep.dim
-        self.cell, self.sums = LoopBody(dtype), ["total"]
+        self.loop, self.dtype, self.dim = loop, dtype, loop.dim
+        self.body, self.sums = LoopBody(dtype), ["total"]
         self.before: list[str] = []
         self.after: list[str] = []
         self.constants: list[str] = []
@@ -61,7 +61,7 @@ class GeneratedSweep:
 
     def input_numbers(self) -> dict[tuple[str, int], int]:
         """The place of each tensor that the program uses among the arguments of the C function."""
-        used = dict.fromkeys((s[0], s[1]) for s in self.sweep.sources if s is not None and s[0] != "x")
+        used = dict.fromkeys((s[0], s[1]) for s in self.loop.sources if s is not None and s[0] != "x")
         return {name: place for place, name in enumerate(used)}
 
     # -- reading ------------------------------------------------------------------------------------------------------
@@ -76,17 +76,17 @@ class GeneratedSweep:
                 base += f" + l * at[{a + 1}] + m * at[{a + 2}] + start * at[{a + 3}]"
                 self.before += [f"const T *p{i} = {base};", f"const int64_t p{i}x = at[{a + 3}];"]
             else:
-                self.read_field(i, self.sweep.degrees[i], base, place * STRIDES)
-        used = {(s[1], q) for s in self.sweep.sources if s and s[0] == "x" for q in range(len(self.sweep.rule.points))}
+                self.read_field(i, self.loop.degrees[i], base, place * STRIDES)
+        used = {(s[1], q) for s in self.loop.sources if s and s[0] == "x" for q in range(len(self.loop.rule.points))}
         for axis, q in sorted(used):
-            low, step, point = self.sweep.rule.lower[axis], self.sweep.rule.spacing[axis], self.sweep.rule.points[q]
-            low, step, point = (self.cell.text(v) for v in (low, step, point))
+            low, step, point = self.loop.rule.lower[axis], self.loop.rule.spacing[axis], self.loop.rule.points[q]
+            low, step, point = (self.body.text(v) for v in (low, step, point))
             layer = axis == self.dim - 1
             if axis:
                 cell = "(T)(l + first)" if layer else "(T)m"
                 self.before.append(f"const T x{axis}_{q} = {low} + {step} * ({cell} + {point});")
             else:
-                self.known["x", q] = self.cell.let(f"{low} + {step} * (number[i] + {point})")
+                self.known["x", q] = self.body.let(f"{low} + {step} * (number[i] + {point})")
         if any(axis == 0 for axis, _ in used):
             shift = "first + start" if self.dim == 1 else "start"
             self.before.append("T number[W];")
@@ -108,9 +108,9 @@ class GeneratedSweep:
 
     def node(self, i: int, place: tuple[int, ...]) -> Value:
         """The value of field i at one node of the cell, slowest axis first."""
-        degree, name = self.sweep.degrees[i], "_".join(map(str, (f"f{i}", *place[:-1])))
+        degree, name = self.loop.degrees[i], "_".join(map(str, (f"f{i}", *place[:-1])))
         end, t = divmod(place[-1], degree)
-        return self.cell.let(f"{name}{f't{t}' if degree > 1 else ''}[i{' + 1' if end else ''}]")
+        return self.body.let(f"{name}{f't{t}' if degree > 1 else ''}[i{' + 1' if end else ''}]")
 
     def at(self, i: int, rows: tuple[Any, ...], place: tuple[int, ...] = ()) -> Value:
         """Field i interpolated along the first axes, with these weights, at nodes along the others."""
@@ -118,7 +118,7 @@ class GeneratedSweep:
             if not rows:
                 return self.node(i, place)
             terms = [(w, self.at(i, rows[:-1], (*place, a)) if w else 0.0) for a, w in enumerate(rows[-1])]
-            self.known[i, rows, place] = self.cell.combination(terms)
+            self.known[i, rows, place] = self.body.combination(terms)
         return self.known[i, rows, place]
 
     def source(self, source: tuple[Any, ...] | None, q: tuple[int, ...]) -> Value | None:
@@ -129,54 +129,54 @@ class GeneratedSweep:
             case ("x", axis, _):
                 return f"x{axis}_{q[axis]}"
             case ("field", i, axis):
-                return self.at(i, chain(self.sweep.tables[self.sweep.degrees[i]], q, axis))
+                return self.at(i, chain(self.loop.tables[self.loop.degrees[i]], q, axis))
             case ("constant", i, _):
                 return f"c{i}"
             case ("points", i, entry):
                 a = self.inputs["points", i] * STRIDES
-                shift = f"{entry} * at[{a + 4}] + {self.sweep.rule.order[q]} * at[{a + 5}]"
-                return self.cell.let(f"p{i}[i * p{i}x + {shift}]")
+                shift = f"{entry} * at[{a + 4}] + {self.loop.rule.order[q]} * at[{a + 5}]"
+                return self.body.let(f"p{i}[i * p{i}x + {shift}]")
         return None
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
     def write(self) -> None:
         self.read_inputs()
-        sweep, cell = self.sweep, self.cell
-        if sweep.wrt and not sweep.scatters:
+        loop, body = self.loop, self.body
+        if loop.wrt and not loop.scatters:
             self.write_second_derivatives()
             return
-        slots = sweep.slots
-        has_value = len(sweep.program.outputs) > len(slots)
+        slots = loop.slots
+        has_value = len(loop.program.outputs) > len(slots)
         fluxes: dict[tuple[int, int], dict[Any, Value]] = {
-            (i, c): {} for i in sweep.wrt for c in range(prod(sweep.inputs[i].shape))
+            (i, c): {} for i in loop.wrt for c in range(prod(loop.inputs[i].shape))
         }
-        for q, weight in sweep.rule.weights.items():
-            outputs = cell.run(sweep.program, [self.source(s, q) for s in sweep.sources])
+        for q, weight in loop.rule.weights.items():
+            outputs = body.run(loop.program, [self.source(s, q) for s in loop.sources])
             if has_value and outputs[0] != 0:
-                cell.lines.append(f"total += {cell.text(weight)} * {cell.text(outputs[0])};")
+                body.lines.append(f"total += {body.text(weight)} * {body.text(outputs[0])};")
             for (i, order, k), output in zip(slots, outputs[int(has_value) :], strict=True):
                 if output != 0:
                     component, axis = (k // self.dim, k % self.dim) if order else (k, None)
-                    fluxes[i, component][q, axis] = cell.combination([(weight, output)])
-        for size in sweep.scatters:
+                    fluxes[i, component][q, axis] = body.combination([(weight, output)])
+        for size in loop.scatters:
             for (i, _), f in fluxes.items():
-                if sweep.inputs[i].kind == "field":
-                    self.write_field(sweep.inputs[i].degree, self.scattered(i, f, size))
-                elif sweep.inputs[i].kind == "constant":
+                if loop.inputs[i].kind == "field":
+                    self.write_field(loop.inputs[i].degree, self.scattered(i, f, size))
+                elif loop.inputs[i].kind == "constant":
                     self.sums.append(f"sum{len(self.sums)}")
                     parts = [self.sized(v, size) for v in f.values()]
-                    cell.lines.append(f"{self.sums[-1]} += {' + '.join(map(cell.text, parts)) or '0'};")
+                    body.lines.append(f"{self.sums[-1]} += {' + '.join(map(body.text, parts)) or '0'};")
                 else:
-                    by_point = {sweep.rule.order[q]: self.sized(v, size) for (q, _), v in f.items()}
-                    for k in range(len(sweep.rule.weights)):
+                    by_point = {loop.rule.order[q]: self.sized(v, size) for (q, _), v in f.items()}
+                    for k in range(len(loop.rule.weights)):
                         self.write_image(next(self.outputs), by_point.get(k, 0.0))
 
     def write_second_derivatives(self) -> None:
-        sweep = self.sweep
-        first, found = [sweep.program.outputs.index(name) for name in sweep.different], []
-        for q in sweep.rule.weights:
-            outputs = self.cell.run(sweep.program, [self.source(s, q) for s in sweep.sources])
+        loop = self.loop
+        first, found = [loop.program.outputs.index(name) for name in loop.different], []
+        for q in loop.rule.weights:
+            outputs = self.body.run(loop.program, [self.source(s, q) for s in loop.sources])
             found += [outputs[k] for k in first]
         if self.targets is None:
             for value in found:
@@ -184,33 +184,33 @@ class GeneratedSweep:
             return
         parts: dict[int, dict[tuple[int, ...], Value]] = {}
         sums: dict[tuple[int, tuple[int, ...]], Tensor] = {}
-        for target, row in zip(self.targets, sweep.products, strict=True):
+        for target, row in zip(self.targets, loop.products, strict=True):
             sums[target] = sums.get(target, 0) + row
         for (image, corner), row in sums.items():
             terms = list(zip(row.tolist(), found, strict=True))
-            parts.setdefault(image, {})[corner] = self.cell.combination(terms)
+            parts.setdefault(image, {})[corner] = self.body.combination(terms)
         for image in range(max(parts) + 1):
             self.write_field(1, parts.get(image, {}))
 
     def sized(self, value: Value, size: bool) -> Value:
-        return self.cell.call("fabs", self.cell.text(value)) if size else value
+        return self.body.call("fabs", self.body.text(value)) if size else value
 
     def scattered(self, i: int, fluxes: dict[Any, Value], size: bool) -> dict[tuple[int, ...], Value]:
         """What multiplies a field and its derivatives at all points, sent to the nodes of the cell."""
-        tables = self.sweep.tables[self.sweep.inputs[i].degree]
+        tables = self.loop.tables[self.loop.inputs[i].degree]
         layer: dict[Any, list[tuple[float, Value]]] = {}
         for (q, axis), flux in fluxes.items():
             layer.setdefault((chain(tables, q, axis), ()), []).append((1.0, self.sized(flux, size)))
         for _ in tables:
             below: dict[Any, list[tuple[float, Value]]] = {}
             for (rows, place), terms in layer.items():
-                total = self.cell.combination(terms)
+                total = self.body.combination(terms)
                 for a, weight in enumerate(rows[-1]):
                     if weight:
                         term = (abs(weight) if size else weight, total)
                         below.setdefault((rows[:-1], (*place, a)), []).append(term)
             layer = below
-        return {place: self.cell.combination(terms) for (_, place), terms in layer.items()}
+        return {place: self.body.combination(terms) for (_, place), terms in layer.items()}
 
     def write_field(self, degree: int, parts: dict[tuple[int, ...], Value]) -> None:
         o = next(self.outputs)
@@ -227,7 +227,7 @@ class GeneratedSweep:
             for a, value in values:
                 self.rows += 1
                 self.before.append(f"T {name}a{a}[W];")
-                self.cell.lines.append(f"{name}a{a}[i] = {self.cell.text(value)};")
+                self.body.lines.append(f"{name}a{a}[i] = {self.body.text(value)};")
                 self.after.append(f"for (int64_t i = 0; i < n; i++) {name}[{degree} * i + {a}] += {name}a{a}[i];")
         if self.dim > 1:
             self.halos.append(
@@ -239,18 +239,18 @@ class GeneratedSweep:
         t = o * STRIDES
         pointer = f"out[{o}] + b * to[{t}] + l * to[{t + 1}] + m * to[{t + 2}] + start"
         self.before.append(f"T *restrict w{o} = {pointer};")
-        self.cell.lines.append(f"w{o}[i] = {self.cell.text(value)};")
+        self.body.lines.append(f"w{o}[i] = {self.body.text(value)};")
 
     @cached_property
     def function(self) -> CFunction:
         sums = self.sums
         text = inserted(
             c_text("fem.kernels", "grid_loop.c"),
-            functions=[self.declared(name) for name in sorted(self.cell.functions)],
+            functions=[self.declared(name) for name in sorted(self.body.functions)],
             constants=self.constants,
             before=[*self.before, *[f"T {s} = 0;" for s in sums]],
             reductions=[", ".join(sums)],
-            cell=self.cell.lines,
+            cell=self.body.lines,
             after=[*self.after, *[f"sums[{j}] += {s};" for j, s in enumerate(sums)]],
             halos=self.halos,
         )
@@ -265,21 +265,21 @@ class GeneratedSweep:
 
     @cached_property
     def numbers(self) -> Tensor:
-        return torch.tensor([float(n) for n in self.cell.numbers], dtype=self.dtype)
+        return torch.tensor([float(n) for n in self.body.numbers], dtype=self.dtype)
 
     # -- calling ------------------------------------------------------------------------------------------------------
 
-    def __call__(self, layout: Layout, chunk: Chunk, outputs: Sequence[Tensor]) -> Tensor | None:
+    def __call__(self, data: GridInputs, chunk: Chunk, outputs: Sequence[Tensor]) -> Tensor | None:
         """Add to images "b …" of nodes, or write images of cells, and give the sums "b j"; None if not compiled (yet).
 
         The first sum is that of ψ, the others are derivatives with respect to entries of constants.
         """
         items, layers = chunk
         size, length = items.stop - items.start, layers.stop - layers.start
-        tensors = [self.input(layout, chunk, *name) for name in self.inputs]
+        tensors = [self.input(data, chunk, *name) for name in self.inputs]
         if not self.function.ready(sum(t.numel() for t in tensors)):
             return None
-        layer, line, row = spatial((length, *layout.cells[1:]), 1)
+        layer, line, row = spatial((length, *data.cells[1:]), 1)
         portions = max(min(layer // 8, ceil(PORTIONS / size)), 1)
         sums = torch.empty(size, portions, len(self.sums), dtype=torch.float64)
         halos = [o.new_zeros(size, portions, *o.shape[2:]) if portions > 1 else o[:0] for o in outputs]
@@ -289,15 +289,15 @@ class GeneratedSweep:
         )
         return sums.sum(1)
 
-    def input(self, layout: Layout, chunk: Chunk, kind: str, i: int) -> Tensor:
+    def input(self, data: GridInputs, chunk: Chunk, kind: str, i: int) -> Tensor:
         """One argument of the C function: "b …" of nodes, "b 1 … 1", or "entry point b …" of cells."""
         items, layers = chunk
         some = lambda t, axis: t if t.shape[axis] == 1 else t.narrow(axis, items.start, items.stop - items.start)  # noqa: E731
         if kind == "constant":
-            return some(layout.constants[i], 0)
+            return some(data.constants[i], 0)
         if kind == "points":
-            return some(layout.points[i], 2)[:, :, :, layers]
-        image = some(layout.fields[i], 0)[:, nodes(layers, self.sweep.degrees[i])]
+            return some(data.points[i], 2)[:, :, :, layers]
+        image = some(data.fields[i], 0)[:, nodes(layers, self.loop.degrees[i])]
         return image if image.stride(-1) == 1 else image.contiguous()
 
 
@@ -327,15 +327,15 @@ def inserted(template: str, **parts: Sequence[str]) -> str:
     return re.sub(r"/\* insert (\w+) \*/", lambda place: "\n".join(parts[place[1]]), template)
 
 
-def generated(sweep: Sweep, layout: Layout, targets: Targets | None = None) -> GeneratedSweep | None:
-    """The sweep as C code, if C has what it takes and the tensors are the CPU's."""
-    tensors = [*layout.fields, *layout.constants, *layout.points]
-    if any(t.device.type != "cpu" or t.dtype != layout.like.dtype for t in tensors):
+def generated(loop: GridLoop, data: GridInputs, targets: Targets | None = None) -> GeneratedLoop | None:
+    """The loop as C code, if C has what it takes and the tensors are the CPU's."""
+    tensors = [*data.fields, *data.constants, *data.points]
+    if any(t.device.type != "cpu" or t.dtype != data.like.dtype for t in tensors):
         return None
-    key = layout.like.dtype, targets
-    if key not in sweep.generated:
+    key = data.like.dtype, targets
+    if key not in loop.generated:
         try:
-            sweep.generated[key] = GeneratedSweep(sweep, *key)
+            loop.generated[key] = GeneratedLoop(loop, *key)
         except UnsupportedError:
-            sweep.generated[key] = None
-    return sweep.generated[key]
+            loop.generated[key] = None
+    return loop.generated[key]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fem.kernels.tensor_interpolation import GridRule, add_types, split_types
 
-CHUNK = 2**17  # cells of one sweep on a CPU, for double precision: temporaries stay in the caches
+CHUNK = 2**17  # cells of one loop on a CPU, for double precision: temporaries stay in the caches
 CHUNK_DEVICE = 2**24  # elsewhere: temporaries stay small beside the fields
 
 Chunk = tuple[slice, slice]  # batch items, and layers of cells along the last axis of the grid (the first of an image)
@@ -35,7 +35,7 @@ class Input:
         return len(self.shape) + {"field": 1, "constant": 0, "points": 2}[self.kind]
 
 
-class Layout:
+class GridInputs:
     """The tensors of an integral as images with one batch axis, cut into chunks."""
 
     def __init__(self, inputs: Sequence[Input], rule: GridRule, tensors: Sequence[Tensor]):

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from fem.kernels.grid_inputs import Input
 from fem.kernels.program import Program
-from fem.kernels.tensor_interpolation import GridRule, Interpolation, node_types, scatter
+from fem.kernels.tensor_interpolation import GridRule, TensorInterpolation, node_types, scatter
 from fem.support.compilation import Kernel
 
 
-class Sweep:
+class GridLoop:
     """What is done with one chunk: interpolate, run the program at each quadrature point, scatter back.
 
     Gradients: the sums of ψ "b", then for each way of scattering (by value, by size), each input of `wrt` and each of
@@ -176,9 +176,11 @@ class Sweep:
     def entry_range(self, i: int, order: int) -> range:
         return range(prod(self.inputs[i].shape) * (self.dim if order else 1))
 
-    def interpolations(self, fields: list[Tensor]) -> list[Interpolation]:
+    def interpolations(self, fields: list[Tensor]) -> list[TensorInterpolation]:
         parts = iter(fields)
-        return [Interpolation([next(parts) for _ in node_types(p, self.dim)], self.tables[p], p) for p in self.degrees]
+        return [
+            TensorInterpolation([next(parts) for _ in node_types(p, self.dim)], self.tables[p], p) for p in self.degrees
+        ]
 
     def chunk_shape(
         self, fields: list[Tensor], constants: list[Tensor], points: list[Tensor]

@@ -1,14 +1,14 @@
-"""Integrals over uniform grids without gather or scatter: strided images, a program for the density, chunk by chunk.
+"""Integrals over uniform grids without gather or scatter: images, a program for the density, chunk by chunk.
 
 The density enters as a program of scalars (`fem.kernels.tracing`), its arguments by sum factorisation
-(`fem.kernels.tensor_interpolation`): value and gradient come from one sweep over chunks that stay in the caches,
+(`fem.kernels.tensor_interpolation`): value and gradient come from one loop over chunks that stay in the caches,
 compiled where that pays. Derivatives of any order are integrals of the same kind, since the derivative of J in a
 direction w is the integral of the directional derivative of its density: autograd through them never meets a gather, a
 scatter or an array over quadrature points.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -18,12 +18,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fem.kernels.c_source import Targets, generated
-from fem.kernels.grid_inputs import Chunk, Input, Layout
-from fem.kernels.grid_loop import Sweep, as_image
+from fem.kernels.grid_inputs import Chunk, GridInputs, Input
+from fem.kernels.grid_loop import GridLoop, as_image
 from fem.kernels.program import Program, UntraceableError
 from fem.kernels.tensor_interpolation import GridRule, grid_rule
 from fem.kernels.tracing import directional, hessian, trace, value_and_gradient
-from fem.support.fingerprint import cached
+from fem.support.fingerprint import cached, fingerprint
 
 PRODUCTS = 3000  # in a cell, from second derivatives to element matrices: more are better done by matrix products
 
@@ -32,16 +32,18 @@ PRODUCTS = 3000  # in a cell, from second derivatives to element matrices: more 
 class Integrand:
     """ψ(x, arguments) on the cells of a uniform grid; argument 0 is x.
 
-    `arguments` gives each argument's shape at one point, or the number it is; `density` and `key` say what `function`
-    was made of, for the cache of programs.
+    `arguments` gives each argument's shape at one point, or the number it is. `function` was made of the `density` as
+    `key` says, when that had this `fingerprint`; what is made of it in turn is kept in `made`.
     """
 
     space: Any
     density: Callable[..., Any]
+    fingerprint: Hashable
     key: Hashable
     function: Callable[..., Tensor]
     arguments: tuple[Any, ...]
     inputs: tuple[Input, ...]
+    made: dict[Hashable, Any] = field(default_factory=dict)
 
     @cached_property
     def rule(self) -> GridRule:
@@ -54,6 +56,12 @@ class Integrand:
 
     def derivative(self, wrt: Sequence[int]) -> "Integrand":
         """The integrand of Σ ⟨∂J/∂input, w⟩ over the inputs in `wrt`: the directions w are its last inputs."""
+        what = ("derivative", tuple(wrt))
+        if what not in self.made:
+            self.made[what] = self._derivative(wrt)
+        return self.made[what]
+
+    def _derivative(self, wrt: Sequence[int]) -> "Integrand":
         positions, directions = self.positions(wrt), []
         start = len(self.arguments)
         for i in wrt:
@@ -66,6 +74,7 @@ class Integrand:
             function=directional(self.function, positions),
             arguments=(*self.arguments, *[self.arguments[p] for p in positions]),
             inputs=(*self.inputs, *directions),
+            made={},
         )
 
     def along_constant(self) -> "Integrand":
@@ -75,7 +84,7 @@ class Integrand:
             Input("constant", ((0, place),), shape if order == 0 else (*shape, len(self.rule.cells)))
             for order, place in along.inputs[-1].places
         ]
-        return replace(along, key=(along.key, "constant"), inputs=(*along.inputs[:-1], *slots))
+        return replace(along, key=(along.key, "constant"), inputs=(*along.inputs[:-1], *slots), made={})
 
     def positions(self, wrt: Sequence[int]) -> list[int]:
         return [position for i in wrt for _, position in self.inputs[i].places]
@@ -103,22 +112,25 @@ class Integrand:
             except UntraceableError as error:
                 return str(error)
 
-        found = cached(self.density, self.key_of(kind, wrt), build)
+        found = self.kept((kind, tuple(wrt)), build)
         if isinstance(found, str):
             raise UntraceableError(found)
         return found
 
-    def key_of(self, kind: str, wrt: Sequence[int]) -> tuple[Hashable, ...]:
-        # Arguments by name, since 0 and −0 are equal and nan is not itself.
-        return self.key, repr(self.arguments), self.inputs, kind, tuple(wrt), self.space.dtype
+    def loop(self, kind: str, wrt: Sequence[int], scatters: tuple[bool, ...] = ()) -> GridLoop:
+        make = lambda: GridLoop(self.inputs, self.entries, self.rule, self.program(kind, wrt), wrt, scatters)  # noqa: E731
+        return self.kept((kind, tuple(wrt), scatters, self.rule.key), make)
 
-    def sweep(self, kind: str, wrt: Sequence[int], scatters: tuple[bool, ...] = ()) -> Sweep:
-        key = (*self.key_of(kind, wrt), scatters, self.rule.key)
-        return cached(
-            self.density,
-            key,
-            lambda: Sweep(self.inputs, self.entries, self.rule, self.program(kind, wrt), wrt, scatters),
-        )
+    def kept(self, what: tuple[Hashable, ...], make: Callable[[], Any]) -> Any:
+        """`make()`, kept for all integrands of equal densities, and here if the density still is what it was."""
+        if what in self.made:
+            return self.made[what]
+        # Arguments by name, since 0 and −0 are equal and nan is not itself.
+        key = self.key, repr(self.arguments), self.inputs, self.space.dtype, *what
+        found = cached(self.density, key, make)
+        if fingerprint(self.density) == self.fingerprint:
+            self.made[what] = found
+        return found
 
     # -- evaluation ----------------------------------------------------------------------------------------------------
 
@@ -126,36 +138,36 @@ class Integrand:
         self, tensors: Sequence[Tensor], wrt: Sequence[int] = (), value: bool = True, magnitude: bool = False
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """J "*b", its derivatives "*b …" item by item, and with `magnitude` the sums of their contributions by size."""
-        layout = Layout(self.inputs, self.rule, tensors)
+        data = GridInputs(self.inputs, self.rule, tensors)
         scatters = ((False, True) if magnitude else (False,)) if wrt else ()
-        sweep = self.sweep("gradient" if value else "slope", wrt, scatters)
-        total = layout.like.new_zeros(layout.size)
-        results = [[layout.zeros(self.inputs[i]) for i in wrt] for _ in scatters]
-        if not self.evaluate_natively(sweep, layout, total, results):
-            for chunk in layout.chunks():
-                part, *derivatives = sweep.kernel(*layout.cut(chunk, sweep.coordinates))
+        loop = self.loop("gradient" if value else "slope", wrt, scatters)
+        total = data.like.new_zeros(data.size)
+        results = [[data.zeros(self.inputs[i]) for i in wrt] for _ in scatters]
+        if not self.evaluate_natively(loop, data, total, results):
+            for chunk in data.chunks():
+                part, *derivatives = loop.kernel(*data.cut(chunk, loop.coordinates))
                 total[chunk[0]] += part
                 parts = iter(derivatives)
                 for kind in results:
                     for i, result in zip(wrt, kind, strict=True):
                         for entry in range(prod(self.inputs[i].shape)):
-                            count = self.inputs[i].degree ** len(layout.cells) if self.inputs[i].kind == "field" else 1
-                            layout.add(self.inputs[i], result, chunk, entry, [next(parts) for _ in range(count)])
-        found = [[layout.shaped(self.inputs[i], r) for i, r in zip(wrt, kind, strict=True)] for kind in results]
+                            count = self.inputs[i].degree ** len(data.cells) if self.inputs[i].kind == "field" else 1
+                            data.add(self.inputs[i], result, chunk, entry, [next(parts) for _ in range(count)])
+        found = [[data.shaped(self.inputs[i], r) for i, r in zip(wrt, kind, strict=True)] for kind in results]
         slopes, magnitudes, *_ = [*found, [], []]
-        return total.reshape(layout.batch), slopes, magnitudes
+        return total.reshape(data.batch), slopes, magnitudes
 
-    def evaluate_natively(self, sweep: Sweep, layout: Layout, total: Tensor, results: list[list[Tensor]]) -> bool:
+    def evaluate_natively(self, loop: GridLoop, data: GridInputs, total: Tensor, results: list[list[Tensor]]) -> bool:
         """The same by compiled C code, where there is some."""
-        code = generated(sweep, layout)
+        code = generated(loop, data)
         if code is None:
             return False
-        kinds = [self.inputs[i].kind for i in sweep.wrt]
+        kinds = [self.inputs[i].kind for i in loop.wrt]
         pairs = [(kind, r) for found in results for kind, r in zip(kinds, found, strict=True)]
         images = [
             image for kind, r in pairs if kind != "constant" for image in (r if kind == "field" else r.flatten(0, 1))
         ]
-        sums = code(layout, layout.whole, images)
+        sums = code(data, data.whole, images)
         if sums is None:
             return False
         first, *others = sums.to(total.dtype).unbind(-1)
@@ -170,13 +182,13 @@ class Integrand:
 
         Local dofs are numbered with x fastest, components inmost; pairs as `torch.triu_indices` lists them.
         """
-        layout = Layout(self.inputs, self.rule, tensors)
-        sweep = self.sweep("hessian", (0,))
-        if not sweep.different:
+        data = GridInputs(self.inputs, self.rule, tensors)
+        loop = self.loop("hessian", (0,))
+        if not loop.different:
             return  # J is linear
-        table = sweep.products.to(layout.like)
-        for chunk in layout.chunks():
-            stacked = self.second_derivatives(sweep, layout, chunk)
+        table = loop.products.to(data.like)
+        for chunk in data.chunks():
+            stacked = self.second_derivatives(loop, data, chunk)
             yield chunk, (table @ stacked.flatten(1)).unflatten(1, stacked.shape[1:])
 
     def add_element_matrices(self, tensors: Sequence[Tensor], images: Sequence[Tensor], targets: Targets) -> bool:
@@ -185,30 +197,30 @@ class Integrand:
         Args:
             targets: for each pair the number of its image, and the corner of the cell where it is added.
         """
-        layout, sweep = Layout(self.inputs, self.rule, tensors), self.sweep("hessian", (0,))
-        if len(targets) * len(self.rule.weights) * len(sweep.different) > PRODUCTS:
+        data, loop = GridInputs(self.inputs, self.rule, tensors), self.loop("hessian", (0,))
+        if len(targets) * len(self.rule.weights) * len(loop.different) > PRODUCTS:
             return False
-        code = generated(sweep, layout, targets) if sweep.different else None
-        return code is not None and code(layout, layout.whole, images) is not None
+        code = generated(loop, data, targets) if loop.different else None
+        return code is not None and code(data, data.whole, images) is not None
 
-    def second_derivatives(self, sweep: Sweep, layout: Layout, chunk: Chunk) -> Tensor:
+    def second_derivatives(self, loop: GridLoop, data: GridInputs, chunk: Chunk) -> Tensor:
         """Those that differ, at all points of a chunk: "m b nz ny nx"."""
-        code = generated(sweep, layout)
+        code = generated(loop, data)
         if code is not None:
-            (items, layers), count = chunk, len(sweep.different) * len(self.rule.weights)
-            cells = (items.stop - items.start, layers.stop - layers.start, *layout.cells[1:])
-            found = layout.like.new_empty(count, *cells)
-            if code(layout, chunk, found.unbind()) is not None:
+            (items, layers), count = chunk, len(loop.different) * len(self.rule.weights)
+            cells = (items.stop - items.start, layers.stop - layers.start, *data.cells[1:])
+            found = data.like.new_empty(count, *cells)
+            if code(data, chunk, found.unbind()) is not None:
                 return found
-        return torch.stack(sweep.kernel(*layout.cut(chunk, sweep.coordinates)))
+        return torch.stack(loop.kernel(*data.cut(chunk, loop.coordinates)))
 
     def constant_hessian(self, tensors: Sequence[Tensor]) -> Float[Tensor, "*b s s"]:
         """The second derivatives in the first input where no cell differs from another: u (its components), then ∇u."""
-        layout, sweep = Layout(self.inputs, self.rule, tensors), self.sweep("hessian", (0,))
-        values = self.program("hessian", (0,)).run(*sweep.scalars((), [[], layout.constants, [], []]))
-        found = [as_image(v, (layout.size,), layout.like) for v in flat_items(values)]
+        data, loop = GridInputs(self.inputs, self.rule, tensors), self.loop("hessian", (0,))
+        values = self.program("hessian", (0,)).run(*loop.scalars((), [[], data.constants, [], []]))
+        found = [as_image(v, (data.size,), data.like) for v in flat_items(values)]
         size = round(len(found) ** 0.5)
-        return torch.stack(found, -1).reshape((*layout.batch, size, size))
+        return torch.stack(found, -1).reshape((*data.batch, size, size))
 
     @cached_property
     def hessian_program(self) -> Program:
@@ -250,8 +262,8 @@ def flat_items(values: Sequence[Any]) -> list[Any]:
 # -- autograd --------------------------------------------------------------------------------------------------------
 
 
-class Value(torch.autograd.Function):
-    """J "*b" of the tensors of an integrand: value and gradient in one sweep."""
+class IntegralValue(torch.autograd.Function):
+    """J "*b" of the tensors of an integrand: value and gradient in one loop."""
 
     @staticmethod
     def forward(ctx: Any, integrand: Integrand, *tensors: Tensor) -> Tensor:
@@ -265,7 +277,7 @@ class Value(torch.autograd.Function):
         count = len(ctx.integrand.inputs)
         tensors, gradients = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
         if torch.is_grad_enabled():
-            gradients = Slopes.apply(ctx.integrand, ctx.wrt, *tensors)
+            gradients = IntegralSlopes.apply(ctx.integrand, ctx.wrt, *tensors)
         found: list[Tensor | None] = [None] * count
         for i, g in zip(ctx.wrt, gradients, strict=True):
             scaled = grad.reshape((*grad.shape, *[1] * (g.ndim - grad.ndim))) * g
@@ -273,7 +285,7 @@ class Value(torch.autograd.Function):
         return None, *found
 
 
-class Slopes(torch.autograd.Function):
+class IntegralSlopes(torch.autograd.Function):
     """∂J/∂tensors[i] "*b …" for i in `wrt`, item by item."""
 
     @staticmethod
@@ -287,7 +299,7 @@ class Slopes(torch.autograd.Function):
         tensors, inner = ctx.saved_tensors, ctx.integrand.derivative(ctx.wrt)
         needed = [i for i, need in enumerate(ctx.needs_input_grad[2:]) if need]
         if torch.is_grad_enabled():
-            gradients = Slopes.apply(inner, needed, *tensors, *directions)
+            gradients = IntegralSlopes.apply(inner, needed, *tensors, *directions)
         else:
             gradients = inner.evaluate([*tensors, *directions], needed, value=False)[1]
         found: list[Tensor | None] = [None] * len(tensors)

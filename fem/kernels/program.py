@@ -6,7 +6,7 @@ without one nothing is computed twice.
 """
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from typing import Any
 
@@ -40,6 +40,19 @@ class Program:
         self.run: Callable[..., list[Any]] = GraphModule(torch.nn.Module(), graph)
         # Equal for programs that compute the same from the same inputs.
         self.signature = tuple((n.name, n.op, str(n.target), str(n.args), str(n.kwargs)) for n in graph.nodes)
+
+    def is_arithmetic(self, numbers: Collection[int]) -> bool:
+        """Whether some inputs take part in sums, products and quotients alone: their values would not simplify it."""
+        nodes = list(self.run.graph.nodes)  # type: ignore[attr-defined]
+        alone = {nodes[i] for i in numbers}  # what depends on nothing else
+        for node in nodes:
+            given = [a for a in node.args if isinstance(a, Node)] if node.op == "call_function" else []
+            if any(a in alone for a in given):
+                if node.target not in ARITHMETIC:
+                    return False
+                if all(a in alone for a in given):
+                    alone.add(node)
+        return True
 
 
 class Builder:
@@ -121,6 +134,7 @@ class Scalar:
 
 
 PLAIN = {operator.add, operator.sub, operator.mul, operator.truediv, operator.pow}
+ARITHMETIC = {operator.add, operator.sub, operator.mul, operator.truediv} | {aten.neg.default, aten.rsub.Scalar}
 
 
 def folded(target: Any, args: tuple[Any, ...]) -> Any:

@@ -1,4 +1,4 @@
-"""From dofs on a grid to values at quadrature points and back, by strided slices, direction after direction.
+"""From dofs on a grid to values at quadrature points and back, by slices, direction after direction.
 
     values:   Y[q] = Σ_a T[q, a] U[a::p]            along one axis: nodes → cells, one array for each point q
     back:     U[a::p] += Σ_q T[q, a] Y[q]           its transpose
@@ -19,10 +19,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fem.mesh.grid import grid_order
 from fem.reference.cells import interval
 from fem.reference.lagrange import lagrange_element
 from fem.reference.quadrature import quadrature
-from fem.space.space import sum_of
+from fem.support.sums import sum_of
 
 Row = tuple[float, ...]
 Tables = list[tuple[list[Row], list[Row]]]
@@ -55,8 +56,7 @@ class GridRule:
         line = torch.tensor(self.points, dtype=torch.float64)[:, None]
         tabulation = lagrange_element(interval, degree).tabulate(line, 1)
         assert tabulation.grad is not None
-        # VTK numbers both ends before the interior.
-        order = [0, *range(2, degree + 1), 1]
+        order = list(grid_order(interval, degree))
         value, slope = tabulation.value[0][:, order], tabulation.grad[0, :, order, 0]
         return [(rows(value), rows(slope / h)) for h in self.spacing]
 
@@ -70,21 +70,19 @@ def grid_rule(space: Any) -> GridRule:
     """The rule with which a space over a uniform grid integrates."""
     mesh = space.mesh
     lower, upper = mesh.box.corners.tolist()
-    return rule_on_box(mesh.blocks[0].cell.name, tuple(mesh.grid), tuple(lower), tuple(upper), space.quadrature_degree)
+    return rule_on_box(tuple(mesh.grid), tuple(lower), tuple(upper), space.quadrature_degree)
 
 
 @lru_cache(maxsize=64)
-def rule_on_box(
-    cell: str, cells: tuple[int, ...], lower: tuple[float, ...], upper: tuple[float, ...], degree: int
-) -> GridRule:
-    rule, points = quadrature(interval, degree), quadrature(cell, degree).points
+def rule_on_box(cells: tuple[int, ...], lower: tuple[float, ...], upper: tuple[float, ...], degree: int) -> GridRule:
+    rule = quadrature(interval, degree)
     line = rule.points[:, 0].tolist()
     spacing = tuple((b - a) / n for a, b, n in zip(lower, upper, cells, strict=True))
     weights, order = {}, {}
-    for q in product(range(len(line)), repeat=len(cells)):
-        position = torch.tensor([line[i] for i in q], dtype=torch.float64)
+    for position, z_first in enumerate(product(range(len(line)), repeat=len(cells))):  # x fastest, as in any rule
+        q = z_first[::-1]
         weights[q] = prod(float(rule.weights[i]) for i in q) * prod(spacing)
-        order[q] = int((points - position).abs().sum(1).argmin())
+        order[q] = position
     return GridRule(cells, lower, spacing, tuple(line), weights, order)
 
 
@@ -134,7 +132,7 @@ def back_on_vertices(lower: Tensor | None, upper: Tensor | None, axis: int) -> T
     return total
 
 
-class Interpolation:
+class TensorInterpolation:
     """One component of a field, given by types, at quadrature points: computed when asked for.
 
     `at(q)` is the value at point q of every cell, `at(q, axis)` the derivative along an axis.

@@ -90,4 +90,4 @@ def box(
     )
     grid = Grid(kind, shape, axes[0].device)
     tags = {name: Side(axis, end) for axis, names in enumerate(SIDES[:dim]) for end, name in enumerate(names)}
-    return Mesh.from_topology(BoxNodes(axes), Topology([Block(kind, 1, grid)], prod(grid.lattice(1))), tags, {})
+    return Mesh.from_topology(BoxNodes(axes), Topology([Block(kind, 1, grid)], prod(grid.node_shape(1))), tags, {})

@@ -1,7 +1,14 @@
 """Grids by arithmetic: the numbers and the places of nodes, cells and sides follow from the shape of the grid alone.
 
-The nodes of degree p on a grid of n_k cells per direction are a lattice of p n_k + 1 points per direction. They are
-numbered with x fastest, and so are the grid cells. Nothing is made before somebody asks for it: a grid of 10⁹ cells
+The nodes of degree p on a grid of n_k cells per direction are p n_k + 1 per direction. Axes run one way everywhere:
+
+- what is told per direction (shapes, spacings, points of a rule, orders of derivatives) comes x first: (x, y, z);
+- nodes, cells, the points of products of rules and local nodes in grid order are numbered with x fastest;
+- an image has its axes the other way round, (z,) y, x, x last and contiguous: its flattened entries are then in that
+  order, so that a vector of dofs *is* the image of the field.
+
+The local nodes of a cell come in VTK's order where they are looked up in its connectivity, and in grid order where they
+are told by arithmetic; `grid_order` alone translates. Nothing is made before somebody asks for it: a grid of 10⁹ cells
 costs nothing until its connectivity is wanted.
 """
 
@@ -51,27 +58,27 @@ class Grid:
         """All of them: the boundary."""
         return tuple(Side(axis, end) for axis in range(len(self.shape)) for end in (0, 1))
 
-    def lattice(self, degree: int) -> tuple[int, ...]:
+    def node_shape(self, degree: int) -> tuple[int, ...]:
         """Nodes of the given degree per direction, x first."""
         return tuple(degree * n + 1 for n in self.shape)
 
     def cell_nodes(self, degree: int, cells: Int[Tensor, "e"] | None = None) -> Int[Tensor, "e a"]:
         """Numbers of the local nodes of some cells, or of all."""
-        offsets = number(node_offsets(self.cell, degree).unbind(-1), self.lattice(degree)).to(self.device)  # "k a"
+        offsets = number(node_offsets(self.cell, degree).unbind(-1), self.node_shape(degree)).to(self.device)  # "k a"
         if cells is None:
             lines = [degree * torch.arange(n, device=self.device) for n in self.shape]
-            return (outer(lines, self.lattice(degree))[:, None, None] + offsets).flatten(0, 1)
+            return (outer(lines, self.node_shape(degree))[:, None, None] + offsets).flatten(0, 1)
         position = [degree * i for i in places(cells // len(offsets), self.shape)]
-        return number(position, self.lattice(degree))[:, None] + offsets[cells % len(offsets)]
+        return number(position, self.node_shape(degree))[:, None] + offsets[cells % len(offsets)]
 
     def vertex_nodes(self, degree: int) -> Int[Tensor, "n"]:
         """Which nodes of the given degree stand at vertices."""
         lines = [degree * torch.arange(n + 1, device=self.device) for n in self.shape]
-        return outer(lines, self.lattice(degree))
+        return outer(lines, self.node_shape(degree))
 
     def side_nodes(self, degree: int, sides: Sequence[Side]) -> Int[Tensor, "n"]:
         """The nodes on some sides, in ascending order."""
-        found = [self._layer(self.lattice(degree), side) for side in sides]
+        found = [self._layer(self.node_shape(degree), side) for side in sides]
         return found[0] if len(found) == 1 else torch.cat(found).unique()
 
     def side_cells(self, sides: Sequence[Side], facet: int) -> Int[Tensor, "e"]:
@@ -84,7 +91,7 @@ class Grid:
         return torch.cat([torch.empty(0, dtype=torch.int64, device=self.device), *found]).sort().values
 
     def _layer(self, shape: tuple[int, ...], side: Side) -> Int[Tensor, "n"]:
-        """What stands at one end of a lattice of the given shape."""
+        """What stands at one end of a grid of points of the given shape."""
         lines = [torch.arange(n, device=self.device) for n in shape]
         lines[side.axis] = lines[side.axis][[-1 if side.end else 0]]
         return outer(lines, shape)
@@ -134,7 +141,7 @@ class BoxNodes:
         return torch.stack(torch.broadcast_tensors(*views), -1).flatten(0, dim - 1)
 
     def refined(self, degree: int, numbers: Int[Tensor, "n"] | None = None) -> Float[Tensor, "n d"]:
-        """Where the lattice of the given degree has its nodes: some of them, or all."""
+        """Where the nodes of the given degree are: some of them, or all."""
         axes = self.axes
         if degree > 1:
             steps = torch.arange(degree).to(axes[0])[:, None].expand(-1, len(axes)) / degree
@@ -161,7 +168,7 @@ def pieces(cell: Cell) -> Int[Tensor, "k v d"]:
 
 @cache
 def node_offsets(cell: Cell, degree: int) -> Int[Tensor, "k a d"]:
-    """Steps on the lattice of the given degree from a grid cell's lowest corner to the nodes of its cells."""
+    """Steps on the grid of nodes of the given degree from a grid cell's lowest corner to the nodes of its cells."""
     weights = lagrange_element(cell, 1).tabulate(lagrange_element(cell, degree).nodes, 0).value[0]
     return torch.round(degree * weights @ pieces(cell).double()).long()
 
@@ -196,5 +203,5 @@ def number(index: Sequence[Int[Tensor, "..."]], shape: Sequence[int]) -> Int[Ten
 
 
 def outer(lines: Sequence[Int[Tensor, "_"]], shape: Sequence[int]) -> Int[Tensor, "n"]:
-    """The numbers of all points of a lattice whose indices along each direction are those of the lines."""
+    """The numbers of all points of a grid whose indices along each direction are those of the lines."""
     return number([line.reshape(-1, *[1] * k) for k, line in enumerate(lines)], shape).flatten()

@@ -1,13 +1,12 @@
-"""Points in a mesh: the cell and reference coordinates of each, and the values of functions there.
+"""Points in a mesh: the cell and reference coordinates of each.
 
 Bounding boxes narrow the search, Newton's method settles it. The control points of a cell's Bernstein form give a box
 that surely contains it, however curved. Which cell a point lies in is discrete and has no derivative; that of its
 reference coordinates is the inverse Jacobian, attached by a Newton step at the result.
 """
 
-from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,69 +15,10 @@ from torch import Tensor
 from fem.mesh.box_search import Boxes
 from fem.mesh.jacobian import determinant, inverse
 from fem.mesh.mesh import Mesh
-from fem.reference.element import Element
 from fem.reference.lagrange import LagrangeElement, barycentric_map, lagrange_element
 from fem.support.cache import Store
 
-if TYPE_CHECKING:
-    from fem.space.space import AnySpace, FunctionSpace
-
 PAIR_VALUES = 2**21  # node coordinates of candidate cells held at once: some 300 MB with all that is made of them
-
-
-def evaluate(space: "FunctionSpace", u: Tensor, points: Float[Tensor, "m d"], outside: float | None = None) -> Tensor:
-    """Values u(x) = Σ_a u_a φ_a(ξ(x)), "*b m" or "*b m c", at points; see `evaluate_fields`."""
-    return evaluate_fields(space, u, points, outside)[0]
-
-
-def evaluate_fields(
-    space: "AnySpace", u: Tensor, points: Float[Tensor, "m d"], outside: float | None = None
-) -> tuple[Tensor, ...]:
-    """Values of each field of a space at points, "*b m" or "*b m c", differentiable in u, the points and `mesh.nodes`.
-
-    Where elements meet, the lowest-numbered cell speaks. Derivatives are those within the cell, up to second order.
-
-    Raises:
-        TypeError: points that are no tensor of the mesh's dtype on its device.
-        ValueError: points of another shape or not finite; a point outside the mesh, unless `outside` gives a value.
-    """
-    mesh = space.mesh
-    cell, reference = locate(mesh, points)
-    lost = cell < 0
-    if outside is None and bool(lost.any()):
-        first = int(torch.nonzero(lost)[0])
-        raise ValueError(
-            f"`points[{first}]` = {points[first].tolist()} lies outside the mesh (in all {int(lost.sum())} of "
-            f"{len(points)} points do); leave it out, or pass `outside=math.nan` or a number to fill such points."
-        )
-    values = [
-        dofs.new_full((*dofs.shape[: dofs.ndim - len(V.shape)], len(points), V.components or 1), outside or 0.0)
-        for V, dofs in zip(space.fields, space.split(u), strict=True)
-    ]
-    for i, start in enumerate(mesh.block_starts[:-1]):
-        rows = torch.nonzero((cell >= start) & (cell < mesh.block_starts[i + 1])).flatten()
-        cells, at = cell[rows] - start, reference[rows]
-        if torch.is_grad_enabled() and (points.requires_grad or mesh.version is None):
-            at = attach(mesh, i, cells, at, points[rows])
-        for k, (V, dofs) in enumerate(zip(space.fields, space.split(u), strict=True)):
-            table = tabulate_at(V.elements[i], cells, at)
-            coefficients = dofs[..., None] if V.components is None else dofs
-            index = V.dofs_of(i, cells)
-            local = coefficients.index_select(-2, index.flatten()).unflatten(-2, index.shape)
-            values[k] = values[k].index_copy(-2, rows, torch.einsum("ma,...mac->...mc", table, local))
-    return tuple(
-        value[..., 0] if V.components is None else value for V, value in zip(space.fields, values, strict=True)
-    )
-
-
-def tabulate_at(element: Element, cells: Int[Tensor, "m"], reference: Float[Tensor, "m r"]) -> Float[Tensor, "m a"]:
-    """The local basis functions of the m-th cell at the m-th reference point."""
-    if isinstance(element, LagrangeElement):
-        return element.tabulate(reference, 0).value[0]
-    own: Callable[[Tensor, Tensor], Tensor] | None = getattr(element, "tabulate_at", None)
-    if own is None:
-        raise ValueError(f"{element} differs from cell to cell and needs `tabulate_at(cells, points)` to be evaluated.")
-    return own(cells, reference)
 
 
 def attach(
@@ -247,8 +187,8 @@ def pull_back(
     centre = torch.tensor(element.cell.vertices).to(x).mean(0)
     starts, steps, affine = centre[None], 1, is_affine(element)
     if not affine:
-        lattice = lagrange_element(element.cell, max(2, element.degree)).nodes.to(x)
-        starts, steps = centre + 0.8 * (lattice - centre), 60
+        nodes = lagrange_element(element.cell, max(2, element.degree)).nodes.to(x)
+        starts, steps = centre + 0.8 * (nodes - centre), 60
     distance = (element.tabulate(starts, 0).value[0] @ corners - x[:, None]).square().sum(-1)
     reference = starts[distance.argmin(1)]
     result, inside = torch.full_like(reference, torch.nan), torch.zeros_like(slack, dtype=torch.bool)

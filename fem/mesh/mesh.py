@@ -5,7 +5,7 @@ cell under the Lagrange element of that degree. `with_nodes` moves a mesh withou
 computed from `mesh.nodes` differentiates with respect to them.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -16,14 +16,13 @@ from torch import Tensor
 from fem.errors import MeshError
 from fem.mesh.grid import BoxNodes, Side
 from fem.mesh.jacobian import determinant, measure
-from fem.mesh.topology import Block, Topology, unique_rows
+from fem.mesh.tags import Selector, select_cells, select_facets
+from fem.mesh.topology import Block, Topology
 from fem.reference.cells import Cell, get_cell
 from fem.reference.lagrange import Lagrange, lagrange_element
 from fem.reference.quadrature import quadrature
 
-Selector = Tensor | Callable[..., Any] | Any
 Cells = Tensor | Mapping[str, Tensor] | Any
-PORTION = 2**18  # cells whose geometry is looked at together: some 200 MB
 
 
 class Mesh:
@@ -70,8 +69,9 @@ class Mesh:
         self.facet_tags: dict[str, Tensor | Side] = facet_tags
 
     def _tag(self, facet_tags: Mapping[str, Selector], cell_tags: Mapping[str, Selector]) -> None:
-        self.facet_tags = self.facet_tags | {name: self._select_facets(name, s) for name, s in facet_tags.items()}
-        self.cell_tags = self.cell_tags | {name: self._select_cells(name, s) for name, s in cell_tags.items()}
+        given = self.topology, lambda: self.nodes.detach()
+        self.facet_tags = self.facet_tags | {name: select_facets(*given, name, s) for name, s in facet_tags.items()}
+        self.cell_tags = self.cell_tags | {name: select_cells(*given, name, s) for name, s in cell_tags.items()}
 
     @classmethod
     def from_topology(cls, nodes: Tensor | BoxNodes, topology: Topology, facet_tags: dict, cell_tags: dict) -> "Mesh":
@@ -114,8 +114,7 @@ class Mesh:
     @property
     def facets(self) -> Int[Tensor, "f v"]:
         """Mesh nodes at the vertices of every facet, padded with −1 where triangles and quadrilaterals mix."""
-        vertices = self.topology.facets.vertices
-        return torch.where(vertices < 0, vertices, self.topology.vertex_nodes[vertices])
+        return self.topology.facet_nodes
 
     @property
     def dim(self) -> int:
@@ -292,52 +291,6 @@ class Mesh:
         tags = ", ".join(("boundary", *self.facet_tags))
         return f"Mesh({kinds}; {self.num_nodes} nodes in {self.num_coordinates}-D; facet tags {tags})"
 
-    # -- tags ----------------------------------------------------------------------------------------------------------
-
-    def _select_facets(self, name: str, selector: Selector) -> Int[Tensor, "f"]:
-        if callable(selector) and not isinstance(selector, Tensor):
-            facets = self.facets[self.topology.boundary]
-            on_vertices = torch.as_tensor(selector(self.nodes.detach()[facets.clamp(min=0)]), device=self.device)
-            inside = on_vertices.reshape(facets.shape) | (facets < 0)
-            if not bool(inside.all(1).any()):
-                raise MeshError(f"facet tag {name!r}: its callable is true on no boundary facet.")
-            return self.topology.boundary[inside.all(1)]
-        given = torch.as_tensor(selector, dtype=torch.int64, device=self.device)
-        if given.ndim == 1:
-            count = len(self.topology.facets.vertices)
-            if len(given) and not (int(given.min()) >= 0 and int(given.max()) < count):
-                raise MeshError(f"facet tag {name!r}: indices must lie in [0, {count}); got up to {int(given.max())}.")
-            return given
-        known = self.facets
-        if given.ndim != 2 or given.shape[1] > known.shape[1]:
-            raise MeshError(
-                f"facet tag {name!r} must be vertex tuples 'f v' with v = {known.shape[1]}, indices, or a callable; "
-                f"got shape {tuple(given.shape)}."
-            )
-        given = torch.nn.functional.pad(given, (0, known.shape[1] - given.shape[1]), value=-1)
-        number, _ = unique_rows(torch.cat([known, given]).sort(1).values + 1)
-        index = torch.full((int(number.max()) + 1,), -1, dtype=torch.int64, device=self.device)
-        index[number[: len(known)]] = torch.arange(len(known), device=self.device)
-        found = index[number[len(known) :]]
-        if bool((found < 0).any()):
-            wrong = given[found < 0][0].tolist()
-            raise MeshError(f"facet tag {name!r}: no facet of this mesh has the vertices {wrong}.")
-        return found
-
-    def _select_cells(self, name: str, selector: Selector) -> Int[Tensor, "e"]:
-        if callable(selector) and not isinstance(selector, Tensor):
-            centres = [self.nodes.detach()[b.nodes_of(some)].mean(1) for b in self.blocks for some in portions(b)]
-            selector = selector(torch.cat(centres))
-        given = torch.as_tensor(selector, device=self.device)
-        if given.dtype == torch.bool:
-            if given.shape != (self.num_cells,):
-                raise MeshError(f"cell tag {name!r}: a mask needs {self.num_cells} entries; got {tuple(given.shape)}.")
-            return torch.nonzero(given).flatten()
-        given = given.long()
-        if len(given) and not (int(given.min()) >= 0 and int(given.max()) < self.num_cells):
-            raise MeshError(f"cell tag {name!r}: indices must lie in [0, {self.num_cells}); got {int(given.max())}.")
-        return given
-
 
 def check_nodes(nodes: Tensor) -> Tensor:
     """The nodes, if they are coordinates "n d" in floating point and finite."""
@@ -397,13 +350,7 @@ def check_jacobians(mesh: Mesh) -> None:
     """Raise `MeshError` at the first cell whose Jacobian is not positive at the points where integrals look."""
     for i, block in enumerate(mesh.blocks):
         rule = quadrature(block.cell, 2 * block.degree)
-        for cells in portions(block):
+        for cells in block.portions():
             with torch.no_grad():
                 _, jacobian, _ = mesh.map(i, cells, rule.points)
             measure(jacobian, block.cell.name, mesh.block_starts[i], cells)
-
-
-def portions(block: Block) -> Iterator[Int[Tensor, "e"]]:
-    """The cells of a block, so many at a time that what is made of them stays small beside the mesh itself."""
-    for start in range(0, block.num_cells, PORTION):
-        yield torch.arange(start, min(start + PORTION, block.num_cells), device=block.source.device)

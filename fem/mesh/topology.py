@@ -4,7 +4,7 @@ A topology knows connectivity alone, so meshes that differ only in their node co
 optimisation) share one, together with every dof numbering made on it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -16,6 +16,8 @@ from torch import Tensor
 from fem.mesh.grid import Grid, Side, places
 from fem.reference.cells import Cell, quadrilateral
 from fem.reference.lagrange import LagrangeElement, entity_cell_of, interior_nodes, lagrange_element, sub_entities
+
+PORTION = 2**18  # cells whose geometry is looked at together: some 200 MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,11 @@ class Block:
     def nodes_of(self, cells: Int[Tensor, "m"]) -> Int[Tensor, "m v"]:
         """The nodes of some cells."""
         return self.connectivity[cells] if self.grid is None else self.grid.cell_nodes(self.degree, cells)
+
+    def portions(self) -> Iterator[Int[Tensor, "e"]]:
+        """The cells, so many at a time that what is made of them stays small beside the mesh itself."""
+        for start in range(0, self.num_cells, PORTION):
+            yield torch.arange(start, min(start + PORTION, self.num_cells), device=self.source.device)
 
     def to(self, device: torch.device) -> "Block":
         """The same cells on another device."""
@@ -161,6 +168,12 @@ class Topology:
         block, cell, local = owner[:, first_positions(number, start)]
         return Facets(torch.cat(padded), block, cell, local, torch.bincount(number, minlength=start))
 
+    @property
+    def facet_nodes(self) -> Int[Tensor, "f v"]:
+        """Mesh nodes at the vertices of every facet, padded with −1."""
+        vertices = self.facets.vertices
+        return torch.where(vertices < 0, vertices, self.vertex_nodes[vertices])
+
     @cached_property
     def boundary(self) -> Int[Tensor, "f"]:
         """Facets that belong to one cell alone."""
@@ -170,13 +183,13 @@ class Topology:
         """Boundary facets whose vertices all stand at one end of a grid, wherever its nodes have moved since."""
         assert self.grid is not None
         if side not in self._sides:
-            place = places(self.facets.vertices[self.boundary], self.grid.lattice(1))[side.axis]
+            place = places(self.facets.vertices[self.boundary], self.grid.node_shape(1))[side.axis]
             self._sides[side] = self.boundary[(place == side.end * self.grid.shape[side.axis]).all(1)]
         return self._sides[side]
 
     def num_lagrange_nodes(self, degree: int) -> int:
         """How many dofs `lagrange_numbering` numbers."""
-        return self.lagrange_numbering(degree)[1] if self.grid is None else prod(self.grid.lattice(degree))
+        return self.lagrange_numbering(degree)[1] if self.grid is None else prod(self.grid.node_shape(degree))
 
     def lagrange_numbering(self, degree: int) -> tuple[tuple[Int[Tensor, "_ _"], ...], int]:
         """Global dofs "e a" of each cell's local nodes, block by block, and their number.
@@ -262,12 +275,12 @@ def interior_order(kind: Cell, count: int, vertices: Int[Tensor, "e k v"]) -> In
 
 
 def quadrilateral_orders(count: int, device: torch.device) -> Int[Tensor, "4 2 m"]:
-    """For each lowest corner and each direction, the shared position of every node of a k × k interior lattice."""
+    """For each lowest corner and each direction, the shared position of each of k × k interior nodes."""
     side = round(count**0.5)
-    lattice = torch.arange(count, device=device).reshape(side, side)  # shared positions, first axis along columns
+    grid = torch.arange(count, device=device).reshape(side, side)  # shared positions, first axis along columns
     orders = []
     for corner in range(4):
-        # A quarter turn of the shared lattice for each step of its origin around the square.
-        turned = torch.rot90(lattice, -corner, (0, 1))
-        orders.append(torch.stack([turned.flatten(), torch.rot90(lattice.T, -corner, (0, 1)).flatten()]))
+        # A quarter turn of the shared grid for each step of its origin around the square.
+        turned = torch.rot90(grid, -corner, (0, 1))
+        orders.append(torch.stack([turned.flatten(), torch.rot90(grid.T, -corner, (0, 1)).flatten()]))
     return torch.stack(orders)

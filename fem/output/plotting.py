@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fem.mesh.mesh import Mesh
-from fem.output.sampling import View, edges, lattice, mosaic
+from fem.output.sampling import View, edges, mosaic, subdivision
 from fem.output.vtk import checked_field
 from fem.reference.cells import get_cell
 from fem.space.field import Function
@@ -127,7 +127,7 @@ def add_colorbar(ax: Any, norm: Any, cmap: str, label: str | None) -> None:
 def draw_curve(ax: Any, view: View, mesh: bool, label: str | None) -> None:
     """u over an interval: one line per component, broken where the mesh has gaps."""
     samples = view.subdivisions(view.mesh.num_cells, 1)
-    points, _ = lattice(get_cell("interval"), samples)
+    points, _ = subdivision(get_cell("interval"), samples)
     x, values = view.at(0, None, points)
     order = np.argsort(x[:, 0, 0])
     x, values = x[order, :, 0], np.zeros((*x.shape[:2], 1)) if values is None else values[order]

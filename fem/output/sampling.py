@@ -1,4 +1,4 @@
-"""Samples of fields and meshes for pictures: points, segments and triangles inside the cells, as NumPy arrays.
+"""Sampling of fields and meshes for pictures: points, segments and triangles inside the cells, as NumPy arrays.
 
 There are as many as the eye needs, so that polynomials of high degree and curved cells look like what they are, not
 like their corner values. Of a solid the boundary is sampled.
@@ -39,7 +39,7 @@ class View:
             if self.field is None:
                 return x.cpu().numpy(), None
             space, values = self.field
-            dofs = space.dofs_of(block, cells)
+            dofs = space.cell_dofs.of(block, cells)
             table = space.elements[block].tabulate(points, 0).value
             if cells is not None and len(table) > 1:
                 table = table[cells]
@@ -65,7 +65,7 @@ class View:
         return np.linalg.norm(values, axis=-1) if self.is_vector else values[..., 0]
 
 
-def lattice(cell: Cell, n: int) -> tuple[Tensor, np.ndarray]:
+def subdivision(cell: Cell, n: int) -> tuple[Tensor, np.ndarray]:
     """Reference points of a cell cut into n parts per edge, and the segments or triangles "t v" between them."""
     if cell.dim == 1:
         index = np.arange(n)
@@ -107,7 +107,7 @@ def mosaic(view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     n = view.subdivisions(count, parts[0][2].dim)
     positions, corners, values, start = [], [], [], 0
     for i, cells, shape, origin, tangents in parts:
-        points, cut = lattice(shape, n)
+        points, cut = subdivision(shape, n)
         x, found = view.at(i, cells, origin + points @ tangents)
         offsets = start + len(points) * np.arange(len(x))
         corners.append((offsets[:, None, None] + cut).reshape(-1, cut.shape[1]))
@@ -136,7 +136,7 @@ def edges(
                 start, along = shape.frame(edge)
                 sides.append((i, cells, origin + start @ tangents, along @ tangents))
     n = view.subdivisions(sum(len(cells) for _, cells, *_ in sides if cells is not None), 1)
-    points, _ = lattice(interval, min(n, 16))
+    points, _ = subdivision(interval, min(n, 16))
     return [view.at(i, cells, origin + points @ tangents, still)[0] for i, cells, origin, tangents in sides]
 
 

@@ -1,7 +1,7 @@
 """Lagrange elements of degree 1 to 3 on every reference cell, with equispaced nodes.
 
 A cell is a product of simplices, so one formula serves all of them: with the barycentric coordinates λ of each factor
-and a node given by its lattice point α (Σ α = p in each factor),
+and a node given by its multi-index α (Σ α = p in each factor),
 
     φ_α(ξ) = Π_i f_{α_i}(λ_i),    f_m(λ) = Π_{j<m} (p λ − j) / (j + 1).
 
@@ -87,8 +87,8 @@ class LagrangeElement:
         return self.nodes.shape[0]
 
     @cached_property
-    def _lattice(self) -> Tensor:
-        """Lattice points "a i" of the nodes: p times their barycentric coordinates, factor after factor."""
+    def _multi_indices(self) -> Tensor:
+        """Multi-indices "a i" of the nodes: p times their barycentric coordinates, factor after factor."""
         matrix, offset = barycentric_map(self.cell)
         return torch.round(self.degree * (self.nodes @ matrix.T + offset)).long()
 
@@ -97,9 +97,9 @@ class LagrangeElement:
         matrix, offset = (t.to(points) for t in barycentric_map(self.cell))
         coordinates = points @ matrix.T + offset
         factors = [one_dimensional(coordinates, self.degree, order) for order in range(derivatives + 1)]
-        lattice = self._lattice.to(points.device)
-        index = torch.arange(lattice.shape[1], device=points.device)
-        picked = [f[:, index, lattice] for f in factors]  # each "q a i": the factor of barycentric i in node a
+        alpha = self._multi_indices.to(points.device)
+        index = torch.arange(alpha.shape[1], device=points.device)
+        picked = [f[:, index, alpha] for f in factors]  # each "q a i": the factor of barycentric i in node a
         value = product_of(picked, [])[None]
         if derivatives == 0:
             return Tabulation(value)
@@ -139,8 +139,8 @@ def entity_cell_of(cell: Cell, dim: int) -> Cell:
 @cache
 def interior_nodes(cell: Cell, degree: int) -> Float[Tensor, "a r"]:
     """Equispaced nodes strictly inside a reference cell, first axis fastest."""
-    lattice = [index[::-1] for index in product(range(1, degree), repeat=cell.dim)]
-    points = torch.tensor(lattice, dtype=torch.float64).reshape(len(lattice), cell.dim) / degree
+    indices = [index[::-1] for index in product(range(1, degree), repeat=cell.dim)]
+    points = torch.tensor(indices, dtype=torch.float64).reshape(len(indices), cell.dim) / degree
     if cell.is_simplex:
         points = points[points.sum(1) < 1 - 1e-9]
     return points

@@ -1,11 +1,11 @@
 """Splines of one patch on tensor grids of quadrature points: one small matrix per direction and order of derivative.
 
-With u on a lattice of coefficients, the functions of direction k at its points in B_k and their derivatives in D_k,
+With u a grid of coefficients, the functions of direction k at its points in B_k and their derivatives in D_k,
 
     u = (B_z ⊗ B_y ⊗ B_x) u,    ∂u/∂ξ_x = (B_z ⊗ B_y ⊗ D_x) u, …,
 
 at a cost of O(points × functions per direction), where a table of all products would hold cells × points × functions.
-Sums over cells are the transposed products. Values live on the lattice of points "*b (z) y x", or by cells "*b e q".
+Sums over cells are the transposed products. Values live on the grid of all points "*b (z) y x", or by cells "*b e q".
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from torch import Tensor
 from fem.reference.bspline import basis_matrix
 from fem.reference.spline_element import BSpline
 
-Order = tuple[int, ...]
+MultiIndex = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,39 +67,39 @@ class Factors:
         return cls(element.dof_shape, cells, lines, index, window, tuple(matrices))
 
     @property
-    def lattice(self) -> tuple[int, ...]:
+    def point_shape(self) -> tuple[int, ...]:
         """Points per direction, x last."""
         return tuple(n * len(line) for n, line in zip(self.cells, self.lines, strict=True))[::-1]
 
-    def values(self, u: Float[Tensor, "..."], orders: Sequence[Order]) -> list[Tensor]:
+    def values(self, u: Float[Tensor, "..."], orders: Sequence[MultiIndex]) -> list[Tensor]:
         """Derivatives "*b (z) y x" at all points of dofs "*b n"; products along x and y are shared."""
         r = len(self.shape)
         grid = u.unflatten(-1, self.shape[::-1])
         grid = grid.narrow(-r, self.window.start, self.window.stop - self.window.start)
         found: dict[tuple[int, ...], Tensor] = {(): grid}
 
-        def partial(order: Order) -> Tensor:
+        def partial(order: MultiIndex) -> Tensor:
             if order not in found:
                 found[order] = along(self.matrices[len(order) - 1][order[-1]], partial(order[:-1]), -len(order))
             return found[order]
 
         return [partial(order) for order in orders]
 
-    def sums(self, values: Sequence[Tensor], orders: Sequence[Order], magnitude: bool = False) -> Tensor:
+    def sums(self, values: Sequence[Tensor], orders: Sequence[MultiIndex], magnitude: bool = False) -> Tensor:
         """Σ over points of values times derivatives of each function: the transpose of `values`, as dofs "*b n"."""
         r = len(self.shape)
-        waiting: dict[Order, Tensor] = {}
+        waiting: dict[MultiIndex, Tensor] = {}
         for value, order in zip(values, orders, strict=True):
             add(waiting, order, value)
         for axis in reversed(range(r)):
-            merged: dict[Order, Tensor] = {}
+            merged: dict[MultiIndex, Tensor] = {}
             for order, value in waiting.items():
                 A = self.matrices[axis][order[-1]]
                 add(merged, order[:-1], along((A.abs() if magnitude else A).mT, value, -axis - 1))
             waiting = merged
         return self.whole(waiting[()])
 
-    def pair_sums(self, value: Float[Tensor, "..."], one: Order, two: Order) -> Tensor:
+    def pair_sums(self, value: Float[Tensor, "..."], one: MultiIndex, two: MultiIndex) -> Tensor:
         """Σ over points of a value times the product of two derivatives of each function, as dofs "*b n"."""
         for axis in reversed(range(len(self.shape))):
             A = self.matrices[axis]
@@ -115,7 +115,7 @@ class Factors:
         return grid.flatten(-r)
 
     def by_cells(self, values: Float[Tensor, "..."]) -> Float[Tensor, "*b e q"]:
-        """From the lattice of points to cells."""
+        """From the tensor grid of points to cells."""
         r = len(self.shape)
         lead = values.ndim - r
         shape = [m for n, line in zip(self.cells[::-1], self.lines[::-1], strict=True) for m in (n, len(line))]
@@ -124,13 +124,13 @@ class Factors:
         flat = split.permute(order).flatten(lead + r).flatten(lead, lead + r - 1)
         return flat if self.ordered else flat[..., self.position]
 
-    def by_lattice(self, values: Float[Tensor, "*b e q"]) -> Tensor:
+    def by_grid(self, values: Float[Tensor, "*b e q"]) -> Tensor:
         """The inverse of `by_cells`."""
         r, lead = len(self.shape), values.ndim - 2
         flat = values if self.ordered else values[..., self.position.argsort()]
         split = flat.reshape(*values.shape[:lead], *self.cells[::-1], *(len(line) for line in self.lines[::-1]))
         order = [*range(lead), *(lead + k // 2 + (k % 2) * r for k in range(2 * r))]
-        return split.permute(order).reshape(*values.shape[:lead], *self.lattice)
+        return split.permute(order).reshape(*values.shape[:lead], *self.point_shape)
 
     @cached_property
     def position(self) -> Tensor:
@@ -153,7 +153,7 @@ def along(A: Float[Tensor, "m n"], values: Float[Tensor, "..."], axis: int) -> T
     return (A @ values.flatten(axis + 1)).unflatten(-1, rest)
 
 
-def add(found: dict[Order, Tensor], order: Order, value: Tensor) -> None:
+def add(found: dict[MultiIndex, Tensor], order: MultiIndex, value: Tensor) -> None:
     found[order] = found[order] + value if order in found else value
 
 

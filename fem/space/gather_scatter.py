@@ -33,7 +33,7 @@ class Segments:
         return total.unflatten(1, (*values.shape[:-2], values.shape[-1])).movedim(0, -2)
 
 
-class Incidence:
+class GatherScatter:
     """The local dofs of some cells: `dofs` "e a" with numbers below `count`."""
 
     def __init__(self, dofs: Int[Tensor, "e a"], count: int):
@@ -58,57 +58,57 @@ class Incidence:
         return total.scatter_add(-2, index_like(flat, self), flat)
 
 
-def index_like(values: Float[Tensor, "*b _ c"], incidence: Incidence) -> Int[Tensor, "*b m c"]:
-    return incidence.dofs.reshape(-1, 1).expand(*values.shape[:-2], incidence.dofs.numel(), values.shape[-1])
+def index_like(values: Float[Tensor, "*b _ c"], cells: GatherScatter) -> Int[Tensor, "*b m c"]:
+    return cells.dofs.reshape(-1, 1).expand(*values.shape[:-2], cells.dofs.numel(), values.shape[-1])
 
 
-def gather(values: Float[Tensor, "*b n c"], incidence: Incidence) -> Float[Tensor, "*b m c"]:
-    return values.gather(-2, index_like(values, incidence))
+def gather(values: Float[Tensor, "*b n c"], cells: GatherScatter) -> Float[Tensor, "*b m c"]:
+    return values.gather(-2, index_like(values, cells))
 
 
 class Gather(torch.autograd.Function):
-    """`Incidence.gather`, with the sum as its derivative."""
+    """`GatherScatter.gather`, with the sum as its derivative."""
 
     @staticmethod
-    def forward(values: Tensor, incidence: Incidence) -> Tensor:
-        return gather(values, incidence)
+    def forward(values: Tensor, cells: GatherScatter) -> Tensor:
+        return gather(values, cells)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        ctx.incidence = inputs[1]
+        ctx.cells = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return Sum.apply(grad, ctx.incidence), None
+        return Sum.apply(grad, ctx.cells), None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
-        return Gather.apply(tangent, ctx.incidence)
+        return Gather.apply(tangent, ctx.cells)
 
     @staticmethod
-    def vmap(info: Any, axes: tuple, values: Tensor, incidence: Incidence) -> tuple[Tensor, int]:
-        return Gather.apply(values.movedim(axes[0], 0), incidence), 0
+    def vmap(info: Any, axes: tuple, values: Tensor, cells: GatherScatter) -> tuple[Tensor, int]:
+        return Gather.apply(values.movedim(axes[0], 0), cells), 0
 
 
 class Sum(torch.autograd.Function):
-    """`Incidence.sum` by segments, with the gather as its derivative."""
+    """`GatherScatter.sum` by segments, with the gather as its derivative."""
 
     @staticmethod
-    def forward(values: Tensor, incidence: Incidence) -> Tensor:
-        return incidence.segments.sum(values)
+    def forward(values: Tensor, cells: GatherScatter) -> Tensor:
+        return cells.segments.sum(values)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        ctx.incidence = inputs[1]
+        ctx.cells = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return Gather.apply(grad, ctx.incidence), None
+        return Gather.apply(grad, ctx.cells), None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
-        return Sum.apply(tangent, ctx.incidence)
+        return Sum.apply(tangent, ctx.cells)
 
     @staticmethod
-    def vmap(info: Any, axes: tuple, values: Tensor, incidence: Incidence) -> tuple[Tensor, int]:
-        return Sum.apply(values.movedim(axes[0], 0), incidence), 0
+    def vmap(info: Any, axes: tuple, values: Tensor, cells: GatherScatter) -> tuple[Tensor, int]:
+        return Sum.apply(values.movedim(axes[0], 0), cells), 0

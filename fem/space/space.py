@@ -1,13 +1,11 @@
 """Function spaces: a basis on every cell of a mesh, its dofs numbered, and the quadrature that integrates it.
 
 A function is a tensor of dofs: "*b n" for scalars, "*b n c" for vectors, "*b N" (fields one after another, each
-flattened) for mixed spaces. Leading axes are a batch. All integration goes through two maps that are each other's
-transpose: `at_points`, dofs to values and derivatives at quadrature points, and `assembly.scatter_fluxes`, back.
+flattened) for mixed spaces. Leading axes are a batch.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -15,22 +13,22 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fem.mesh.geometry import Domain, Geometry, cell_domains, facet_cells, facet_domains, geometry
+from fem.mesh.geometry import facet_cells
 from fem.mesh.mesh import Mesh
 from fem.reference.element import Element, ElementFamily
 from fem.reference.lagrange import LagrangeElement
+from fem.space.cell_dofs import CellDofs
+from fem.space.evaluation import evaluate_fields
 from fem.space.field import Function
-from fem.space.gather_scatter import Incidence
-
-Slots = list[Tensor]
+from fem.space.quadrature_points import QuadraturePoints
 
 
 class Space(ABC):
     """What single spaces and products have in common: dofs of one shape, over one mesh."""
 
     mesh: Mesh
-    pattern: Any = None  # sparsity of matrices, made by the first assembly
-    workspace: Any = None  # what solvers leave here for the next solve on this space
+    _pattern: Any = None  # see `fem.forms.assembly.pattern_of`
+    _workspace: Any = None  # what solvers leave here for the next solve on this space
 
     @property
     @abstractmethod
@@ -39,10 +37,12 @@ class Space(ABC):
 
     @property
     def dtype(self) -> torch.dtype:
+        """That of the mesh: dofs have it too."""
         return self.mesh.dtype
 
     @property
     def device(self) -> torch.device:
+        """Where the mesh and all dofs are."""
         return self.mesh.device
 
     def check(self, u: Tensor, name: str = "u") -> Tensor:
@@ -77,36 +77,56 @@ class FunctionSpace(Space):
         element: `Lagrange(degree)`, or any family whose `on(cell)` gives an element.
         components: None for scalars, c for vectors with c components (dofs "*b n c").
         quadrature_degree: polynomials up to this degree are integrated exactly; 2p + 1 by default.
+
+    Attributes:
+        elements: the element of each block of the mesh.
+        cell_dofs: numbers "e a" of the local nodes of every cell, block by block.
+        quadrature: the points where integrals look, and the maps between dofs and values there.
     """
 
     def __init__(
         self, mesh: Mesh, element: ElementFamily, components: int | None = None, quadrature_degree: int | None = None
     ):
         self.family = element
-        self._set(mesh, tuple(element.on(block.cell) for block in mesh.blocks), components, quadrature_degree)
-        if self.is_lagrange:
-            self.num_nodes = mesh.topology.num_lagrange_nodes(self.degree)
-        else:
-            self.num_nodes = num_patch_dofs(mesh, self.elements)
+        elements = tuple(element.on(block.cell) for block in mesh.blocks)
+        self._set(mesh, elements, components, cell_dofs(mesh, elements), quadrature_degree)
 
     def _set(
-        self, mesh: Mesh, elements: tuple[Element, ...], components: int | None, quadrature_degree: int | None
+        self,
+        mesh: Mesh,
+        elements: tuple[Element, ...],
+        components: int | None,
+        cell_dofs: CellDofs,
+        quadrature_degree: int | None,
+        points: type[QuadraturePoints] = QuadraturePoints,
     ) -> None:
         if components is not None and (isinstance(components, bool) or int(components) != components or components < 1):
             raise ValueError(f"`FunctionSpace(components=...)` must be None or a positive integer; got {components!r}.")
-        self.mesh, self.elements, self.components = mesh, elements, components
-        self.is_lagrange = all(isinstance(e, LagrangeElement) for e in self.elements)
-        self.quadrature_degree = 2 * self.degree + 1 if quadrature_degree is None else quadrature_degree
-        self._domains: dict[tuple[str | None, int], tuple[Domain, ...]] = {}
-        self._geometry: dict[tuple[Domain, int], tuple[int, Geometry]] = {}
-        self._tables: dict[tuple[Domain, int], Tensor] = {}
-        self._incidence: dict[int | Domain, Incidence] = {}
+        self.mesh, self.elements, self.components, self.cell_dofs = mesh, elements, components, cell_dofs
+        degree = 2 * self.degree + 1 if quadrature_degree is None else quadrature_degree
+        self.quadrature = points(mesh, elements, components, cell_dofs, degree)
 
     # -- shapes --------------------------------------------------------------------------------------------------------
 
     @property
+    def is_lagrange(self) -> bool:
+        """Whether dofs are values at nodes."""
+        return all(isinstance(e, LagrangeElement) for e in self.elements)
+
+    @property
     def degree(self) -> int:
+        """The highest degree p of the polynomials that the elements reproduce."""
         return max(element.degree for element in self.elements)
+
+    @property
+    def quadrature_degree(self) -> int:
+        """Polynomials up to this degree are integrated exactly."""
+        return self.quadrature.degree
+
+    @property
+    def num_nodes(self) -> int:
+        """Number n of basis functions of one component."""
+        return self.cell_dofs.count
 
     @property
     def continuity(self) -> int:
@@ -125,33 +145,18 @@ class FunctionSpace(Space):
 
     @property
     def fields(self) -> "tuple[FunctionSpace, ...]":
+        """The spaces that a mixed space is made of; of this one itself."""
         return (self,)
 
     def split(self, u: Tensor) -> tuple[Tensor, ...]:
+        """The dofs of each field."""
         return (u,)
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """The inverse of `split`."""
         return parts[0]
 
     # -- numbering -----------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def cell_dofs(self) -> tuple[Int[Tensor, "_ _"], ...]:
-        """Numbers "e a" of the local nodes of every cell, block by block."""
-        if self.is_lagrange:
-            return self.mesh.topology.lagrange_numbering(self.degree)[0]
-        return (self.elements[0].cell_dofs.to(self.device),)  # type: ignore[attr-defined]
-
-    def with_components(self, components: int | None) -> "FunctionSpace":
-        """The same functions, as scalars or as components of vectors."""
-        return FunctionSpace(self.mesh, self.family, components, self.quadrature_degree)
-
-    def dofs_of(self, block: int, cells: Int[Tensor, "e"] | None) -> Int[Tensor, "e a"]:
-        """The rows of `cell_dofs` of some cells, or all: those of a grid need no others."""
-        grid = self.mesh.topology.grid
-        if cells is not None and grid is not None and self.is_lagrange:
-            return grid.cell_nodes(self.degree, cells)
-        return self.cell_dofs[block] if cells is None else self.cell_dofs[block][cells]
 
     def dofs(self, tag: str) -> Int[Tensor, "k"]:
         """Nodes of the space on the facets with that tag, in ascending order."""
@@ -164,7 +169,7 @@ class FunctionSpace(Space):
         for i, element in enumerate(self.elements):
             assert isinstance(element, LagrangeElement)
             for nodes, cells in zip(element.facet_nodes, facet_cells(self.mesh, tag, i), strict=True):
-                marked[self.dofs_of(i, cells)[:, list(nodes)]] = True
+                marked[self.cell_dofs.of(i, cells)[:, list(nodes)]] = True
         return torch.nonzero(marked).flatten()
 
     # -- functions -----------------------------------------------------------------------------------------------------
@@ -176,17 +181,13 @@ class FunctionSpace(Space):
     @property
     def dof_coordinates(self) -> Float[Tensor, "n d"]:
         """Where each node's dofs sit, differentiable with respect to `mesh.nodes`."""
-        return self.coordinates_of(None)
-
-    def coordinates_of(self, dofs: Int[Tensor, "k"] | None) -> Float[Tensor, "k d"]:
-        """The rows of `dof_coordinates` of some nodes, without making the others; all for None."""
         if not self.is_lagrange:
             raise ValueError("only Lagrange spaces have nodes; project onto a spline space instead.")
-        return self.mesh.lagrange_nodes(self.degree, dofs)
+        return self.mesh.lagrange_nodes(self.degree)
 
     def trace(self, tag: str, dofs: Int[Tensor, "k"], value: Callable[[Tensor], Tensor]) -> Tensor:
         """Values "*b k" or "*b k c" of the tag's dofs for the boundary values `value` of x "k d"."""
-        return value(self.coordinates_of(dofs))
+        return value(self.mesh.lagrange_nodes(self.degree, dofs))
 
     def interpolate(self, value: Callable[[Tensor], Tensor] | float) -> Tensor:
         """Dofs of the function that equals `value`, a number or a callable of x "n d", at every node."""
@@ -207,9 +208,7 @@ class FunctionSpace(Space):
         Raises:
             ValueError: a point lies outside the mesh (named), unless `outside` gives a value for such points.
         """
-        from fem.mesh.location import evaluate
-
-        return evaluate(self, self.check(u), points, outside)
+        return evaluate_fields((self,), (self.check(u),), points, outside)[0]
 
     def to_grid(self, u: Tensor) -> Tensor:
         """The field as an image: "*b n" → "*b (nz) ny nx" with x fastest and row 0 at the bottom; "*b c …" for vectors.
@@ -246,76 +245,6 @@ class FunctionSpace(Space):
         kind = "" if self.components is None else f", components={self.components}"
         return f"FunctionSpace({self.family}{kind}; {self.num_dofs} dofs on {self.mesh})"
 
-    # -- at quadrature points ------------------------------------------------------------------------------------------
-
-    def domains(self, tag: str | None = None, degree: int | None = None) -> tuple[Domain, ...]:
-        """All cells (tag None) or tagged facets with quadrature of the given degree, the space's own by default."""
-        key = (tag, self.quadrature_degree if degree is None else degree)
-        if key not in self._domains:
-            make = cell_domains(self.mesh, key[1]) if tag is None else facet_domains(self.mesh, tag, key[1])
-            self._domains[key] = make
-        return self._domains[key]
-
-    def geometry(self, domain: Domain, derivatives: int = 1) -> Geometry:
-        """Geometry at the domain's points; kept while the nodes stay as they are and need no gradient."""
-        key, version = (domain, derivatives), self.mesh.version
-        if version is None:
-            return geometry(self.mesh, domain, derivatives)
-        if key not in self._geometry or self._geometry[key][0] != version:
-            self._geometry[key] = (version, geometry(self.mesh, domain, derivatives))
-        return self._geometry[key][1]
-
-    def table(self, domain: Domain, derivatives: int = 1) -> Float[Tensor, "#e q s a"]:
-        """Reference tabulation with the value and all derivatives in one axis s = 1 + r (+ r²)."""
-        key = (domain, derivatives)
-        if key not in self._tables:
-            tabulation = self.elements[domain.block].tabulate(domain.points, derivatives)
-            parts = [tabulation.value[..., None], tabulation.grad, tabulation.hess]
-            stacked = torch.cat([p.flatten(3) for p in parts[: derivatives + 1] if p is not None], -1).mT
-            if len(stacked) > 1 and domain.cells is not None:
-                stacked = stacked[domain.cells]
-            self._tables[key] = stacked.contiguous()
-        return self._tables[key]
-
-    def domain_dofs(self, domain: Domain) -> Int[Tensor, "e a"]:
-        return self.incidence(domain).dofs
-
-    def incidence(self, domain: Domain) -> Incidence:
-        """The dofs of the domain's cells; the same for whatever quadrature all cells of a block are given."""
-        key = domain.block if domain.cells is None else domain
-        if key not in self._incidence:
-            self._incidence[key] = Incidence(self.dofs_of(domain.block, domain.cells), self.num_nodes)
-        return self._incidence[key]
-
-    def at_points(self, u: Tensor, domain: Domain, geometry: Geometry, derivatives: int = 1) -> Slots:
-        """[u "*b e q (c)", ∇u "*b e q (c) d", ∇∇u …] at the domain's points, up to the given derivative."""
-        reference = self.to_points(u[..., None] if self.components is None else u, domain, derivatives)
-        slots = push_forward(reference, geometry, derivatives)
-        if self.components is None:
-            return [slot.squeeze(-2 - k) for k, slot in enumerate(slots)]
-        return [slot.transpose(-2 - k, -1 - k) for k, slot in enumerate(slots)]
-
-    def to_points(self, u: Float[Tensor, "*b n c"], domain: Domain, derivatives: int) -> Float[Tensor, "*b e c q s"]:
-        """Values and derivatives s in reference coordinates at the domain's points."""
-        table = self.table(domain, derivatives)
-        local = self.incidence(domain).gather(u).mT  # "*b e c a"
-        if len(table) == 1:
-            return (local @ table[0].flatten(0, 1).T).unflatten(-1, table.shape[1:3])
-        return torch.einsum("...eca,eqsa->...ecqs", local, table)
-
-    def from_points(
-        self, values: Float[Tensor, "*b e c q s"], domain: Domain, derivatives: int, magnitude: bool = False
-    ) -> Float[Tensor, "*b n c"]:
-        """The transpose of `to_points`; `magnitude` adds contributions by absolute value."""
-        table = self.table(domain, derivatives)
-        if magnitude:
-            values, table = values.abs(), table.abs()
-        if len(table) == 1:
-            local = values.flatten(-2) @ table[0].flatten(0, 1)
-        else:
-            local = torch.einsum("...ecqs,eqsa->...eca", values, table)
-        return self.incidence(domain).sum(local.mT)
-
 
 class MixedSpace(Space):
     """The product of spaces over one mesh, `MixedSpace(V, Q)`: dofs concatenated, densities get tuples for u and ∇u.
@@ -336,11 +265,18 @@ class MixedSpace(Space):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Shape of one function's dofs: (N,)."""
         return (self.num_dofs,)
 
     @property
     def degree(self) -> int:
+        """The highest degree of the fields."""
         return max(space.degree for space in self.fields)
+
+    @property
+    def quadrature(self) -> QuadraturePoints:
+        """Those of the field that needs the finest quadrature: it serves all of them."""
+        return max(self.fields, key=lambda space: space.quadrature_degree).quadrature
 
     def split(self, u: Tensor) -> tuple[Tensor, ...]:
         """The dofs of each field, "*b n" or "*b n c"."""
@@ -353,15 +289,7 @@ class MixedSpace(Space):
 
     def evaluate(self, u: Tensor, points: Float[Tensor, "m d"], outside: float | None = None) -> tuple[Tensor, ...]:
         """Values of each field, "*b m" or "*b m c", at arbitrary points; see `FunctionSpace.evaluate`."""
-        from fem.mesh.location import evaluate_fields
-
-        return evaluate_fields(self, self.check(u), points, outside)
-
-    def domains(self, tag: str | None = None, degree: int | None = None) -> tuple[Domain, ...]:
-        return self.fields[0].domains(tag, self.quadrature_degree if degree is None else degree)
-
-    def geometry(self, domain: Domain, derivatives: int = 1) -> Geometry:
-        return self.fields[0].geometry(domain, derivatives)
+        return evaluate_fields(self.fields, self.split(self.check(u)), points, outside)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "MixedSpace":
         """The product on another device or in another floating-point type."""
@@ -375,44 +303,19 @@ class MixedSpace(Space):
 AnySpace = FunctionSpace | MixedSpace
 
 
-def push_forward(reference: Tensor, geometry: Geometry, derivatives: int) -> Slots:
-    """Physical values and derivatives from reference ones "*b e c q s".
+def cell_dofs(mesh: Mesh, elements: Sequence[Element]) -> CellDofs:
+    """The numbering of Lagrange elements, or that of a spline patch, which brings its own: one span for each grid cell.
 
-    ∂u/∂x_d = Σ_r ∂u/∂ξ_r ∂ξ_r/∂x_d,    ∇∇u = J⁻ᵀ (∂²u/∂ξ² − Σ_d ∂u/∂x_d ∂²x_d/∂ξ²) J⁻¹.
+    Raises:
+        ValueError: the spans are not the cells of the grid.
     """
-    r = geometry.inverse.shape[-2]
-    slots = [reference[..., 0]]
-    if derivatives == 0:
-        return slots
-    inverse = geometry.inverse[:, None]
-    # A sum over at most three terms: einsum would run one tiny matrix product per point.
-    grad = sum_of(reference[..., 1 + k, None] * inverse[..., k, :] for k in range(r))
-    slots.append(grad)
-    if derivatives == 2:
-        assert geometry.second is not None
-        hess = reference[..., 1 + r :].unflatten(-1, (r, r))
-        hess = hess - torch.einsum(
-            "...ecqd,eqdrs->...ecqrs", grad, geometry.second.expand(*grad.shape[-4:-3], -1, -1, -1, -1)
-        )
-        slots.append(inverse.mT @ hess @ inverse)
-    return slots
-
-
-def sum_of(terms) -> Tensor:
-    """The sum of a few tensors, without the copy that starting from 0 would cost."""
-    total = None
-    for term in terms:
-        total = term if total is None else total + term
-    assert total is not None
-    return total
-
-
-def num_patch_dofs(mesh: Mesh, elements: Sequence[Element]) -> int:
-    """Number of dofs of a basis that brings its own numbering, such as a spline patch with one span per grid cell."""
+    if all(isinstance(e, LagrangeElement) for e in elements):
+        degree = max(e.degree for e in elements)
+        return CellDofs(mesh.topology, mesh.topology.num_lagrange_nodes(degree), degree)
     element, grid = elements[0], mesh.grid
-    if grid is None or tuple(getattr(element, "grid_shape", ())) != tuple(grid):
+    spans = getattr(element, "grid_shape", None)
+    if grid is None or tuple(spans or ()) != tuple(grid):
         raise ValueError(
-            f"a spline basis needs one knot span per cell of a grid; got spans {getattr(element, 'grid_shape', None)} "
-            f"on a mesh with grid {grid}."
+            f"a spline basis needs one knot span per cell of a grid; got spans {spans} on a mesh with grid {grid}."
         )
-    return element.num_dofs  # type: ignore[attr-defined]
+    return CellDofs((element.cell_dofs.to(mesh.device),), element.num_dofs)  # type: ignore[attr-defined]

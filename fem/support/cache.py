@@ -7,7 +7,7 @@
 | kernels of `torch.compile`, shape by shape | `fem.support.compilation` | 256 others were used, or the kernel dies |
 | that there is no compiler | `fem.support.compilation` | `clear` |
 | boxes around cells | `fem.mesh.location` | the mesh dies or its nodes change, or 64 others were searched |
-| quasi-random sequences, where they were left | `solvers.surrogates.families` | 16 others were used |
+| quasi-random sequences, where they were left | the families of random problems | 16 others were used |
 
 `sizes` counts them, `clear` forgets them: nothing but time depends on it. Tables of pure functions of a few small
 numbers (reference elements, quadrature rules, texts of C files) stand in `functools` caches beside the functions.

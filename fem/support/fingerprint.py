@@ -28,10 +28,10 @@ _made = Store("what is made of densities", KEPT)
 
 def cached(function: Callable[..., Any], key: Hashable, make: Callable[[], Any]) -> Any:
     """`make()`, kept while the function and everything that it refers to stay as they are."""
-    return _made.get(Key((fingerprint(function), key)), make)
+    return _made.get(HashedTuple((fingerprint(function), key)), make)
 
 
-class Key:
+class HashedTuple:
     """A tuple that computes its hash once."""
 
     def __init__(self, value: tuple[Hashable, ...]):
@@ -41,7 +41,7 @@ class Key:
         return self.hash
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Key) and self.hash == other.hash and self.value == other.value
+        return isinstance(other, HashedTuple) and self.hash == other.hash and self.value == other.value
 
 
 class Same:

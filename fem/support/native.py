@@ -47,12 +47,17 @@ class Library:
             return policy != "never" and self.run is not None
         if sys.platform != "win32":
             self.work += work
-            if policy == "auto" and self.work < WORTH and not self.path.exists():
+            if policy == "auto" and self.work < WORTH and not self.there:
                 return False
             with self.lock:  # another thread may be compiling it
                 if not self.tried:
                     self.run, self.tried = self.load(), True
         return self.run is not None
+
+    @cached_property
+    def there(self) -> bool:
+        """Whether somebody has compiled it before; looked up once."""
+        return self.path.exists()
 
     @property
     def path(self) -> Path:

@@ -5,6 +5,7 @@ See `isogeometric_space`, which makes them.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -15,7 +16,9 @@ from fem.forms.parameters import check_like
 from fem.mesh.geometry import Domain
 from fem.reference.bspline import basis_matrix
 from fem.reference.spline_element import BSpline
+from fem.space.cell_dofs import CellDofs
 from fem.space.factors import Factors, layers_of, slot_orders
+from fem.space.quadrature_points import QuadraturePoints
 from fem.space.space import FunctionSpace
 from nurbs.fitting.foot_points import foot_points
 from nurbs.geometry.patch import Patch
@@ -23,60 +26,15 @@ from nurbs.isogeometric.patch_mesh import PatchMesh, number_glued, numbered, sla
 from nurbs.modelling.refinement import along
 
 
-class SplineSpace(FunctionSpace):
-    """Splines on patches; see `isogeometric_space`. Dofs are coefficients, numbered patch after patch, u fastest, with
-    those that patches share counted once.
-
-    The basis stays as it is when the patches move (`with_patches`): derivatives in control points, weights and knots of
-    the patches are those of functionals with the basis held.
-    """
+class SplinePoints(QuadraturePoints):
+    """The quadrature points of a spline space: values by sum factorisation where there is but one patch."""
 
     mesh: PatchMesh
     elements: tuple[BSpline, ...]
 
-    def __init__(self, mesh: PatchMesh, components: int | None = None, quadrature_degree: int | None = None):
-        highest = max(max(e.degrees) for e in mesh.elements)
-        self._set(mesh, mesh.elements, components, 2 * highest + 1 if quadrature_degree is None else quadrature_degree)
-        self.family = mesh.elements[0]
-        self._factors: dict[tuple[Domain, int], Factors | None] = {}
-        lattices = numbered([e.dof_shape for e in self.elements], mesh.device)
-        pairs = [seam.pair(lattices) for seam in mesh.seams]
-        for lattice, patch, element in zip(lattices, mesh.patches, self.elements, strict=True):
-            for axis, closed in enumerate(patch.periodic):
-                if closed:
-                    p, n = element.degrees[axis], lattice.shape[axis]
-                    pairs.append((lattice.narrow(axis, 0, p), lattice.narrow(axis, n - p, p)))
-        self.lattices, self.num_nodes = number_glued(lattices, pairs)
-        local = [t.permute(*range(t.ndim)[::-1]).flatten() for t in self.lattices]
-        self._cell_dofs = tuple(
-            numbers[e.cell_dofs.to(mesh.device)] for numbers, e in zip(local, self.elements, strict=True)
-        )
-
-    @property
-    def cell_dofs(self) -> tuple[Int[Tensor, "_ _"], ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self._cell_dofs
-
-    @property
-    def continuity(self) -> int:
-        """How many derivatives are continuous across cells; 0 where patches are glued."""
-        return 0 if self.mesh.seams else min(e.continuity for e in self.elements)
-
-    def with_components(self, components: int | None) -> "SplineSpace":
-        return SplineSpace(self.mesh, components, self.quadrature_degree)
-
-    def with_patches(self, patches: Patch | Sequence[Patch]) -> "SplineSpace":
-        """The same basis over other patches of the same kind: steps of a shape optimisation.
-
-        Raises:
-            GeometryError: a patch is folded.
-        """
-        patches = (patches,) if isinstance(patches, Patch) else tuple(patches)
-        mesh = self.mesh.with_patches(patches)
-        mesh.check(self.quadrature_degree)
-        return SplineSpace(mesh, self.components, self.quadrature_degree)
-
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "SplineSpace":
-        return SplineSpace(self.mesh.to(device, dtype), self.components, self.quadrature_degree)
+    @cached_property
+    def _factors(self) -> dict[tuple[Domain, int], Factors | None]:
+        return {}
 
     def factors(self, domain: Domain, derivatives: int) -> Factors | None:
         """The 1-D matrices that stand for the table of basis functions on all cells of the only patch, if they do."""
@@ -100,7 +58,7 @@ class SplineSpace(FunctionSpace):
         if tag is not None or not self.is_tensor:
             return wholes
         (whole,) = wholes
-        key = ("slabs", self.quadrature_degree if degree is None else degree)
+        key = ("slabs", self.degree if degree is None else degree)
         if key not in self._domains:
             cells = slabs(self.elements[0], len(whole.weights))
             self._domains[key] = wholes if len(cells) == 1 else tuple(replace(whole, cells=c) for c in cells)
@@ -120,8 +78,65 @@ class SplineSpace(FunctionSpace):
         if factors is None:
             return super().from_points(values, domain, derivatives, magnitude)
         values = values.abs() if magnitude else values
-        parts = [factors.by_lattice(v) for v in values.transpose(-4, -3).unbind(-1)]
+        parts = [factors.by_grid(v) for v in values.transpose(-4, -3).unbind(-1)]
         return factors.sums(parts, slot_orders(domain.cell.dim, derivatives), magnitude).mT
+
+
+class SplineSpace(FunctionSpace):
+    """Splines on patches; see `isogeometric_space`. Dofs are coefficients, numbered patch after patch, u fastest, with
+    those that patches share counted once.
+
+    The basis stays as it is when the patches move (`with_patches`): derivatives in control points, weights and knots of
+    the patches are those of functionals with the basis held.
+    """
+
+    mesh: PatchMesh
+    elements: tuple[BSpline, ...]
+    quadrature: SplinePoints
+
+    def __init__(self, mesh: PatchMesh, components: int | None = None, quadrature_degree: int | None = None):
+        lattices = numbered([e.dof_shape for e in mesh.elements], mesh.device)
+        pairs = [seam.pair(lattices) for seam in mesh.seams]
+        for lattice, patch, element in zip(lattices, mesh.patches, mesh.elements, strict=True):
+            for axis, closed in enumerate(patch.periodic):
+                if closed:
+                    p, n = element.degrees[axis], lattice.shape[axis]
+                    pairs.append((lattice.narrow(axis, 0, p), lattice.narrow(axis, n - p, p)))
+        self.lattices, count = number_glued(lattices, pairs)
+        local = [t.permute(*range(t.ndim)[::-1]).flatten() for t in self.lattices]
+        pairs = zip(local, mesh.elements, strict=True)
+        cell_dofs = CellDofs(tuple(numbers[e.cell_dofs.to(mesh.device)] for numbers, e in pairs), count)
+        degree = 2 * max(max(e.degrees) for e in mesh.elements) + 1 if quadrature_degree is None else quadrature_degree
+        self.family = mesh.elements[0]
+        self._set(mesh, mesh.elements, components, cell_dofs, degree, SplinePoints)
+
+    @property
+    def continuity(self) -> int:
+        """How many derivatives are continuous across cells; 0 where patches are glued."""
+        return 0 if self.mesh.seams else min(e.continuity for e in self.elements)
+
+    def with_patches(self, patches: Patch | Sequence[Patch]) -> "SplineSpace":
+        """The same basis over other patches of the same kind: steps of a shape optimisation.
+
+        Raises:
+            GeometryError: a patch is folded.
+        """
+        patches = (patches,) if isinstance(patches, Patch) else tuple(patches)
+        mesh = self.mesh.with_patches(patches)
+        mesh.check(self.quadrature_degree)
+        return SplineSpace(mesh, self.components, self.quadrature_degree)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "SplineSpace":
+        return SplineSpace(self.mesh.to(device, dtype), self.components, self.quadrature_degree)
+
+    def factors(self, domain: Domain, derivatives: int) -> Factors | None:
+        """The 1-D matrices that stand for the table of basis functions on all cells of the only patch, if they do."""
+        return self.quadrature.factors(domain, derivatives)
+
+    @property
+    def is_tensor(self) -> bool:
+        """Whether there is but one patch, which meets itself nowhere."""
+        return self.quadrature.is_tensor
 
     def dofs(self, tag: str) -> Int[Tensor, "k"]:
         """Dofs of the functions that do not vanish on the sides with that name, in ascending order."""
@@ -137,9 +152,6 @@ class SplineSpace(FunctionSpace):
             lines = [t.clamp(*(b.detach() for b in patch.domain()[k])) for k, t in enumerate(element.greville())]
             found = found.index_put((lattice.flatten(),), patch(*lines).flatten(0, -2))
         return found
-
-    def coordinates_of(self, dofs: Int[Tensor, "k"] | None) -> Float[Tensor, "k d"]:
-        return self.dof_coordinates if dofs is None else self.dof_coordinates[dofs]
 
     def interpolate(self, value: Callable[[Tensor], Tensor] | float) -> Tensor:
         """Dofs of the function that equals `value` at the Greville points (with `rational`, up to its weights).
@@ -176,15 +188,14 @@ class SplineSpace(FunctionSpace):
 
     def trace(self, tag: str, dofs: Int[Tensor, "k"], value: Callable[[Tensor], Tensor]) -> Tensor:
         """The best coefficients on the sides with that name: Σ_c ∫ N_a N_c ds u_c = ∫ N_a g ds (L2 projection)."""
-        scalar = self.with_components(None) if self.components else self
         index = torch.full((self.num_nodes,), -1, dtype=torch.int64, device=self.device)
         index[dofs] = torch.arange(len(dofs), device=self.device)
         k = len(dofs)
         M, b = self.mesh.nodes.new_zeros(k * k), None
-        for domain in scalar.domains(tag, self.quadrature_degree + 2):
-            geometry = scalar.geometry(domain)
-            table = scalar.table(domain, 0)[:, :, 0]
-            local = index[scalar.dofs_of(domain.block, domain.cells)]
+        for domain in self.quadrature.domains(tag, self.quadrature_degree + 2):
+            geometry = self.quadrature.geometry(domain)
+            table = self.quadrature.table(domain, 0)[:, :, 0]
+            local = index[self.cell_dofs.of(domain.block, domain.cells)]
             on = (local >= 0).to(table)
             N = table * on[:, None]
             local = local.clamp(min=0)

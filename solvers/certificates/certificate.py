@@ -25,7 +25,8 @@ from fem.forms.derivatives import derivative_transposed, differentiable, outside
 from fem.forms.energy import Energy
 from fem.forms.lowering import cell_integrals
 from fem.forms.parameters import Parameter
-from fem.space.space import FunctionSpace, sum_of
+from fem.space.space import FunctionSpace
+from fem.support.sums import sum_of
 from solvers.certificates.enrichment import next_degree
 from solvers.certificates.equilibration import FluxBound, flux_bound
 from solvers.linear.choice import default_linear

@@ -170,7 +170,7 @@ def is_loaded(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> bool | 
 
 def loads(space: FunctionSpace, term: Term, params: Sequence[Parameter]) -> list[Float[Tensor, "..."]]:
     """f = −∂ψ/∂u "*b e q" at the space's points, block by block."""
-    parts: list[list[Tensor]] = [[] for _ in space.domains()]
+    parts: list[list[Tensor]] = [[] for _ in space.quadrature.domains()]
     for domain in portions(space, batch_size(space, term, params)):
         parts[domain.block].append(load(space, term, domain, params))
     return [torch.cat(part, -2) for part in parts]
@@ -182,7 +182,7 @@ def traces(
     """g = −∂ψ/∂u "*b e q" of boundary terms, on facets where nothing is prescribed."""
     found = []
     for term in terms:
-        for domain in space.domains(term.tag):
+        for domain in space.quadrature.domains(term.tag):
             numbers = space.mesh.topology.entities(interval).of_cells[domain.block][domain.cells, domain.facet]
             found.append((domain, load(space, term, domain, params) * free[numbers, None]))
     return found
@@ -225,14 +225,14 @@ def integral_on(space: FunctionSpace, term: Term, domain: Domain, params: Sequen
 
 def batch_size(space: FunctionSpace, term: Term, params: Sequence[Parameter]) -> int:
     """How many items the parameters have."""
-    first = replace(space.domains()[0], cells=torch.zeros(1, dtype=torch.int64, device=space.device))
+    first = replace(space.quadrature.domains()[0], cells=torch.zeros(1, dtype=torch.int64, device=space.device))
     return prod(integral_on(space, term, first, params).batch)
 
 
 def portions(space: FunctionSpace, items: int) -> Iterator[Domain]:
     """All cells in order, so many at a time that what is made at their points stays in the caches."""
     chunk = CHUNK if space.device.type == "cpu" else CHUNK_DEVICE
-    for domain in space.domains():
+    for domain in space.quadrature.domains():
         count = space.mesh.blocks[domain.block].num_cells
         for cells in torch.arange(count, device=space.device).split(
             max(chunk // max(items * len(domain.weights), 1), 1)

@@ -58,8 +58,8 @@ def particular_flux(
         traces: g "*b e q" at the points of groups of boundary facets; zero on all others.
         prescribed: which boundary facets let flux out.
     """
-    mesh, parts = space.mesh, list(zip(space.domains(), loads, strict=True))
-    total = torch.cat([(f * space.geometry(domain).weights).sum(-1) for domain, f in parts], -1)
+    mesh, parts = space.mesh, list(zip(space.quadrature.domains(), loads, strict=True))
+    total = torch.cat([(f * space.quadrature.geometry(domain).weights).sum(-1) for domain, f in parts], -1)
     given, left_on_facets = boundary_flows(space, traces)
     flows = cell_flows(mesh, total, given, prescribed)
     if flows is None:
@@ -68,7 +68,7 @@ def particular_flux(
     for (domain, f), flow in zip(parts, flows, strict=True):
         tables = reference_fields(domain.cell, space.degree, space.quadrature_degree, given.shape[-1])
         lowest, divergence, bubble, projection = (t.to(f) for t in tables)
-        geometry, weights = space.geometry(domain), domain.weights.to(f)
+        geometry, weights = space.quadrature.geometry(domain), domain.weights.to(f)
         det = geometry.weights / weights
         density = -f * det - torch.einsum("...ekm,kmq->...eq", flow, divergence)
         field = torch.einsum("...ekm,kmqr->...eqr", flow, lowest) + torch.einsum("...eq,qpr->...epr", density, bubble)
@@ -101,7 +101,7 @@ def boundary_flows(
         origin, tangents = domain.cell.frame(facet)
         t = (domain.points.to(g) - origin.to(g)) @ tangents[0].to(g) / tangents[0].square().sum()
         shapes = legendre(t, modes)  # "m q"
-        length = space.geometry(domain).weights / weights
+        length = space.quadrature.geometry(domain).weights / weights
         moments = ((g * length) @ (weights * shapes).T) * (2 * torch.arange(modes).to(g) + 1)
         numbers = mesh.topology.entities(interval).of_cells[domain.block][domain.cells, domain.facet]
         flows.index_add_(-2, numbers, moments.expand(*batch, *moments.shape[-2:]))

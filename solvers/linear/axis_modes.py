@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fem.mesh.grid import grid_order
 from fem.reference.bspline import basis_matrix
 from fem.reference.cells import interval
 from fem.reference.lagrange import lagrange_element
@@ -100,7 +101,7 @@ Line = LagrangeLine | SplineLine
 def element_matrices(degree: int, quadrature_degree: int) -> tuple[Float[Tensor, "a a"], Float[Tensor, "a a"]]:
     """∫ φ_a' φ_b' and ∫ φ_a φ_b over the unit interval by the rule of that degree, nodes from left to right."""
     element, rule = lagrange_element(interval, degree), quadrature(interval, quadrature_degree)
-    table, order = element.tabulate(rule.points), element.nodes[:, 0].argsort()
+    table, order = element.tabulate(rule.points), list(grid_order(interval, degree))
     assert table.grad is not None
     parts = (table.grad[0, :, order, 0], table.value[0, :, order])
     return tuple(torch.einsum("q,qa,qb->ab", rule.weights, part, part) for part in parts)  # type: ignore[return-value]

@@ -116,7 +116,7 @@ def separable(system: System, exact: bool) -> Separable:
     cells = space.mesh.grid
     assert cells is not None
     grid = (*(space.degree * n + 1 for n in cells[::-1]), space.components or 1)
-    spacing = 1 / space.geometry(space.domains()[0]).inverse[0, 0].diagonal().double()
+    spacing = 1 / space.quadrature.geometry(space.quadrature.domains()[0]).inverse[0, 0].diagonal().double()
     parts, components = separable_coefficients(system, space, exact), []
     for c, fixed in enumerate(fixed_sides(system, grid)):
         lines = [

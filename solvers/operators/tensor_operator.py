@@ -36,7 +36,7 @@ def has_factors(form: DiscreteForm) -> bool:
 
 
 class TensorOperator:
-    """The Hessian at a state: coefficients on the lattice of points, applied by sum factorisation.
+    """The Hessian at a state: coefficients on the tensor grid of points, applied by sum factorisation.
 
     Args:
         space: of scalar splines on one patch.
@@ -65,7 +65,7 @@ class TensorOperator:
                     for b, j in enumerate(range(*reference_slots(columns, t.domain.cell.dim).indices(len(orders)))):
                         part = value[..., a, b]
                         if i <= j and bool((part != 0).any()):  # C is symmetric
-                            part = factors.by_lattice(part.expand(*part.shape[:-2], *t.geometry.points.shape[:2]))
+                            part = factors.by_grid(part.expand(*part.shape[:-2], *t.geometry.points.shape[:2]))
                             found[i, j] = found[i, j] + part if (i, j) in found else part.contiguous()
             self.parts.append((t.domain, factors, orders, found))
 

@@ -62,6 +62,6 @@ def rest(place: dict[str, Buffers], use: str, used: Buffers) -> None:
 
 def workspace_of(space: AnySpace) -> Workspace:
     """The workspace that lies with a space."""
-    if space.workspace is None:
-        space.workspace = Workspace()
-    return space.workspace
+    if space._workspace is None:
+        space._workspace = Workspace()
+    return space._workspace

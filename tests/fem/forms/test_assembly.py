@@ -5,7 +5,15 @@ import torch
 from torch import Tensor
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MixedSpace, integrate, unit_interval, unit_square
-from fem.forms.assembly import chunks, element_matrices, flat_dofs, make_pattern, pattern_by_keys, scatter_fluxes
+from fem.forms.assembly import (
+    chunks,
+    element_matrices,
+    flat_dofs,
+    make_pattern,
+    pattern_by_keys,
+    pattern_of,
+    scatter_fluxes,
+)
 from fem.mesh.geometry import cell_domains
 from fem.reference.cells import CELLS
 from fem.reference.spline_element import BSpline
@@ -40,16 +48,16 @@ all_spaces = pytest.mark.parametrize("name", SPACES)
 
 def basis_at_points(V: FunctionSpace, domain) -> tuple[Tensor, Tensor]:
     """Every global function and its gradient at the points of a domain, "n e q" and "n e q d", one dof at a time."""
-    geometry = V.geometry(domain)
-    values, gradients = V.at_points(torch.eye(V.num_nodes, dtype=torch.float64), domain, geometry)
+    geometry = V.quadrature.geometry(domain)
+    values, gradients = V.quadrature.values(torch.eye(V.num_nodes, dtype=torch.float64), domain, geometry)
     return values, gradients
 
 
 def dense_matrix(V: FunctionSpace, c0: Tensor, c1: Tensor, c01: Tensor) -> Tensor:
     """Σ w (c0 φ_a φ_b + c1 ∇φ_a·∇φ_b + φ_a c01·∇φ_b + c01·∇φ_a φ_b), written out."""
     total = torch.zeros(V.num_nodes, V.num_nodes, dtype=torch.float64)
-    for domain in V.domains():
-        g = V.geometry(domain)
+    for domain in V.quadrature.domains():
+        g = V.quadrature.geometry(domain)
         w = g.weights.expand(g.points.shape[:2])
         value, grad = basis_at_points(V, domain)
         cross = torch.einsum("eq,aeq,beqd,d->ab", w, value, grad, c01)
@@ -75,8 +83,8 @@ def test_matrices_are_sums_over_cells_and_points(name: str) -> None:
 def test_vectors_are_sums_over_cells_and_points(name: str) -> None:
     """r_a = Σ w (f₀ φ_a + f₁·∇φ_a), and with `magnitude` bounded below by it."""
     V = spaces(name)
-    for domain in V.domains():
-        g = V.geometry(domain)
+    for domain in V.quadrature.domains():
+        g = V.quadrature.geometry(domain)
         points = g.points.shape[:2]
         generator = torch.Generator().manual_seed(0)
         f0 = torch.rand(3, *points, dtype=torch.float64, generator=generator)
@@ -94,9 +102,9 @@ def test_vectors_are_sums_over_cells_and_points(name: str) -> None:
 def test_scattering_is_the_transpose_of_evaluation(name: str, order: int) -> None:
     """⟨w f, B u⟩ at points = ⟨Bᵀ w f, u⟩ at dofs, for values, gradients and second derivatives."""
     V, u = spaces(name), random(spaces(name))
-    for domain in V.domains():
-        g = V.geometry(domain, max(order, 1))
-        slot = V.at_points(u, domain, g, order)[order]
+    for domain in V.quadrature.domains():
+        g = V.quadrature.geometry(domain, max(order, 1))
+        slot = V.quadrature.values(u, domain, g, order)[order]
         flux = torch.rand(slot.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) - 0.5
         weights = g.weights.reshape(*g.weights.shape, *[1] * (slot.ndim - 2))
         at_points = (slot * flux * weights).sum()
@@ -142,7 +150,7 @@ def test_the_pattern_couples_the_dofs_that_share_a_cell(name: str) -> None:
     V = spaces(name)
     pattern = make_pattern(V)
     wanted = torch.zeros(V.num_dofs, V.num_dofs, dtype=torch.bool)
-    for domain in V.domains():
+    for domain in V.quadrature.domains():
         for dofs in flat_dofs(V, domain):
             wanted[dofs[:, None], dofs] = True
     found = torch.zeros_like(wanted)
@@ -160,7 +168,7 @@ def test_the_pattern_couples_the_dofs_that_share_a_cell(name: str) -> None:
 def test_positions_lead_to_the_row_and_column_of_each_entry(name: str) -> None:
     V = spaces(name)
     pattern = make_pattern(V)
-    for domain, position in zip(V.domains(), pattern.positions, strict=True):
+    for domain, position in zip(V.quadrature.domains(), pattern.positions, strict=True):
         dofs = flat_dofs(V, domain)
         assert torch.equal(pattern.row[position], dofs[:, :, None].expand(position.shape))
         assert torch.equal(pattern.column[position], dofs[:, None, :].expand(position.shape))
@@ -182,7 +190,7 @@ def test_patterns_are_made_once() -> None:
     energy = Energy(V, lambda x, u, g: 0.5 * g.square().sum((-2, -1)))
     first = energy.discrete_form().pattern
     energy.hessian(random(V))
-    assert V.pattern is first
+    assert pattern_of(V) is first
 
 
 # -- element matrices --------------------------------------------------------------------------------------------------
@@ -223,13 +231,13 @@ def test_matrices_made_in_portions(name: str, step: int, monkeypatch: pytest.Mon
     energy = Energy(V, flat or (lambda x, u, g: (1 + x[..., 0]) * g.sum(rank) ** 4))
     u = random(V, 2)
     whole = energy.hessian(u).values()
-    widest = max(flat_dofs(V, domain).shape[1] for domain in V.domains())
+    widest = max(flat_dofs(V, domain).shape[1] for domain in V.quadrature.domains())
     monkeypatch.setattr("fem.forms.assembly.CHUNK", step * 2 * widest**2)
-    for domain in V.domains():
+    for domain in V.quadrature.domains():
         e = len(flat_dofs(V, domain))
         portions = [list(range(e))[p] for p in chunks(V, domain, (2,))]
         assert [cell for portion in portions for cell in portion] == list(range(e))
-        assert len(portions[0]) == min(step, e) or len(V.domains()) > 1
+        assert len(portions[0]) == min(step, e) or len(V.quadrature.domains()) > 1
     torch.testing.assert_close(energy.hessian(u).values(), whole, rtol=1e-12, atol=1e-13)
 
 
@@ -287,6 +295,9 @@ def test_domains_and_blocks_agree() -> None:
 @all_spaces
 def test_both_ways_to_make_a_pattern_agree(name: str) -> None:
     V = spaces(name)
-    rows, keys = make_pattern(V), pattern_by_keys([flat_dofs(V, domain) for domain in V.domains()], V.num_dofs)
+    rows, keys = (
+        make_pattern(V),
+        pattern_by_keys([flat_dofs(V, domain) for domain in V.quadrature.domains()], V.num_dofs),
+    )
     assert all(torch.equal(getattr(rows, part), getattr(keys, part)) for part in ("crow", "column", "row", "diagonal"))
     assert all(torch.equal(a.long(), b) for a, b in zip(rows.positions, keys.positions, strict=True))

@@ -18,12 +18,12 @@ def space() -> FunctionSpace:
 
 
 def values_of(parameter, V: FunctionSpace, tag: str | None = None) -> PointValues:
-    domain = V.domains(tag)[0]
-    return at_points(parameter, "parameter 0", V, domain, V.geometry(domain))
+    domain = V.quadrature.domains(tag)[0]
+    return at_points(parameter, "parameter 0", V, domain, V.quadrature.geometry(domain))
 
 
 def points_of(V: FunctionSpace) -> Tensor:
-    return V.geometry(V.domains()[0]).points
+    return V.quadrature.geometry(V.quadrature.domains()[0]).points
 
 
 def tensor(*values: float) -> Tensor:
@@ -80,8 +80,8 @@ def test_callables_may_return_a_number(V: FunctionSpace) -> None:
 def test_fields_on_this_and_other_spaces(V: FunctionSpace, degree: int, tag: str | None) -> None:
     function = polynomial(2, degree)
     other = FunctionSpace(V.mesh, Lagrange(degree))
-    domain = V.domains(tag)[0]
-    x = V.geometry(domain).points
+    domain = V.quadrature.domains(tag)[0]
+    x = V.quadrature.geometry(domain).points
     field = other.function(other.interpolate(function))
     found = values_of(field, V, tag)
     assert found.rank == 0
@@ -125,7 +125,7 @@ def test_values_at_points_of_cells_are_those_of_a_callable(mesh) -> None:
     V = FunctionSpace(mesh, Lagrange(1))
     scale = tensor(1, -2)
     there = lambda x: torch.stack([x[..., 0] ** 2, x.sum(-1)], -1)  # noqa: E731
-    known = [scale[:, None, None, None] * there(V.geometry(d).points) for d in V.domains()]
+    known = [scale[:, None, None, None] * there(V.quadrature.geometry(d).points) for d in V.quadrature.domains()]
     with_points = Energy(V, lambda x, u, g, p: (g * p).sum(-1) + u.square())
     with_callable = Energy(V, lambda x, u, g, s, p: s * (g * p).sum(-1) + u.square())
     u = V.interpolate(lambda x: torch.sin(x).prod(-1))
@@ -134,7 +134,7 @@ def test_values_at_points_of_cells_are_those_of_a_callable(mesh) -> None:
 
 
 def test_values_at_points_of_cells_belong_to_their_quadrature(V: FunctionSpace) -> None:
-    known = CellPoints(tuple(V.geometry(d).points[..., 0] for d in V.domains()))
+    known = CellPoints(tuple(V.quadrature.geometry(d).points[..., 0] for d in V.quadrature.domains()))
     assert values_of(known, V).rank == 0
     with pytest.raises(ValueError, match="has values at 9 points of 6 cells, which are not those of the integral"):
         values_of(known, V, "left")
@@ -171,8 +171,8 @@ def test_materials_on_mixed_meshes() -> None:
     """West are the quadrilaterals, east the triangles."""
     mesh = mixed_mesh().with_tags(cell_tags={"west": lambda x: x[:, 0] < 0.5, "east": lambda x: x[:, 0] > 0.5})
     V = FunctionSpace(mesh, Lagrange(1))
-    for domain in (*V.domains(), *V.domains("boundary")):
-        geometry = V.geometry(domain)
+    for domain in (*V.quadrature.domains(), *V.quadrature.domains("boundary")):
+        geometry = V.quadrature.geometry(domain)
         found = at_points(by_cell_tag({"west": 1.0, "east": 2.0}), "f", V, domain, geometry).value
         wanted = torch.where(geometry.points[..., 0] < 0.5, 1.0, 2.0).double()
         assert torch.equal(found.expand(wanted.shape), wanted)
@@ -180,8 +180,8 @@ def test_materials_on_mixed_meshes() -> None:
 
 def test_gradients_reach_materials() -> None:
     V = halves()
-    (domain,) = V.domains()
-    weights = V.geometry(domain).weights.expand(8, -1)
+    (domain,) = V.quadrature.domains()
+    weights = V.quadrature.geometry(domain).weights.expand(8, -1)
 
     def total(west: Tensor, east: Tensor) -> Tensor:
         found = values_of(by_cell_tag({"west": west, "east": east}), V).value
@@ -243,9 +243,11 @@ def test_callables_must_return_a_value_for_each_point(V: FunctionSpace, shape: t
 
 @pytest.mark.parametrize("parameter", [True, None, "steel", [1.0], {}])
 def test_things_that_are_no_parameter(V: FunctionSpace, parameter) -> None:
-    (domain,) = V.domains()
+    (domain,) = V.quadrature.domains()
     with pytest.raises(TypeError, match="parameter 0 must be a number, tensor, field, callable or material; got"):
-        unwrap(at_points)(parameter, "parameter 0", V, domain, V.geometry(domain))  # annotations not executed
+        unwrap(at_points)(
+            parameter, "parameter 0", V, domain, V.quadrature.geometry(domain)
+        )  # annotations not executed
 
 
 def test_fields_over_another_mesh(V: FunctionSpace) -> None:

@@ -1,4 +1,4 @@
-"""Sweeps as C give what they give in PyTorch: values, derivatives of all kinds, on all kinds of grids."""
+"""Loops as C give what they give in PyTorch: values, derivatives of all kinds, on all kinds of grids."""
 
 from collections.abc import Callable
 
@@ -24,15 +24,15 @@ def always_on_grids(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether each sweep that could be C was C."""
-    seen, original = [], fem.kernels.c_source.GeneratedSweep.__call__
+    """Whether each loop that could be C was C."""
+    seen, original = [], fem.kernels.c_source.GeneratedLoop.__call__
 
     def call(*args):
         found = original(*args)
         seen.append(found is not None)
         return found
 
-    monkeypatch.setattr(fem.kernels.c_source.GeneratedSweep, "__call__", call)
+    monkeypatch.setattr(fem.kernels.c_source.GeneratedLoop, "__call__", call)
     return seen
 
 

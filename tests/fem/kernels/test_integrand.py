@@ -33,7 +33,7 @@ from fem.forms.assembly import element_matrices
 from fem.forms.discrete import DiscreteForm
 from fem.forms.grid_integral import GridIntegral
 from fem.kernels.grid_inputs import Input
-from fem.kernels.integrand import Integrand, Slopes
+from fem.kernels.integrand import IntegralSlopes, Integrand
 from fem.reference.spline_element import BSpline
 from fem.support.native import find_compiler
 from solvers import minimize
@@ -380,7 +380,7 @@ def test_element_matrices(dim: int, degree: int, components: int | None, layers:
     k = V.function(random(2, *V.shape, seed=1)) if components is None else torch.tensor([0.7, 2.0], **F64)
     u = random(2, *V.shape)
     given, tensors, form = integrand(V, nonlinear if components is None else elastic, (k, 0.3))
-    (domain,), size = V.domains(), (degree + 1) ** dim * (components or 1)
+    (domain,), size = V.quadrature.domains(), (degree + 1) ** dim * (components or 1)
     found = torch.full((2, *CELLS[dim][::-1], size, size), torch.nan, **F64)
     i, j = torch.triu_indices(size, size)
     for (items, part), entries in given.element_matrices([u, *tensors]):
@@ -388,9 +388,11 @@ def test_element_matrices(dim: int, degree: int, components: int | None, layers:
         found[items, part, ..., i, j] = values
         found[items, part, ..., j, i] = values
     coefficients = form.hessians(u)[0].coefficients
-    wanted = element_matrices(V, coefficients, domain, V.geometry(domain), (2,), False, slice(0, V.mesh.num_cells))
+    wanted = element_matrices(
+        V, coefficients, domain, V.quadrature.geometry(domain), (2,), False, slice(0, V.mesh.num_cells)
+    )
     # Here local dofs are numbered with x fastest; there as the cell's nodes are.
-    corners, nodes = V.dof_coordinates[V.domain_dofs(domain)[0]], torch.arange(size // (components or 1))
+    corners, nodes = V.dof_coordinates[V.quadrature.dofs(domain)[0]], torch.arange(size // (components or 1))
     keys = sorted(nodes.tolist(), key=lambda a: corners[a].flip(0).tolist())
     order = (torch.tensor(keys)[:, None] * (components or 1) + torch.arange(components or 1)).flatten()
     torch.testing.assert_close(found.flatten(1, dim), wanted[:, :, order][..., order], rtol=1e-11, atol=1e-11)
@@ -562,5 +564,5 @@ def test_slopes_of_nothing() -> None:
     V = space()
     density = lambda x, u, g: u  # noqa: E731
     inputs = (Input("field", ((0, 1), (1, 2)), (), 1),)
-    (slope,) = Slopes.apply(Integrand(V, density, 1, density, ((2,), (), (2,)), inputs), (0,), random(*V.shape))
+    (slope,) = IntegralSlopes.apply(Integrand(V, density, 1, density, ((2,), (), (2,)), inputs), (0,), random(*V.shape))
     assert slope.sum().item() == pytest.approx(1.5)

@@ -1,11 +1,19 @@
-"""Strided interpolation: polynomials and their slopes are exact at quadrature points; scattering is its transpose."""
+"""Tensor interpolation: polynomials and their slopes are exact at quadrature points; scattering is its transpose."""
 
 import pytest
 import torch
 from torch import Tensor
 
 from fem import FunctionSpace, Lagrange, box
-from fem.kernels.tensor_interpolation import Interpolation, add_types, grid_rule, node_types, rows, scatter, split_types
+from fem.kernels.tensor_interpolation import (
+    TensorInterpolation,
+    add_types,
+    grid_rule,
+    node_types,
+    rows,
+    scatter,
+    split_types,
+)
 from tests.problems import polynomial
 
 CELLS = {1: (5,), 2: (3, 4), 3: (2, 3, 2)}
@@ -18,8 +26,8 @@ def grid_space(dim: int, degree: int, **options) -> FunctionSpace:
     return FunctionSpace(box(lower, upper, CELLS[dim]), Lagrange(degree), **options)
 
 
-def interpolation(V: FunctionSpace, degree: int, image: Tensor) -> Interpolation:
-    return Interpolation(split_types(image, degree, V.mesh.dim), grid_rule(V).tables(degree), degree)
+def interpolation(V: FunctionSpace, degree: int, image: Tensor) -> TensorInterpolation:
+    return TensorInterpolation(split_types(image, degree, V.mesh.dim), grid_rule(V).tables(degree), degree)
 
 
 def joined(parts: dict[tuple[int, ...], Tensor], rule, degree: int) -> Tensor:
@@ -43,8 +51,8 @@ def coordinates(rule, q: tuple[int, ...]) -> Tensor:
 @every
 def test_the_rule_is_that_of_the_space(dim: int, degree: int) -> None:
     V = grid_space(dim, degree)
-    rule, (domain,) = grid_rule(V), V.domains()
-    points, weights = V.geometry(domain).points, V.geometry(domain).weights
+    rule, (domain,) = grid_rule(V), V.quadrature.domains()
+    points, weights = V.quadrature.geometry(domain).points, V.quadrature.geometry(domain).weights
     assert sorted(rule.order.values()) == list(range(len(rule.weights)))
     for q, position in rule.order.items():
         torch.testing.assert_close(coordinates(rule, q).reshape(-1, dim), points[:, position])

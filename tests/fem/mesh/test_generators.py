@@ -156,7 +156,7 @@ def test_boundary_conditions_and_images_need_no_connectivity(cell: str, degree: 
     repr(V)
     assert mesh.version == 0
     assert made(mesh) == set()
-    assert "cell_dofs" not in vars(V)
+    assert "blocks" not in vars(V.cell_dofs)
 
 
 @cells
@@ -174,23 +174,23 @@ def test_integrals_over_sides_need_no_facets(cell: str) -> None:
 def test_points_of_uniform_grids_need_neither_nodes_nor_connectivity() -> None:
     mesh = make("hexahedron")
     V = FunctionSpace(mesh, Lagrange(1))
-    (domain,) = V.domains()
-    geometry = V.geometry(domain)
+    (domain,) = V.quadrature.domains()
+    geometry = V.quadrature.geometry(domain)
     assert geometry.inverse.shape[:2] == (1, 1)
     assert V.evaluate(V.interpolate(lambda x: x[:, 2]), mesh.box.corners.mean(0, keepdim=True)) == 2.25
     assert made(mesh) == set()
     moved = mesh.with_nodes(mesh.nodes.clone())
-    torch.testing.assert_close(geometry.points, FunctionSpace(moved, Lagrange(1)).geometry(domain).points)
+    torch.testing.assert_close(geometry.points, FunctionSpace(moved, Lagrange(1)).quadrature.geometry(domain).points)
 
 
 def test_a_billion_nodes_cost_nothing_until_asked_for() -> None:
     V = FunctionSpace(unit_cube(1024), Lagrange(1), components=3)
     assert V.num_dofs == 3 * 1025**3
     assert torch.equal(V.dofs("left"), 1025 * torch.arange(1025**2))
-    (domain,) = V.domains("top")
-    assert len(V.geometry(domain).points) == 1024**2
-    assert V.coordinates_of(torch.tensor([V.num_nodes - 1])).tolist() == [[1, 1, 1]]
-    assert V.dofs_of(0, torch.tensor([0]))[0, :4].tolist() == [0, 1, 1026, 1025]
+    (domain,) = V.quadrature.domains("top")
+    assert len(V.quadrature.geometry(domain).points) == 1024**2
+    assert V.mesh.lagrange_nodes(V.degree, torch.tensor([V.num_nodes - 1])).tolist() == [[1, 1, 1]]
+    assert V.cell_dofs.of(0, torch.tensor([0]))[0, :4].tolist() == [0, 1, 1026, 1025]
     assert made(V.mesh) == set()
 
 
@@ -199,16 +199,16 @@ def test_a_touched_box_goes_by_its_nodes() -> None:
     mesh = unit_square(2)
     other, V = mesh.with_tags(cell_tags={"all": [0, 1, 2, 3]}), FunctionSpace(mesh, Lagrange(2))
     assert other.is_uniform
-    (domain,) = V.domains()
-    before = V.geometry(domain)
+    (domain,) = V.quadrature.domains()
+    before = V.quadrature.geometry(domain)
     mesh.nodes.mul_(2)
     assert not mesh.is_uniform
     assert not other.is_uniform
-    torch.testing.assert_close(V.geometry(domain).points, 2 * before.points)
+    torch.testing.assert_close(V.quadrature.geometry(domain).points, 2 * before.points)
     torch.testing.assert_close(V.dof_coordinates.amax(0), torch.tensor([2.0, 2.0]).double())
     mesh.nodes.requires_grad_()
     assert mesh.version is None
-    (slope,) = torch.autograd.grad(V.coordinates_of(V.dofs("right"))[:, 0].sum(), mesh.nodes)
+    (slope,) = torch.autograd.grad(V.mesh.lagrange_nodes(V.degree, V.dofs("right"))[:, 0].sum(), mesh.nodes)
     assert slope[:, 0].tolist() == [0, 0, 1.5, 0, 0, 2, 0, 0, 1.5]
 
 

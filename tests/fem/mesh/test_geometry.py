@@ -195,11 +195,11 @@ def test_geometry_follows_nodes_changed_in_place() -> None:
     """A space caches geometry; writing into `mesh.nodes` must not leave the old one behind."""
     mesh = unit_square(2, 2, cell="triangle")
     space = FunctionSpace(mesh, Lagrange(1))
-    (domain,) = space.domains()
-    before = space.geometry(domain).weights.sum()
-    assert space.geometry(domain) is space.geometry(domain)
+    (domain,) = space.quadrature.domains()
+    before = space.quadrature.geometry(domain).weights.sum()
+    assert space.quadrature.geometry(domain) is space.quadrature.geometry(domain)
     mesh.nodes.mul_(2)
-    assert space.geometry(domain).weights.sum().item() == pytest.approx(4 * before.item())
+    assert space.quadrature.geometry(domain).weights.sum().item() == pytest.approx(4 * before.item())
 
 
 def test_folded_cells_are_named_when_integrated() -> None:

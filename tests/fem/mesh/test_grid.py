@@ -5,8 +5,10 @@ import torch
 from torch import Tensor
 
 from fem import FunctionSpace, Lagrange, Mesh, box
-from fem.mesh.grid import BoxNodes, Side, number, outer, pieces, places
+from fem.mesh.grid import BoxNodes, Side, grid_order, number, outer, pieces, places
 from fem.reference.cells import CELLS
+from fem.reference.lagrange import lagrange_element
+from fem.reference.quadrature import quadrature
 from tests.problems import bend
 
 cells = pytest.mark.parametrize("cell", CELLS)
@@ -53,6 +55,19 @@ def test_pieces_fill_the_grid_cell_once(cell: str) -> None:
         assert corners.shape == (1, 2**kind.dim, kind.dim)
 
 
+@pytest.mark.parametrize("cell", ["interval", "quadrilateral", "hexahedron"])
+@degrees
+def test_grid_order_counts_x_fastest(cell: str, degree: int) -> None:
+    """Of local nodes; and as quadrature counts the points of products of rules."""
+    kind = CELLS[cell]
+    nodes = lagrange_element(kind, degree).nodes[list(grid_order(kind, degree))]
+    line = torch.arange(degree + 1) / degree
+    axes = torch.meshgrid(*[line.double()] * kind.dim, indexing="ij")
+    torch.testing.assert_close(nodes, torch.stack(axes[::-1], -1).reshape(-1, kind.dim))
+    points, line = quadrature(kind, degree).points, quadrature("interval", degree).points[:, 0]
+    assert torch.equal(points, torch.stack(torch.meshgrid(*[line] * kind.dim, indexing="ij")[::-1], -1).flatten(0, -2))
+
+
 @cells
 @degrees
 def test_some_cells_have_the_rows_of_all(cell: str, degree: int) -> None:
@@ -61,7 +76,7 @@ def test_some_cells_have_the_rows_of_all(cell: str, degree: int) -> None:
     every, some = grid.cell_nodes(degree), torch.tensor([grid.num_cells - 1, 0])
     assert len(every) == grid.num_cells
     assert torch.equal(grid.cell_nodes(degree, some), every[some])
-    assert torch.equal(every.unique(), torch.arange(torch.tensor(grid.lattice(degree)).prod()))
+    assert torch.equal(every.unique(), torch.arange(torch.tensor(grid.node_shape(degree)).prod()))
 
 
 @cells
@@ -77,8 +92,10 @@ def test_dofs_sit_where_those_of_the_explicit_mesh_do(cell: str, degree: int) ->
         dofs = V.dofs(tag)
         assert (dofs.diff() > 0).all()
         assert as_set(V.dof_coordinates[dofs]) == as_set(W.dof_coordinates[W.dofs(tag)])
-        assert torch.equal(V.coordinates_of(dofs), V.dof_coordinates[dofs])
-        torch.testing.assert_close(W.coordinates_of(W.dofs(tag)), W.dof_coordinates[W.dofs(tag)], rtol=0, atol=0)
+        assert torch.equal(V.mesh.lagrange_nodes(V.degree, dofs), V.dof_coordinates[dofs])
+        torch.testing.assert_close(
+            W.mesh.lagrange_nodes(W.degree, W.dofs(tag)), W.dof_coordinates[W.dofs(tag)], rtol=0, atol=0
+        )
 
 
 @pytest.mark.parametrize("how", ["plain", "moved", "curved"])
@@ -94,8 +111,8 @@ def test_domains_of_sides_are_those_of_the_explicit_mesh(cell: str, how: str) ->
         )
     V, W = FunctionSpace(mesh, Lagrange(1)), FunctionSpace(other, Lagrange(1))
     for tag in ("boundary", *mesh.facet_tags):
-        found = {d.facet: (d, V.geometry(d)) for d in V.domains(tag)}
-        wanted = {d.facet: (d, W.geometry(d)) for d in W.domains(tag)}
+        found = {d.facet: (d, V.quadrature.geometry(d)) for d in V.quadrature.domains(tag)}
+        wanted = {d.facet: (d, W.quadrature.geometry(d)) for d in W.quadrature.domains(tag)}
         assert found.keys() == wanted.keys()
         for facet, (domain, geometry) in found.items():
             against, expected = wanted[facet]

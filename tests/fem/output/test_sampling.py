@@ -1,4 +1,4 @@
-"""Samples for pictures: they are the field and the curved geometry themselves, and each edge comes once."""
+"""Sampling for pictures: what is drawn is the field and the curved geometry themselves, and each edge comes once."""
 
 from math import pi
 

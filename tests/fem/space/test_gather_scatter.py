@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from fem import Energy, FunctionSpace, Lagrange
-from fem.space.gather_scatter import Incidence, Segments
+from fem.forms.assembly import pattern_of
+from fem.space.gather_scatter import GatherScatter, Segments
 from tests.problems import scrambled, small_mesh
 
 BATCHES = [(), (2,), (2, 3)]
@@ -32,10 +33,10 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def incidence(by_segments: bool) -> Incidence:
+def made_for(by_segments: bool) -> GatherScatter:
     """Ten cells with three of eight dofs each; the last dof belongs to no cell."""
     dofs = torch.randint(7, (10, 3), generator=torch.Generator().manual_seed(0))
-    made = Incidence(dofs, 8)
+    made = GatherScatter(dofs, 8)
     made.by_segments = by_segments
     return made
 
@@ -44,7 +45,7 @@ def incidence(by_segments: bool) -> Incidence:
 @pytest.mark.parametrize("components", [1, 3])
 def test_both_ways_to_sum_agree(batch: tuple, components: int) -> None:
     values = random(*batch, 10, 3, components)
-    lists, scattered = (incidence(kind).sum(values) for kind in (True, False))
+    lists, scattered = (made_for(kind).sum(values) for kind in (True, False))
     assert lists.shape == (*batch, 8, components)
     torch.testing.assert_close(lists, scattered, rtol=1e-14, atol=1e-15)
     assert (lists[..., 7, :] == 0).all()
@@ -53,7 +54,7 @@ def test_both_ways_to_sum_agree(batch: tuple, components: int) -> None:
 @pytest.mark.parametrize("by_segments", [True, False])
 @pytest.mark.parametrize("batch", BATCHES)
 def test_summing_is_the_transpose_of_gathering(batch: tuple, by_segments: bool) -> None:
-    cells, u, f = incidence(by_segments), random(*batch, 8, 2), random(*batch, 10, 3, 2, seed=1)
+    cells, u, f = made_for(by_segments), random(*batch, 8, 2), random(*batch, 10, 3, 2, seed=1)
     assert torch.equal(cells.gather(u), u[..., cells.dofs, :])
     torch.testing.assert_close((cells.gather(u) * f).sum(), (u * cells.sum(f)).sum())
 
@@ -61,7 +62,7 @@ def test_summing_is_the_transpose_of_gathering(batch: tuple, by_segments: bool) 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 @pytest.mark.parametrize("by_segments", [True, False])
 def test_derivatives_of_second_order(by_segments: bool) -> None:
-    cells = incidence(by_segments)
+    cells = made_for(by_segments)
     for function, x in ((cells.gather, random(2, 8, 2)), (cells.sum, random(2, 10, 3, 2))):
         x.requires_grad_()
         assert gradcheck(lambda x, f=function: f(x**3), x, check_forward_ad=True)
@@ -69,7 +70,7 @@ def test_derivatives_of_second_order(by_segments: bool) -> None:
 
 
 def test_functional_transforms_go_through() -> None:
-    cells, u = incidence(True), random(4, 8, 1)
+    cells, u = made_for(True), random(4, 8, 1)
     energy = lambda u: cells.sum(cells.gather(u) ** 2).pow(2).sum()  # noqa: E731
     torch.testing.assert_close(torch.func.vmap(torch.func.grad(energy))(u), torch.func.grad(energy)(u))
     torch.testing.assert_close(torch.func.vmap(cells.sum, in_dims=1)(random(10, 4, 3, 1)).shape, (4, 8, 1))
@@ -92,8 +93,8 @@ def test_energies_by_lists_are_energies(cell: str, components: int | None, lists
         mesh = scrambled(small_mesh(cell))
         nodes = mesh.nodes.clone().requires_grad_()
         V = FunctionSpace(mesh.with_nodes(nodes), Lagrange(2), components)
-        for domain in V.domains():
-            V.incidence(domain).by_segments = by_segments
+        for domain in V.quadrature.domains():
+            V.quadrature.cells(domain).by_segments = by_segments
         rank = -1 if components is None else (-2, -1)
         energy = Energy(V, lambda x, u, g, rank=rank: (1 + x[..., 0]) * g.square().sum(rank) ** 2)
         u = random(*V.shape).requires_grad_()
@@ -118,11 +119,11 @@ def test_matrices_by_lists(portion: int, lists: None, monkeypatch: pytest.Monkey
     )
     u = random(2, *V.shape)
     matrix = energy.hessian(u)
-    kept = dict(V.pattern._segments)
+    kept = dict(pattern_of(V)._segments)
     assert len(kept) >= 2
     assert torch.equal(energy.hessian(u).values(), matrix.values())
     energy.hessian(u[0])
-    assert V.pattern._segments == kept
+    assert pattern_of(V)._segments == kept
     monkeypatch.undo()
     W = FunctionSpace(V.mesh, Lagrange(2))
     plain = Energy(W, energy.terms[0].density, boundary={"left": energy.terms[1].density}).hessian(u)
@@ -134,7 +135,7 @@ def test_matrices_by_lists(portion: int, lists: None, monkeypatch: pytest.Monkey
 def test_sums_on_a_gpu_are_repeatable_bit_by_bit() -> None:
     V = FunctionSpace(scrambled(small_mesh("tetrahedron", 8)), Lagrange(2)).to("cuda")
     energy, u = Energy(V, lambda x, u, g: g.square().sum(-1) ** 2 + u**4), random(4, *V.shape).cuda()
-    assert all(V.incidence(domain).by_segments for domain in V.domains())
+    assert all(V.quadrature.cells(domain).by_segments for domain in V.quadrature.domains())
     first = energy.residual(u)
     assert all(torch.equal(energy.residual(u), first) for _ in range(10))
     torch.testing.assert_close(first.cpu(), Energy(V.to("cpu"), energy.terms[0].density).residual(u.cpu()))

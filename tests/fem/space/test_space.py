@@ -72,9 +72,9 @@ def test_interpolation_reproduces_polynomials_and_their_gradients(cell: str, deg
         function = polynomial(mesh.dim, degree)  # of total degree p: composed with a multilinear map still in Q_p
     space = FunctionSpace(mesh, Lagrange(degree))
     u = space.interpolate(function)
-    for domain in space.domains():
-        geometry = space.geometry(domain)
-        value, gradient = space.at_points(u, domain, geometry)
+    for domain in space.quadrature.domains():
+        geometry = space.quadrature.geometry(domain)
+        value, gradient = space.quadrature.values(u, domain, geometry)
         torch.testing.assert_close(value, function(geometry.points))
         torch.testing.assert_close(gradient, function.gradient(geometry.points), rtol=1e-10, atol=1e-10)
 
@@ -84,9 +84,9 @@ def test_interpolation_on_mixed_meshes(degree: int) -> None:
     space = FunctionSpace(scrambled(mixed_mesh()), Lagrange(degree))
     function = polynomial(2, degree)
     u = space.interpolate(function)
-    for domain in space.domains():
-        geometry = space.geometry(domain)
-        value, gradient = space.at_points(u, domain, geometry)
+    for domain in space.quadrature.domains():
+        geometry = space.quadrature.geometry(domain)
+        value, gradient = space.quadrature.values(u, domain, geometry)
         torch.testing.assert_close(value, function(geometry.points))
         torch.testing.assert_close(gradient, function.gradient(geometry.points), rtol=1e-10, atol=1e-10)
 
@@ -94,9 +94,9 @@ def test_interpolation_on_mixed_meshes(degree: int) -> None:
 def test_interpolation_is_not_exact_beyond_the_degree() -> None:
     space = FunctionSpace(unit_square(2), Lagrange(2))
     u = space.interpolate(lambda x: x[:, 0] ** 3)
-    (domain,) = space.domains()
-    geometry = space.geometry(domain)
-    assert (space.at_points(u, domain, geometry)[0] - geometry.points[..., 0] ** 3).abs().max() > 1e-3
+    (domain,) = space.quadrature.domains()
+    geometry = space.quadrature.geometry(domain)
+    assert (space.quadrature.values(u, domain, geometry)[0] - geometry.points[..., 0] ** 3).abs().max() > 1e-3
 
 
 def test_interpolation_of_vectors_and_numbers() -> None:
@@ -175,9 +175,9 @@ def test_gradients_at_points_are_those_of_autograd(cell: str, degree: int) -> No
     """∂u/∂x by moving reference points: du/dξ = ∇u · ∂x/∂ξ, on curved cells."""
     space = FunctionSpace(hard_mesh(cell, "curved"), Lagrange(degree))
     u = torch.rand(space.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    (domain,) = space.domains(degree=2)
-    geometry = space.geometry(domain)
-    value, gradient = space.at_points(u, domain, geometry)
+    (domain,) = space.quadrature.domains(degree=2)
+    geometry = space.quadrature.geometry(domain)
+    value, gradient = space.quadrature.values(u, domain, geometry)
     points = domain.points.clone().requires_grad_()
     local = torch.einsum("qa,ea->eq", space.elements[0].tabulate(points, 0).value[0], u[space.cell_dofs[0]])
     torch.testing.assert_close(value, local.detach())
@@ -201,9 +201,9 @@ def test_second_derivatives_at_points(mesh) -> None:
         space = FunctionSpace(mesh, Lagrange(3))
         function = polynomial(2, 1)
         u = space.interpolate(function)
-    (domain,) = space.domains()
-    geometry = space.geometry(domain, 2)
-    value, gradient, hessian = space.at_points(u, domain, geometry, 2)
+    (domain,) = space.quadrature.domains()
+    geometry = space.quadrature.geometry(domain, 2)
+    value, gradient, hessian = space.quadrature.values(u, domain, geometry, 2)
     torch.testing.assert_close(value, function(geometry.points))
     torch.testing.assert_close(gradient, function.gradient(geometry.points), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(hessian, function.hessian(geometry.points), rtol=1e-9, atol=1e-9)
@@ -214,14 +214,14 @@ def test_vectors_and_batches_are_loops(order: int) -> None:
     mesh = unit_square(2).curved(2, bend)
     vector, scalar = FunctionSpace(mesh, Lagrange(2), components=3), FunctionSpace(mesh, Lagrange(2))
     u = torch.rand(2, 4, *vector.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    (domain,) = vector.domains()
-    geometry = vector.geometry(domain, max(order, 1))
-    slots = vector.at_points(u, domain, geometry, order)
+    (domain,) = vector.quadrature.domains()
+    geometry = vector.quadrature.geometry(domain, max(order, 1))
+    slots = vector.quadrature.values(u, domain, geometry, order)
     e, q = geometry.points.shape[:2]
     for k, slot in enumerate(slots):
         assert slot.shape == (2, 4, e, q, 3, *[2] * k)
         for c in range(3):
-            alone = scalar.at_points(u[1, 2, :, c], domain, geometry, order)[k]
+            alone = scalar.quadrature.values(u[1, 2, :, c], domain, geometry, order)[k]
             torch.testing.assert_close(slot[1, 2].select(2, c), alone)
 
 
@@ -229,9 +229,9 @@ def test_values_on_facets_are_the_traces() -> None:
     space = FunctionSpace(scrambled(unit_cube(2, cell="tetrahedron")), Lagrange(2))
     function = polynomial(3, 2)
     u = space.interpolate(function)
-    for domain in space.domains("top"):
-        geometry = space.geometry(domain)
-        value, gradient = space.at_points(u, domain, geometry)
+    for domain in space.quadrature.domains("top"):
+        geometry = space.quadrature.geometry(domain)
+        value, gradient = space.quadrature.values(u, domain, geometry)
         assert (geometry.points[..., 1] - 1).abs().max() < 1e-14
         torch.testing.assert_close(value, function(geometry.points))
         torch.testing.assert_close(gradient, function.gradient(geometry.points), rtol=1e-10, atol=1e-10)
@@ -246,8 +246,8 @@ def test_at_points_differentiates_in_dofs_and_nodes(family) -> None:
 
     def slots(u: Tensor, nodes: Tensor):
         space = FunctionSpace(mesh.with_nodes(nodes), family, quadrature_degree=1)
-        (domain,) = space.domains()
-        return tuple(space.at_points(u, domain, space.geometry(domain, 2), 2))
+        (domain,) = space.quadrature.domains()
+        return tuple(space.quadrature.values(u, domain, space.quadrature.geometry(domain, 2), 2))
 
     assert gradcheck(slots, (u, nodes))
 
@@ -267,9 +267,9 @@ def test_spline_spaces_reproduce_the_coordinates_smoothly(dim: int) -> None:
     grid = torch.meshgrid(*spline.greville()[::-1], indexing="ij")
     for k in range(dim):
         u = grid[dim - 1 - k].flatten()
-        (domain,) = space.domains()
-        geometry = space.geometry(domain, 2)
-        value, gradient, hessian = space.at_points(u, domain, geometry, 2)
+        (domain,) = space.quadrature.domains()
+        geometry = space.quadrature.geometry(domain, 2)
+        value, gradient, hessian = space.quadrature.values(u, domain, geometry, 2)
         torch.testing.assert_close(value, geometry.points[..., k])
         torch.testing.assert_close(
             gradient, torch.eye(dim, dtype=torch.float64)[k].expand(gradient.shape), rtol=0, atol=1e-12
@@ -283,9 +283,9 @@ def test_splines_on_facets_are_the_traces() -> None:
     space = FunctionSpace(unit_square(4, 3), spline)
     u = torch.stack(torch.meshgrid(*spline.greville()[::-1], indexing="ij")[::-1], -1).sum(-1).flatten()
     for tag in ("left", "right", "bottom", "top"):
-        for domain in space.domains(tag):
-            geometry = space.geometry(domain)
-            value, gradient = space.at_points(u, domain, geometry)
+        for domain in space.quadrature.domains(tag):
+            geometry = space.quadrature.geometry(domain)
+            value, gradient = space.quadrature.values(u, domain, geometry)
             torch.testing.assert_close(value, geometry.points.sum(-1))
             torch.testing.assert_close(gradient, torch.ones_like(gradient))
 

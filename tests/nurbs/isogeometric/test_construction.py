@@ -26,7 +26,7 @@ from nurbs import (
     ruled,
     transform,
 )
-from nurbs.isogeometric.spline_space import SplineSpace
+from nurbs.isogeometric.spline_space import SplinePoints, SplineSpace
 from solvers import CG, Direct, FastDiagonalization, Newton, minimize
 from tests.problems import laplace, poisson
 
@@ -164,7 +164,7 @@ def test_vectors_and_means() -> None:
     one_component = Dirichlet(V, {("outer", 1): linear})
     assert one_component.mask[:, 1].sum() == len(V.dofs("outer"))
     assert not one_component.mask[:, 0].any()
-    W = V.with_components(None)
+    W = isogeometric_space(disk_patches(), 2, 2)
     w = minimize(Energy(W, lambda x, u, g: laplace(x, u, g) - x[..., 0] * u, MeanZero(W))).value
     assert integrate(W, W.function(w)).abs() < 1e-13
 
@@ -394,23 +394,23 @@ def test_sum_factorisation(derivatives: int, monkeypatch: pytest.MonkeyPatch) ->
     V = isogeometric_space(tube, (2, 3, 2), (2, 3, 5))
     generator = torch.Generator().manual_seed(0)
     u = torch.randn(2, V.num_dofs, 1, dtype=F64, generator=generator)
-    (whole,) = V.domains()
-    values = V.to_points(u, whole, derivatives)
-    assert (values - super(SplineSpace, V).to_points(u, whole, derivatives)).abs().max() < 1e-12
+    (whole,), plain = V.quadrature.domains(), super(SplinePoints, V.quadrature)
+    values = V.quadrature.to_points(u, whole, derivatives)
+    assert (values - plain.to_points(u, whole, derivatives)).abs().max() < 1e-12
     weights = torch.randn(values.shape, dtype=F64, generator=generator)
-    sums = V.from_points(weights, whole, derivatives)
-    assert (sums - super(SplineSpace, V).from_points(weights, whole, derivatives)).abs().max() < 1e-11
-    size = V.from_points(weights, whole, derivatives, magnitude=True)
-    assert (size - super(SplineSpace, V).from_points(weights, whole, derivatives, True)).abs().max() < 1e-11
+    sums = V.quadrature.from_points(weights, whole, derivatives)
+    assert (sums - plain.from_points(weights, whole, derivatives)).abs().max() < 1e-11
+    size = V.quadrature.from_points(weights, whole, derivatives, magnitude=True)
+    assert (size - plain.from_points(weights, whole, derivatives, True)).abs().max() < 1e-11
     assert float((values * weights).sum()) == pytest.approx(float((sums * u).sum()), rel=1e-12)
     monkeypatch.setattr(patch_mesh, "SLAB", 700)
     W = SplineSpace(V.mesh, None, V.quadrature_degree)
-    slabs = W.domains()
+    slabs = W.quadrature.domains()
     assert len(slabs) == 5
-    parts = [W.to_points(u, slab, derivatives) for slab in slabs]
+    parts = [W.quadrature.to_points(u, slab, derivatives) for slab in slabs]
     assert (torch.cat(parts, 1) - values).abs().max() < 1e-13
     total = sum(
-        W.from_points(w, slab, derivatives)
+        W.quadrature.from_points(w, slab, derivatives)
         for w, slab in zip(weights.split([len(s.cells) for s in slabs], 1), slabs, strict=True)
     )
     assert (total - sums).abs().max() < 1e-12

@@ -19,8 +19,8 @@ def test_loads_and_boundary_fluxes_are_balanced(cell, degree):
     scale = torch.tensor([1.0, -2.0], dtype=V.dtype)[:, None, None]
     source = lambda x: 1 + (degree - 1) * x[..., 0]  # noqa: E731
     flux = lambda x: x[..., 1] ** degree - 0.3  # noqa: E731
-    loads = [scale * source(V.geometry(d).points) for d in V.domains()]
-    traces = [(d, scale * flux(V.geometry(d).points)) for d in V.domains("side")]
+    loads = [scale * source(V.quadrature.geometry(d).points) for d in V.quadrature.domains()]
+    traces = [(d, scale * flux(V.quadrature.geometry(d).points)) for d in V.quadrature.domains("side")]
     prescribed = torch.zeros(len(mesh.facets), dtype=torch.bool)
     prescribed[mesh.facets_tagged("low")] = True
     found = particular_flux(V, loads, traces, prescribed)
@@ -37,17 +37,17 @@ def test_loads_and_boundary_fluxes_are_balanced(cell, degree):
 def test_what_is_left_is_measured():
     """Waves shorter than a cell leave h/π ‖f − Πf‖, which is less than h/π ‖f‖ but not by much."""
     V = FunctionSpace(unit_square(4), Lagrange(1), quadrature_degree=9)
-    (domain,) = V.domains()
-    f = torch.sin(50 * V.geometry(domain).points[..., 0])
+    (domain,) = V.quadrature.domains()
+    f = torch.sin(50 * V.quadrature.geometry(domain).points[..., 0])
     prescribed = torch.ones(len(V.mesh.facets), dtype=torch.bool)
     rest = particular_flux(V, [f], [], prescribed).rest
-    whole = 2**0.5 / 4 / torch.pi * (f.square() * V.geometry(domain).weights).sum(-1).sqrt()
+    whole = 2**0.5 / 4 / torch.pi * (f.square() * V.quadrature.geometry(domain).weights).sum(-1).sqrt()
     assert bool((rest <= whole).all())
     assert bool((rest > 0.1 * whole).all())
 
 
 def test_no_way_out():
     V = FunctionSpace(unit_square(2), Lagrange(1))
-    (domain,) = V.domains()
+    (domain,) = V.quadrature.domains()
     closed = torch.zeros(len(V.mesh.facets), dtype=torch.bool)
     assert particular_flux(V, [torch.ones(4, len(domain.weights), dtype=V.dtype)], [], closed) is None

@@ -1,0 +1,71 @@
+"""Facets and cells that get a name: chosen by index, by their vertices, or by where they are."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from fem.errors import MeshError
+from fem.mesh.topology import Topology, unique_rows
+
+Selector = Tensor | Callable[..., Any] | Any
+Nodes = Callable[[], Tensor]  # coordinates "n d", made only where somebody looks at them
+
+
+def select_facets(topology: Topology, nodes: Nodes, name: str, selector: Selector) -> Int[Tensor, "f"]:
+    """Indices of the facets meant: vertex tuples "f v", indices, or a callable that is true on all their vertices.
+
+    Raises:
+        MeshError: there are no such facets.
+    """
+    device = topology.device
+    if callable(selector) and not isinstance(selector, Tensor):
+        facets = topology.facet_nodes[topology.boundary]
+        on_vertices = torch.as_tensor(selector(nodes()[facets.clamp(min=0)]), device=device)
+        inside = on_vertices.reshape(facets.shape) | (facets < 0)
+        if not bool(inside.all(1).any()):
+            raise MeshError(f"facet tag {name!r}: its callable is true on no boundary facet.")
+        return topology.boundary[inside.all(1)]
+    given = torch.as_tensor(selector, dtype=torch.int64, device=device)
+    if given.ndim == 1:
+        count = len(topology.facets.vertices)
+        if len(given) and not (int(given.min()) >= 0 and int(given.max()) < count):
+            raise MeshError(f"facet tag {name!r}: indices must lie in [0, {count}); got up to {int(given.max())}.")
+        return given
+    known = topology.facet_nodes
+    if given.ndim != 2 or given.shape[1] > known.shape[1]:
+        raise MeshError(
+            f"facet tag {name!r} must be vertex tuples 'f v' with v = {known.shape[1]}, indices, or a callable; "
+            f"got shape {tuple(given.shape)}."
+        )
+    given = torch.nn.functional.pad(given, (0, known.shape[1] - given.shape[1]), value=-1)
+    number, _ = unique_rows(torch.cat([known, given]).sort(1).values + 1)
+    index = torch.full((int(number.max()) + 1,), -1, dtype=torch.int64, device=device)
+    index[number[: len(known)]] = torch.arange(len(known), device=device)
+    found = index[number[len(known) :]]
+    if bool((found < 0).any()):
+        wrong = given[found < 0][0].tolist()
+        raise MeshError(f"facet tag {name!r}: no facet of this mesh has the vertices {wrong}.")
+    return found
+
+
+def select_cells(topology: Topology, nodes: Nodes, name: str, selector: Selector) -> Int[Tensor, "e"]:
+    """Indices of the cells meant: indices, a mask "e", or a callable of the cells' centres.
+
+    Raises:
+        MeshError: there are no such cells.
+    """
+    if callable(selector) and not isinstance(selector, Tensor):
+        centres = [nodes()[b.nodes_of(some)].mean(1) for b in topology.blocks for some in b.portions()]
+        selector = selector(torch.cat(centres))
+    given = torch.as_tensor(selector, device=topology.device)
+    if given.dtype == torch.bool:
+        if given.shape != (topology.num_cells,):
+            raise MeshError(f"cell tag {name!r}: a mask needs {topology.num_cells} entries; got {tuple(given.shape)}.")
+        return torch.nonzero(given).flatten()
+    given = given.long()
+    if len(given) and not (int(given.min()) >= 0 and int(given.max()) < topology.num_cells):
+        raise MeshError(f"cell tag {name!r}: indices must lie in [0, {topology.num_cells}); got {int(given.max())}.")
+    return given

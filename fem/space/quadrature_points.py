@@ -1,0 +1,129 @@
+"""From dofs to values and derivatives at quadrature points, and back: all integration goes through these two maps.
+
+They are each other's transpose. What does not depend on dofs (the points themselves, the geometry there, the tables of
+basis functions) is made once for each domain.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fem.mesh.geometry import Domain, Geometry, cell_domains, facet_domains, geometry
+from fem.mesh.mesh import Mesh
+from fem.reference.element import Element
+from fem.space.cell_dofs import CellDofs
+from fem.space.gather_scatter import GatherScatter
+from fem.support.sums import sum_of
+
+Slots = list[Tensor]  # u and its derivatives at points
+
+
+class QuadraturePoints:
+    """The quadrature points of one function space.
+
+    Args:
+        degree: of the quadrature where none is asked for.
+    """
+
+    def __init__(
+        self, mesh: Mesh, elements: tuple[Element, ...], components: int | None, cell_dofs: CellDofs, degree: int
+    ):
+        self.mesh, self.elements, self.components, self.cell_dofs = mesh, elements, components, cell_dofs
+        self.degree = degree
+        self._domains: dict[tuple[str | None, int], tuple[Domain, ...]] = {}
+        self._geometry: dict[tuple[Domain, int], tuple[int, Geometry]] = {}
+        self._tables: dict[tuple[Domain, int], Tensor] = {}
+        self._cells: dict[int | Domain, GatherScatter] = {}
+
+    def domains(self, tag: str | None = None, degree: int | None = None) -> tuple[Domain, ...]:
+        """All cells (tag None) or tagged facets with quadrature of the given degree, the space's own by default."""
+        key = (tag, self.degree if degree is None else degree)
+        if key not in self._domains:
+            make = cell_domains(self.mesh, key[1]) if tag is None else facet_domains(self.mesh, tag, key[1])
+            self._domains[key] = make
+        return self._domains[key]
+
+    def geometry(self, domain: Domain, derivatives: int = 1) -> Geometry:
+        """Geometry at the domain's points; kept while the nodes stay as they are and need no gradient."""
+        key, version = (domain, derivatives), self.mesh.version
+        if version is None:
+            return geometry(self.mesh, domain, derivatives)
+        if key not in self._geometry or self._geometry[key][0] != version:
+            self._geometry[key] = (version, geometry(self.mesh, domain, derivatives))
+        return self._geometry[key][1]
+
+    def table(self, domain: Domain, derivatives: int = 1) -> Float[Tensor, "#e q s a"]:
+        """Reference tabulation with the value and all derivatives in one axis s = 1 + r (+ r²)."""
+        key = (domain, derivatives)
+        if key not in self._tables:
+            tabulation = self.elements[domain.block].tabulate(domain.points, derivatives)
+            parts = [tabulation.value[..., None], tabulation.grad, tabulation.hess]
+            stacked = torch.cat([p.flatten(3) for p in parts[: derivatives + 1] if p is not None], -1).mT
+            if len(stacked) > 1 and domain.cells is not None:
+                stacked = stacked[domain.cells]
+            self._tables[key] = stacked.contiguous()
+        return self._tables[key]
+
+    def cells(self, domain: Domain) -> GatherScatter:
+        """The dofs of the domain's cells; the same for whatever quadrature all cells of a block are given."""
+        key = domain.block if domain.cells is None else domain
+        if key not in self._cells:
+            dofs = self.cell_dofs.of(domain.block, domain.cells)
+            self._cells[key] = GatherScatter(dofs, self.cell_dofs.count)
+        return self._cells[key]
+
+    def dofs(self, domain: Domain) -> Int[Tensor, "e a"]:
+        """Numbers of the local dofs of the domain's cells."""
+        return self.cells(domain).dofs
+
+    def values(self, u: Tensor, domain: Domain, geometry: Geometry, derivatives: int = 1) -> Slots:
+        """[u "*b e q (c)", ∇u "*b e q (c) d", ∇∇u …] at the domain's points, up to the given derivative."""
+        reference = self.to_points(u[..., None] if self.components is None else u, domain, derivatives)
+        slots = push_forward(reference, geometry, derivatives)
+        if self.components is None:
+            return [slot.squeeze(-2 - k) for k, slot in enumerate(slots)]
+        return [slot.transpose(-2 - k, -1 - k) for k, slot in enumerate(slots)]
+
+    def to_points(self, u: Float[Tensor, "*b n c"], domain: Domain, derivatives: int) -> Float[Tensor, "*b e c q s"]:
+        """Values and derivatives s in reference coordinates at the domain's points."""
+        table = self.table(domain, derivatives)
+        local = self.cells(domain).gather(u).mT  # "*b e c a"
+        if len(table) == 1:
+            return (local @ table[0].flatten(0, 1).T).unflatten(-1, table.shape[1:3])
+        return torch.einsum("...eca,eqsa->...ecqs", local, table)
+
+    def from_points(
+        self, values: Float[Tensor, "*b e c q s"], domain: Domain, derivatives: int, magnitude: bool = False
+    ) -> Float[Tensor, "*b n c"]:
+        """The transpose of `to_points`; `magnitude` adds contributions by absolute value."""
+        table = self.table(domain, derivatives)
+        if magnitude:
+            values, table = values.abs(), table.abs()
+        if len(table) == 1:
+            local = values.flatten(-2) @ table[0].flatten(0, 1)
+        else:
+            local = torch.einsum("...ecqs,eqsa->...eca", values, table)
+        return self.cells(domain).sum(local.mT)
+
+
+def push_forward(reference: Tensor, geometry: Geometry, derivatives: int) -> Slots:
+    """Physical values and derivatives from reference ones "*b e c q s".
+
+    ∂u/∂x_d = Σ_r ∂u/∂ξ_r ∂ξ_r/∂x_d,    ∇∇u = J⁻ᵀ (∂²u/∂ξ² − Σ_d ∂u/∂x_d ∂²x_d/∂ξ²) J⁻¹.
+    """
+    r = geometry.inverse.shape[-2]
+    slots = [reference[..., 0]]
+    if derivatives == 0:
+        return slots
+    inverse = geometry.inverse[:, None]
+    # A sum over at most three terms: einsum would run one tiny matrix product per point.
+    grad = sum_of(reference[..., 1 + k, None] * inverse[..., k, :] for k in range(r))
+    slots.append(grad)
+    if derivatives == 2:
+        assert geometry.second is not None
+        hess = reference[..., 1 + r :].unflatten(-1, (r, r))
+        hess = hess - torch.einsum(
+            "...ecqd,eqdrs->...ecqrs", grad, geometry.second.expand(*grad.shape[-4:-3], -1, -1, -1, -1)
+        )
+        slots.append(inverse.mT @ hess @ inverse)
+    return slots
