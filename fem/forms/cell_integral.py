@@ -220,7 +220,7 @@ class CellHessian:
             targets: for each pair A ≤ B of the local dofs in grid order, components inmost (as `torch.triu_indices`
                 lists them), the number of its image and the corner of the cell where it is added, slowest axis first.
         """
-        integral, (field,) = self.integral, self.integral.space.fields
+        integral, field = self.integral, self.integral.space.fields[0]
         domain, geometry = integral.domain, integral.geometry
         c, b = field.components or 1, prod(self.batch)
         order = torch.tensor(grid_order(domain.cell, field.degree))
