@@ -1,7 +1,11 @@
 """What holds for every training: one result, the same arguments, and Lightning's own callbacks that do their work."""
 
 import inspect
+import os
 import re
+import subprocess
+import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,6 +143,13 @@ def test_one_file_imports_lightning() -> None:
     assert found == ["fem/support/training/loop.py"]
 
 
+def test_without_lightning_each_says_what_to_install(row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
+    monkeypatch.delitem(sys.modules, "fem.support.training.loop", raising=False)
+    with pytest.raises(ImportError, match=r"training needs lightning.*: pip install 'ritz\[train\]'"):
+        row.train(row.made(), 1)
+
+
 @pytest.mark.parametrize("measured", [False, True])
 def test_early_stopping_ends_a_training(row: Row, measured: bool) -> None:
     monitor = EarlyStopping(row.metric if measured else "loss", min_delta=1e9, patience=2, mode=row.mode)
@@ -220,3 +231,44 @@ def test_half_precision(row: Row) -> None:
     plain = row.train(row.made(), 2)
     assert done.history[0]["loss"] == pytest.approx(plain.history[0]["loss"], rel=0.1)
     assert done.history[0][row.metric] == pytest.approx(plain.history[0][row.metric], rel=0.1)
+
+
+SCRIPT = """
+    import sys, torch
+    from nurbs import RandomPatches, SplineNet, train_reconstruction
+    from segmentation import PiecewiseConstant, synthetic_nuclei, train_segmentation
+    from solvers import UNet
+
+    if __name__ == "__main__":
+        which, path, devices = sys.argv[1], sys.argv[2], int(sys.argv[3])
+        torch.set_num_threads(1)
+        torch.manual_seed(0)
+        options = {"every": 3, "devices": devices, "folder": path, "progress": False}
+        if which == "segmentation":
+            net = UNet(width=4, depth=2, coordinates=False)
+            data = synthetic_nuclei(12, (32, 32), objects=3)
+            train_segmentation(net, data, 8, 4, layer=PiecewiseConstant(), held_out=data, **options)
+        else:
+            net = SplineNet((4, 4), k=5, widths=(8,), features=16, hidden=(16,), corrections=1, width=8).double()
+            train_reconstruction(net, RandomPatches(num_points=40, dtype=torch.float64), 8, 4, **options)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["reconstruction", "segmentation"])
+def test_two_processes_are_one(which: str, tmp_path: Path) -> None:
+    script, root = tmp_path / "script.py", Path(__file__).parents[1]
+    script.write_text(textwrap.dedent(SCRIPT))
+    found = []
+    for devices in (1, 2):
+        command = [sys.executable, str(script), which, str(tmp_path / str(devices)), str(devices)]
+        environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+        found.append(torch.load(tmp_path / str(devices) / "last.ckpt", weights_only=True))
+    one, two = found
+    close = {"rtol": 1e-9, "atol": 1e-12} if which == "reconstruction" else {"rtol": 1e-4, "atol": 1e-5}
+    for name, tensor in one["state_dict"].items():
+        torch.testing.assert_close(two["state_dict"][name], tensor, **close)
+    losses = [[entry["loss"] for entry in run["ritz"]["history"]] for run in found]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
