@@ -6,7 +6,8 @@ import re
 import subprocess
 import sys
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from solvers.surrogates.training import EnergyTask
 V = FunctionSpace(unit_square(4, dtype=torch.float32), Lagrange(1))
 ENERGY = Energy(V, lambda x, u, g, nu: 0.5 * nu * g.square().sum(-1), Dirichlet(V, {"left": 1.0, "right": 0.0}))
 PROBLEMS = DiffusionProblems(V, ExponentialSeries(bound=1.0))
-CLOUDS = RandomPatches(num_points=30)
+CLOUDS = cache(RandomPatches(num_points=30).__call__)
 NUCLEI, LAYER = synthetic_nuclei(6, (16, 16), objects=2), PiecewiseConstant()
 
 
@@ -49,9 +50,10 @@ class Row:
     metric: str
     mode: str = "min"
     own: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def train(self, network: nn.Module, steps: int, **options: Any) -> Training:
-        options = {"batch": 2, "every": 2, "progress": False, "held_out": self.held_out, **options}
+        options = {"batch": 2, "every": 2, "progress": False, "held_out": self.held_out, **self.settings, **options}
         return self.call(network, *self.data, steps, **options)
 
     def made(self) -> nn.Module:
@@ -73,10 +75,11 @@ ROWS = {
         train_reconstruction,
         (CLOUDS,),
         lambda: SplineNet((4, 4), k=4, widths=(4,), features=8, hidden=(8,), corrections=1, width=4),
-        CloudTask(CLOUDS, None, "chamfer", None, (32, 32), 1e-6),
-        CLOUDS(1000, 2),
+        CloudTask(CLOUDS, None, "chamfer", None, (8, 8), 1e-6),
+        CLOUDS(1000, 1),
         "chamfer",
         own=("network", "clouds", "loss", "num_points", "target", "grid", "stiffness"),
+        settings={"grid": (8, 8)},
     ),
     "segmentation": Row(
         train_segmentation,
@@ -196,6 +199,7 @@ def test_runs_with_callbacks_go_on_where_they_were(row: Row, tmp_path: Path) -> 
             trainer.should_stop = trainer.should_stop or trainer.global_step == 3
 
     options = {"accumulate_grad_batches": 2}
+    row = replace(row, held_out=None)
     whole = row.train(row.made(), 7, trainer=options)
     cut = row.train(row.made(), 7, folder=tmp_path, trainer={**options, "callbacks": [PowerCut()]})
     assert (cut.steps, cut.history[-1]["step"]) == (3, 3)
