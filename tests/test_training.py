@@ -1,8 +1,13 @@
 """What holds for every training: one result, the same arguments, and Lightning's own callbacks that do their work."""
 
 import inspect
+import os
 import re
-from dataclasses import dataclass
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +34,7 @@ from solvers.surrogates.training import EnergyTask
 V = FunctionSpace(unit_square(4, dtype=torch.float32), Lagrange(1))
 ENERGY = Energy(V, lambda x, u, g, nu: 0.5 * nu * g.square().sum(-1), Dirichlet(V, {"left": 1.0, "right": 0.0}))
 PROBLEMS = DiffusionProblems(V, ExponentialSeries(bound=1.0))
-CLOUDS = RandomPatches(num_points=30)
+CLOUDS = cache(RandomPatches(num_points=30).__call__)
 NUCLEI, LAYER = synthetic_nuclei(6, (16, 16), objects=2), PiecewiseConstant()
 
 
@@ -45,9 +50,10 @@ class Row:
     metric: str
     mode: str = "min"
     own: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def train(self, network: nn.Module, steps: int, **options: Any) -> Training:
-        options = {"batch": 2, "every": 2, "progress": False, "held_out": self.held_out, **options}
+        options = {"batch": 2, "every": 2, "progress": False, "held_out": self.held_out, **self.settings, **options}
         return self.call(network, *self.data, steps, **options)
 
     def made(self) -> nn.Module:
@@ -69,10 +75,11 @@ ROWS = {
         train_reconstruction,
         (CLOUDS,),
         lambda: SplineNet((4, 4), k=4, widths=(4,), features=8, hidden=(8,), corrections=1, width=4),
-        CloudTask(CLOUDS, None, "chamfer", None, (32, 32), 1e-6),
-        CLOUDS(1000, 2),
+        CloudTask(CLOUDS, None, "chamfer", None, (8, 8), 1e-6),
+        CLOUDS(1000, 1),
         "chamfer",
         own=("network", "clouds", "loss", "num_points", "target", "grid", "stiffness"),
+        settings={"grid": (8, 8)},
     ),
     "segmentation": Row(
         train_segmentation,
@@ -139,6 +146,13 @@ def test_one_file_imports_lightning() -> None:
     assert found == ["fem/support/training/loop.py"]
 
 
+def test_without_lightning_each_says_what_to_install(row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
+    monkeypatch.delitem(sys.modules, "fem.support.training.loop", raising=False)
+    with pytest.raises(ImportError, match=r"training needs lightning.*: pip install 'ritz\[train\]'"):
+        row.train(row.made(), 1)
+
+
 @pytest.mark.parametrize("measured", [False, True])
 def test_early_stopping_ends_a_training(row: Row, measured: bool) -> None:
     monitor = EarlyStopping(row.metric if measured else "loss", min_delta=1e9, patience=2, mode=row.mode)
@@ -185,6 +199,7 @@ def test_runs_with_callbacks_go_on_where_they_were(row: Row, tmp_path: Path) -> 
             trainer.should_stop = trainer.should_stop or trainer.global_step == 3
 
     options = {"accumulate_grad_batches": 2}
+    row = replace(row, held_out=None)
     whole = row.train(row.made(), 7, trainer=options)
     cut = row.train(row.made(), 7, folder=tmp_path, trainer={**options, "callbacks": [PowerCut()]})
     assert (cut.steps, cut.history[-1]["step"]) == (3, 3)
@@ -220,3 +235,44 @@ def test_half_precision(row: Row) -> None:
     plain = row.train(row.made(), 2)
     assert done.history[0]["loss"] == pytest.approx(plain.history[0]["loss"], rel=0.1)
     assert done.history[0][row.metric] == pytest.approx(plain.history[0][row.metric], rel=0.1)
+
+
+SCRIPT = """
+    import sys, torch
+    from nurbs import RandomPatches, SplineNet, train_reconstruction
+    from segmentation import PiecewiseConstant, synthetic_nuclei, train_segmentation
+    from solvers import UNet
+
+    if __name__ == "__main__":
+        which, path, devices = sys.argv[1], sys.argv[2], int(sys.argv[3])
+        torch.set_num_threads(1)
+        torch.manual_seed(0)
+        options = {"every": 3, "devices": devices, "folder": path, "progress": False}
+        if which == "segmentation":
+            net = UNet(width=4, depth=2, coordinates=False)
+            data = synthetic_nuclei(12, (32, 32), objects=3)
+            train_segmentation(net, data, 8, 4, layer=PiecewiseConstant(), held_out=data, **options)
+        else:
+            net = SplineNet((4, 4), k=5, widths=(8,), features=16, hidden=(16,), corrections=1, width=8).double()
+            train_reconstruction(net, RandomPatches(num_points=40, dtype=torch.float64), 8, 4, **options)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["reconstruction", "segmentation"])
+def test_two_processes_are_one(which: str, tmp_path: Path) -> None:
+    script, root = tmp_path / "script.py", Path(__file__).parents[1]
+    script.write_text(textwrap.dedent(SCRIPT))
+    found = []
+    for devices in (1, 2):
+        command = [sys.executable, str(script), which, str(tmp_path / str(devices)), str(devices)]
+        environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+        found.append(torch.load(tmp_path / str(devices) / "last.ckpt", weights_only=True))
+    one, two = found
+    rtol, atol = (1e-9, 1e-12) if which == "reconstruction" else (1e-4, 1e-5)  # double precision, and single
+    for name, tensor in one["state_dict"].items():
+        torch.testing.assert_close(two["state_dict"][name], tensor, rtol=rtol, atol=atol)
+    losses = [[entry["loss"] for entry in run["ritz"]["history"]] for run in found]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fem.support import training
-from fem.support.training.plan import MakeOptimizer, Plan, Task, Training
+from fem.support.training.plan import MakeOptimizer, Plan, Task, Training, mean_over_processes
 from nurbs.geometry.surface import Surface
 from nurbs.reconstruction.losses import (
     GRID,
@@ -64,8 +64,9 @@ class CloudTask(Task):
                 _, i, j, _ = stages[0].shape
                 target = control_points_of(surface, (i, j))
                 values = [control_point_loss(p, target).mean() for p in stages]
-        # Relative, so that cutting gradients means the same early and late.
-        return torch.stack(values).log().sum(), values[-1]
+        total = torch.stack(values)
+        # The gradient of Σ log of the means over the batch: relative, so that cutting it means the same at any time.
+        return (total / mean_over_processes(total)).sum(), values[-1]
 
     def measure(self, network: nn.Module, held_out: tuple[Tensor, Surface]) -> dict[str, float]:
         points, surface = held_out
@@ -121,7 +122,7 @@ def train_reconstruction(
             threads). Without `resume` a folder that holds a run is refused.
         clip: norm to which gradients are cut; 0 for none.
         precision: Lightning's, such as "bf16-mixed"; distances stay as precise as the clouds.
-        devices: processes on this machine; each takes its share of the batch, and the logarithm of its mean.
+        devices: processes on this machine; each takes its share of the batch.
         optimizer: makes one from the network's named parameters; their rates are then those of the first step.
         progress: a bar with loss, held-out error and samples per second.
         trainer: more options for `lightning.pytorch.Trainer`, as a dict: callbacks such as `EarlyStopping` and

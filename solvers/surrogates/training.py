@@ -61,7 +61,7 @@ class EnergyTask(Task):
 
     def loss(self, network: nn.Module, items: tuple[Tensor, Sequence[Parameter]], step: int) -> tuple[Tensor, Tensor]:
         images, params = items
-        image = answer(self.network or network, images)
+        image = answer(network if self.network is None else self.network, images)
         with torch.autocast(self.device.type, enabled=False):
             energies = self.energy(nodal_values(self.space, image), *params)
         if callable(self.objective):

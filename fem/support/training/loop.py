@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from fem.support.network_files import safetensors, save_network, tensors
 from fem.support.training.checkpoints import read, stored_run, write
-from fem.support.training.plan import Plan, Task, Training
+from fem.support.training.plan import Plan, Task, Training, mean_over_processes
 
 try:
     from lightning.fabric.utilities.warnings import PossibleUserWarning
@@ -117,7 +117,7 @@ class TrainedNetwork(LightningModule):
     def on_train_epoch_end(self) -> None:
         before, count = self.history[-1]["seconds"] if self.history else 0.0, len(self.losses)
         self.lap()
-        loss = self.trainer.strategy.reduce(torch.stack(self.losses).mean(), reduce_op="mean")
+        loss = mean_over_processes(torch.stack(self.losses).mean())
         self.check(loss, "loss")
         rate = count * self.plan.batch / max(self.seconds - before, 1e-9)
         known = {"step": self.global_step, "loss": float(loss), "seconds": self.seconds, "samples_per_second": rate}

@@ -65,6 +65,15 @@ class Task(ABC):
         return min(WARM_UP, steps // 10 + 1)
 
 
+def mean_over_processes(value: Tensor) -> Tensor:
+    """Of a tensor that each process of a training has; it carries no gradient."""
+    value = value.detach().clone()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(value)
+        value /= torch.distributed.get_world_size()
+    return value
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """How a network is trained: the arguments that all trainings have in common.
