@@ -22,7 +22,7 @@ from examples.command_line import run, write
 from fem import Energy, FunctionSpace, Lagrange, compilation, unit_cube, unit_square
 
 Gradient = tuple[Tensor, Tensor]
-HEAD = ("", "time", "× floor", "× fused", "difference")
+HEAD = ("", "time", "× floor", "× ritz", "difference")
 
 
 def density(x: Tensor, u: Tensor, grad_u: Tensor, nu: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ def main(
         out: folder for the table; nothing is written without it
 
     Returns:
-        "floor", "fused", "eager", "one by one" and "all at once" in seconds, "difference …" of each from "fused",
+        "floor", "ritz", "eager", "one by one" and "all at once" in seconds, "difference …" of each from "ritz",
         "bandwidth" in bytes per second, "first call cold" and "first call warm" if asked for.
     """
     use_threads(threads)
@@ -148,7 +148,7 @@ def main(
     add, moved = adder(megabytes)
     functions: dict[str, Callable[[Clock], Gradient | Tensor]] = {
         "copy": add,
-        "fused": lambda clock: compiled(policy, lambda v: energy(v, parameter), u),
+        "ritz": lambda clock: compiled(policy, lambda v: energy(v, parameter), u),
         "eager": lambda clock: compiled("never", lambda v: energy(v, parameter), u),
     }
     if degree == 1:
@@ -161,8 +161,8 @@ def main(
     figures = {"bandwidth": bandwidth, "floor": floor}
     rows = [("floor", seconds(floor), "1.0", "", "")]
     for name, found in runs.items():
-        figures |= {name: found.seconds, f"difference {name}": difference(found.result, runs["fused"].result)}
-        ratios = (f"{found.seconds / floor:.1f}", f"{found.seconds / runs['fused'].seconds:.1f}")
+        figures |= {name: found.seconds, f"difference {name}": difference(found.result, runs["ritz"].result)}
+        ratios = (f"{found.seconds / floor:.1f}", f"{found.seconds / runs['ritz'].seconds:.1f}")
         rows.append((name, seconds(found.seconds), *ratios, f"{figures[f'difference {name}']:.0e}"))
     title = f"J and ∂J/∂u, {items} × {round(V.num_dofs ** (1 / dim))}{'²³'[dim - 2]} nodes, degree {degree}, float32; "
     title += f"{bandwidth / 1e9:.1f} GB/s"

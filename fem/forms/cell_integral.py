@@ -13,7 +13,7 @@ from math import prod
 from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fem.forms.assembly import CHUNK, Coefficient, element_matrices, scatter_fluxes
@@ -22,14 +22,13 @@ from fem.forms.derivatives import (
     derivative,
     derivative_transposed,
     differentiable,
-    outside_inference,
     pointwise_jacobian,
 )
 from fem.forms.parameters import PointValues, tensor_in, with_tensor
 from fem.forms.term import Term
 from fem.kernels.c_source import Targets
 from fem.mesh.geometry import Domain, Geometry
-from fem.mesh.grid import grid_order
+from fem.mesh.grid import grid_order, number, places
 from fem.space.quadrature_points import Slots
 from fem.space.space import AnySpace, MixedSpace
 
@@ -173,7 +172,6 @@ class CellHessian:
     tensors = ()  # those of the user that it depends on: none, since coefficients are values
 
     @cached_property
-    @outside_inference
     @torch.no_grad()
     def coefficients(self) -> list[Coefficient]:
         """Second derivatives of the density with respect to pairs of slots at all points, detached."""
@@ -221,39 +219,49 @@ class CellHessian:
                 lists them), the number of its image and the corner of the cell where it is added, slowest axis first.
         """
         integral, field = self.integral, self.integral.space.fields[0]
-        domain, geometry = integral.domain, integral.geometry
         c, b = field.components or 1, prod(self.batch)
-        order = torch.tensor(grid_order(domain.cell, field.degree))
+        order = torch.tensor(grid_order(integral.domain.cell, field.degree))
         local = (order[:, None] * c + torch.arange(c)).flatten()
-        size, device = len(local), self.u.device
+        size, cells = len(local), [n - 1 for n in images[0].shape[1:]]
         first, second = local[torch.triu_indices(size, size)]
-        chosen = (first * size + second).to(device)
-        vertices = images[0].shape[1:]
-        cells = [n - 1 for n in vertices]
-        if domain.cells is not None:
-            matrices = element_matrices(integral.space, self.coefficients, domain, geometry, self.batch)
-            values = matrices.reshape(b, -1, size * size)[..., chosen].unbind(-1)
-            place = torch.stack(torch.unravel_index(domain.cells, cells), -1)
-            stride = torch.tensor([prod(vertices[k + 1 :]) for k in range(len(vertices))], device=device)
+        chosen, layer = (first * size + second).to(self.u.device), prod(cells[1:])
+        if integral.domain.cells is not None:
+            values = self._matrices(slice(None)).reshape(b, -1, size * size)[..., chosen].unbind(-1)
             for (image, corner), value in zip(targets, values, strict=True):
-                number = ((place + torch.tensor(corner, device=device)) * stride).sum(-1)
-                images[image].view(b, -1).index_add_(-1, number, value)
+                add_listed(images[image], integral.domain.cells, corner, value)
             return
-        layer = prod(cells[1:])
         step = max(CHUNK // (b * size**2 * layer), 1)
         for start in range(0, cells[0], step):
             stop = min(start + step, cells[0])
-            portion = slice(start * layer, stop * layer)
-            matrices = element_matrices(integral.space, self.coefficients, domain, geometry, self.batch, False, portion)
-            flat = matrices.reshape(b * (portion.stop - portion.start), -1)
+            flat = self._matrices(slice(start * layer, stop * layer)).reshape(-1, size * size)
             values = flat.T[chosen].view(len(chosen), b, stop - start, *cells[1:])
             for (image, corner), value in zip(targets, values, strict=True):
-                corner = (start + corner[0], *corner[1:])
-                place = (slice(k, k + n) for k, n in zip(corner, value.shape[1:], strict=True))
-                images[image][(slice(None), *place)] += value
+                add_layers(images[image], start, corner, value)
+
+    def _matrices(self, cells: slice) -> Tensor:
+        """The element matrices "*b e A A" of some cells."""
+        integral = self.integral
+        domain, geometry = integral.domain, integral.geometry
+        return element_matrices(integral.space, self.coefficients, domain, geometry, self.batch, False, cells)
+
+
+def add_listed(image: Tensor, cells: Int[Tensor, "e"], corner: tuple[int, ...], values: Float[Tensor, "b e"]) -> None:
+    """Add values of cells that are given by number to an image of vertices, each at one corner of its cell."""
+    vertices = image.shape[:0:-1]  # x first
+    place = places(cells, [n - 1 for n in vertices])
+    index = number([p + o for p, o in zip(place, corner[::-1], strict=True)], vertices)
+    image.view(len(image), -1).index_add_(-1, index, values)
+
+
+def add_layers(image: Tensor, start: int, corner: tuple[int, ...], values: Float[Tensor, "b *cells"]) -> None:
+    """Add values of whole layers of cells, from the one at `start` on."""
+    first = (start + corner[0], *corner[1:])
+    place = (slice(f, f + n) for f, n in zip(first, values.shape[1:], strict=True))
+    image[(slice(None), *place)] += values
 
 
 def finite_coefficients(coefficients: list[Coefficient], batch: Batch, like: Tensor) -> Bool[Tensor, "*b"]:
+    """Whether all of them are finite."""
     finite = torch.ones(batch, dtype=torch.bool, device=like.device)
     for c in coefficients:
         finite &= torch.isfinite(c.value).flatten(len(batch)).all(-1)

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fem.forms.assembly import Coefficient
-from fem.forms.cell_integral import Batch, CellIntegral, Parts, finite_coefficients
+from fem.forms.cell_integral import Batch, CellIntegral, Parts, add_layers, finite_coefficients
 from fem.forms.parameters import Resolved, point_values, tensor_in, with_tensor
 from fem.forms.term import Term
 from fem.kernels.c_source import Targets
@@ -164,6 +164,4 @@ class GridHessian:
             return
         for (items, layers), entries in integrand.element_matrices(arguments):
             for (image, corner), values in zip(targets, entries, strict=True):
-                first = (layers.start + corner[0], *corner[1:])
-                place = (slice(f, f + m) for f, m in zip(first, values.shape[1:], strict=True))
-                images[image][(items, *place)] += values
+                add_layers(images[image][items], layers.start, corner, values)

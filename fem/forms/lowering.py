@@ -129,7 +129,7 @@ def suits_grid(space: FunctionSpace, term: Term) -> bool:
 def grid_input(value: Resolved, place: int, dim: int) -> tuple[Any, list[Input]] | None:
     """A density's argument at one point, its shape or the number that it is, and the tensor that tells it."""
     if isinstance(value, int | float):
-        return float(value), []
+        return value, []
     if isinstance(value, Constant):
         shape = tuple(value.shape)
         return shape, [Input("constant", ((0, place),), shape)]

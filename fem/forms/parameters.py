@@ -79,7 +79,7 @@ def at_points(parameter: Parameter, name: str, space: Any, domain: Domain, geome
 def point_values(given: Resolved, domain: Domain, geometry: Geometry) -> PointValues:
     """What integrals know of a parameter, at the points of a domain."""
     if isinstance(given, int | float):
-        return PointValues(float(given))
+        return PointValues(given)
     if isinstance(given, Constant):
         return PointValues(given.value[(..., None, None, *[slice(None)] * len(given.shape))], len(given.shape))
     if isinstance(given, PointValues):
