@@ -258,6 +258,7 @@ SCRIPT = """
     from torch import nn
     from fem import Dirichlet, Energy, FunctionSpace, Lagrange, unit_square
     from solvers import DiffusionProblems, ExponentialSeries, UNet, train_surrogate
+    from tests.problems import diffusion
 
     if __name__ == "__main__":
         folder, devices, steps, how = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
