@@ -30,9 +30,10 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from nurbs.reconstruction.training import CloudTask
 from segmentation.training import MaskTask
 from solvers.surrogates.training import EnergyTask
+from tests.problems import diffusion
 
 V = FunctionSpace(unit_square(4, dtype=torch.float32), Lagrange(1))
-ENERGY = Energy(V, lambda x, u, g, nu: 0.5 * nu * g.square().sum(-1), Dirichlet(V, {"left": 1.0, "right": 0.0}))
+ENERGY = Energy(V, diffusion, Dirichlet(V, {"left": 1.0, "right": 0.0}))
 PROBLEMS = DiffusionProblems(V, ExponentialSeries(bound=1.0))
 CLOUDS = cache(RandomPatches(num_points=30).__call__)
 NUCLEI, LAYER = synthetic_nuclei(6, (16, 16), objects=2), PiecewiseConstant()

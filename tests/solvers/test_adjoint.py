@@ -306,7 +306,7 @@ def unrolled(energy, params, u, steps):
     return u
 
 
-@pytest.mark.parametrize(("density", "steps"), [(LINEAR, 1), (nonlinear, 6)])
+@pytest.mark.parametrize(("density", "steps"), [(conduction, 1), (nonlinear, 6)])
 @pytest.mark.parametrize("method", [Direct("superlu"), Direct(), CG(rtol=1e-14)], ids=["superlu", "direct", "cg"])
 def test_adjoint_equals_backpropagation_through_an_unrolled_iteration(density, steps, method):
     W = FunctionSpace(grid(3, "triangle"), Lagrange(1))

@@ -13,6 +13,7 @@ from fem import Constant, Energy, FunctionSpace, Lagrange, box, gradient
 from fem.forms.cell_integral import CellIntegral
 from fem.forms.grid_integral import GridIntegral
 from fem.forms.lowering import cell_integral, cell_integrals, grid_integral
+from tests.problems import diffusion
 
 F64 = torch.float64
 
@@ -110,7 +111,7 @@ def test_those_who_look_at_single_cells_get_values_at_points() -> None:
 
 def test_numbers_share_a_program(traces: list[int]) -> None:
     V = space()
-    energy = Energy(V, lambda x, u, g, k, f: 0.5 * k * g.square().sum(-1) - (1 - f) / k * u * x[..., 0])
+    energy = Energy(V, lambda x, u, g, k, f: diffusion(x, u, g, k) - (1 - f) / k * u * x[..., 0])
     u = rand(*V.shape)
     energy(u, 0.7, 0.3)
     before = len(traces)
