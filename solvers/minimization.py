@@ -106,7 +106,9 @@ def run(
             raise ValueError("`initial` holds values that are not finite.")
     limits = [bound_dofs(space, b, name) for b, name in zip(bounds, ("lower", "upper"), strict=True)]
     batches = [b.shape[: b.ndim - len(space.shape)] for b in limits if b is not None]
-    batch = tuple(torch.broadcast_shapes(detached.full_batch(u), *batches))
+    batch = detached.full_batch(u)
+    if batches:
+        batch = tuple(torch.broadcast_shapes(batch, *batches))
     u = u.expand(*batch, *space.shape)
     if torch.is_grad_enabled():
         check_capture(detached, u)

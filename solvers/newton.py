@@ -230,7 +230,7 @@ def check_minimum(
 
 def finish(codes: Tensor, items: Tensor, status: Status, kind: int = RUNNING) -> None:
     """Record the status of items that are still running (or of another kind)."""
-    codes[(codes == kind) & items.bool()] = STATUSES.index(status)
+    codes.masked_fill_((codes == kind) & items, STATUSES.index(status))
 
 
 def settle(codes: Tensor, report: Report, size: Tensor, floor: Tensor) -> None:

@@ -145,8 +145,15 @@ class Factors:
         return bool((self.position == torch.arange(len(self.position), device=self.position.device)).all())
 
 
-def along(A: Float[Tensor, "m n"], values: Float[Tensor, "..."], axis: int) -> Tensor:
-    """The matrix times the values along a (negative) axis."""
+def along(A: Float[Tensor, "*b m n"], values: Float[Tensor, "..."], axis: int, inner: int = 2) -> Tensor:
+    """The matrix times the values along a (negative) axis.
+
+    Args:
+        inner: how many axes of the values come after the batch, if the matrix has one: they broadcast.
+    """
+    if A.ndim > 2:
+        A = A[(..., *[None] * (inner - 2), slice(None), slice(None))]
+        return (A @ values.movedim(axis, -2)).movedim(-2, axis)
     if axis == -1:
         return values @ A.mT
     rest = values.shape[axis + 1 :]

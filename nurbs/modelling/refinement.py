@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from fem.reference.bspline import basis_change, check_knots
+from fem.space.factors import along
 from nurbs.geometry.directions import UVW, continued, per_direction
 from nurbs.geometry.numbers import floating
 from nurbs.geometry.patch import AnyPatch, Patch, check_patch
@@ -224,13 +225,13 @@ def express(
     """
     if all(s is None for s in knots):
         return patch
-    degree = patch.degree if degree is None else degree
+    degree, r = patch.degree if degree is None else degree, patch.directions
     H, stays = patch.homogeneous, [c and (closed or s is None) for c, s in zip(patch.periodic, knots, strict=True)]
     for axis, (s, q) in enumerate(zip(knots, degree, strict=True)):
         if s is not None:
             check_knots(continued(s, q) if stays[axis] else s, q)
             t, p, was = patch.knots[axis], patch.degree[axis], patch.periodic[axis]
-            H = along(change_matrix(t, p, s, q, was, stays[axis]), H, axis - patch.directions - 1)
+            H = along(change_matrix(t, p, s, q, was, stays[axis]), H, axis - r - 1, r + 1)
     new = [t if s is None else s for t, s in zip(patch.knots, knots, strict=True)]
     return rebuilt(patch, H, new, degree, stays)
 
@@ -249,11 +250,6 @@ def change_matrix(
         n = t.shape[-1] - 1
         A = A.new_zeros(*A.shape[:-1], n).index_add(-1, torch.arange(A.shape[-1], device=A.device) % n, A)
     return A
-
-
-def along(A: Float[Tensor, "*b j i"], values: Float[Tensor, "..."], axis: int) -> Float[Tensor, "..."]:
-    """The matrix times the values along a (negative) axis; the batch axes of both broadcast."""
-    return (A[(..., *[None] * (-axis - 2), slice(None), slice(None))] @ values.movedim(axis, -2)).movedim(-2, axis)
 
 
 def rebuilt(patch: AnyPatch, H: Tensor, knots: Sequence[Tensor], degree: Sequence[int], periodic) -> AnyPatch:

@@ -14,10 +14,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from fem.space.factors import along
 from nurbs.geometry.directions import UVW, per_direction
 from nurbs.geometry.numbers import floating
 from nurbs.geometry.patch import AnyPatch, Patch, check_patch
-from nurbs.modelling.refinement import Breakpoints, KnotList, along, breakpoints, change_matrix, one_each, rebuilt
+from nurbs.modelling.refinement import Breakpoints, KnotList, breakpoints, change_matrix, one_each, rebuilt
 
 
 def remove_knots(patch: AnyPatch, *knots: KnotList) -> tuple[AnyPatch, Float[Tensor, "*b"]]:
@@ -90,7 +91,7 @@ def _project(
     p, r, closed = patch.degree[axis], patch.directions, patch.periodic[axis]
     t, new = patch.knots[axis], found.knots(times)
     common = found.knots(torch.maximum(found.times, torch.where(times > 0, times + p - q, 0)))
-    H = along(change_matrix(t, p, common, p, closed, closed), patch.homogeneous, axis - r - 1)
+    H = along(change_matrix(t, p, common, p, closed, closed), patch.homogeneous, axis - r - 1, r + 1)
     A = change_matrix(new, q, common, p, closed, closed)
     A, target = A[(..., *[None] * (r - 1), slice(None), slice(None))], H.movedim(axis - r - 1, -2)
     if closed or q == 0:

@@ -66,9 +66,7 @@ class DirectFactors:
             matrix = scipy.sparse.csr_array((values[item][keep], *structure), shape=(size, size))
             scale = equilibration(matrix)
             if size and np.isfinite(matrix.data).all():
-                matrix = scipy.sparse.csr_array(
-                    (matrix.data / np.repeat(scale, np.diff(indptr)) / scale[indices], *structure), shape=(size, size)
-                )
+                matrix.data = matrix.data / np.repeat(scale, np.diff(indptr)) / scale[indices]
                 factor = factorise(matrix, None if border is None else border[free] / scale[:, None], system.symmetric)
             self.free.append(free)
             self.scales.append(scale)
@@ -159,8 +157,9 @@ class SuperLUFactor:
             self.lu = lu(matrix, permc_spec="COLAMD", diag_pivot_thresh=0.1)
             return
         # A positive definite matrix needs no pivoting: the ordering alone decides the fill, and without row exchanges
-        # the signs of the pivots are those of the eigenvalues. Any other is factorised again, with pivoting.
-        options = {"permc_spec": "MMD_AT_PLUS_A", "options": {"SymmetricMode": True}}
+        # the signs of the pivots are those of the eigenvalues. Any other is factorised again, with pivoting. Panels of
+        # several columns cost more than they gain where there is little fill, and gain nothing elsewhere.
+        options = {"permc_spec": "MMD_AT_PLUS_A", "panel_size": 1, "options": {"SymmetricMode": True}}
         self.lu = lu(matrix, diag_pivot_thresh=0.0, **options)
         if self.lu is None:
             return
@@ -174,8 +173,8 @@ class SuperLUFactor:
     def solve(self, b: np.ndarray, transpose: bool = False) -> np.ndarray:
         if self.lu is None:
             return np.full_like(b, np.nan)
-        padded = np.pad(b, (0, self.lu.shape[0] - self.size))
-        return self.lu.solve(padded, "N" if transpose else "T")[: self.size]
+        more = self.lu.shape[0] - self.size
+        return self.lu.solve(np.pad(b, (0, more)) if more else b, "N" if transpose else "T")[: self.size]
 
 
 def lu(matrix: Any, **options) -> Any:

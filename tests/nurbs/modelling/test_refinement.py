@@ -6,6 +6,8 @@ from torch.autograd import gradcheck
 
 from nurbs import (
     Curve,
+    Surface,
+    Volume,
     bezier,
     circle,
     clamp,
@@ -102,6 +104,17 @@ def test_restrictions_of_a_batch_at_places_of_their_own():
     part = restrict(curves, (torch.tensor([0.1, 0.2], dtype=torch.float64), 0.9))
     assert torch.allclose(part.domain()[0][0], torch.tensor([0.1, 0.2], dtype=torch.float64))
     assert (part(grid(part)[0]) - curves(grid(part)[0])).abs().max() < 1e-15
+
+
+@pytest.mark.parametrize(("r", "direction"), [(2, 0), (2, 1), (3, 0), (3, 1), (3, 2)])
+def test_items_with_knots_of_their_own_are_refined_in_every_direction(r, direction):
+    own = torch.tensor([[0.0, 0, 0, s, 1, 1, 1] for s in (0.3, 0.5, 0.8)], dtype=torch.float64)
+    common = torch.tensor([0.0, 0, 0, 0.6, 1, 1, 1], dtype=torch.float64)
+    t = [own if k == direction else common for k in range(r)]
+    patch = (Surface, Volume)[r - 2](random(3, *[4] * r, 3), knots=t, degree=(2,) * r)
+    assert_same(patch, elevate_degree(patch))
+    assert_same(patch, refine(patch))
+    assert_same(patch, insert_knots(patch, *[[0.4]] * r))
 
 
 def test_errors_name_what_was_given():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, unit_interval, unit_square
-from solvers.linear.conjugate_gradients import CG
+from solvers.linear.conjugate_gradients import CG, conjugate_gradients, ritz_values
 from solvers.linear.direct import Direct
 from solvers.operators.system import System
 from tests.problems import laplace
@@ -77,3 +77,48 @@ def test_cg_stops_at_its_tolerance_and_at_its_limit():
     short = CG(max_iterations=3).prepare(system)
     short.solve(rhs)
     assert short.iterations.tolist() == [3, 3, 3]
+
+
+# -- the iterations themselves -----------------------------------------------------------------------------------------
+
+
+def random_pairs(items, n):
+    """Symmetric positive definite A and B "items n n"."""
+    generator = torch.Generator().manual_seed(0)
+    roots = torch.randn(2, items, n, n, generator=generator, dtype=torch.float64)
+    return (roots @ roots.mT + torch.eye(n, dtype=torch.float64)).unbind()
+
+
+def product_with(matrix):
+    return lambda v: (matrix @ v[..., None])[..., 0]
+
+
+def test_an_energy_target_is_met_by_the_root_of_rz():
+    A, B = random_pairs(3, 12)
+    x, target = torch.zeros(3, 12, dtype=torch.float64), torch.tensor([1e-2, 1e-5, 1e-9], dtype=torch.float64)
+    b = torch.ones_like(x)
+    r, room = b.clone(), torch.empty_like(b)
+    count, turned = conjugate_gradients(product_with(A), product_with(B), x, r, room, target, 100, energy=True)
+    r = b - product_with(A)(x)
+    assert bool(((r * product_with(B)(r)).sum(-1).sqrt() <= 1.001 * target).all())
+    assert bool((count[1:] >= count[:-1]).all())
+    assert not turned.any()
+
+
+def test_all_steps_of_lanczos_find_all_eigenvalues_and_fewer_stay_inside():
+    A, B = random_pairs(4, 9)
+    start = torch.randn(4, 9, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    exact = torch.linalg.eigvals(B @ A).real.sort().values
+    found = ritz_values(product_with(A), product_with(B), start, 9, lead=1)
+    torch.testing.assert_close(found, exact, rtol=1e-6, atol=0)
+    few = ritz_values(product_with(A), product_with(B), start, 4, lead=1)
+    assert bool((few[:, 0] >= exact[:, 0] * (1 - 1e-12)).all())
+    assert bool((few[:, -1] <= exact[:, -1] * (1 + 1e-12)).all())
+    assert bool((few[:, -1] > 0.5 * exact[:, -1]).all())
+
+
+def test_where_lanczos_has_nothing_left_to_find_it_repeats_a_value():
+    A = torch.tensor([2.0, 5.0, 7.0], dtype=torch.float64).diag()
+    start = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    found = ritz_values(product_with(A), lambda r: r, start, 3, lead=1)
+    assert found.tolist() == [[5.0, 5.0, 5.0], [0.0, 0.0, 0.0]]

@@ -21,6 +21,7 @@ from fem import (
     unit_interval,
     unit_square,
 )
+from nurbs import Curve, Surface, Volume, isogeometric_space
 from solvers import CG, Direct, FastDiagonalization, Newton, minimize
 from solvers.linear.conjugate_gradients import Jacobi
 from solvers.operators.system import LinearMethod, Preconditioner, Prepared, System
@@ -433,3 +434,17 @@ def test_newton_with_it_as_preconditioner_meets_newton_with_factors():
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10 * float(expected.max()))
     with pytest.raises(ValueError, match="density that vary between"):
         minimize(energy, initial=expected, method=Newton(FastDiagonalization()))
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("dim", [1, 2, 3])
+def test_on_a_patch_that_is_a_box_splines_are_solved_exactly(dim, scaled):
+    """With constant coefficients the preconditioner is the inverse itself, on curves, surfaces and volumes."""
+    corners = [torch.tensor([0.0, 1.0 + 0.5 * k], dtype=torch.float64) for k in range(dim)]
+    control = torch.stack(torch.meshgrid(*corners, indexing="ij"), -1)
+    V = isogeometric_space((Curve, Surface, Volume)[dim - 1](control, degree=(1,) * dim), 3, 5)
+    energy = Energy(V, lambda x, u, g: laplace(x, u, g) + u.square(), Dirichlet(V, {"left": 0.0}))
+    prepared = CG(rtol=1e-9, preconditioner=FastDiagonalization(scaled)).prepare(system(energy))
+    assert prepared.system.tensor is not None
+    prepared.solve(torch.randn(V.shape, dtype=V.dtype, generator=torch.Generator().manual_seed(0)))
+    assert int(prepared.iterations) == 1
