@@ -326,7 +326,7 @@ def test_values_that_are_numbers_whatever_gives_them(V: FunctionSpace) -> None:
 
 def test_a_scalar_field_prescribes_one_component(V: FunctionSpace) -> None:
     vectors = FunctionSpace(V.mesh, Lagrange(2), components=2)
-    scalar = vectors.with_components(None)
+    scalar = FunctionSpace(V.mesh, Lagrange(2))
     field = scalar.function(scalar.interpolate(lambda x: x[..., 1]))
     data = Dirichlet(vectors, {("left", np.int64(1)): field}).data()
     wanted = Dirichlet(vectors, {("left", 1): lambda x: x[..., 1]}).data()
