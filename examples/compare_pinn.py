@@ -69,7 +69,7 @@ def pinn_strong() -> Setting:
 def ritz_network() -> Setting:
     network = PINN(2, distance=distance)
     points = network.at(*gauss_points(unit_square(12), degree=7))
-    return network, lambda: deep_ritz(network, points, density, load), 0.05, 1e-3
+    return network, lambda: deep_ritz(network, points, density, params=(load,)), 0.05, 1e-3
 
 
 NETWORKS = {"PINN 2021": pinn_2021, "PINN, strong": pinn_strong, "Deep Ritz": ritz_network}

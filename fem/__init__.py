@@ -76,9 +76,25 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _MODULE:
         raise AttributeError(f"module 'fem' has no attribute {name!r}")
     return getattr(import_module(_MODULE[name]), name)
+
+
+def _version() -> str:
+    """That of the installed distribution, or of the source tree that this file stands in."""
+    from importlib.metadata import PackageNotFoundError, version
+    from pathlib import Path
+
+    try:
+        return version("ritz")
+    except PackageNotFoundError:
+        import tomllib
+
+        project = Path(__file__).parents[1] / "pyproject.toml"
+        return tomllib.loads(project.read_text())["project"]["version"] if project.exists() else "unknown"
 
 
 def __dir__() -> list[str]:

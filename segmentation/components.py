@@ -15,6 +15,7 @@ from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from fem.support.c_function import CFunction, c_text
+from fem.support.checks import check_kind, is_integer, shown
 from fem.support.native import WORTH
 
 NAMED = {(2, 4): 1, (2, 8): 2, (3, 6): 1, (3, 18): 2, (3, 26): 3}
@@ -26,16 +27,32 @@ def reach_of(connectivity: str | int, dim: int) -> int:
     Raises:
         ValueError: there is no such connectivity.
     """
-    reach = (
-        {"face": 1, "full": dim}.get(connectivity) if isinstance(connectivity, str) else NAMED.get((dim, connectivity))
-    )
+    reach = None
+    if isinstance(connectivity, str):
+        reach = {"face": 1, "full": dim}.get(connectivity)
+    elif is_integer(connectivity):
+        reach = NAMED.get((dim, int(connectivity)))
     if reach is None:
         numbers = ", ".join(str(c) for d, c in NAMED if d == dim)
         raise ValueError(
             f'`connectivity` must be "face", "full" or one of {numbers} for images of {dim} dimensions; got '
-            f"{connectivity!r}."
+            f"{shown(connectivity)}."
         )
     return reach
+
+
+def check_cleaning(call: str, min_size: int, keep_largest: int | None, fill_holes: bool | int) -> None:
+    """Raise where the sizes of `clean_mask` are none.
+
+    Raises:
+        ValueError: negative ones, or what is no integer.
+    """
+    fits = is_integer(min_size, 0) and (isinstance(fill_holes, bool) or is_integer(fill_holes, 0))
+    if not fits or not (keep_largest is None or is_integer(keep_largest, 1)):
+        raise ValueError(
+            f"`{call}` takes min_size >= 0, fill_holes >= 0 (or True) and keep_largest >= 1 (or None); got "
+            f"{shown(min_size)}, {shown(fill_holes)} and {shown(keep_largest)}."
+        )
 
 
 def dual(reach: int, dim: int) -> int:
@@ -58,6 +75,7 @@ def label_components(mask: Shaped[Tensor, "b *grid"], connectivity: str | int = 
         ValueError: another number of dimensions, or an unknown connectivity.
         TypeError: the mask is floating-point.
     """
+    check_kind("label_components", "mask", mask, Tensor, "a tensor of bool or integers")
     if mask.ndim not in (3, 4):
         raise ValueError(
             "`label_components` takes a batch of images (b, y, x) or volumes (b, z, y, x); got shape "
@@ -165,13 +183,12 @@ def clean_mask(
         ValueError: negative sizes, or what `label_components` raises.
         TypeError: the mask is not of bool.
     """
+    check_kind("clean_mask", "mask", mask, Tensor, "a tensor of bool")
     if mask.dtype != torch.bool:
-        raise TypeError(f"`clean_mask` takes a mask of bool; got {mask.dtype}.")
-    if min_size < 0 or fill_holes < 0 or (keep_largest is not None and keep_largest < 1):
-        raise ValueError(
-            f"`clean_mask` takes min_size >= 0, fill_holes >= 0 and keep_largest >= 1; got {min_size}, {fill_holes} "
-            f"and {keep_largest}."
-        )
+        raise TypeError(f"`clean_mask` takes a mask of bool; got {mask.dtype}. `image > 0.5` makes a mask.")
+    if mask.ndim not in (3, 4):
+        raise ValueError(f"`clean_mask` takes masks (b, y, x) or (b, z, y, x); got shape {tuple(mask.shape)}.")
+    check_cleaning("clean_mask", min_size, keep_largest, fill_holes)
     dim = mask.ndim - 1
     reach = reach_of(connectivity, dim)
     if fill_holes:

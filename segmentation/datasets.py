@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
+from fem.support.checks import check_integers, check_kind, check_numbers, is_integer, shown
+
 KINDS = ("masks", "labels")
 
 
@@ -27,6 +29,9 @@ class ImageSet:
     images: Float[Tensor, "b c y x"]
     labels: Int[Tensor, "b y x"]
     names: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"ImageSet({len(self)} images of shape {tuple(self.images.shape[1:])})"
 
     @property
     def masks(self) -> Bool[Tensor, "b y x"]:
@@ -60,6 +65,8 @@ def read_images(
         ValueError: a mask has another size than its image, a file is corrupt (with "raise", or if all are), other
             options.
     """
+    check_kind("read_images", "folder", folder, str | Path, "a path")
+    check_size("read_images", size)
     folder = Path(folder)
     if corrupt not in ("warn", "raise") or channels not in (1, 3):
         raise ValueError(
@@ -88,6 +95,12 @@ def read_images(
         raise ValueError(f"none of the {len(images)} images in {folder / 'images'} can be read.")
     pixels, labels, names = zip(*kept, strict=True)
     return ImageSet(normalized(torch.stack(pixels)), torch.stack(labels), names)
+
+
+def check_size(call: str, size: Any) -> None:
+    """Raise where the size of images is no pair of positive integers."""
+    if not isinstance(size, tuple | list) or len(size) != 2 or not all(is_integer(n, 1) for n in size):
+        raise ValueError(f"`{call}(size=...)` must be (height, width) in pixels; got {shown(size)}.")
 
 
 def read_pair(image: Path, truth: Path, kind: str, size: tuple[int, int], channels: int) -> tuple[Tensor, Tensor]:
@@ -124,6 +137,9 @@ def split(data: ImageSet, share: float = 0.85, seed: int = 0) -> tuple[ImageSet,
     Raises:
         ValueError: one of them would be empty.
     """
+    check_kind("split", "data", data, ImageSet, "an `ImageSet`")
+    check_numbers("split", "finite", share=share)
+    check_integers("split", None, seed=seed)
     count = round(share * len(data))
     if not 0 < count < len(data):
         raise ValueError(f"`split(share={share})` leaves {count} of {len(data)} images: both parts need some.")
@@ -144,7 +160,18 @@ def augment(
         generator: on the CPU; all chance comes from it.
         crop: pixels of the square that is cut out; the whole image without it.
         turn: largest angle in degrees; 180 also mirrors upside down.
+
+    Raises:
+        ValueError, TypeError: images and masks that do not fit each other, settings out of range.
     """
+    check_kind("augment", "generator", generator, torch.Generator, "a `torch.Generator()` on the CPU")
+    check_integers("augment", optional=True, crop=crop)
+    check_numbers("augment", "non-negative", turn=turn)
+    if images.ndim != 4 or masks.shape != (len(images), *images.shape[2:]):
+        raise ValueError(
+            f"`augment` takes images (b, c, y, x) with masks (b, y, x); got shapes {tuple(images.shape)} and "
+            f"{tuple(masks.shape)}."
+        )
     b, _, Y, X = images.shape
     draw = lambda *shape: 2 * torch.rand(*shape, generator=generator) - 1  # noqa: E731
     angle, scale = draw(b) * turn * torch.pi / 180, 1.25 ** draw(b)
@@ -170,7 +197,14 @@ def synthetic_nuclei(count: int, size: tuple[int, int] = (128, 128), seed: int =
 
     Args:
         objects: at most so many on an image.
+
+    Raises:
+        ValueError: counts or sizes that are not positive.
     """
+    check_integers("synthetic_nuclei", count=count)
+    check_integers("synthetic_nuclei", 0, objects=objects)
+    check_integers("synthetic_nuclei", None, seed=seed)
+    check_size("synthetic_nuclei", size)
     generator = torch.Generator().manual_seed(seed)
     draw = lambda *shape: torch.rand(*shape, generator=generator)  # noqa: E731
     Y, X = size

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from fem.support.c_function import CFunction, c_text
+from fem.support.checks import check_choice, check_flags, check_kind, check_numbers
 from fem.support.native import WORTH
-from segmentation.components import clean_mask, components, dual, reach_of, sizes
+from segmentation.components import NAMED, check_cleaning, clean_mask, components, dual, reach_of, sizes
 
 BACKGROUNDS = ("keep", "components", "single")
 
@@ -88,15 +89,16 @@ def piecewise_constant(
     Raises:
         TypeError: integers or truth values, whose means are none.
         ValueError: another number of dimensions, unknown options, NaN.
+        TypeError: no tensor of floating-point numbers.
     """
+    check_options("piecewise_constant", threshold, background, min_size, keep_largest, fill_holes, check_finite)
+    check_kind("piecewise_constant", "x", x, Tensor, "a tensor of images")
     if not x.is_floating_point():
         raise TypeError(f"`piecewise_constant` takes floating-point images; got {x.dtype}. Convert with `x.float()`.")
     if x.ndim not in (4, 5):
         raise ValueError(
             f"`piecewise_constant` takes images (b, c, y, x) or volumes (b, c, z, y, x); got shape {tuple(x.shape)}."
         )
-    if background not in BACKGROUNDS:
-        raise ValueError(f'`background` must be "keep", "components" or "single"; got {background!r}.')
     dim = x.ndim - 2
     reach = reach_of(connectivity, dim)
     # The sum is quick to tell; where it overflows, look at every number.
@@ -124,6 +126,26 @@ def piecewise_constant(
     return found.view(x.shape)
 
 
+def check_options(
+    call: str,
+    threshold: float,
+    background: str,
+    min_size: int,
+    keep_largest: int | None,
+    fill_holes: bool | int,
+    check_finite: bool,
+) -> None:
+    """Raise where options of the layer are none, whatever the images.
+
+    Raises:
+        ValueError: the option is named.
+    """
+    check_numbers(call, "finite", threshold=threshold)
+    check_choice(call, "background", background, BACKGROUNDS)
+    check_cleaning(call, min_size, keep_largest, fill_holes)
+    check_flags(call, check_finite=check_finite)
+
+
 class PiecewiseConstant(nn.Module):
     """`piecewise_constant` as a layer; its arguments are those of the function.
 
@@ -143,8 +165,9 @@ class PiecewiseConstant(nn.Module):
         check_finite: bool = True,
     ):
         super().__init__()
-        if background not in BACKGROUNDS:
-            raise ValueError(f'`background` must be "keep", "components" or "single"; got {background!r}.')
+        check_options("PiecewiseConstant", threshold, background, min_size, keep_largest, fill_holes, check_finite)
+        choices = ("face", "full", *(number for _, number in NAMED))
+        check_choice("PiecewiseConstant", "connectivity", connectivity, choices)
         self.options: dict[str, Any] = {
             "threshold": threshold,
             "connectivity": connectivity,

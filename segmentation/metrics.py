@@ -6,23 +6,42 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from fem.support.checks import check_kind, check_numbers, refuse
 from segmentation.components import components
+
+
+def check_masks(call: str, prediction: Any, truth: Any) -> None:
+    """Raise where the two are no masks of one shape.
+
+    Raises:
+        ValueError, TypeError: with shapes or types.
+    """
+    for name, mask in (("prediction", prediction), ("truth", truth)):
+        check_kind(call, name, mask, Tensor, "a mask, a tensor of bool")
+        if mask.dtype != torch.bool:
+            raise TypeError(f"`{call}({name}=...)` must be of bool; got {mask.dtype}. `image > 0.5` makes a mask.")
+    if prediction.shape != truth.shape:
+        shapes = f"{tuple(prediction.shape)} and {tuple(truth.shape)}"
+        raise ValueError(f"`{call}` compares masks of one shape; got {shapes}.")
 
 
 def jaccard(prediction: Bool[Tensor, "b y x"], truth: Bool[Tensor, "b y x"]) -> Float[Tensor, "b"]:
     """|P ∩ T| / |P ∪ T| of each image; 1 where both are empty."""
+    check_masks("jaccard", prediction, truth)
     both, either = (p.flatten(1).sum(1).double() for p in (prediction & truth, prediction | truth))
     return torch.where(either > 0, both / either.clamp(min=1), 1)
 
 
 def pooled_jaccard(prediction: Bool[Tensor, "b y x"], truth: Bool[Tensor, "b y x"]) -> float:
     """|P ∩ T| / |P ∪ T| over the pixels of all images together."""
+    check_masks("pooled_jaccard", prediction, truth)
     either = int((prediction | truth).sum())
     return int((prediction & truth).sum()) / either if either else 1.0
 
 
 def false_components(prediction: Bool[Tensor, "b y x"], truth: Bool[Tensor, "b y x"]) -> Int[Tensor, "b"]:
     """Components (8 neighbours) of the prediction without a pixel of the true foreground."""
+    check_masks("false_components", prediction, truth)
     labels, counts = components(prediction, 2)
     return counts - distinct(torch.where(truth, labels, 0))
 
@@ -30,6 +49,7 @@ def false_components(prediction: Bool[Tensor, "b y x"], truth: Bool[Tensor, "b y
 def holes(prediction: Bool[Tensor, "b y x"], truth: Bool[Tensor, "b y x"]) -> Int[Tensor, "b"]:
     """Holes of the prediction that are none in truth: components (4 neighbours) of its background that do not reach the
     edge of the image, and lie in the true foreground by more than half."""
+    check_masks("holes", prediction, truth)
     labels, counts = components(~prediction, 1)
     most = int(counts.max())
     flat = labels.flatten(1)
@@ -60,6 +80,9 @@ def boundary_f(
     """
     from scipy.ndimage import binary_erosion, distance_transform_edt
 
+    check_masks("boundary_f", prediction, truth)
+    check_numbers("boundary_f", "non-negative", tolerance=tolerance)
+
     found = []
     for p, t in zip(prediction.cpu().numpy(), truth.cpu().numpy(), strict=True):
         edges: list[Any] = [m ^ binary_erosion(m, border_value=1) for m in (p, t)]
@@ -78,6 +101,9 @@ def object_f1(
 ) -> Float[Tensor, "b"]:
     """F1 = 2 TP / (objects predicted + objects there); TP counts pairs whose Jaccard index exceeds `overlap` ≥ 1/2, by
     which no object can be in two. 1 where there are none at all. Source: J. Caicedo et al., Nature Methods 16, 2019."""
+    check_numbers("object_f1", "finite", overlap=overlap)
+    if not 0.5 <= overlap < 1:
+        refuse("object_f1", "overlap", "at least 1/2 and less than 1", overlap)
     found = []
     for p, t in zip(prediction.flatten(1), truth.flatten(1), strict=True):
         p, t = (torch.unique(v, return_inverse=True) for v in (p, t))

@@ -11,6 +11,7 @@ from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_
 from torch.optim import Optimizer
 
 from fem.support import training
+from fem.support.checks import check_integers, check_kind, check_numbers
 from fem.support.training.plan import MakeOptimizer, Plan, Task, Training
 from segmentation.datasets import ImageSet, augment, batch_of
 from segmentation.layer import PiecewiseConstant
@@ -133,6 +134,12 @@ def train_segmentation(
         ValueError: bad arguments; a folder that holds another run or a damaged checkpoint, which is left as it is; a
             loss that is not finite.
     """
+    check_kind("train_segmentation", "data", data, ImageSet, "an `ImageSet`")
+    if layer is not None:
+        check_kind("train_segmentation", "layer", layer, nn.Module, "`PiecewiseConstant(...)` or None")
+    check_numbers("train_segmentation", "non-negative", weight_decay=weight_decay, turn=turn)
+    check_integers("train_segmentation", optional=True, crop=crop)
+    check_integers("train_segmentation", None, seed=seed)
     if not (0 <= warm_up <= 1 and 0 <= mix <= 1):
         raise ValueError(f"`train_segmentation` needs warm_up and mix in [0, 1]; got {warm_up} and {mix}.")
     shared = (held_out, every, folder, resume, clip, precision, devices, optimizer, progress, trainer)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fem.forms.discrete import DiscreteForm
+from fem.support.checks import check_integers, check_numbers
 from fem.support.status import Status
 from solvers.newton import RUNNING, Bounds, Report, finish, round_off, settle
 from solvers.solution import norm, per_item
@@ -27,11 +28,18 @@ class LBFGS:
             the energy change in its last digits only, when the residual still has half of its own.
         max_iterations: at most this many steps.
         history: pairs kept.
+
+    Raises:
+        ValueError: settings out of range.
     """
 
     rtol: float | None = None
     max_iterations: int = 10_000
     history: int = 50
+
+    def __post_init__(self):
+        check_numbers("LBFGS", "a tolerance", optional=True, rtol=self.rtol)
+        check_integers("LBFGS", max_iterations=self.max_iterations, history=self.history)
 
     def steps(self, u: Tensor, closure) -> Iterator[int]:
         """Take steps for ever, some at a time; yields how many have been taken."""
@@ -55,11 +63,19 @@ class Adam:
         lr: first step length, in units of u.
         rtol: stop at this relative residual.
         max_iterations: at most this many steps.
+
+    Raises:
+        ValueError: settings out of range.
     """
 
     lr: float = 1e-2
     rtol: float = 1e-4
     max_iterations: int = 20_000
+
+    def __post_init__(self):
+        check_numbers("Adam", "positive", lr=self.lr)
+        check_numbers("Adam", "a tolerance", rtol=self.rtol)
+        check_integers("Adam", max_iterations=self.max_iterations)
 
     def steps(self, u: Tensor, closure) -> Iterator[int]:
         """Take steps for ever, some at a time; yields how many have been taken."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fem.forms.energy import Energy
 from fem.forms.parameters import Parameter
+from fem.support.checks import check_integers, check_kind, check_numbers, check_params
 from fem.support.status import ConvergenceError, Status
 from solvers.solution import Solution
 
@@ -27,6 +28,14 @@ class Eigenmodes:
     values: Float[Tensor, "k"]
     modes: Float[Tensor, "k *shape"]
     residual: Float[Tensor, "k"]
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{float(value):.6g}" for value in self.values[:4])
+        more = ", …" if len(self.values) > 4 else ""
+        return (
+            f"Eigenmodes({len(self.values)} eigenvalues {values}{more}; modes {tuple(self.modes.shape)}, "
+            f"residual ≤ {float(self.residual.max()):.2e})"
+        )
 
 
 def eigenmodes(
@@ -51,12 +60,18 @@ def eigenmodes(
         near: what they should be close to; not an eigenvalue itself. 0 asks for the lowest of a definite energy.
 
     Raises:
-        ValueError: different spaces, a batch, too many modes, nothing to hold a singular K − near M.
+        ValueError, TypeError: different spaces, a batch, too many modes, nothing to hold a singular K − near M; what is
+            no energy or no setting.
         ConvergenceError: ARPACK gave up.
     """
     from scipy.sparse import csr_matrix
     from scipy.sparse.linalg import ArpackError, eigsh
 
+    for name, value in (("energy", energy), ("mass", mass)):
+        check_kind("eigenmodes", name, value, Energy, "an `Energy`")
+    check_integers("eigenmodes", count=count)
+    check_numbers("eigenmodes", "finite", near=near)
+    params, mass_params = check_params("eigenmodes", params), check_params("eigenmodes", mass_params, "mass_params")
     space = energy.space
     if mass.space is not space:
         raise ValueError("`eigenmodes(energy, mass)` needs energies over the same space object.")
@@ -78,7 +93,7 @@ def eigenmodes(
         )[free][:, free]
         for m in pair
     )
-    if not 0 < count < K.shape[0]:
+    if count >= K.shape[0]:
         raise ValueError(f"`eigenmodes(count={count})` needs 0 < count < {K.shape[0]}, the number of free dofs.")
     start = np.random.default_rng(0).standard_normal(K.shape[0])  # the same each time
     try:

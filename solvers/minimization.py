@@ -7,11 +7,13 @@ the implicit adjoint, so that it differentiates in every parameter, in the presc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fem.forms.cell_integral import CellIntegral
 from fem.forms.constraints import MeanZero
 from fem.forms.derivatives import outside_inference
 from fem.forms.discrete import DiscreteForm
@@ -19,6 +21,7 @@ from fem.forms.energy import Energy, Functional, WeakForm
 from fem.forms.parameters import Parameter, PointValues, tensor_in
 from fem.space.field import Function, Gradient
 from fem.space.space import AnySpace, FunctionSpace
+from fem.support.checks import check_flags, check_kind, check_params, shown
 from fem.support.status import ConvergenceError, first_failure, nest
 from solvers.adjoint import Deferred, Stationary, attach
 from solvers.descent import LBFGS, Adam, descent
@@ -30,6 +33,7 @@ from solvers.solution import Solution
 
 Method = Newton | LinearMethod | LBFGS | Adam
 Bound = float | Tensor | Callable[[Tensor], Tensor] | None
+METHODS = "a method, `Newton()`, `Multigrid()`, `AlgebraicMultigrid()`, `Direct()`, `CG()`, `LBFGS()` or `Adam()`"
 
 
 def minimize(
@@ -60,8 +64,8 @@ def minimize(
         ValueError, TypeError: parameters that do not fit, hold NaN, or hide in the density.
     """
     if not isinstance(energy, Energy):
-        raise TypeError(f"`minimize` takes an `Energy`; got {type(energy).__name__}. Weak forms go to `solve`.")
-    return run(energy, params, initial, method, (lower, upper), throw, reuse, minimum=True)
+        raise TypeError(f"`minimize` takes an `Energy`; got {shown(energy)}. Weak forms go to `solve`.")
+    return run("minimize", energy, params, initial, method, (lower, upper), throw, reuse, minimum=True)
 
 
 def solve(
@@ -77,14 +81,15 @@ def solve(
     Arguments, result and errors as for `minimize`.
     """
     if not isinstance(problem, Energy | WeakForm):
-        raise TypeError(f"`solve` takes an `Energy` or a `WeakForm`; got {type(problem).__name__}.")
+        raise TypeError(f"`solve` takes an `Energy` or a `WeakForm`; got {shown(problem)}.")
     if isinstance(method, LBFGS | Adam):
         raise ValueError(f"`solve` looks for stationary points, and `{type(method).__name__}()` only descends.")
-    return run(problem, params, initial, method, (None, None), throw, reuse, minimum=False)
+    return run("solve", problem, params, initial, method, (None, None), throw, reuse, minimum=False)
 
 
 @outside_inference
 def run(
+    call: str,
     problem: Functional,
     params: Sequence[Parameter],
     initial: Tensor | None,
@@ -95,8 +100,11 @@ def run(
     minimum: bool,
 ) -> Solution:
     """Lower, check, iterate without a graph, attach."""
+    if method is not None:
+        check_kind(call, "method", method, Method, METHODS)
+    check_flags(call, throw=throw)
     space = problem.space
-    form = problem.discrete_form(tuple(params))
+    form = problem.discrete_form(check_params(call, params))
     detached = form.detach()
     check_tensors(detached)
     u = torch.zeros(space.shape, dtype=space.dtype, device=space.device)
@@ -105,6 +113,9 @@ def run(
         if not bool(torch.isfinite(u).all()):
             raise ValueError("`initial` holds values that are not finite.")
     limits = [bound_dofs(space, b, name) for b, name in zip(bounds, ("lower", "upper"), strict=True)]
+    for limit, name in zip(limits, ("lower", "upper"), strict=True):
+        if limit is not None and bool(limit.isnan().any()):
+            raise ValueError(f"`{name}` holds NaN; an infinite bound is written `math.inf`.")
     batches = [b.shape[: b.ndim - len(space.shape)] for b in limits if b is not None]
     batch = detached.full_batch(u)
     if batches:
@@ -112,6 +123,8 @@ def run(
     u = u.expand(*batch, *space.shape)
     if torch.is_grad_enabled():
         check_capture(detached, u)
+    if isinstance(problem, WeakForm):
+        check_linear(detached, u)
 
     box = None
     if any(b is not None for b in limits):
@@ -199,6 +212,26 @@ def check_capture(form: DiscreteForm, u: Tensor) -> None:
             )
 
 
+@torch.no_grad()
+def check_linear(form: DiscreteForm, u: Tensor) -> None:
+    """Raise where a weak form is not linear in v and ∇v: what does not depend on them would be left out in silence.
+
+    Raises:
+        ValueError: form(2v) is not 2 form(v).
+    """
+    batch, full = form.constrained(u)
+    for integral in form.integrals:
+        assert isinstance(integral, CellIntegral)
+        slots = integral.slots(full)
+        v = [torch.full_like(s, 0.7 + 0.4 * k) for k, s in enumerate(slots)]
+        once, twice = (integral.integrand(slots, [f * s for s in v], batch) for f in (1, 2))
+        if bool(((twice - 2 * once).abs() > torch.finfo(u.dtype).eps ** 0.5 * twice.abs().max()).any()):
+            raise ValueError(
+                f"the {integral.term.name} is not linear in v and grad_v: each of its summands must have one of them "
+                "as a factor, once."
+            )
+
+
 def bound_dofs(space: AnySpace, bound: Any, name: str) -> Tensor | None:
     """A bound as dofs "*b *shape"."""
     if bound is None:
@@ -207,7 +240,7 @@ def bound_dofs(space: AnySpace, bound: Any, name: str) -> Tensor | None:
         bound = bound.values
     if isinstance(bound, Tensor) and bound.ndim:
         return space.check(bound, name)
-    if isinstance(bound, int | float | Tensor):
+    if isinstance(bound, Real | Tensor):
         return torch.as_tensor(bound, dtype=space.dtype, device=space.device).expand(space.shape)
     if not isinstance(space, FunctionSpace):
         raise ValueError(f"`{name}` on a mixed space must be a number or a dof tensor.")

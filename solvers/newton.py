@@ -15,12 +15,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fem.forms.discrete import DiscreteForm, FormValues
+from fem.support.checks import check_integers, check_kind, check_numbers
 from fem.support.status import Status
 from solvers.linear.choice import default_linear
 from solvers.linear.conjugate_gradients import CG
 from solvers.operators.system import LinearMethod, Prepared, System
 from solvers.reuse import Kept, Reuse
 from solvers.solution import default_rtol, dot, norm, per_item
+
+LINEAR = "a linear method, `Direct()`, `CG()`, `Multigrid()`, `AlgebraicMultigrid()`, …, or None"
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,21 @@ class Newton:
             some thousand dofs, a factorisation where that is cheap, else one of the others
             (`solvers/linear/choice.py`).
         rtol: stop at this relative residual (see `Solution.residual`); 1e-12 in float64, 1e-5 in float32.
-        max_iterations: at most this many steps.
+        max_iterations: at most this many steps; 0 looks at the start and no further.
+
+    Raises:
+        ValueError, TypeError: settings out of range, or `linear` that is no linear method.
     """
 
     linear: LinearMethod | None = None
     rtol: float | None = None
     max_iterations: int = 50
+
+    def __post_init__(self):
+        if self.linear is not None:
+            check_kind("Newton", "linear", self.linear, LinearMethod, LINEAR)
+        check_numbers("Newton", "a tolerance", optional=True, rtol=self.rtol)
+        check_integers("Newton", 0, max_iterations=self.max_iterations)
 
 
 @dataclass(eq=False)

@@ -39,10 +39,10 @@ class Solution:
         return worst(self.status) is Status.CONVERGED
 
     def __repr__(self) -> str:
-        return (
-            f"Solution({worst(self.status).name}, {self.method}; value {tuple(self.value.shape)}, "
-            f"iterations ≤ {int(self.iterations.max())}, residual ≤ {float(self.residual.max()):.2e})"
-        )
+        size = f"value {tuple(self.value.shape)}"
+        if self.iterations.numel():
+            size += f", iterations ≤ {int(self.iterations.max())}, residual ≤ {float(self.residual.max()):.2e}"
+        return f"Solution({worst(self.status).name}, {self.method}; {size})"
 
 
 def norm(v: Tensor, lead: int) -> Float[Tensor, "*b"]:

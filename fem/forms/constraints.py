@@ -5,6 +5,7 @@ A constraint is an affine map u ↦ A u + g: `apply` is that map, `project` the 
 """
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from fem.forms.parameters import check_like
 from fem.space.field import Function
-from fem.space.space import AnySpace, FunctionSpace, MixedSpace
+from fem.space.space import AnySpace, FunctionSpace, MixedSpace, Space
+from fem.support.checks import check_kind, is_integer, shown
 
 
 @runtime_checkable
@@ -68,6 +70,8 @@ class Dirichlet:
     """
 
     def __init__(self, space: AnySpace, values: Mapping[Any, Any]):
+        check_kind("Dirichlet", "space", space, Space, "a `FunctionSpace` or `MixedSpace`")
+        check_kind("Dirichlet", "values", values, Mapping, 'a mapping {tag: value}, such as {"boundary": 0.0}')
         self.space, self.values = space, dict(values)
         self._constant: Tensor | None = None  # prescribed values that can never change
         fixed = [torch.zeros(f.shape, dtype=torch.bool, device=space.device) for f in space.fields]
@@ -121,9 +125,14 @@ class Dirichlet:
     def project(self, residual: Tensor, data: Tensor | None) -> Tensor:
         return residual.masked_fill(self._fixed, 0)
 
-    def _targets(self, key: Any) -> list[tuple[int, int | None, str]]:
+    def __repr__(self) -> str:
+        entries = ", ".join(f"{key!r}: {shown(value)}" for key, value in list(self.values.items())[:4]) or "no values"
+        more = ", …" if len(self.values) > 4 else ""
+        return f"Dirichlet({entries}{more}; {int(self._fixed.sum())} of {self._fixed.numel()} dofs)"
+
+    def _targets(self, key: Any) -> list[tuple[int, int | None, Any]]:
         """(field, component, tag) of every field that an entry's key means."""
-        tag, *rest = key if isinstance(key, tuple) else (key,)
+        tag, *rest = key if isinstance(key, tuple) and key else (key,)
         fields = range(len(self.space.fields))
         if isinstance(self.space, MixedSpace) and rest:
             fields = [check_index(rest.pop(0), len(self.space.fields), "field", key)]
@@ -148,8 +157,11 @@ class MeanZero:
 
     def __init__(self, space: FunctionSpace):
         if not isinstance(space, FunctionSpace):
-            raise TypeError("`MeanZero` takes a single function space.")
+            raise TypeError(f"`MeanZero` takes a single function space; got {shown(space)}.")
         self.space = space
+
+    def __repr__(self) -> str:
+        return "MeanZero()" if self.space.components is None else f"MeanZero({self.space.components} components)"
 
     def data(self) -> Float[Tensor, "n"]:
         """m_a = ∫ φ_a, differentiable in the mesh nodes."""
@@ -178,23 +190,26 @@ class MeanZero:
 
 
 def check_index(index: Any, count: int, what: str, key: Any) -> int:
-    if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < count:
+    if not is_integer(index, 0) or index >= count:
         raise ValueError(f"`Dirichlet` key {key!r}: the {what} must be an integer in [0, {count}); got {index!r}.")
-    return index
+    return int(index)
 
 
 def prescribed(space: FunctionSpace, component: int | None, tag: str, dofs: Tensor, value: Any) -> Tensor:
     """One entry's values, "*b k" for a scalar or a single component, else "*b k c"."""
     name = f"the Dirichlet value on {tag!r}"
     rank = int(space.components is not None and component is None)
-    if isinstance(value, bool) or value is None or isinstance(value, str):
-        raise TypeError(f"{name} must be a number, tensor, field or callable; got {value!r}.")
     if isinstance(value, Function):
+        own = space.shape if component is None else space.shape[:1]
+        if value.space.mesh.topology is not space.mesh.topology or value.space.shape != own:
+            raise ValueError(f"{name} is a field on another space, {value.space}; interpolate it into this one.")
         value = value.values
     if callable(value) and not isinstance(value, Tensor):
         value = space.trace(tag, dofs, value)  # pyright: ignore[reportArgumentType]
-    if not isinstance(value, Tensor):
+    if isinstance(value, Real) and not isinstance(value, bool):
         value = torch.tensor(float(value), dtype=space.dtype, device=space.device)
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a number, tensor, field or callable; got {shown(value)}.")
     check_like(space, value, name)
     inner = (space.components or 1,) if rank else ()
     targets = (len(dofs), *inner)

@@ -20,7 +20,8 @@ from fem.forms.lowering import discrete_form
 from fem.forms.parameters import Parameter, PointValues, tensor_in
 from fem.forms.term import Density, Term
 from fem.space.field import Function, Gradient
-from fem.space.space import AnySpace
+from fem.space.space import AnySpace, Space
+from fem.support.checks import check_kind, is_integer
 
 
 class Functional:
@@ -38,19 +39,27 @@ class Functional:
         derivatives: int | tuple[int, int] = 1,
     ):
         kind = type(self).__name__
-        inner, outer = derivatives if isinstance(derivatives, tuple) else (derivatives, max(derivatives - 1, 0))
-        if inner not in (0, 1, 2) or outer not in (0, 1, 2):
+        check_kind(kind, "space", space, Space, "a `FunctionSpace` or `MixedSpace`")
+        orders = derivatives if isinstance(derivatives, tuple) else (derivatives,)
+        if len(orders) not in (1, 2) or not all(is_integer(order, 0) and order <= 2 for order in orders):
             raise ValueError(f"`{kind}(derivatives=...)` must be 0, 1 or 2, or a pair of them; got {derivatives!r}.")
-        if not callable(density):
-            raise TypeError(f"`{kind}` needs a callable; got {type(density).__name__}.")
-        if dirichlet is not None and dirichlet.space is not space:
-            raise ValueError(f"`{kind}(dirichlet=...)` belongs to another space; make it on the one given here.")
+        inner, outer = orders if len(orders) == 2 else (orders[0], max(orders[0] - 1, 0))
+        if dirichlet is not None:
+            check_kind(kind, "dirichlet", dirichlet, Constraint, "`Dirichlet(V, {...})`, `MeanZero(V)` or None")
+            if dirichlet.space is not space:
+                raise ValueError(f"`{kind}(dirichlet=...)` belongs to another space; make it on the one given here.")
+        check_kind(kind, "boundary", boundary or {}, Mapping, "a mapping {tag: density} or None")
         self.space = space
         self.constraint: Constraint = Free(space) if dirichlet is None else dirichlet
-        self.terms = (Term(density, None, inner, self.linear_in_test),)
-        for tag, term in (boundary or {}).items():
-            space.quadrature.domains(tag)  # unknown tags are told now, not at the first evaluation
-            self.terms += (Term(term, tag, outer, self.linear_in_test),)
+        self.terms: tuple[Term, ...] = ()
+        for tag, integrand in ((None, density), *(boundary or {}).items()):
+            if not callable(integrand):
+                where = "" if tag is None else f" on {tag!r}"
+                raise TypeError(f"`{kind}` needs a callable{where}; got {type(integrand).__name__}.")
+            if tag is not None:
+                space.quadrature.domains(tag)  # unknown tags are told now, not at the first evaluation
+            self.terms += (Term(integrand, tag, inner if tag is None else outer, self.linear_in_test),)
+            self.terms[-1].check_arguments()
         smooth = min(f.continuity for f in space.fields)
         if max(inner, outer) == 2 and smooth < 1:
             raise ValueError(
@@ -64,6 +73,8 @@ class Functional:
         Raises:
             ValueError, TypeError: a parameter that does not fit the space (its position named).
         """
+        for term in self.terms:
+            term.check_arguments(len(params))
         return discrete_form(self.space, self.terms, self.constraint, params)
 
     @outside_inference
@@ -96,6 +107,11 @@ class Functional:
         total = object.__new__(type(self))
         total.__dict__.update(self.__dict__ | {"terms": self.terms + other.terms, "reuse": None})
         return total
+
+    def __repr__(self) -> str:
+        integrands = ", ".join(f"{term.name} {term.takes or ''}".rstrip() for term in self.terms)
+        held = "" if isinstance(self.constraint, Free) else f"\n  {self.constraint}"
+        return f"{type(self).__name__}({integrands}\n  over {self.space}{held})"
 
 
 class Energy(Functional):
@@ -135,6 +151,16 @@ class WeakForm(Functional):
     """
 
     linear_in_test = True
+
+    def __init__(
+        self,
+        space: AnySpace,
+        form: Density,
+        dirichlet: Constraint | None = None,
+        boundary: Mapping[str, Density] | None = None,
+        derivatives: int | tuple[int, int] = 1,
+    ):
+        super().__init__(space, form, dirichlet, boundary, derivatives)
 
 
 def check_finite(value: Tensor, u: Tensor, params: Sequence[Any], form: DiscreteForm) -> None:

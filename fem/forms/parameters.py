@@ -6,6 +6,7 @@ sees it; `rank` counts the trailing axes of one value, so that leading axes can 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import torch
@@ -13,16 +14,24 @@ from torch import Tensor
 
 from fem.mesh.geometry import Domain, Geometry
 from fem.space.field import Function, Gradient
+from fem.support.checks import check_kind, did_you_mean, is_integer, shown
 
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """A vector or matrix, the same at every point: `value` is "*b *shape"."""
+    """A vector or matrix, the same at every point: `value` is "*b *shape".
+
+    Raises:
+        ValueError, TypeError: a value that is no tensor of that shape.
+    """
 
     value: Tensor
     shape: tuple[int, ...]
 
     def __post_init__(self):
+        check_kind("Constant", "value", self.value, Tensor, "a tensor, `torch.tensor(...)`")
+        if not isinstance(self.shape, tuple | list) or not all(is_integer(n, 1) for n in self.shape):
+            raise ValueError(f"`Constant(shape=...)` must be a tuple, such as `(2,)`; got {shown(self.shape)}.")
         rank = len(self.shape)
         if tuple(self.value.shape[self.value.ndim - rank :]) != tuple(self.shape):
             raise ValueError(f"`Constant(shape={self.shape})` got a tensor of shape {tuple(self.value.shape)}.")
@@ -50,7 +59,14 @@ def by_cell_tag(values: Mapping[str, Any]) -> CellValues:
     """A piecewise constant material: {"steel": 210.0, …} with numbers or tensors "*b"; tags must cover all cells.
 
     Where tags overlap the later one holds.
+
+    Raises:
+        TypeError: no mapping, or values that are neither numbers nor tensors.
     """
+    check_kind("by_cell_tag", "values", values, Mapping, 'a mapping {tag: value}, such as {"steel": 210.0}')
+    for tag, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, Real | Tensor):
+            raise TypeError(f"`by_cell_tag({{{tag!r}: ...}})` must be a number or a tensor; got {shown(value)}.")
     return CellValues(dict(values))
 
 
@@ -96,9 +112,7 @@ def resolved(parameter: Any, name: str, space: Any, domain: Domain, geometry: Ge
         TypeError: a dtype other than the space's, or something that is no parameter.
         ValueError: a field on another mesh, a callable whose values fit no point, a cell without a material.
     """
-    if isinstance(parameter, bool) or parameter is None or isinstance(parameter, str):
-        raise TypeError(f"{name} must be a number, tensor, field, callable or material; got {parameter!r}.")
-    if isinstance(parameter, int | float):
+    if isinstance(parameter, int | float | Real) and not isinstance(parameter, bool):
         return float(parameter)
     if isinstance(parameter, Function | Gradient):
         function, order = field_of(parameter)
@@ -120,7 +134,7 @@ def resolved(parameter: Any, name: str, space: Any, domain: Domain, geometry: Ge
         return replace(parameter, value=check_like(space, parameter.value, name))
     if isinstance(parameter, Tensor):
         return Constant(check_like(space, parameter, name), ())
-    if callable(parameter):
+    if callable(parameter) and not isinstance(parameter, type):
         assert geometry is not None
         value = parameter(geometry.points)
         points = tuple(geometry.points.shape[:2])
@@ -133,7 +147,7 @@ def resolved(parameter: Any, name: str, space: Any, domain: Domain, geometry: Ge
                 f"for each, shape {points} or {(*points, '...')}; got {tuple(value.shape)}."
             )
         return PointValues(value, value.ndim - 2)
-    raise TypeError(f"{name} must be a number, tensor, field, callable or material; got {type(parameter).__name__}.")
+    raise TypeError(f"{name} must be a number, tensor, field, callable or material; got {shown(parameter)}.")
 
 
 def field_of(given: Function | Gradient) -> tuple[Function, int]:
@@ -163,6 +177,7 @@ def cell_values(parameter: CellValues, name: str, space: Any, domain: Domain) ->
     if unknown:
         raise ValueError(
             f"{name}: unknown cell tag {unknown[0]!r}; this mesh has {', '.join(mesh.cell_tags) or 'none'}."
+            f"{did_you_mean(unknown[0], mesh.cell_tags)}"
         )
     index = torch.full((mesh.num_cells,), -1, dtype=torch.int64, device=mesh.device)
     for i, tag in enumerate(parameter.values):

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from fem.forms.signature import Signature, check_arguments, signature
 
 Density = Callable[..., Tensor]
 
@@ -27,6 +30,21 @@ class Term:
     def name(self) -> str:
         kind = "form" if self.linear_in_test else "density"
         return kind if self.tag is None else f"boundary {kind} on {self.tag!r}"
+
+    @property
+    def arguments(self) -> list[str]:
+        """What the density gets before the parameters."""
+        test = ["v", "grad_v", "hess_v"][: self.derivatives + 1] if self.linear_in_test else []
+        normal = [] if self.tag is None else ["normal"]
+        return ["x", *["u", "grad_u", "hess_u"][: self.derivatives + 1], *test, *normal]
+
+    @cached_property
+    def takes(self) -> Signature | None:
+        return signature(self.density)
+
+    def check_arguments(self, num_params: int | None = None) -> None:
+        """Raise where the density cannot take its arguments and so many parameters; see `fem.forms.signature`."""
+        check_arguments(self.name, self.takes, self.arguments, num_params)
 
     def check(self, value: Any, shape: tuple[int, ...]) -> Tensor:
         """What the user's expression gave, if it is one number per point, of that shape up to broadcasting.

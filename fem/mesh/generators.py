@@ -5,20 +5,26 @@ tells the rest: see `fem.mesh.grid`.
 """
 
 from collections.abc import Sequence
-from math import prod
+from math import inf, prod
+from numbers import Real
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from fem.mesh.grid import BoxNodes, Grid, Side
 from fem.mesh.mesh import Mesh
 from fem.mesh.topology import Block, Topology
 from fem.reference.cells import get_cell
+from fem.support.checks import check_floating, check_kind, shown
 
 SIDES = (("left", "right"), ("bottom", "top"), ("back", "front"))
 
 
 def unit_interval(n: int, *, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> Mesh:
     """[0, 1] in n intervals; facet tags left, right, boundary."""
+    check_counts("unit_interval", n=n)
     return box((0.0,), (1.0,), (n,), cell="interval", dtype=dtype, device=device)
 
 
@@ -34,6 +40,7 @@ def unit_square(
 
     Facet tags left, right (x), bottom, top (y), boundary.
     """
+    check_counts("unit_square", nx=nx, ny=nx if ny is None else ny)
     return box((0.0, 0.0), (1.0, 1.0), (nx, nx if ny is None else ny), cell=cell, dtype=dtype, device=device)
 
 
@@ -50,6 +57,7 @@ def unit_cube(
 
     Facet tags left, right (x), bottom, top (y), back, front (z), boundary.
     """
+    check_counts("unit_cube", nx=nx, ny=nx if ny is None else ny, nz=nx if nz is None else nz)
     shape = (nx, nx if ny is None else ny, nx if nz is None else nz)
     return box((0.0,) * 3, (1.0,) * 3, shape, cell=cell, dtype=dtype, device=device)
 
@@ -72,15 +80,21 @@ def box(
             diagonal from its lowest to its highest corner (Kuhn's subdivision, so neighbours match).
 
     Raises:
-        ValueError: sizes that do not agree, non-positive counts, or a cell of another dimension.
+        ValueError, TypeError: sizes that do not agree, non-positive counts, or a cell of another dimension.
     """
+    lower, upper, shape = (
+        per_direction(name, value) for name, value in (("lower", lower), ("upper", upper), ("shape", shape))
+    )
+    check_floating("box", dtype)
     dim = len(shape)
     if not (len(lower) == len(upper) == dim) or dim not in (1, 2, 3):
         raise ValueError(f"`box` needs corners and shape of one length, 1 to 3; got {lower}, {upper}, {shape}.")
-    if any(isinstance(n, bool) or int(n) != n or n < 1 for n in shape):
+    if not all(is_count(n) for n in shape):
         raise ValueError(f"`box(shape=...)` must be positive whole numbers of cells; got {tuple(shape)}.")
-    if any(not a < b for a, b in zip(lower, upper, strict=True)):
-        raise ValueError(f"`box` needs lower < upper in every direction; got {tuple(lower)} and {tuple(upper)}.")
+    for end in (*lower, *upper):
+        check_kind("box", "lower=..., upper", end, Real, "numbers")
+    if any(not -inf < a < b < inf for a, b in zip(lower, upper, strict=True)):
+        raise ValueError(f"`box` needs finite lower < upper in every direction; got {tuple(lower)} and {tuple(upper)}.")
     kind = get_cell(cell or ("interval", "quadrilateral", "hexahedron")[dim - 1])
     if kind.dim != dim:
         raise ValueError(f"a {kind.name} cannot fill a {dim}-dimensional box.")
@@ -91,3 +105,23 @@ def box(
     grid = Grid(kind, shape, axes[0].device)
     tags = {name: Side(axis, end) for axis, names in enumerate(SIDES[:dim]) for end, name in enumerate(names)}
     return Mesh.from_topology(BoxNodes(axes), Topology([Block(kind, 1, grid)], prod(grid.node_shape(1))), tags, {})
+
+
+def per_direction(name: str, values: Any) -> Any:
+    check_kind("box", name, values, Sequence | Tensor | np.ndarray, "a sequence with one entry per direction")
+    return values if isinstance(values, Sequence) else values.tolist()
+
+
+def is_count(n: Any) -> bool:
+    """A positive whole number, of whatever type."""
+    try:
+        return not isinstance(n, bool | str) and int(n) == n and int(n) >= 1
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def check_counts(call: str, **counts: Any) -> None:
+    for name, n in counts.items():
+        if not is_count(n):
+            remedy = f" Write `{call}({', '.join(map(str, n))})`." if isinstance(n, tuple | list) else ""
+            raise ValueError(f"`{call}({name}=...)` must be a positive integer; got {shown(n)}.{remedy}")

@@ -21,6 +21,7 @@ from fem.mesh.topology import Block, Topology
 from fem.reference.cells import Cell, get_cell
 from fem.reference.lagrange import Lagrange, lagrange_element
 from fem.reference.quadrature import quadrature
+from fem.support.checks import check_callable, check_floating, check_kind, did_you_mean, shown
 
 Cells = Tensor | Mapping[str, Tensor] | Any
 
@@ -69,6 +70,10 @@ class Mesh:
         self.facet_tags: dict[str, Tensor | Side] = facet_tags
 
     def _tag(self, facet_tags: Mapping[str, Selector], cell_tags: Mapping[str, Selector]) -> None:
+        for what, tags in (("facet_tags", facet_tags), ("cell_tags", cell_tags)):
+            check_kind("Mesh", what, tags, Mapping, "a mapping from names to indices, masks or callables")
+        if "boundary" in facet_tags:
+            raise MeshError("the facet tag 'boundary' always means the whole boundary; choose another name.")
         given = self.topology, lambda: self.nodes.detach()
         self.facet_tags = self.facet_tags | {name: select_facets(*given, name, s) for name, s in facet_tags.items()}
         self.cell_tags = self.cell_tags | {name: select_cells(*given, name, s) for name, s in cell_tags.items()}
@@ -188,7 +193,8 @@ class Mesh:
     def _tagged(self, tag: str) -> Tensor | Side:
         if tag not in self.facet_tags:
             known = ", ".join(repr(name) for name in ("boundary", *self.facet_tags))
-            raise ValueError(f"unknown facet tag {tag!r}; this mesh has {known}.")
+            meant = did_you_mean(tag, ("boundary", *self.facet_tags))
+            raise ValueError(f"unknown facet tag {tag!r}; this mesh has {known}.{meant}")
         return self.facet_tags[tag]
 
     def lagrange_nodes(self, degree: int, numbers: Int[Tensor, "n"] | None = None) -> Float[Tensor, "n d"]:
@@ -217,6 +223,7 @@ class Mesh:
 
     def with_nodes(self, nodes: Float[Tensor, "n d"]) -> "Mesh":
         """The same cells over other coordinates; numberings and tags are shared, gradients reach `nodes`."""
+        check_kind("with_nodes", "nodes", nodes, Tensor, f"a tensor of shape {tuple(self.nodes.shape)}")
         if nodes.shape != self.nodes.shape:
             raise ValueError(f"`with_nodes` needs nodes of shape {tuple(self.nodes.shape)}; got {tuple(nodes.shape)}.")
         mesh = Mesh.from_topology(nodes, self.topology, self.facet_tags, self.cell_tags)
@@ -237,6 +244,7 @@ class Mesh:
     def curved(self, degree: int, mapping: Callable[[Tensor], Tensor] | None = None) -> "Mesh":
         """The same cells with geometry of the given degree, its equispaced nodes moved by `mapping` "n d" → "n d"."""
         family = Lagrange(degree)
+        check_callable("curved", "mapping", mapping, "a callable of coordinates, or None", optional=True)
         nodes = self.lagrange_nodes(family.degree)
         if self.topology.grid is not None:
             sources = [self.topology.grid]
@@ -246,12 +254,17 @@ class Mesh:
         topology = Topology(blocks, len(nodes))
         if mapping is not None:
             nodes = mapping(nodes)
+            check_kind("curved", "mapping", nodes, Tensor, "a callable that returns coordinates as a tensor")
         mesh = Mesh.from_topology(nodes, topology, self.facet_tags, self.cell_tags)
         check_jacobians(mesh)
         return mesh
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Mesh":
+    def to(self, device: torch.device | str | torch.dtype | None = None, dtype: torch.dtype | None = None) -> "Mesh":
         """The mesh on another device or in another floating-point type."""
+        if isinstance(device, torch.dtype):  # `to(torch.float32)`, as for tensors
+            device, dtype = None, device
+        if dtype is not None:
+            check_floating("Mesh.to", dtype)
         nodes, topology = (self.box or self.nodes).to(device=device, dtype=dtype), self.topology
         device = (nodes.axes[0] if isinstance(nodes, BoxNodes) else nodes).device
         if device != self.device:
@@ -288,7 +301,7 @@ class Mesh:
 
     def __repr__(self) -> str:
         kinds = ", ".join(f"{b.num_cells} {b.cell.name}s of degree {b.degree}" for b in self.blocks)
-        tags = ", ".join(("boundary", *self.facet_tags))
+        tags = ", ".join(map(str, ("boundary", *self.facet_tags)))
         return f"Mesh({kinds}; {self.num_nodes} nodes in {self.num_coordinates}-D; facet tags {tags})"
 
 
@@ -308,7 +321,12 @@ def check_nodes(nodes: Tensor) -> Tensor:
 def make_block(nodes: Tensor, name: str, cells: Any) -> Block:
     """A block from connectivity; the number of columns tells the geometry degree."""
     cell = get_cell(name)
-    connectivity = torch.as_tensor(cells, device=nodes.device)
+    try:
+        connectivity = torch.as_tensor(cells, device=nodes.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise MeshError(
+            f"{name} cells must be integers of shape (e, v), one row per cell; got {shown(cells)}."
+        ) from None
     degrees = {lagrange_element(cell, degree).num_basis: degree for degree in (1, 2, 3)}
     if connectivity.is_floating_point() or connectivity.ndim != 2 or connectivity.shape[1] not in degrees:
         raise MeshError(

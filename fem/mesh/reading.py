@@ -24,6 +24,7 @@ from fem.mesh.jacobian import determinant
 from fem.mesh.mesh import Mesh, make_block, mirrored_nodes
 from fem.reference.cells import CELLS, Cell, point
 from fem.reference.lagrange import lagrange_element
+from fem.support.checks import check_floating, check_kind
 
 PREFIXES = {
     "line": "interval",
@@ -73,6 +74,8 @@ def read_mesh(
         MeshError: no such file, unreadable or without cells; unsupported kinds of cells; inverted, folded or degenerate
             cells; a group "boundary" that is not the whole boundary, as that name means in every mesh.
     """
+    check_kind("read_mesh", "path", path, str | PathLike, "the path of a file")
+    check_floating("read_mesh", dtype)
     path = Path(path)
     contents, version = read_contents(path)
     blocks = [(b.type, np.asarray(b.data)) for b in contents.cells]
@@ -94,15 +97,16 @@ def read_mesh(
         if any(len({part.shape[1] for part in several}) > 1 for several in parts.values()):
             raise MeshError("cells of one kind must all be of one degree.")
         mesh = oriented(coordinates, {name: torch.cat(several) for name, several in parts.items()})
-        mesh = mesh.with_tags(*tags(contents, blocks, kinds, dim, list(parts)))
-        own = mesh.facet_tags.pop("boundary", mesh.topology.boundary)
-        assert isinstance(own, Tensor)
-        if not torch.equal(own.unique(), mesh.topology.boundary):
-            raise MeshError(
-                f"its group 'boundary' has {len(own.unique())} facets, but that name means the whole boundary of "
-                f"{len(mesh.topology.boundary)}; give the group another name."
-            )
-        return mesh
+        facet_tags, cell_tags = tags(contents, blocks, kinds, dim, list(parts))
+        if "boundary" in facet_tags:
+            name = "boundary in the file"
+            own = mesh.with_tags({name: facet_tags.pop("boundary")}).facets_tagged(name).unique()
+            if not torch.equal(own, mesh.topology.boundary):
+                raise MeshError(
+                    f"its group 'boundary' has {len(own)} facets, but that name means the whole boundary of "
+                    f"{len(mesh.topology.boundary)}; give the group another name."
+                )
+        return mesh.with_tags(facet_tags, cell_tags)
     except MeshError as error:
         raise MeshError(f"{path}: {error}") from error
 

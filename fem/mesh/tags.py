@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fem.errors import MeshError
 from fem.mesh.topology import Topology, unique_rows
+from fem.support.checks import shown
 
 Selector = Tensor | Callable[..., Any] | Any
 Nodes = Callable[[], Tensor]  # coordinates "n d", made only where somebody looks at them
@@ -23,12 +24,17 @@ def select_facets(topology: Topology, nodes: Nodes, name: str, selector: Selecto
     device = topology.device
     if callable(selector) and not isinstance(selector, Tensor):
         facets = topology.facet_nodes[topology.boundary]
-        on_vertices = torch.as_tensor(selector(nodes()[facets.clamp(min=0)]), device=device)
-        inside = on_vertices.reshape(facets.shape) | (facets < 0)
+        on_vertices = indices_or_mask(f"facet tag {name!r}", selector(nodes()[facets.clamp(min=0)]), device)
+        if on_vertices.numel() != facets.numel():
+            raise MeshError(
+                f"facet tag {name!r}: its callable must say of each vertex whether it is meant, shape "
+                f"{tuple(facets.shape)}; got {shown(on_vertices)}."
+            )
+        inside = on_vertices.reshape(facets.shape).bool() | (facets < 0)
         if not bool(inside.all(1).any()):
             raise MeshError(f"facet tag {name!r}: its callable is true on no boundary facet.")
         return topology.boundary[inside.all(1)]
-    given = torch.as_tensor(selector, dtype=torch.int64, device=device)
+    given = indices_or_mask(f"facet tag {name!r}", selector, device).long()
     if given.ndim == 1:
         count = len(topology.facets.vertices)
         if len(given) and not (int(given.min()) >= 0 and int(given.max()) < count):
@@ -60,12 +66,27 @@ def select_cells(topology: Topology, nodes: Nodes, name: str, selector: Selector
     if callable(selector) and not isinstance(selector, Tensor):
         centres = [nodes()[b.nodes_of(some)].mean(1) for b in topology.blocks for some in b.portions()]
         selector = selector(torch.cat(centres))
-    given = torch.as_tensor(selector, device=topology.device)
+    given = indices_or_mask(f"cell tag {name!r}", selector, topology.device)
     if given.dtype == torch.bool:
         if given.shape != (topology.num_cells,):
             raise MeshError(f"cell tag {name!r}: a mask needs {topology.num_cells} entries; got {tuple(given.shape)}.")
         return torch.nonzero(given).flatten()
-    given = given.long()
+    given = given.long().reshape(-1)
     if len(given) and not (int(given.min()) >= 0 and int(given.max()) < topology.num_cells):
         raise MeshError(f"cell tag {name!r}: indices must lie in [0, {topology.num_cells}); got {int(given.max())}.")
+    return given
+
+
+def indices_or_mask(what: str, selector: Any, device: torch.device) -> Tensor:
+    """What a user gave, or a callable of a user returned, as a tensor.
+
+    Raises:
+        MeshError: neither integers nor booleans.
+    """
+    try:
+        given = torch.as_tensor(selector, device=device)
+    except (TypeError, ValueError, RuntimeError):
+        given = None
+    if given is None or (given.numel() and (given.is_floating_point() or given.is_complex())):
+        raise MeshError(f"{what} must be integers, a mask or a callable of coordinates; got {shown(selector)}.")
     return given

@@ -14,7 +14,8 @@ from fem.output.sampling import View, edges, mosaic, subdivision
 from fem.output.vtk import checked_field
 from fem.reference.cells import get_cell
 from fem.space.field import Function
-from fem.space.space import AnySpace
+from fem.space.space import AnySpace, Space
+from fem.support.checks import check_flags, check_kind, check_numbers, shown
 
 INK, FILL = "#1f2933", "#dfe7ef"
 
@@ -51,6 +52,17 @@ def plot(
         ValueError: a batch of fields, a wrong shape, a field without finite values, axes of the wrong projection.
         TypeError: not a field.
     """
+    check_kind("plot", "V", V, Space | Mesh, "a function space or a mesh")
+    check_flags("plot", mesh=mesh, colorbar=colorbar)
+    check_numbers("plot", "finite", scale=scale)
+    if ax is not None and not hasattr(ax, "get_xlim"):
+        raise TypeError(f"`plot(ax=...)` must be matplotlib Axes; got {shown(ax)}.")
+    if limits is not None:
+        check_kind("plot", "limits", limits, tuple | list, "(lowest, highest)")
+        ends: dict[str, Any] = {f"limits[{i}]": end for i, end in enumerate(limits)}
+        check_numbers("plot", "finite", **ends)
+        if len(limits) != 2 or not limits[0] < limits[1]:
+            raise ValueError(f"`plot(limits=...)` must be (lowest, highest); got {shown(limits)}.")
     field = None
     if u is not None:
         if isinstance(V, Mesh):

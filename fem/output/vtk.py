@@ -19,6 +19,7 @@ from fem.reference.cells import Cell
 from fem.reference.lagrange import lagrange_element
 from fem.space.field import Function
 from fem.space.space import AnySpace, FunctionSpace, MixedSpace
+from fem.support.checks import check_kind, shown
 from fem.support.files import explained, put
 
 KINDS = {
@@ -51,6 +52,7 @@ def write_vtk(
         OSError: the directory is missing or cannot be written to; an existing file stays as it was.
     """
     path = checked_path(path, ".vtu")
+    check_mappings("write_vtk", fields, cell_data)
     points, blocks, numbering, degree = nodes_of(V, fields.values())
     point_data = {name: at_nodes(name, field, V, numbering, degree) for name, field in fields.items()}
     data = {name: per_cell(name, values, V) for name, values in (cell_data or {}).items()}
@@ -78,12 +80,19 @@ def write_pvd(
         OSError: the directory is missing or cannot be written to.
     """
     path = checked_path(path, ".pvd")
-    instants = [float(t) for t in times]
+    check_mappings("write_pvd", fields, cell_data)
+    check_kind("write_pvd", "times", times, Sequence | Tensor | np.ndarray, "a sequence of numbers")
+    try:
+        instants = [float(t) for t in times]
+    except (TypeError, ValueError):
+        raise ValueError(f"`write_pvd(times=...)` needs one or more finite times; got {shown(times)}.") from None
     if not instants or not np.isfinite(instants).all():
         raise ValueError(f"`write_pvd(times=...)` needs one or more finite times; got {instants}.")
     cell_data = cell_data or {}
     for name, field in (*fields.items(), *cell_data.items()):
-        shape = tuple((field.values if isinstance(field, Function) else field).shape)
+        values = field.values if isinstance(field, Function) else field
+        check_kind("write_pvd", name, values, Tensor, "a tensor with a leading axis of times, or a field of such")
+        shape = tuple(values.shape)
         if shape[:1] != (len(instants),):
             raise ValueError(f"{name!r} needs a leading axis of {len(instants)} times; got shape {shape}.")
     points, blocks, numbering, degree = nodes_of(V, fields.values())
@@ -111,10 +120,20 @@ def write_pvd(
 
 def checked_path(path: str | os.PathLike[str], suffix: str) -> Path:
     """The path, if it ends as it must."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"files are written to a path, the first argument; got {shown(path)}.")
     path = Path(path)
     if path.suffix != suffix:
         raise ValueError(f"the file name must end in {suffix}; got {str(path)!r}.")
     return path
+
+
+def check_mappings(call: str, fields: Any, cell_data: Any) -> None:
+    """Raise where fields or cell data have no names."""
+    check_kind(call, "fields", fields, Mapping, 'a mapping {name: field}, such as {"u": u}')
+    check_kind(call, "cell_data", cell_data if cell_data is not None else {}, Mapping, "a mapping {name: values}")
+    for name in (*fields, *(cell_data or ())):
+        check_kind(call, "fields", name, str, "a mapping whose keys are names")
 
 
 def output_degree(V: AnySpace, others: list[FunctionSpace]) -> int:

@@ -18,6 +18,8 @@ from math import factorial, prod
 import torch
 from torch import Tensor
 
+from fem.support.checks import did_you_mean, shown
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -117,6 +119,6 @@ def get_cell(name: "str | Cell") -> Cell:
     """
     if isinstance(name, Cell):
         return name
-    if name not in CELLS:
-        raise ValueError(f"`cell` must be one of {', '.join(CELLS)}; got {name!r}.")
+    if not isinstance(name, str) or name not in CELLS:
+        raise ValueError(f"`cell` must be one of {', '.join(CELLS)}; got {shown(name)}.{did_you_mean(name, CELLS)}")
     return CELLS[name]

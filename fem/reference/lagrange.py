@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fem.reference.cells import Cell, entity_cell
 from fem.reference.element import Tabulation
+from fem.support.checks import is_integer, refuse
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Lagrange:
     degree: int
 
     def __post_init__(self):
-        if isinstance(self.degree, bool) or self.degree not in (1, 2, 3):
-            raise ValueError(f"`Lagrange(degree=...)` must be 1, 2 or 3; got {self.degree!r}.")
+        if not is_integer(self.degree, 1) or self.degree > 3:
+            refuse("Lagrange", "degree", "1, 2 or 3", self.degree)
 
     def on(self, cell: Cell) -> "LagrangeElement":
         return lagrange_element(cell, int(self.degree))

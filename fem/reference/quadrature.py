@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fem.reference.cells import Cell, get_cell
 from fem.reference.simplex_rules import SIMPLEX_RULES, expand
+from fem.support.checks import check_integers
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +52,8 @@ def quadrature(cell: Cell | str, degree: int) -> Quadrature:
     integrals (1971), for collapsed products; `fem.reference.simplex_rules` for the symmetric ones.
     """
     cell = get_cell(cell)
-    if not isinstance(degree, int) or isinstance(degree, bool) or degree < 0:
-        raise ValueError(f"`quadrature(degree=...)` must be a non-negative integer; got {degree!r}.")
-    points, weights = _product_rule(cell.factors, degree)
+    check_integers("quadrature", 0, degree=degree)
+    points, weights = _product_rule(cell.factors, int(degree))
     # The cache holds NumPy arrays and every call copies: no caller can change, or mark for autograd, what others get.
     return Quadrature(torch.tensor(points, device="cpu"), torch.tensor(weights, device="cpu"))
 

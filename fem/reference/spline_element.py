@@ -1,6 +1,6 @@
 """Tensor-product B-splines as an element: the knot spans are its cells, and its basis differs from cell to cell."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -13,6 +13,7 @@ from fem.reference.bspline import basis_functions, check_dtype, check_knots, gre
 from fem.reference.cells import Cell, hexahedron, interval, quadrilateral
 from fem.reference.element import Tabulation
 from fem.reference.rational import normalize
+from fem.support.checks import check_floating, check_kind, is_integer, shown
 
 
 @dataclass(frozen=True, init=False, eq=False)
@@ -46,7 +47,12 @@ class BSpline:
         degree: int | Sequence[int],
         weights: Float[Tensor, "..."] | None = None,
     ):
+        check_kind("BSpline", "knots", knots, Tensor | Sequence, "one knot vector per direction")
         knots = (knots,) if isinstance(knots, Tensor) else tuple(knots)
+        for i, t in enumerate(knots):
+            check_kind("BSpline", f"knots[{i}]", t, Tensor, "a tensor, one knot vector per direction")
+        if weights is not None:
+            check_kind("BSpline", "weights", weights, Tensor, "a tensor with one weight per basis function")
         degrees = per_direction(degree, len(knots))
         for t, p in zip(knots, degrees, strict=True):
             check_knots(t, p)
@@ -78,10 +84,13 @@ class BSpline:
         Raises:
             ValueError: no spans, or a degree missing.
         """
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        shape = tuple(shape) if isinstance(shape, Iterable) else (shape,)
         degrees = per_direction(degree, len(shape))
-        if min(shape) < 1:
-            raise ValueError(f"`BSpline.uniform(shape, ...)` needs at least one span per direction; got {shape}.")
+        check_floating("BSpline.uniform", dtype)
+        if not all(is_integer(n, 1) for n in shape):
+            raise ValueError(
+                f"`BSpline.uniform(shape, ...)` needs at least one span per direction; got {shown(shape)}."
+            )
         return cls([uniform_knots(n + p, p, dtype, device) for n, p in zip(shape, degrees, strict=True)], degrees)
 
     @property
@@ -239,7 +248,7 @@ class BSpline:
 def per_direction(degree: int | Sequence[int], directions: int) -> tuple[int, ...]:
     if not 1 <= directions <= 3:
         raise ValueError(f"A `BSpline` has one, two or three directions; got {directions}.")
-    degrees = (degree,) * directions if isinstance(degree, int) else tuple(degree)
-    if len(degrees) != directions:
-        raise ValueError(f"`degree` must be one integer or one per direction ({directions}); got {degrees}.")
-    return degrees
+    degrees = tuple(degree) if isinstance(degree, Iterable) else (degree,) * directions
+    if len(degrees) != directions or not all(is_integer(p, 0) for p in degrees):
+        raise ValueError(f"`degree` must be one integer or one per direction ({directions}); got {shown(degree)}.")
+    return tuple(int(p) for p in degrees)

@@ -1,6 +1,7 @@
 """Values of functions at arbitrary points of their mesh, differentiable in dofs, points and nodes."""
 
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from fem.mesh.location import attach, locate
 from fem.mesh.mesh import Mesh
 from fem.reference.element import Element
 from fem.reference.lagrange import LagrangeElement
+from fem.support.checks import check_kind
 
 
 def evaluate_fields(
@@ -25,6 +27,8 @@ def evaluate_fields(
         TypeError: points that are no tensor of the mesh's dtype on its device.
         ValueError: points of another shape or not finite; a point outside the mesh, unless `outside` gives a value.
     """
+    if outside is not None:
+        check_kind("evaluate", "outside", outside, Real, "None or a number, such as `math.nan`")
     mesh: Mesh = fields[0].mesh
     cell, reference = locate(mesh, points)
     lost = cell < 0

@@ -21,6 +21,7 @@ from fem.space.cell_dofs import CellDofs
 from fem.space.evaluation import evaluate_fields
 from fem.space.field import Function
 from fem.space.quadrature_points import QuadraturePoints
+from fem.support.checks import check_integers, check_kind, shown
 
 
 class Space(ABC):
@@ -53,7 +54,9 @@ class Space(ABC):
             TypeError: not a tensor of the space's dtype, or on another device.
         """
         if not isinstance(u, Tensor):
-            raise TypeError(f"`{name}` must be a tensor of shape (..., {', '.join(map(str, self.shape))}); got {u!r}.")
+            shape = f"(..., {', '.join(map(str, self.shape))})"
+            meant = " Its `.value` may be meant." if isinstance(getattr(u, "value", None), Tensor) else ""
+            raise TypeError(f"`{name}` must be a tensor of shape {shape}; got {shown(u)}.{meant}")
         if tuple(u.shape[u.ndim - len(self.shape) :]) != self.shape or u.ndim < len(self.shape):
             raise ValueError(
                 f"`{name}` must have the trailing shape {self.shape} of the space's dofs; got {tuple(u.shape)}."
@@ -87,6 +90,8 @@ class FunctionSpace(Space):
     def __init__(
         self, mesh: Mesh, element: ElementFamily, components: int | None = None, quadrature_degree: int | None = None
     ):
+        check_kind("FunctionSpace", "mesh", mesh, Mesh, "a `Mesh`, such as `unit_square(8)`")
+        check_kind("FunctionSpace", "element", element, ElementFamily, "an element, such as `Lagrange(1)`")
         self.family = element
         elements = tuple(element.on(block.cell) for block in mesh.blocks)
         self._set(mesh, elements, components, cell_dofs(mesh, elements), quadrature_degree)
@@ -100,8 +105,8 @@ class FunctionSpace(Space):
         quadrature_degree: int | None,
         points: type[QuadraturePoints] = QuadraturePoints,
     ) -> None:
-        if components is not None and (isinstance(components, bool) or int(components) != components or components < 1):
-            raise ValueError(f"`FunctionSpace(components=...)` must be None or a positive integer; got {components!r}.")
+        check_integers("FunctionSpace", optional=True, components=components)
+        check_integers("FunctionSpace", 0, optional=True, quadrature_degree=quadrature_degree)
         self.mesh, self.elements, self.components, self.cell_dofs = mesh, elements, components, cell_dofs
         degree = 2 * self.degree + 1 if quadrature_degree is None else quadrature_degree
         self.quadrature = points(mesh, elements, components, cell_dofs, degree)
@@ -185,14 +190,19 @@ class FunctionSpace(Space):
             raise ValueError("only Lagrange spaces have nodes; project onto a spline space instead.")
         return self.mesh.lagrange_nodes(self.degree)
 
-    def trace(self, tag: str, dofs: Int[Tensor, "k"], value: Callable[[Tensor], Tensor]) -> Tensor:
-        """Values "*b k" or "*b k c" of the tag's dofs for the boundary values `value` of x "k d"."""
+    def trace(self, tag: str, dofs: Int[Tensor, "k"], value: Callable[[Tensor], Any]) -> Any:
+        """Values "*b k" or "*b k c", or a number, of the tag's dofs for the boundary values `value` of x "k d"."""
         return value(self.mesh.lagrange_nodes(self.degree, dofs))
 
-    def interpolate(self, value: Callable[[Tensor], Tensor] | float) -> Tensor:
-        """Dofs of the function that equals `value`, a number or a callable of x "n d", at every node."""
-        x = self.dof_coordinates
-        result = value(x) if callable(value) else torch.as_tensor(value, dtype=self.dtype, device=self.device)
+    def interpolate(self, value: Callable[[Tensor], Tensor | float] | Tensor | float) -> Tensor:
+        """Dofs of the function that equals `value` at every node: a number, or a callable of x "n d" that gives one."""
+        result = value(self.dof_coordinates) if callable(value) else value
+        if not isinstance(result, Tensor):
+            try:
+                result = torch.as_tensor(result, dtype=self.dtype, device=self.device)
+            except (TypeError, ValueError, RuntimeError):
+                wanted = "a number, or a callable of x that returns numbers or a tensor"
+                raise TypeError(f"`interpolate` needs {wanted}; got {shown(result)}.") from None
         if result.dtype != self.dtype:
             raise TypeError(f"`interpolate` got {result.dtype} values; the space is {self.dtype}.")
         try:
@@ -256,9 +266,11 @@ class MixedSpace(Space):
     components = None
 
     def __init__(self, *spaces: FunctionSpace):
+        for i, space in enumerate(spaces):
+            check_kind("MixedSpace", f"space {i}", space, FunctionSpace, "a `FunctionSpace`")
         if len(spaces) < 2 or any(space.mesh is not spaces[0].mesh for space in spaces):
             raise ValueError("`MixedSpace` needs two or more spaces over the same mesh object.")
-        self.fields = spaces
+        self.fields: tuple[FunctionSpace, ...] = spaces
         self.mesh = spaces[0].mesh
         self.quadrature_degree = max(space.quadrature_degree for space in spaces)
         self.num_dofs = sum(space.num_dofs for space in spaces)
@@ -297,7 +309,8 @@ class MixedSpace(Space):
         return MixedSpace(*(FunctionSpace(mesh, s.family, s.components, s.quadrature_degree) for s in self.fields))
 
     def __repr__(self) -> str:
-        return f"MixedSpace({', '.join(map(repr, self.fields))})"
+        fields = ", ".join(repr(V).partition("; ")[0] + ")" for V in self.fields)
+        return f"MixedSpace({fields}; {self.num_dofs} dofs on {self.mesh})"
 
 
 AnySpace = FunctionSpace | MixedSpace

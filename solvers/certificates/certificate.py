@@ -26,6 +26,7 @@ from fem.forms.energy import Energy
 from fem.forms.lowering import cell_integrals
 from fem.forms.parameters import Parameter
 from fem.space.space import FunctionSpace
+from fem.support.checks import check_integers, check_kind, check_numbers, check_params
 from fem.support.sums import sum_of
 from solvers.certificates.enrichment import next_degree
 from solvers.certificates.equilibration import FluxBound, flux_bound
@@ -60,6 +61,14 @@ class Certificate:
     _cells: Callable[[], Tensor] = field(repr=False)
     _bound: Callable[[], FluxBound | None] = field(repr=False)
     _enriched: Callable[[], Tensor] = field(repr=False)
+
+    def __repr__(self) -> str:
+        low, high = (f"{float(end.max()):.3e}" for end in self.bracket)
+        which = f"worst of {self.relative.numel()} items: " if self.relative.ndim else ""
+        return (
+            f"Certificate({which}energy error {float(self.energy_error.max()):.3e} (between {low} and {high}), "
+            f"relative {float(self.relative.max()):.3e})"
+        )
 
     @property
     def gap(self) -> Float[Tensor, "*b"]:
@@ -107,6 +116,10 @@ class Prediction:
     certificate: Certificate
     cycles: Tensor
 
+    def __repr__(self) -> str:
+        cycles = f", cycles ≤ {int(self.cycles.max())}" if self.cycles.numel() else ""
+        return f"Prediction(value {tuple(self.value.shape)}{cycles},\n  {self.certificate})"
+
 
 @outside_inference
 @torch.no_grad()
@@ -124,7 +137,7 @@ def certify(
     Raises:
         ValueError: v or a parameter that is not finite, an energy that is not quadratic or not convex.
     """
-    return Error(energy, v, params, method).certificate()
+    return Error("certify", energy, v, params, method).certificate()
 
 
 @outside_inference
@@ -150,11 +163,14 @@ def predict(
     Raises:
         ValueError: an output of the wrong shape or one that is not finite; see `certify`.
     """
+    check_kind("predict", "energy", energy, Energy, "an `Energy`")
+    check_kind("predict", "network", network, Callable, "a network, from images to images")
+    check_kind("predict", "inputs", inputs, Tensor, "a tensor of images (b, c, *grid)")
+    check_numbers("predict", "a fraction", optional=True, tol=tol)
+    check_integers("predict", 0, max_cycles=max_cycles)
     V = energy.space
     if not isinstance(V, FunctionSpace):
         raise ValueError("`predict` takes an energy over one `FunctionSpace`.")
-    if tol is not None and not 0 < tol < 1:
-        raise ValueError(f"`predict(tol=...)` must lie between 0 and 1, or be None; got {tol!r}.")
     with evaluating(network):
         image = answer(network, inputs)
     bad = ~image.isfinite().flatten(1).all(-1)
@@ -162,7 +178,7 @@ def predict(
         raise ValueError(
             f"the network's answer to item {int(bad.nonzero()[0])} is not finite; are its inputs, and its weights?"
         )
-    error = Error(energy, nodal_values(V, image), params, method)
+    error = Error("predict", energy, nodal_values(V, image), params, method)
     cycles = torch.zeros(error.system.batch, dtype=torch.int64, device=V.device)
     if tol is not None:
         for _ in range(3):  # rounding and a better ‖u_h‖ may ask for a few more
@@ -177,14 +193,21 @@ class Error:
     """The error of v as something that cycles measure and reduce."""
 
     def __init__(
-        self, energy: Energy, v: Tensor, params: Sequence[Parameter], method: Preconditioner | LinearMethod | None
+        self,
+        call: str,
+        energy: Energy,
+        v: Tensor,
+        params: Sequence[Parameter],
+        method: Preconditioner | LinearMethod | None,
     ):
-        if not isinstance(energy, Energy):
-            raise TypeError(f"certificates are for an `Energy`; got {type(energy).__name__}.")
+        check_kind(call, "energy", energy, Energy, "an `Energy`")
+        if method is not None:
+            wanted = "a preconditioner or linear method, `Multigrid()`, `AlgebraicMultigrid()`, `Direct()`, …, or None"
+            check_kind(call, "method", method, Preconditioner | LinearMethod, wanted)
         v = energy.space.check(v, "v").detach()
         if not bool(torch.isfinite(v).all()):
             raise ValueError("`v` holds values that are not finite.")
-        self.energy, self.params = energy, tuple(params)
+        self.energy, self.params = energy, check_params(call, params)
         self.discrete = energy.discrete_form(self.params).detach()
         check_tensors(self.discrete)
         given, batch = tuple(v.shape[: v.ndim - len(energy.space.shape)]), tuple(self.discrete.batch)
@@ -197,7 +220,9 @@ class Error:
         _, full = self.discrete.constrained(v)
         self.v, self.system = full.clone(), System(self.discrete, full)
         self.lead = len(self.system.batch)
-        if not self.system.same_matrix(System(self.discrete, torch.zeros_like(full))):
+        space = energy.space
+        elsewhere = full + torch.linspace(1, 2, space.num_dofs).to(full).view(space.shape)
+        if not self.system.same_matrix(System(self.discrete, elsewhere)):
             raise ValueError("certificates are for quadratic energies; the Hessian of this one depends on u.")
         if bool((self.system.diagonal <= 0).any()):
             raise ValueError(NOT_CONVEX)
@@ -284,7 +309,7 @@ class Error:
         richer = next_degree(self.energy, self.v)
         if richer is None:
             return error
-        _, t, rest = Error(*richer, self.params, None).cycle()
+        _, t, rest = Error("certify", *richer, self.params, None).cycle()
         return torch.where(t > rest, t.clamp(min=0) / (t - rest).clamp(min=0).sqrt(), 0)  # ‖e‖² = t₀ − t₁
 
     @torch.no_grad()

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fem.forms.constraints import MeanZero
+from fem.support.checks import check_integers, check_numbers
 from solvers.linear.aggregation import Aggregation, MatrixLevel, aggregate, import_pyamg, scaled_matrix
 from solvers.linear.conjugate_gradients import CG, PreparedCG
 from solvers.linear.cycle import v_cycle
@@ -43,11 +44,15 @@ class AlgebraicMultigrid:
 
     Raises:
         ImportError: pyamg is missing.
-        ValueError: the operator is not symmetric.
+        ValueError: settings out of range; later, an operator that is not symmetric.
     """
 
     rtol: float | None = None
     max_iterations: int = 1_000
+
+    def __post_init__(self):
+        check_numbers("AlgebraicMultigrid", "a tolerance", optional=True, rtol=self.rtol)
+        check_integers("AlgebraicMultigrid", max_iterations=self.max_iterations)
 
     def prepare(self, system: System) -> "PreparedAlgebraicMultigrid":
         return PreparedAlgebraicMultigrid(system, self)

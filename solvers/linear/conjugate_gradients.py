@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fem.support.checks import check_integers, check_kind, check_numbers
 from solvers.operators.system import Preconditioner, System
 from solvers.solution import dot, norm, per_item
 
@@ -29,11 +30,20 @@ class CG:
         rtol: stop at ‖r‖ ≤ rtol ‖b‖; by default at the tolerance of the solver that calls.
         max_iterations: at most this many.
         preconditioner: what approximates the inverse; by default that of the diagonal (Jacobi).
+
+    Raises:
+        ValueError, TypeError: settings out of range, or `preconditioner` that is none.
     """
 
     rtol: float | None = None
     max_iterations: int = 20_000
     preconditioner: Preconditioner = Jacobi()
+
+    def __post_init__(self):
+        check_numbers("CG", "a tolerance", optional=True, rtol=self.rtol)
+        check_integers("CG", max_iterations=self.max_iterations)
+        wanted = "a preconditioner, `Jacobi()`, `Multigrid()`, `AlgebraicMultigrid()` or `FastDiagonalization()`"
+        check_kind("CG", "preconditioner", self.preconditioner, Preconditioner, wanted)
 
     def prepare(self, system: System) -> "PreparedCG":
         if not system.symmetric:

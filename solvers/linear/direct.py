@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fem.forms.constraints import MeanZero
+from fem.support.checks import check_choice
 from solvers.operators.system import System
 
 
@@ -27,8 +28,7 @@ class Direct:
     backend: str | None = None
 
     def __post_init__(self):
-        if self.backend not in (None, "superlu", "pardiso"):
-            raise ValueError(f'`Direct(backend=...)` must be "superlu", "pardiso" or None; got {self.backend!r}.')
+        check_choice("Direct", "backend", self.backend, ("superlu", "pardiso", None))
 
     def prepare(self, system: System) -> "DirectFactors":
         if system.u.device.type != "cpu":

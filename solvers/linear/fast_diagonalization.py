@@ -22,6 +22,7 @@ from torch import Tensor
 from fem.forms.constraints import MeanZero
 from fem.mesh.geometry import Domain
 from fem.space.space import AnySpace, FunctionSpace
+from fem.support.checks import check_flags
 from solvers.linear.axis_modes import LagrangeLine, SplineLine
 from solvers.linear.separable import Component, Separable, definite, largest
 from solvers.operators.system import System
@@ -59,6 +60,9 @@ class FastDiagonalization:
     """
 
     scaled: bool = True
+
+    def __post_init__(self):
+        check_flags("FastDiagonalization", scaled=self.scaled)
 
     def prepare(self, system: System) -> "Diagonalized":
         return Diagonalized(system)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fem.forms.constraints import MeanZero
 from fem.space.space import FunctionSpace
+from fem.support.checks import check_integers, check_numbers
 from solvers.linear.coarsening import DegreeCoarsening, VertexCoarsening, widths
 from solvers.linear.conjugate_gradients import CG, conjugate_gradients, ritz_values
 from solvers.linear.cycle import Level, chebyshev, v_cycle
@@ -45,10 +46,17 @@ class Multigrid:
     Args:
         rtol: stop at ‖r‖ ≤ rtol ‖b‖; by default at the tolerance of the solver that calls.
         max_iterations: at most this many.
+
+    Raises:
+        ValueError: settings out of range.
     """
 
     rtol: float | None = None
     max_iterations: int = 1000
+
+    def __post_init__(self):
+        check_numbers("Multigrid", "a tolerance", optional=True, rtol=self.rtol)
+        check_integers("Multigrid", max_iterations=self.max_iterations)
 
     def prepare(self, system: System) -> Prepared:
         if isinstance(system.form.constraint, MeanZero):

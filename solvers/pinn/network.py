@@ -13,9 +13,10 @@ Sources: Raissi, Perdikaris and Karniadakis, J. Comput. Phys. 378, 2019 (strong 
 al., Nature Machine Intelligence 6, 2024 (Laplacian carried forward).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Real
 from typing import Any
 
 import torch
@@ -23,8 +24,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from fem.forms.signature import check_arguments, signature
 from fem.mesh.geometry import cell_domains, geometry
 from fem.mesh.mesh import Mesh
+from fem.support.checks import check_callable, check_floating, check_integers, check_kind, check_params, shown
 
 Field = Callable[[Tensor], Tensor]
 
@@ -61,7 +64,7 @@ class PINN(nn.Module):
         dtype: of the parameters; double precision, because single ends at errors of 1e-4.
 
     Raises:
-        ValueError: sizes that are not positive, or `lift` without `distance`.
+        ValueError, TypeError: sizes that are not positive, functions that are none, or `lift` without `distance`.
     """
 
     def __init__(
@@ -74,9 +77,10 @@ class PINN(nn.Module):
         dtype: torch.dtype = torch.float64,
     ):
         super().__init__()
-        for name, value in {"dim": dim, "width": width, "depth": depth}.items():
-            if value < 1:
-                raise ValueError(f"`PINN({name}=...)` must be positive; got {value!r}.")
+        check_integers("PINN", dim=dim, width=width, depth=depth)
+        check_callable("PINN", "distance", distance, "a callable of x, or None", optional=True)
+        check_callable("PINN", "lift", lift, "a callable of x, or None", optional=True)
+        check_floating("PINN", dtype)
         if lift is not None and distance is None:
             raise ValueError("`PINN(lift=...)` holds on the boundary only together with `distance=`, zero there.")
         self.dim, self.distance, self.lift = dim, distance, lift
@@ -101,6 +105,9 @@ class PINN(nn.Module):
         self.check(x)
         if weights is None:
             weights = torch.full_like(x[:, 0], 1 / len(x))
+        check_kind("PINN.at", "weights", weights, Tensor, "a tensor with one weight per point")
+        if weights.shape != x.shape[:1]:
+            raise ValueError(f"`weights` needs one entry for each of {len(x)} points; got {shown(weights)}.")
         lift, distance = (None if f is None else jet_of(f, x, name) for f, name in self.known())
         return Points(x.detach(), weights, lift, distance)
 
@@ -123,6 +130,7 @@ class PINN(nn.Module):
 
     def check(self, x: Tensor) -> None:
         """Raise where points do not fit this network."""
+        check_kind("PINN", "x", x, Tensor, f"a tensor of points (..., {self.dim})")
         if x.ndim == 0 or x.shape[-1] != self.dim:
             raise ValueError(f"this network takes points (..., {self.dim}); got a tensor of shape {tuple(x.shape)}.")
         dtype = self.layers[0].weight.dtype
@@ -203,27 +211,69 @@ def total(f: Jet, g: Jet) -> Jet:
 
 def strong_form(network: PINN, points: Points, residual: Callable[..., Tensor]) -> Float[Tensor, ""]:
     """Σ w r(x, u, ∇u, Δu)²: the mean squared residual, or its integral where the weights are a quadrature's."""
+    check_loss("strong_form", network, points, "residual", residual, ("x", "u", "grad_u", "laplacian_u"), 0)
     u = network.jet(points)
-    return points.weights @ residual(points.x, u.value, u.grad, u.laplacian).square()
+    return points.weights @ one_each(residual(points.x, u.value, u.grad, u.laplacian), points, "residual").square()
 
 
-def deep_ritz(network: PINN, points: Points, density: Callable[..., Tensor], *params: Any) -> Float[Tensor, ""]:
+def deep_ritz(
+    network: PINN, points: Points, density: Callable[..., Tensor], params: Sequence[Any] = ()
+) -> Float[Tensor, ""]:
     """Σ w ψ(x, u, ∇u, *params): the energy, with the density of an `Energy`; parameters may be callables of x.
 
     The points must be many: between them the network can do what it likes, and a network that has found out makes the
     sum smaller than any energy.
     """
+    params = check_params("deep_ritz", params)
+    check_loss("deep_ritz", network, points, "density", density, ("x", "u", "grad_u"), len(params))
     u = network.jet(points, laplacian=False)
-    return points.weights @ density(points.x, u.value, u.grad, *[p(points.x) if callable(p) else p for p in params])
+    values = [p(points.x) if callable(p) else p for p in params]
+    for i, p in enumerate(values):
+        check_kind("deep_ritz", f"params[{i}]", p, Real | Tensor, "a number, a tensor or a callable of x")
+    return points.weights @ one_each(density(points.x, u.value, u.grad, *values), points, "density")
+
+
+def check_loss(
+    call: str, network: Any, points: Any, name: str, function: Any, own: Sequence[str], num_params: int
+) -> None:
+    """Raise where a loss is given something else than a network, its points, and a function of these arguments."""
+    check_kind(call, "network", network, PINN, "a `PINN`")
+    check_kind(call, "points", points, Points, "what `network.at(x)` returns")
+    check_callable(call, name, function, f"a callable of ({', '.join(own)}) and parameters")
+    check_arguments(name, signature(function), own, num_params)
+
+
+def one_each(value: Any, points: Points, name: str) -> Float[Tensor, "n"]:
+    """What a user's function returned, as one number per point.
+
+    Raises:
+        TypeError: not a tensor.
+        ValueError: another shape.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"the {name} must return a tensor with one number per point; got {shown(value)}.")
+    if value.ndim and value.shape != points.weights.shape:
+        raise ValueError(
+            f"the {name} must return one number per point, shape {tuple(points.weights.shape)}; got "
+            f"{tuple(value.shape)}. Sum over directions, as in `grad_u.square().sum(-1)`."
+        )
+    return value.expand(points.weights.shape)
 
 
 def mismatch(network: PINN, x: Float[Tensor, "n d"], value: Field | float = 0.0) -> Float[Tensor, ""]:
     """Mean of (u − value)² at points, for soft boundary conditions: add it to a loss, times a weight."""
-    return (network(x) - (value(x) if callable(value) else value)).square().mean()
+    check_kind("mismatch", "network", network, PINN, "a `PINN`")
+    wanted = value(x) if callable(value) else value
+    check_kind("mismatch", "value", wanted, Real | Tensor, "a number, or a callable of x that returns one per point")
+    if isinstance(wanted, Tensor) and wanted.ndim and wanted.shape != x.shape[:-1]:
+        raise ValueError(f"`mismatch(value=...)` must give one number per point {tuple(x.shape)}; got {shown(wanted)}.")
+    return (network(x) - wanted).square().mean()
 
 
 def gauss_points(mesh: Mesh, degree: int) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n"]]:
     """Points and weights of a quadrature over a mesh, exact to `degree` in each cell."""
+    check_kind("gauss_points", "mesh", mesh, Mesh, "a `Mesh`")
+    check_integers("gauss_points", 0, degree=degree)
     found = [geometry(mesh, domain) for domain in cell_domains(mesh, degree)]
     weights = [g.weights.expand(g.points.shape[:2]).flatten() for g in found]
     return torch.cat([g.points.flatten(0, 1) for g in found]), torch.cat(weights)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fem.support.checks import check_callable, check_integers, check_kind, check_numbers
 from fem.support.status import Status, check_fit
 
 CHUNK = 25  # steps between two looks at the clock
@@ -82,11 +83,14 @@ def fit_pinn(
     """
     if seconds is None and steps is None:
         raise ValueError("`fit_pinn` needs a budget: `seconds=`, `steps=`, or both.")
-    for name, value in {"seconds": seconds, "steps": steps, "lr": lr, "history": history}.items():
-        if value is not None and not value > 0:
-            raise ValueError(f"`fit_pinn({name}=...)` must be positive; got {value!r}.")
-    if not 0 <= adam_share <= 1:
-        raise ValueError(f"`fit_pinn(adam_share=...)` is between 0 and 1; got {adam_share!r}.")
+    check_kind("fit_pinn", "network", network, nn.Module, "a network, an `nn.Module`")
+    check_callable("fit_pinn", "loss", loss, "a function without arguments that returns the loss: `lambda: ...`")
+    check_callable("fit_pinn", "monitor", monitor, "a function without arguments, or None", optional=True)
+    check_numbers("fit_pinn", "positive", optional=True, seconds=seconds)
+    check_integers("fit_pinn", optional=True, steps=steps)
+    check_numbers("fit_pinn", "positive", lr=lr)
+    check_numbers("fit_pinn", "a share", adam_share=adam_share)
+    check_integers("fit_pinn", history=history)
     training = Run(network, loss, seconds, steps, monitor)
     if adam_share < 1:
         training.check_fixed()
@@ -122,6 +126,8 @@ class Run:
         if not isinstance(value, Tensor) or value.ndim or not bool(torch.isfinite(value)):
             got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) and value.ndim else repr(value)
             raise ValueError(f"the loss must be a finite scalar tensor at the start; got {got}.")
+        if not value.requires_grad:
+            raise ValueError("the loss does not depend on the network's parameters: it must call the network.")
         self.note(float(value.detach()))
 
     def check_fixed(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import pi
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from fem.support.cache import Store
+from fem.support.checks import check_choice, check_integers, check_kind, check_numbers
 
 # Sequences stay where they were left: going there takes time in proportion to the number.
 _sequences = Store("quasi-random sequences", 16)
@@ -30,10 +32,20 @@ class ExponentialSeries:
     Args:
         frequencies: aᵢ, one for each term.
         bound: of each ωᵢ.
+
+    Raises:
+        ValueError, TypeError: settings out of range.
     """
 
     frequencies: Sequence[float] = (1.72, 4.05, 6.85, 9.82)
     bound: float = 3.0
+
+    def __post_init__(self):
+        wanted = "a sequence of one or more numbers"
+        check_kind("ExponentialSeries", "frequencies", self.frequencies or None, Sequence, wanted)
+        frequencies: dict[str, Any] = {f"frequencies[{i}]": a for i, a in enumerate(self.frequencies)}
+        check_numbers("ExponentialSeries", "finite", **frequencies)
+        check_numbers("ExponentialSeries", "positive", bound=self.bound)
 
     @property
     def size(self) -> int:
@@ -42,6 +54,8 @@ class ExponentialSeries:
 
     def sample(self, count: int, start: int = 0, seed: int = 0, like: Tensor | None = None) -> Float[Tensor, "b m"]:
         """ω number start, …, start + count − 1 of a scrambled Sobol sequence."""
+        check_integers("ExponentialSeries.sample", 0, count=count, start=start)
+        check_integers("ExponentialSeries.sample", None, seed=seed)
         engine = _sequences.take((self.size, seed)) or SobolEngine(self.size, scramble=True, seed=seed)
         if start < engine.num_generated:
             engine.reset()
@@ -77,7 +91,10 @@ class GaussianField:
         length: distance over which values are alike, the unit being the side of the domain.
         smoothness: how often g can be differentiated.
         deviation: root mean square of g.
-        modes: cosines along each axis.
+        modes: cosines along each axis, the constant among them: at least 2.
+
+    Raises:
+        ValueError: settings out of range.
     """
 
     dim: int = 2
@@ -86,12 +103,20 @@ class GaussianField:
     deviation: float = 1.0
     modes: int = 16
 
+    def __post_init__(self):
+        check_choice("GaussianField", "dim", self.dim, (1, 2, 3))
+        check_numbers("GaussianField", "positive", length=self.length)
+        check_numbers("GaussianField", "non-negative", smoothness=self.smoothness, deviation=self.deviation)
+        check_integers("GaussianField", 2, modes=self.modes)
+
     @property
     def size(self) -> int:
         return self.modes**self.dim - 1
 
     def sample(self, count: int, start: int = 0, seed: int = 0, like: Tensor | None = None) -> Float[Tensor, "b m"]:
         """Normal ω, number start, …, start + count − 1: each has a generator of its own."""
+        check_integers("GaussianField.sample", 0, count=count, start=start)
+        check_integers("GaussianField.sample", None, seed=seed)
         rows = []
         for number in range(start, start + count):
             generator = torch.Generator().manual_seed((2654435761 * seed + number) % 2**32)
@@ -102,6 +127,8 @@ class GaussianField:
     def log(self, omega: Float[Tensor, "*b m"], x: Float[Tensor, "*n d"]) -> Tensor:
         """log ν "*b *n" at points x."""
         check_coefficients(omega, self.size)
+        if x.shape[-1] != self.dim:
+            raise ValueError(f"this field lives in {self.dim} dimensions; got points x of shape {tuple(x.shape)}.")
         k = torch.tensor(list(product(range(self.modes), repeat=self.dim))[1:], dtype=x.dtype, device=x.device)
         weight = (1 + (self.length * pi) ** 2 * k.square().sum(-1)) ** (-self.smoothness - 0.5 * self.dim)
         mean_square = 0.5 ** (k > 0).sum(-1).to(x)  # of each product of cosines
@@ -123,5 +150,6 @@ def combined(omega: Float[Tensor, "*b m"], terms: Float[Tensor, "*n m"]) -> Tens
 
 
 def check_coefficients(omega: Tensor, size: int) -> None:
+    check_kind("log", "omega", omega, Tensor, "a tensor of coefficients (*b, m)")
     if omega.shape[-1:] != (size,):
         raise ValueError(f"a field of this family has {size} coefficients; got ω of shape {tuple(omega.shape)}.")

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fem.space.space import FunctionSpace
+from fem.support.checks import check_callable, check_kind, check_numbers
 
 
 class Lift(nn.Module):
@@ -20,6 +21,9 @@ class Lift(nn.Module):
 
     def __init__(self, network: nn.Module, base: Callable[[Tensor], Tensor], factor: Callable[[Tensor], Tensor]):
         super().__init__()
+        check_kind("Lift", "network", network, nn.Module, "a network, an `nn.Module`")
+        for name, function in (("base", base), ("factor", factor)):
+            check_callable("Lift", name, function, "a callable of the position x")
         self.network, self.base, self.factor = network, base, factor
 
     def forward(self, image: Float[Tensor, "b c *grid"]) -> Float[Tensor, "b 1 *grid"]:
@@ -45,6 +49,9 @@ class BoundedLift(nn.Module):
 
     def __init__(self, network: nn.Module, base: Callable[[Tensor], Tensor], lower: float = 0.0, upper: float = 1.0):
         super().__init__()
+        check_kind("BoundedLift", "network", network, nn.Module, "a network, an `nn.Module`")
+        check_callable("BoundedLift", "base", base, "a callable of the position x")
+        check_numbers("BoundedLift", "finite", lower=lower, upper=upper)
         if not lower < upper:
             raise ValueError(f"`BoundedLift` needs lower < upper; got {lower!r} and {upper!r}.")
         self.network, self.base, self.lower, self.upper = network, base, lower, upper

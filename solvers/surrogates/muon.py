@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fem.support.checks import check_numbers, shown
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 STEPS = 5
 BETAS = (0.9, 0.999)  # of AdamW
@@ -31,6 +33,9 @@ class Muon(torch.optim.Optimizer):
         lr: of matrices: how far a step goes along each singular direction, times √(rows / columns) where that is more.
         adam_lr: of everything else; a tenth of `lr` by default.
         weight_decay: per unit of lr.
+
+    Raises:
+        ValueError, TypeError: settings out of range, or parameters without names.
     """
 
     def __init__(
@@ -40,8 +45,12 @@ class Muon(torch.optim.Optimizer):
         adam_lr: float | None = None,
         weight_decay: float = 0.0,
     ):
-        if lr <= 0 or (adam_lr is not None and adam_lr <= 0):
-            raise ValueError(f"`Muon(lr=..., adam_lr=...)` must be positive; got {lr!r} and {adam_lr!r}.")
+        check_numbers("Muon", "positive", lr=lr)
+        check_numbers("Muon", "positive", optional=True, adam_lr=adam_lr)
+        check_numbers("Muon", "non-negative", weight_decay=weight_decay)
+        named = [] if isinstance(named, nn.Module) else list(named)
+        if not named or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in named):
+            raise TypeError(f"`Muon(named=...)` must be a network's `named_parameters()`; got {shown(named)}.")
         kinds: dict[bool, list[nn.Parameter]] = {True: [], False: []}
         for _, p in named:
             if p.requires_grad:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fem.forms.parameters import Parameter
 from fem.space.space import FunctionSpace
+from fem.support.checks import check_integers, check_kind
 
 Problems = Callable[[int, int], tuple[Tensor, Sequence[Parameter]]]
 
@@ -50,7 +51,18 @@ class DiffusionProblems:
     load: Family | None = None
     seed: int = 0
 
+    def __post_init__(self):
+        check_kind("DiffusionProblems", "space", self.space, FunctionSpace, "a `FunctionSpace`")
+        if self.space.components is not None or not self.space.is_lagrange or self.space.mesh.grid is None:
+            raise ValueError(f"`DiffusionProblems` needs a scalar Lagrange space on a grid; got {self.space}.")
+        for name, family in (("family", self.family), ("load", self.load)):
+            if family is not None or name == "family":
+                wanted = "a family of fields, `GaussianField(...)` or `ExponentialSeries()`"
+                check_kind("DiffusionProblems", name, family, Family, wanted)
+        check_integers("DiffusionProblems", None, seed=self.seed)
+
     def __call__(self, start: int, count: int) -> tuple[Float[Tensor, "b c *grid"], Sequence[Parameter]]:
+        check_integers("DiffusionProblems.__call__", 0, start=start, count=count)
         x = self.space.dof_coordinates
         nu = self.family.log(self.family.sample(count, start, self.seed, x), x).exp()
         if self.load is None:
@@ -73,7 +85,10 @@ class DiffusionProblems:
         if (f is None) != (self.load is None):
             raise ValueError(f"these problems have {'no load; leave f out' if f is not None else 'a load; give f'}.")
         for name, field in (("ν", nu), ("f", f)):
-            if field is not None and (field.ndim != 2 or field.shape[1] != V.num_dofs):
+            if field is None:
+                continue
+            check_kind("DiffusionProblems.of", name, field, Tensor, f"a tensor of nodal values (b, {V.num_dofs})")
+            if field.ndim != 2 or field.shape[1] != V.num_dofs:
                 raise ValueError(f"`{name}` needs shape (b, {V.num_dofs}), nodal values; got {tuple(field.shape)}.")
         bad = ~(nu > 0) | torch.isinf(nu)
         if bool(bad.any()):

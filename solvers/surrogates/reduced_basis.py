@@ -16,6 +16,7 @@ from torch import Tensor
 from fem.forms.derivatives import outside_inference
 from fem.forms.energy import Energy
 from fem.forms.parameters import Parameter
+from fem.support.checks import check_integers, check_kind, check_params
 from solvers.minimization import minimize
 from solvers.operators.system import System
 
@@ -32,6 +33,9 @@ class ReducedBasis:
     functions: Tensor
     singular_values: Float[Tensor, "m"]
 
+    def __repr__(self) -> str:
+        return f"ReducedBasis({len(self.functions)} functions of shape {tuple(self.mean.shape)})"
+
     @classmethod
     @outside_inference
     @torch.no_grad()
@@ -45,11 +49,13 @@ class ReducedBasis:
         Raises:
             ValueError: no batch of at least two items, or a size that it does not give.
         """
-        u = minimize(energy, params).value
+        check_kind("ReducedBasis.of_snapshots", "energy", energy, Energy, "an `Energy`")
+        check_integers("ReducedBasis.of_snapshots", optional=True, size=size)
+        u = minimize(energy, check_params("ReducedBasis.of_snapshots", params)).value
         if u.ndim != len(energy.space.shape) + 1 or len(u) < 2:
             raise ValueError(f"a reduced basis needs one batch of at least two snapshots; got u of {tuple(u.shape)}.")
         size = len(u) - 1 if size is None else size
-        if not 1 <= size < len(u):
+        if size >= len(u):
             raise ValueError(f"{len(u)} snapshots give 1 to {len(u) - 1} functions; got size={size!r}.")
         mean = u.mean(0)
         _, values, functions = torch.linalg.svd((u - mean).flatten(1), full_matrices=False)
@@ -63,9 +69,10 @@ class ReducedBasis:
         Raises:
             ValueError: an energy that is not quadratic, or not convex on the span.
         """
-        form = self.energy.discrete_form(tuple(params)).detach()
+        form = self.energy.discrete_form(check_params("ReducedBasis", params)).detach()
         system = System(form, self.mean)
-        if not system.same_matrix(System(form, torch.zeros_like(self.mean))):
+        elsewhere = self.mean + torch.linspace(1, 2, self.energy.space.num_dofs).to(self.mean).view(self.mean.shape)
+        if not system.same_matrix(System(form, elsewhere)):
             raise ValueError("a reduced basis is for quadratic energies; the Hessian of this one depends on u.")
         lead, shape = len(system.batch), self.energy.space.shape
         flat = self.functions.flatten(1)

@@ -22,6 +22,7 @@ from fem.forms.energy import Energy
 from fem.forms.parameters import Parameter
 from fem.space.space import FunctionSpace
 from fem.support import training
+from fem.support.checks import check_callable, check_kind
 from fem.support.compilation import compilation, current, gave_up
 from fem.support.training.plan import MakeOptimizer, Plan, Task, Training
 from solvers.minimization import minimize
@@ -142,6 +143,8 @@ def train_surrogate(
         ValueError: bad arguments; a folder that holds another run or a damaged checkpoint, which is left as it is;
             energies that are not finite.
     """
+    check_kind("train_surrogate", "energy", energy, Energy, "an `Energy`")
+    check_callable("train_surrogate", "problems", problems, "a callable of (start, count), such as `DiffusionProblems`")
     if not isinstance(energy.space, FunctionSpace):
         raise ValueError("`train_surrogate` takes an energy over one `FunctionSpace`.")
     if not callable(loss) and loss not in ("log", "mean"):

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from fem.support.checks import check_choice, check_flags, check_integers, check_kind
 from solvers.surrogates.lift import positions
 
 
@@ -32,6 +33,9 @@ class UNet(nn.Module):
         activation: of the output, such as `nn.Sigmoid()`; none by default.
 
     The last layer computes in single precision or better, whatever `torch.autocast` says.
+
+    Raises:
+        ValueError, TypeError: settings out of range.
     """
 
     def __init__(
@@ -49,16 +53,15 @@ class UNet(nn.Module):
         activation: nn.Module | None = None,
     ):
         super().__init__()
-        counts = {"in_channels": in_channels, "out_channels": out_channels, "width": width, "max_width": max_width}
-        for name, value in counts.items():
-            if value is not None and value < 1:
-                raise ValueError(f"`UNet({name}=...)` must be positive; got {value!r}.")
-        if dim not in (2, 3) or depth < 0:
-            raise ValueError(
-                f"`UNet` takes images of dimension 2 or 3 and a depth of at least 0; got {dim} and {depth}."
-            )
-        if norm not in ("instance", None):
-            raise ValueError(f'`UNet(norm=...)` must be "instance" or None; got {norm!r}.')
+        check_integers("UNet", in_channels=in_channels, out_channels=out_channels, width=width)
+        check_integers("UNet", optional=True, max_width=max_width)
+        check_integers("UNet", 0, depth=depth)
+        check_choice("UNet", "dim", dim, (2, 3))
+        check_choice("UNet", "norm", norm, ("instance", None))
+        check_flags("UNet", coordinates=coordinates, norm_first=norm_first)
+        for name, module in (("nonlinearity", nonlinearity), ("activation", activation)):
+            if module is not None:
+                check_kind("UNet", name, module, nn.Module, "a module such as `nn.Sigmoid()`, or None")
         self.in_channels, self.depth, self.dim, self.coordinates = in_channels, depth, dim, coordinates
         widths = [min(width * 2**k, max_width or width * 2**k) for k in range(depth + 1)]
         first = in_channels + (dim if coordinates else 0)
@@ -76,11 +79,15 @@ class UNet(nn.Module):
         self.activation = activation or nn.Identity()
 
     def forward(self, image: Float[Tensor, "b c *grid"]) -> Float[Tensor, "b o *grid"]:
+        check_kind("UNet.forward", "image", image, torch.Tensor, "a tensor of images")
         if image.ndim != self.dim + 2 or image.shape[1] != self.in_channels:
             raise ValueError(
                 f"this network takes images (b, {self.in_channels}, {', '.join('zyx'[-self.dim :])}); got a tensor of "
                 f"shape {tuple(image.shape)}."
             )
+        dtype = self.last.weight.dtype
+        if image.dtype != dtype and not torch.is_autocast_enabled(image.device.type):
+            raise TypeError(f"this network computes in {dtype}; got images in {image.dtype}.")
         size = image.shape[2:]
         if self.coordinates:
             image = torch.cat([image, positions(size, image).movedim(-1, 0).expand(len(image), -1, *size)], 1)

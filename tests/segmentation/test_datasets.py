@@ -122,3 +122,7 @@ def test_real_data(name: str, count: int) -> None:
     data = read_images(REAL / name, (64, 64), corrupt="raise")
     assert len(data) == count
     assert 0.05 < data.masks.float().mean() < 0.5
+
+
+def test_sets_are_shown_in_one_line() -> None:
+    assert repr(synthetic_nuclei(2, (16, 24))) == "ImageSet(2 images of shape (1, 16, 24))"

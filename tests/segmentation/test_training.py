@@ -62,9 +62,9 @@ def test_resumed_runs_end_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 0}, r"`train_segmentation\(steps=...\)` must be positive; got 0"),
+        ({"steps": 0}, r"`train_segmentation\(steps=...\)` must be a positive integer; got 0"),
         ({"steps": 2, "mix": 2.0}, r"in \[0, 1\]; got 0.8 and 2.0"),
-        ({"steps": 2, "clip": -1.0}, r"`train_segmentation\(clip=...\)` must not be negative; got -1\.0"),
+        ({"steps": 2, "clip": -1.0}, r"`train_segmentation\(clip=...\)` must be a non-negative number; got -1\.0"),
     ],
 )
 def test_errors(options: dict[str, Any], message: str) -> None:

@@ -80,3 +80,11 @@ def test_errors() -> None:
     weighted = Energy(V, diffusion)
     with pytest.raises(ValueError, match="one problem at a time"):
         eigenmodes(weighted, M, 2, params=(torch.ones(3, dtype=torch.float64),))
+
+
+def test_modes_are_shown_in_one_line_and_compare_by_identity():
+    V = FunctionSpace(unit_square(4), Lagrange(1))
+    found = eigenmodes(Energy(V, stiffness, Dirichlet(V, {"boundary": 0.0})), Energy(V, mass), 5)
+    assert repr(found).startswith("Eigenmodes(5 eigenvalues 20.7733, 58.3866, 58.3866, ")
+    assert ", …; modes (5, 25), residual ≤ " in repr(found)
+    assert found == found != eigenmodes(Energy(V, stiffness, Dirichlet(V, {"boundary": 0.0})), Energy(V, mass), 5)

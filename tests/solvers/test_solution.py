@@ -67,3 +67,8 @@ def test_norms_and_products_leave_the_batch_axes():
 def test_default_tolerances_are_those_of_the_type():
     assert default_rtol(torch.float64) == 1e-12
     assert default_rtol(torch.float32) == 1e-5
+
+
+def test_an_empty_batch_is_shown():
+    empty = solution_of((), (0,))
+    assert repr(empty) == "Solution(CONVERGED, Newton with CG(); value (0, 3))"

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from fem.support.checks import check_kind
 from fem.support.network_files import safetensors, save_network, tensors
 from fem.support.training.checkpoints import read, stored_run, write
 from fem.support.training.plan import Plan, Task, Training, mean_over_processes
@@ -202,6 +203,7 @@ class Bar(ProgressBar):
 
 def train(network: nn.Module, task: Task, plan: Plan) -> Training:
     """Train a network in place, by one process or several; it returns to its device and mode."""
+    check_kind(plan.call, "network", network, nn.Module, "a network, an `nn.Module`")
     begin, device = time.perf_counter(), task.device or next(network.parameters()).device
     resting, interrupt = not network.training, signal.getsignal(signal.SIGINT)
     if plan.path is not None:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from fem.support.checks import check_integers, check_numbers
+
 MakeOptimizer = Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]
 WARM_UP = 100  # steps in which the step length rises
 
@@ -101,12 +103,8 @@ class Plan:
     trainer: Any
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "every", "devices"):
-            if not getattr(self, name) >= 1:
-                raise ValueError(f"`{self.call}({name}=...)` must be positive; got {getattr(self, name)!r}.")
-        for name in ("lr", "clip"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"`{self.call}({name}=...)` must not be negative; got {getattr(self, name)!r}.")
+        check_integers(self.call, steps=self.steps, batch=self.batch, every=self.every, devices=self.devices)
+        check_numbers(self.call, "non-negative", lr=self.lr, clip=self.clip)
 
     @property
     def path(self) -> Path | None:

@@ -2,6 +2,7 @@
 
 from inspect import unwrap
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -306,3 +307,27 @@ def test_spline_spaces_have_no_dofs_on_facets() -> None:
     V = FunctionSpace(unit_square(3, 2), BSpline.uniform((3, 2), 2))
     with pytest.raises(ValueError, match="only Lagrange spaces have dofs on facets"):
         Dirichlet(V, {"left": 0.0})
+
+
+def test_constraints_are_shown_in_one_line(V: FunctionSpace) -> None:
+    held = Dirichlet(V, {"left": 0.0, ("right"): torch.ones((), dtype=V.dtype)})
+    assert repr(held).startswith("Dirichlet('left': 0.0, 'right': a tensor of value 1.0; ")
+    assert repr(Dirichlet(V, {})) == f"Dirichlet(no values; 0 of {V.num_dofs} dofs)"
+    many = Dirichlet(V, dict.fromkeys(("left", "right", "bottom", "top", "boundary"), 0.0))
+    assert ", …; " in repr(many)
+    assert repr(MeanZero(FunctionSpace(V.mesh, Lagrange(1), components=2))) == "MeanZero(2 components)"
+
+
+def test_values_that_are_numbers_whatever_gives_them(V: FunctionSpace) -> None:
+    wanted = Dirichlet(V, {"left": 2.0}).data()
+    for value in (2, np.float32(2), np.int64(2), lambda x: 2, lambda x: 2.0):
+        assert torch.equal(Dirichlet(V, {"left": value}).data(), wanted)
+
+
+def test_a_scalar_field_prescribes_one_component(V: FunctionSpace) -> None:
+    vectors = FunctionSpace(V.mesh, Lagrange(2), components=2)
+    scalar = FunctionSpace(V.mesh, Lagrange(2))
+    field = scalar.function(scalar.interpolate(lambda x: x[..., 1]))
+    data = Dirichlet(vectors, {("left", np.int64(1)): field}).data()
+    wanted = Dirichlet(vectors, {("left", 1): lambda x: x[..., 1]}).data()
+    assert torch.equal(data, wanted)

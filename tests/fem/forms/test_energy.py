@@ -671,3 +671,24 @@ def test_dofs_are_checked() -> None:
         energy(torch.zeros(8, dtype=torch.float64), 1.0, 1.0)
     with pytest.raises(ValueError, match=r"`v` must have the trailing shape \(9,\)"):
         energy.hessian_product(random(V), torch.zeros(8, dtype=torch.float64), 1.0, 1.0)
+
+
+def test_functionals_are_shown_in_three_lines() -> None:
+    V = FunctionSpace(unit_square(2), Lagrange(1))
+    held = Dirichlet(V, {"left": 0.0, "top": lambda x: x[:, 0]})
+    lines = repr(Energy(V, lambda x, u, g, k: k * u, held, boundary={"right": lambda x, u, n, k: u})).splitlines()
+    assert lines[0] == "Energy(density (x, u, g, k), boundary density on 'right' (x, u, n, k)"
+    assert lines[1] == f"  over {V}"
+    assert lines[2] == "  Dirichlet('left': 0.0, 'top': the function `<lambda>`; 5 of 9 dofs))"
+    assert len(lines) == 3
+    assert repr(WeakForm(V, lambda x, u, g, v, gv: v)).splitlines() == [
+        "WeakForm(form (x, u, g, v, gv)",
+        f"  over {V})",
+    ]
+    assert repr(Energy(V, lambda x, u, g: u, MeanZero(V))).endswith("\n  MeanZero())")
+
+
+def test_the_argument_of_a_weak_form_is_its_form() -> None:
+    V = FunctionSpace(unit_square(2), Lagrange(1))
+    form = WeakForm(V, form=lambda x, u, g, v, gv: u * v)
+    torch.testing.assert_close(form.residual(V.interpolate(1.0)).sum(), torch.ones((), dtype=V.dtype))

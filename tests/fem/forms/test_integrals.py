@@ -160,3 +160,25 @@ def test_errors_check_the_dofs() -> None:
         l2_error(V, torch.zeros(3, dtype=torch.float64), 0.0)
     with pytest.raises(ValueError, match="`exact` must have the trailing shape"):
         l2_error(V, V.interpolate(0.0), torch.zeros(3, dtype=torch.float64))
+
+
+def test_errors_against_fields_and_numbers() -> None:
+    V = FunctionSpace(unit_square(3), Lagrange(1))
+    finer = FunctionSpace(V.mesh, Lagrange(2))
+    u, exact = V.interpolate(lambda x: x[..., 0]), lambda x: x[..., 0] ** 2
+    field = finer.function(finer.interpolate(exact))
+    for error in (l2_error, h1_error):
+        torch.testing.assert_close(error(V, u, field), error(V, u, exact))
+    torch.testing.assert_close(h1_error(V, u, 3.0), torch.ones((), dtype=V.dtype))
+    torch.testing.assert_close(h1_error(V, u, lambda x: 3.0), torch.ones((), dtype=V.dtype))
+    torch.testing.assert_close(l2_error(V, V.interpolate(1.0), 3), torch.full((), 2.0, dtype=V.dtype))
+
+
+def test_shapes_are_not_broadcast_by_chance() -> None:
+    """Four cells of four points: values "e q 1" would broadcast against "e q"."""
+    V = FunctionSpace(unit_square(2), Lagrange(1))
+    u = V.interpolate(0.0)
+    points = V.quadrature.domains(None, 6)[0].weights
+    assert len(points) == 16
+    with pytest.raises(ValueError, match=r"must have shape \(4, 16\), one for each point x"):
+        l2_error(V, u, lambda x: x[..., :1])

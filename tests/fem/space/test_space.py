@@ -414,3 +414,20 @@ def test_repr() -> None:
     V = FunctionSpace(unit_square(2), Lagrange(1), components=2)
     assert repr(V).startswith("FunctionSpace(Lagrange(degree=1), components=2; 18 dofs on Mesh(4 quadrilaterals")
     assert "MixedSpace(FunctionSpace(" in repr(MixedSpace(V, V))
+
+
+def test_numbers_are_constants_for_interpolation() -> None:
+    V = FunctionSpace(unit_square(2), Lagrange(1), components=2)
+    two = torch.full(V.shape, 2.0, dtype=V.dtype)
+    for value in (2, 2.0, lambda x: 2, lambda x: 2.0, lambda x: (2.0, 2.0), lambda x: torch.full_like(x, 2.0)):
+        assert torch.equal(V.interpolate(value), two)
+
+
+def test_mixed_spaces_are_shown_in_one_line() -> None:
+    V = FunctionSpace(unit_square(2), Lagrange(2), components=2)
+    text = repr(MixedSpace(V, FunctionSpace(V.mesh, Lagrange(2))))
+    assert text.startswith(
+        "MixedSpace(FunctionSpace(Lagrange(degree=2), components=2), FunctionSpace(Lagrange(degree=2)); "
+    )
+    assert "75 dofs on Mesh(" in text
+    assert "\n" not in text

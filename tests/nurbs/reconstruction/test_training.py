@@ -121,7 +121,7 @@ def test_a_training_that_diverges_stops_and_stores_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"steps": 0}, r"steps=\.\.\.\)` must be positive; got 0"), ({"loss": "emd"}, "emd")],
+    [({"steps": 0}, r"steps=\.\.\.\)` must be a positive integer; got 0"), ({"loss": "emd"}, "emd")],
 )
 def test_errors(options, message):
     with pytest.raises((ValueError, TypeError), match=message):  # the annotation catches some

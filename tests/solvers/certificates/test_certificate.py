@@ -152,7 +152,7 @@ def test_what_cannot_be_certified():
             certify(energy, u + 0.1, (V.function(nu),))
     with pytest.raises(ValueError, match="`from_grid` needs an image of shape"):
         predict(lambda image: image[..., 1:], energy, V.to_grid(u), params)
-    with pytest.raises(ValueError, match="must lie between 0 and 1"):
+    with pytest.raises(ValueError, match="must be None or a number between 0 and 1"):
         predict(lambda image: image, energy, V.to_grid(u), params, 2.0)
 
 
@@ -169,3 +169,17 @@ def test_unstructured_meshes_take_another_preconditioner():
     for method in (None, Direct(), AlgebraicMultigrid()):
         found = certify(energy, v, params, method)
         assert 0.9 < float(found.energy_error / truth) < 1 + 1e-6
+
+
+def test_certificates_and_predictions_are_shown_in_three_lines():
+    V = FunctionSpace(unit_square(4), Lagrange(1))
+    energy = Energy(V, lambda x, u, g: 0.5 * g.square().sum(-1) - u, Dirichlet(V, {"boundary": 0.0}))
+    one = certify(energy, torch.zeros(V.shape, dtype=V.dtype))
+    assert repr(one).startswith("Certificate(energy error 1.")
+    assert "between" in repr(one)
+    several = certify(energy, torch.zeros(3, *V.shape, dtype=V.dtype))
+    assert repr(several).startswith("Certificate(worst of 3 items: energy error ")
+    prediction = predict(lambda images: images[:, 0], energy, torch.zeros(2, 1, 5, 5, dtype=V.dtype), tol=1e-8)
+    lines = repr(prediction).splitlines()
+    assert lines[0].startswith("Prediction(value (2, 25), cycles ≤ ")
+    assert len(lines) == 2

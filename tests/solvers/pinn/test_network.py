@@ -93,7 +93,7 @@ def test_the_energy_of_deep_ritz_is_that_of_finite_elements():
         network.layers[-1].bias.fill_(3.0)
     V = FunctionSpace(unit_interval(4), Lagrange(2))
     points = network.at(*gauss_points(V.mesh, degree=5))
-    found = deep_ritz(network, points, conduction, 2.0, load)
+    found = deep_ritz(network, points, conduction, (2.0, load))
     wanted = Energy(V, conduction)(V.interpolate(lambda x: 3 * bubble(x)), 2.0, load)
     torch.testing.assert_close(found.detach(), wanted, rtol=1e-14, atol=0)
     # −Δu = 6 here, so the squared residual of −Δu = 4 integrates to 4, and its mean is the same.
@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_told():
     with pytest.raises(TypeError, match=r"computes in torch\.float64; got points in torch\.float32"):
         network.at(torch.rand(4, 2))
     for settings in ({"dim": 0}, {"dim": 1, "width": 0}, {"dim": 1, "depth": 0}):
-        with pytest.raises(ValueError, match="must be positive; got 0"):
+        with pytest.raises(ValueError, match="must be a positive integer; got 0"):
             PINN(**settings)
     with pytest.raises(ValueError, match="only together with `distance=`"):
         PINN(2, lift=lift)

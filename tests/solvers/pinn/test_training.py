@@ -158,11 +158,11 @@ def test_seconds_end_the_training(network, points):
     ("settings", "message"),
     [
         ({}, "needs a budget"),
-        ({"seconds": 0.0}, r"`fit_pinn\(seconds=\.\.\.\)` must be positive; got 0\.0"),
-        ({"steps": -3}, r"`fit_pinn\(steps=\.\.\.\)` must be positive; got -3"),
-        ({"steps": 3, "lr": 0.0}, "lr.*must be positive"),
-        ({"steps": 3, "history": 0}, "history.*must be positive"),
-        ({"steps": 3, "adam_share": 1.5}, r"between 0 and 1; got 1\.5"),
+        ({"seconds": 0.0}, r"`fit_pinn\(seconds=\.\.\.\)` must be None or a positive number; got 0\.0"),
+        ({"steps": -3}, r"`fit_pinn\(steps=\.\.\.\)` must be None or a positive integer; got -3"),
+        ({"steps": 3, "lr": 0.0}, "lr.*must be a positive number"),
+        ({"steps": 3, "history": 0}, "history.*must be a positive integer"),
+        ({"steps": 3, "adam_share": 1.5}, r"from 0 to 1; got 1\.5"),
     ],
 )
 def test_bad_settings_are_told(network, points, settings, message):

@@ -84,5 +84,5 @@ def test_it_minimises():
 
 
 def test_rates_are_positive():
-    with pytest.raises(ValueError, match=r"must be positive; got 0 and None"):
+    with pytest.raises(ValueError, match=r"`Muon\(lr=\.\.\.\)` must be a positive number; got 0"):
         Muon(nn.Linear(2, 2).named_parameters(), lr=0)

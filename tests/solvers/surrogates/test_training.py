@@ -187,7 +187,7 @@ def test_without_a_compiler_networks_learn_as_they_are(monkeypatch):
 
 def test_what_cannot_be_trained(tmp_path):
     for options, message in (
-        ({"steps": 0}, r"`train_surrogate\(steps=...\)` must be positive; got 0"),
+        ({"steps": 0}, r"`train_surrogate\(steps=...\)` must be a positive integer; got 0"),
         ({"batch": 3, "devices": 2}, "2 processes cannot share a batch of 3 evenly"),
         ({"loss": "square"}, 'must be "log", "mean" or a function; got \'square\''),
     ):

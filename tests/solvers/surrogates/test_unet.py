@@ -48,8 +48,8 @@ def test_the_contrast_of_the_input_is_seen():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dim": 4}, "dimension 2 or 3"),
-        ({"width": 0}, r"`UNet.width=\.\.\..` must be positive"),
+        ({"dim": 4}, "must be 2 or 3; got"),
+        ({"width": 0}, r"`UNet.width=\.\.\..` must be a positive integer"),
         ({"depth": -1}, "depth"),
     ],
 )

@@ -25,7 +25,9 @@ def test_the_step_length_rises_in_a_line_and_falls_to_zero() -> None:
 
 @pytest.mark.parametrize("name", ["steps", "batch", "every", "devices", "lr", "clip"])
 def test_numbers_out_of_range(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"`train\({name}=...\)` must (be positive|not be negative); got -2"):
+    with pytest.raises(
+        ValueError, match=rf"`train\({name}=...\)` must be a (positive integer|non-negative number); got -2"
+    ):
         plan(**{name: -2})
 
 
