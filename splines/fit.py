@@ -195,7 +195,7 @@ class PiecewisePolynomial(nn.Module):
 
     Arguments as there. Backward multiplies by the block-diagonal orthogonal projector of the pieces, in O(n). In a
     network it pays to switch the layer on when the rest has learnt the rough shape: with its break points held, the
-    derivative does not tell where they should lie (see `examples/learn_through_projection.py`).
+    derivative does not tell where they should lie (see `examples/signals/learn_through_projection.py`).
     """
 
     def __init__(

@@ -11,32 +11,25 @@ from examples import (
     advection_diffusion,
     certificate,
     command_line,
-    compare_pinn,
-    denoise_signal,
     elasticity,
-    fourier,
     inverse,
     l_shape,
-    learn_through_projection,
-    network,
     neumann_robin,
-    nurbs_gallery,
     p_laplace,
-    parametric_poisson,
     poisson,
-    reconstruct_point_cloud,
-    segment,
-    shaft,
     shape,
-    surrogate_table,
 )
 from examples.benchmarks import adjoint, batch, components, energy, nurbs, scaling, solve, splines, timing, training
+from examples.geometry import nurbs_gallery, reconstruct_point_cloud, shaft
+from examples.learning import compare_pinn, fourier, network, parametric_poisson, surrogate_table
+from examples.signals import denoise_signal, learn_through_projection, segment
 from fem import unit_square
 from solvers import fit_pinn
 
 pytest.importorskip("matplotlib").use("Agg")
 FOLDER = Path(command_line.__file__).parent
-EXAMPLES = [importlib.import_module(f"examples.{p.stem}") for p in FOLDER.glob("*.py") if p.stem != "command_line"]
+SCRIPTS = [p.relative_to(FOLDER.parent).with_suffix("") for p in FOLDER.rglob("*.py") if p.stem != "command_line"]
+EXAMPLES = [importlib.import_module(".".join(p.parts)) for p in SCRIPTS if "benchmarks" not in p.parts]
 BENCHMARKS = (adjoint, batch, components, energy, nurbs, scaling, solve, splines, training)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from examples.certificate import problem
 from examples.command_line import markdown, run, write
-from examples.parametric_poisson import HELD_OUT, TRAINED, surrogate
+from examples.learning.parametric_poisson import HELD_OUT, TRAINED, surrogate
 from solvers import BoundedLift, DiffusionProblems, ExponentialSeries, minimize, predict, train_surrogate
 
 HEAD = ("network", "parameters", "samples/s", "L2, mean", "L2, max", "certified energy error", "cycles to 1e-6")

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from examples.certificate import problem
 from examples.command_line import markdown, run, write
-from examples.parametric_poisson import HELD_OUT, trained
+from examples.learning.parametric_poisson import HELD_OUT, trained
 from fem import Energy, FunctionSpace
 from fem.forms.parameters import Parameter
 from solvers import DiffusionProblems, ExponentialSeries, ReducedBasis, certify, minimize, predict
