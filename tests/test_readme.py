@@ -1,5 +1,6 @@
 """What the README shows runs as written, and importing the packages stays light."""
 
+import pkgutil
 import re
 import subprocess
 import sys
@@ -47,6 +48,8 @@ def test_every_exported_name_exists() -> None:
 
     for package in (fem, nurbs, segmentation, solvers, splines):
         assert set(package.__all__) <= set(dir(package))
+        # Importing a module puts it in the place of a lazy name of its package.
+        assert not {module.name for module in pkgutil.iter_modules(package.__path__)} & set(package.__all__)
         for name in package.__all__:
             assert getattr(package, name) is not None
         with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
