@@ -72,7 +72,7 @@ def grid_integral(space: AnySpace, term: Term, domain: Domain, params: Sequence[
         values.append(resolved(parameter, f"parameter {i}", space, domain, place))
     # Numbers as tensors, where the density lets them: one program then serves all of them.
     like = {"dtype": space.dtype, "device": space.device}
-    tensors = [Constant(torch.tensor(v, **like), ()) if isinstance(v, float) and v not in (0, 1) else v for v in values]
+    tensors = [Constant(torch.tensor(v, **like), ()) if isinstance(v, float) else v for v in values]
     numbers = [i for i, (v, t) in enumerate(zip(values, tensors, strict=True)) if v is not t]
     known = fingerprint(term.density)
     for given in (tensors, values) if numbers else (values,):

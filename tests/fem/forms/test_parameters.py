@@ -121,7 +121,7 @@ def halves() -> FunctionSpace:
 
 @pytest.mark.parametrize("mesh", [unit_square(3), unit_square(48), mixed_mesh()])
 def test_values_at_points_of_cells_are_those_of_a_callable(mesh) -> None:
-    """Fused or not, on one block or more, with a batch."""
+    """On a grid or not, on one block or more, with a batch."""
     V = FunctionSpace(mesh, Lagrange(1))
     scale = tensor(1, -2)
     there = lambda x: torch.stack([x[..., 0] ** 2, x.sum(-1)], -1)  # noqa: E731

@@ -35,6 +35,7 @@ from fem.forms.grid_integral import GridIntegral
 from fem.kernels.grid_inputs import Input
 from fem.kernels.integrand import IntegralSlopes, Integrand
 from fem.reference.spline_element import BSpline
+from fem.support.fingerprint import fingerprint
 from fem.support.native import find_compiler
 from solvers import minimize
 from tests.problems import conduction, diffusion, distorted, laplace, poisson
@@ -400,8 +401,8 @@ def test_element_matrices(dim: int, degree: int, components: int | None, layers:
 
 def test_element_matrices_do_not_hide_what_is_not_finite() -> None:
     V = space()
-    given, _, _ = integrand(V, lambda x, u, g, k: k * g.square().sum(-1), (float("nan"),))
-    ((_, entries),) = given.element_matrices([random(*V.shape)])
+    given, tensors, _ = integrand(V, lambda x, u, g, k: k * g.square().sum(-1), (float("nan"),))
+    ((_, entries),) = given.element_matrices([random(*V.shape), *tensors])
     assert entries.isnan().all()
 
 
@@ -564,5 +565,6 @@ def test_slopes_of_nothing() -> None:
     V = space()
     density = lambda x, u, g: u  # noqa: E731
     inputs = (Input("field", ((0, 1), (1, 2)), (), 1),)
-    (slope,) = IntegralSlopes.apply(Integrand(V, density, 1, density, ((2,), (), (2,)), inputs), (0,), random(*V.shape))
+    made = Integrand(V, density, fingerprint(density), 1, density, ((2,), (), (2,)), inputs)
+    (slope,) = IntegralSlopes.apply(made, (0,), random(*V.shape))
     assert slope.sum().item() == pytest.approx(1.5)
