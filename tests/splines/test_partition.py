@@ -162,7 +162,7 @@ def test_merging_is_never_worse_than_binary_segmentation(seed: int) -> None:
 @pytest.mark.parametrize("weighted", [False, True])
 def test_merging_is_near_the_optimum(degree: int, weighted: bool, both_ways: None) -> None:
     """Pieces that stand out of the noise are found; the bound is what the docstring says of the merging stage."""
-    x, w = signal(400, 1, degree), weights_of(400, degree)[None] if weighted else None
+    x, w = signal(200, 1, degree), weights_of(200, degree)[None] if weighted else None
     wish = Wish((degree,) * 4, (degree + 1,) * 4)
     best, merged = (errors_of(x[None], w, partition(x[None], w, wish, m), degree) for m in ("exact", "merge"))
     assert (best <= merged * (1 + 1e-10)).all()
@@ -201,7 +201,7 @@ def test_constant_signals_and_ties(both_ways: None) -> None:
 
 @pytest.mark.parametrize("degree", [0, 1, 2])
 def test_offsets_cost_no_digits(degree: int, both_ways: None) -> None:
-    x = signal(300, 1, degree)
+    x = signal(150, 1, degree)
     moved = (x + 2.0**20) - 2.0**20  # what is left of the digits
     for method in ("exact", "merge"):
         wish = Wish((degree,) * 4, (degree + 1,) * 4)
