@@ -28,7 +28,7 @@ from nurbs.fitting.parametrization import (
 )
 from nurbs.geometry.curve import Curve
 from nurbs.geometry.directions import per_direction
-from nurbs.geometry.numbers import Points, floating
+from nurbs.geometry.numbers import Coordinates, floating
 from nurbs.geometry.surface import Surface
 
 FitStatus = Status  # its name before solvers and fits shared one
@@ -80,7 +80,7 @@ class SurfaceFit(PatchFit):
 
 
 def fit_curve(
-    points: Points,
+    points: Coordinates,
     num_points: int,
     degree: int = 3,
     free: Sequence[str] = ("control_points",),
@@ -129,7 +129,7 @@ def fit_curve(
 
 
 def fit_surface(
-    points: Points,
+    points: Coordinates,
     shape: Sequence[int],
     degree: int | Sequence[int] = 3,
     free: Sequence[str] = ("control_points",),
@@ -201,7 +201,7 @@ def fit_surface(
     return check_fit("fit_surface(points)", SurfaceFit(*found), throw)
 
 
-def _checked_points(name: str, points: Points, axes: int) -> Tensor:
+def _checked_points(name: str, points: Coordinates, axes: int) -> Tensor:
     """Finite points in floating point."""
     (points,) = floating(name, points=points)
     if points.ndim < axes + 1:

@@ -12,12 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fem.reference.bspline import uniform_knots
-from nurbs.geometry.numbers import Points, floating
+from nurbs.geometry.numbers import Coordinates, floating
 
 Parametrization = Literal["uniform", "chord", "centripetal"]
 
 
-def parametrize(points: Points, method: Parametrization | str = "chord") -> Float[Tensor, "*b q"]:
+def parametrize(points: Coordinates, method: Parametrization | str = "chord") -> Float[Tensor, "*b q"]:
     """Parameters in [0, 1] of a row of points "*b q d" (eqs. 9.3 to 9.6).
 
     Raises:
@@ -30,7 +30,7 @@ def parametrize(points: Points, method: Parametrization | str = "chord") -> Floa
 
 
 def parametrize_grid(
-    points: Points, method: Parametrization | str = "chord"
+    points: Coordinates, method: Parametrization | str = "chord"
 ) -> tuple[Float[Tensor, "*b u"], Float[Tensor, "*b v"]]:
     """Parameters of a grid "*b u v d": the mean over its rows of those of each, rows of no length left out (A9.3)."""
     (points,) = floating("parametrize_grid", points=points)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 Number = float | Real[Tensor, "..."]
 Vector = Sequence[Number] | Real[Tensor, "..."]
-Points = Sequence[Any] | Real[Tensor, "..."]
+Coordinates = Sequence[Any] | Real[Tensor, "..."]
 
 
 def floating(call: str, like: Tensor | None = None, **values: Any) -> list[Float[Tensor, "..."]]:

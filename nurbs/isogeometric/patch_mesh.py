@@ -27,7 +27,7 @@ from nurbs.geometry.patch import Patch
 
 SIDE_NAMES = ("left", "right", "bottom", "top", "back", "front")
 SLAB = 2**18  # quadrature points at a time, on one large patch
-SAMPLES = 5  # points per direction at which sides are compared
+SIDE_SAMPLES = 5  # points per direction at which sides are compared
 NEAR = 1e-9  # how far sides that coincide may lie apart, relative to the size of all patches, in double precision
 
 
@@ -91,7 +91,7 @@ def find_seams(patches: Sequence[Patch]) -> list[Seam]:
                 for flips in combinations(range(r - 1), k):
                     seam = Seam(sides[i], sides[j], axes, flips)
                     apart = (samples[i] - seam.turned(samples[j])).norm(dim=-1)
-                    ends = apart[tuple(slice(None, None, SAMPLES - 1) for _ in range(r - 1))]
+                    ends = apart[tuple(slice(None, None, SIDE_SAMPLES - 1) for _ in range(r - 1))]
                     corners = min(corners, float(ends.max()))
                     if float(apart.max()) < best:
                         best, found = float(apart.max()), seam
@@ -108,9 +108,9 @@ def find_seams(patches: Sequence[Patch]) -> list[Seam]:
 
 
 def sampled(patch: Patch, side: PatchSide) -> Float[Tensor, "..."]:
-    """Points on a side, "*s d" with SAMPLES points along each direction of the side."""
+    """Points on a side, "*s d" with SIDE_SAMPLES points along each direction of the side."""
     lines = [
-        torch.lerp(start, end, torch.linspace(0, 1, SAMPLES, dtype=patch.dtype, device=patch.device))
+        torch.lerp(start, end, torch.linspace(0, 1, SIDE_SAMPLES, dtype=patch.dtype, device=patch.device))
         for start, end in patch.domain()
     ]
     lines[side.axis] = patch.domain()[side.axis][side.end][None]

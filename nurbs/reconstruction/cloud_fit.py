@@ -11,7 +11,7 @@ from fem.reference.bspline import check_dtype
 from fem.support.checks import check_flags, check_integers, check_numbers
 from fem.support.status import Status, check_fit, nest, worst
 from nurbs.geometry.directions import per_direction
-from nurbs.geometry.numbers import Points, floating
+from nurbs.geometry.numbers import Coordinates, floating
 from nurbs.geometry.surface import Surface
 from nurbs.reconstruction.frames import check_clouds, flat_patch
 from nurbs.reconstruction.losses import GRID, STIFFNESS, reconstruction_loss
@@ -44,7 +44,7 @@ class CloudFit:
 
 
 def fit_clouds(
-    points: Points,
+    points: Coordinates,
     shape: tuple[int, int] = (20, 20),
     initial: Float[Tensor, "b i j 3"] | None = None,
     steps: int = 200,
