@@ -19,7 +19,6 @@ from threading import RLock
 from typing import Any
 from weakref import WeakSet, ref
 
-_lock = RLock()
 _stores: "WeakSet[Store]" = WeakSet()
 
 
@@ -32,11 +31,13 @@ class Store:
         measure: how much one value takes.
     """
 
+    _lock = RLock()  # one for all; not the module's, which is emptied when the interpreter ends
+
     def __init__(self, name: str, most: int, measure: Callable[[Any], int] = lambda value: 1):
         self.name, self.most, self.measure = name, most, measure
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
         self._taken = 0
-        with _lock:
+        with self._lock:
             _stores.add(self)
 
     def __len__(self) -> int:
@@ -49,7 +50,7 @@ class Store:
             owner: an object without which the value is of no use; the entry goes with it.
         """
         full = key if owner is None else (ref(owner), key)
-        with _lock:
+        with self._lock:
             if full in self._kept:
                 self._kept.move_to_end(full)
                 return self._kept[full]
@@ -59,7 +60,7 @@ class Store:
     def put(self, key: Hashable, value: Any, owner: Any = None, again: bool = True) -> Any:
         """Keep a value; with `again` in place of what is there. Returns what is there then."""
         full = key if owner is None else (ref(owner, self._forget), key)
-        with _lock:
+        with self._lock:
             if again or full not in self._kept:
                 self.take(key, owner)
                 self._kept[full] = value
@@ -72,7 +73,7 @@ class Store:
     def take(self, key: Hashable, owner: Any = None) -> Any:
         """A value that its key loses, None without one: what changes as it is used belongs to one user at a time."""
         full = key if owner is None else (ref(owner), key)
-        with _lock:
+        with self._lock:
             if full not in self._kept:
                 return None
             found = self._kept.pop(full)
@@ -80,13 +81,13 @@ class Store:
             return found
 
     def clear(self) -> None:
-        with _lock:
+        with self._lock:
             self._kept.clear()
             self._taken = 0
 
     def _forget(self, owner: Any) -> None:
         """Drop the entries of an object that is no more."""
-        with _lock:
+        with self._lock:
             for key in [k for k in self._kept if isinstance(k, tuple) and k[0] is owner]:
                 self._taken -= self.measure(self._kept.pop(key))
 
@@ -94,7 +95,7 @@ class Store:
 def sizes() -> dict[str, int]:
     """How many entries there are of each kind."""
     found: dict[str, int] = {}
-    with _lock:
+    with Store._lock:
         for store in _stores:
             found[store.name] = found.get(store.name, 0) + len(store)
     return found
@@ -102,6 +103,6 @@ def sizes() -> dict[str, int]:
 
 def clear() -> None:
     """Forget everything that is kept here."""
-    with _lock:
+    with Store._lock:
         for store in list(_stores):
             store.clear()
