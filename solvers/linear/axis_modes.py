@@ -186,7 +186,7 @@ class Modes:
     constant: bool
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)  # of degree 2 and more, and of splines, they are dense matrices
 def modes(line: Line, dense: bool | None = None) -> Modes:
     """The modes of an axis in float64 on the CPU; `dense` decides whether V is a matrix, by default where it is small.
 
