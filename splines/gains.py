@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-STRETCH = 2**16  # lengths at a time
+from fem.support.portions import at_a_time
 
 
 def gains(length: int, degree: int) -> Float[Tensor, "i n"]:
@@ -27,8 +27,9 @@ def gains(length: int, degree: int) -> Float[Tensor, "i n"]:
         degree: d; pieces of N ≤ d samples are interpolated by polynomials of degree N − 1.
     """
     table = torch.empty(degree + 2, length, dtype=torch.float64)
-    for start in range(0, length, STRETCH):  # some at a time, for the sake of memory
-        stop = min(start + STRETCH, length)
+    step = at_a_time(1, table)
+    for start in range(0, length, step):
+        stop = min(start + step, length)
         table[:, start:stop] = column(torch.arange(length - start, length - stop, -1, dtype=torch.float64), degree)
     return table
 

@@ -11,9 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fem.support.portions import at_a_time
 from splines.orthonormal import orthonormal, orthonormalized
-
-STRETCH = 2**16  # samples at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,9 +39,9 @@ class Pieces:
 
     def stretches(self) -> Iterator[slice]:
         """All samples, some at a time; all at once where weights need sums over pieces."""
-        width = self.length if self.weights is not None else max(STRETCH // len(self.breaks), 1)
-        for start in range(0, self.length, width):
-            yield slice(start, min(start + width, self.length))
+        step = self.length if self.weights is not None else at_a_time(len(self.breaks), self.breaks)
+        for start in range(0, self.length, step):
+            yield slice(start, min(start + step, self.length))
 
     def owners(self, cut: slice) -> Int[Tensor, "b s"]:
         """The piece of each sample."""

@@ -23,10 +23,8 @@ from torch import Tensor
 from fem.mesh.geometry import Domain, Geometry
 from fem.space.gather_scatter import Segments, sums_by_segments
 from fem.space.space import AnySpace, FunctionSpace
+from fem.support.portions import at_a_time
 from fem.support.sums import sum_of
-
-CHUNK = 2**18  # entries of element matrices made at a time: they stay in the caches, and memory holds the sum alone
-SEGMENT_CHUNK = 2**22  # where sums go by segments, per item of a batch
 
 
 def reference_slots(order: int, r: int) -> slice:
@@ -95,12 +93,12 @@ class Coefficient:
 
 
 def chunks(space: AnySpace, domain: Domain, batch: tuple[int, ...]) -> list[slice]:
-    """The cells of a domain in portions whose element matrices stay in the caches."""
+    """The cells of a domain in portions whose element matrices stay in the caches: memory holds the sum alone."""
     e = space.fields[0].quadrature.dofs(domain).shape[0]
     size = sum((f.components or 1) * f.quadrature.dofs(domain).shape[1] for f in space.fields)
-    step = max(CHUNK // (prod(batch) * size**2), 1)
+    step = at_a_time(prod(batch) * size**2, space)
     if sums_by_segments(space.device):  # lists of terms are kept for each portion: few, and the same for every batch
-        step = max(SEGMENT_CHUNK // size**2, 1)
+        step = at_a_time(4 * size**2, space, roomy=True)
     return [slice(start, min(start + step, e)) for start in range(0, e, step)]
 
 

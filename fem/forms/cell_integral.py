@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fem.forms.assembly import CHUNK, Coefficient, element_matrices, scatter_fluxes
+from fem.forms.assembly import Coefficient, element_matrices, scatter_fluxes
 from fem.forms.derivatives import (
     Fluxes,
     derivative,
@@ -31,6 +31,7 @@ from fem.mesh.geometry import Domain, Geometry
 from fem.mesh.grid import grid_order, number, places
 from fem.space.quadrature_points import Slots
 from fem.space.space import AnySpace, MixedSpace
+from fem.support.portions import at_a_time
 
 Batch = tuple[int, ...]
 Parts = list[Tensor | None]  # of a dof tensor, field by field; None where there is nothing
@@ -230,7 +231,7 @@ class CellHessian:
             for (image, corner), value in zip(targets, values, strict=True):
                 add_listed(images[image], integral.domain.cells, corner, value)
             return
-        step = max(CHUNK // (b * size**2 * layer), 1)
+        step = at_a_time(b * size**2 * layer, self.u)
         for start in range(0, cells[0], step):
             stop = min(start + step, cells[0])
             flat = self._matrices(slice(start * layer, stop * layer)).reshape(-1, size * size)

@@ -23,8 +23,8 @@ from fem.kernels.grid_inputs import Chunk, GridInputs, nodes
 from fem.kernels.grid_loop import GridLoop
 from fem.kernels.tensor_interpolation import chain
 from fem.support.c_function import CFunction, c_text
+from fem.support.portions import NEAREST
 
-SCRATCH = 2**15  # bytes of rows that one loop reads and writes: they stay in the nearest cache
 PORTIONS = 32  # units of work, at least, if there are enough layers
 Targets = tuple[tuple[int, tuple[int, ...]], ...]
 STRIDES = 6  # of each tensor: batch, layer, line, cell, entry, point
@@ -255,7 +255,7 @@ class GeneratedLoop:
             halos=self.halos,
         )
         size = max(self.rows, 1) * self.dtype.itemsize
-        width = min(max(SCRATCH // size // 32 * 32, 32), 256)
+        width = min(max(NEAREST // size // 32 * 32, 32), 256)  # what one loop reads and writes stays in that cache
         return CFunction(text, T=self.dtype, W=width, SUMS=len(sums), HALOS=int(bool(self.halos)))
 
     def declared(self, name: str) -> str:

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from fem.kernels.tensor_interpolation import GridRule, add_types, split_types
-
-CHUNK = 2**17  # cells of one loop on a CPU, for double precision: temporaries stay in the caches
-CHUNK_DEVICE = 2**24  # elsewhere: temporaries stay small beside the fields
+from fem.support.portions import at_a_time
 
 Chunk = tuple[slice, slice]  # batch items, and layers of cells along the last axis of the grid (the first of an image)
 
@@ -69,9 +67,8 @@ class GridInputs:
         return slice(0, self.size), slice(0, self.cells[0])
 
     def chunks(self) -> list[Chunk]:
-        limit = CHUNK * 8 // self.like.element_size() if self.like.device.type == "cpu" else CHUNK_DEVICE
-        items = even(self.size, max(limit // prod(self.cells), 1))
-        layers = even(self.cells[0], max(limit // prod(self.cells[1:]), 1))
+        items = even(self.size, at_a_time(prod(self.cells), self.like))
+        layers = even(self.cells[0], at_a_time(prod(self.cells[1:]), self.like))
         return [(i, k) for i in items for k in layers]
 
     def cut(self, chunk: Chunk, coordinates: Sequence[tuple[int, int]]) -> tuple[list[Tensor], ...]:

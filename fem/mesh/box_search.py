@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-CHUNK = 2**21  # pairs held at once: some 200 MB
+from fem.support.portions import at_a_time
 
 
 class Boxes:
@@ -42,10 +42,10 @@ class Boxes:
 
     def pairs(self, points: Float[Tensor, "m d"], start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Every point (counted from `start`) with every box that holds it, once each, in chunks that fit in memory."""
-        m, d = points.shape
+        (m, d), most = points.shape, at_a_time(8, self.lower, roomy=True)  # numbers for each pair
         levels = torch.arange(len(self.width), device=points.device)
         total = m * len(levels) << d
-        if total <= CHUNK or m == 1:
+        if total <= most or m == 1:
             x = points.double()
             key = self.bin(x[:, None], levels[None])
             for axis in range(1, d):  # the bin before in x is the key before; in y and z it is a stride away
@@ -53,7 +53,7 @@ class Boxes:
             first = torch.searchsorted(self.keys, key - 1).flatten()
             count = torch.searchsorted(self.keys, key, right=True).flatten() - first
             total = int(count.sum())
-            if total <= CHUNK or m == 1:
+            if total <= most or m == 1:
                 window = torch.arange(len(count), device=x.device).repeat_interleave(count, output_size=total)
                 place = torch.arange(total, device=x.device) + (first - count.cumsum(0) + count)[window]
                 point, box = window // key.shape[1], self.order[place]

@@ -17,8 +17,7 @@ from fem.mesh.jacobian import determinant, inverse
 from fem.mesh.mesh import Mesh
 from fem.reference.lagrange import LagrangeElement, barycentric_map, lagrange_element
 from fem.support.cache import Store
-
-PAIR_VALUES = 2**21  # node coordinates of candidate cells held at once: some 300 MB with all that is made of them
+from fem.support.portions import at_a_time
 
 
 def attach(
@@ -61,7 +60,8 @@ def locate(mesh: Mesh, points: Float[Tensor, "m d"]) -> tuple[Int[Tensor, "m"], 
             start, stop = mesh.block_starts[i : i + 2]
             own = (candidate >= start) & (candidate < stop)
             pairs = torch.stack([point[own], candidate[own]])
-            for p, c in pairs.split(max(1, PAIR_VALUES // block.connectivity[0].numel() // points.shape[1]), 1):
+            width = 8 * block.connectivity[0].numel() * points.shape[1]  # what is made of each coordinate of a node
+            for p, c in pairs.split(at_a_time(width, points, roomy=True), 1):
                 corners = mesh.nodes.detach()[block.connectivity[c - start]]
                 at, inside = pull_back(block.element, corners, points[p], slack[c], *allowed)
                 p, c, at = p[inside], c[inside], at[inside]

@@ -16,8 +16,7 @@ from torch import Tensor
 from fem.mesh.grid import Grid, Side, places
 from fem.reference.cells import Cell, quadrilateral
 from fem.reference.lagrange import LagrangeElement, entity_cell_of, interior_nodes, lagrange_element, sub_entities
-
-PORTION = 2**18  # cells whose geometry is looked at together: some 200 MB
+from fem.support.portions import at_a_time
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +45,10 @@ class Block:
 
     def portions(self) -> Iterator[Int[Tensor, "e"]]:
         """The cells, so many at a time that what is made of them stays small beside the mesh itself."""
-        for start in range(0, self.num_cells, PORTION):
-            yield torch.arange(start, min(start + PORTION, self.num_cells), device=self.source.device)
+        cells = torch.arange(self.num_cells, device=self.source.device)
+        step = at_a_time(64, cells, roomy=True)  # numbers of the geometry of a cell, roughly
+        for start in range(0, len(cells), step):
+            yield cells[start : start + step]
 
     def to(self, device: torch.device) -> "Block":
         """The same cells on another device."""

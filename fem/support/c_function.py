@@ -85,8 +85,8 @@ class CFunction:
         if self.rest or args:
             if len(args) != len(self.rest):
                 raise TypeError(f"C code takes {len(self.rest)} more arguments; got {len(args)}.")
-            return self.bind(*args)()
-        return self.library.run(*self.first, ctypes.c_int64(get_num_threads()))  # type: ignore[misc]
+            args = tuple([given(a) for given, a in zip(self.rest, args, strict=True)])
+        return self.library.run(*self.first, *args, ctypes.c_int64(get_num_threads()))  # type: ignore[misc]
 
 
 def parameter(words: str, types: dict[str, str]) -> Callable[[Any], Any]:

@@ -19,7 +19,6 @@ from threading import RLock
 from typing import Any
 from weakref import WeakSet, ref
 
-_lock = RLock()
 _stores: "WeakSet[Store]" = WeakSet()
 
 
@@ -28,15 +27,15 @@ class Store:
 
     Args:
         name: what it keeps, for `sizes`.
-        most: entries, or units of whatever `measure` counts.
-        measure: how much one value takes.
+        most: entries.
     """
 
-    def __init__(self, name: str, most: int, measure: Callable[[Any], int] = lambda value: 1):
-        self.name, self.most, self.measure = name, most, measure
+    _lock = RLock()  # one for all; not the module's, which is emptied when the interpreter ends
+
+    def __init__(self, name: str, most: int):
+        self.name, self.most = name, most
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
-        self._taken = 0
-        with _lock:
+        with self._lock:
             _stores.add(self)
 
     def __len__(self) -> int:
@@ -49,52 +48,44 @@ class Store:
             owner: an object without which the value is of no use; the entry goes with it.
         """
         full = key if owner is None else (ref(owner), key)
-        with _lock:
+        with self._lock:
             if full in self._kept:
                 self._kept.move_to_end(full)
                 return self._kept[full]
         made = make()  # without the lock, since it can take long and ask for other things
-        return self.put(key, made, owner, again=False)
+        with self._lock:
+            return self._kept[full] if full in self._kept else self.put(key, made, owner)
 
-    def put(self, key: Hashable, value: Any, owner: Any = None, again: bool = True) -> Any:
-        """Keep a value; with `again` in place of what is there. Returns what is there then."""
+    def put(self, key: Hashable, value: Any, owner: Any = None) -> Any:
+        """Keep a value, in place of what is there."""
         full = key if owner is None else (ref(owner, self._forget), key)
-        with _lock:
-            if again or full not in self._kept:
-                self.take(key, owner)
-                self._kept[full] = value
-                self._taken += self.measure(value)
-            self._kept.move_to_end(full)
-            while self._taken > self.most and len(self._kept) > 1:
-                self._taken -= self.measure(self._kept.popitem(last=False)[1])
-            return self._kept[full]
+        with self._lock:
+            self._kept.pop(full, None)
+            self._kept[full] = value
+            while len(self._kept) > self.most:
+                self._kept.popitem(last=False)
+        return value
 
-    def take(self, key: Hashable, owner: Any = None) -> Any:
+    def take(self, key: Hashable) -> Any:
         """A value that its key loses, None without one: what changes as it is used belongs to one user at a time."""
-        full = key if owner is None else (ref(owner), key)
-        with _lock:
-            if full not in self._kept:
-                return None
-            found = self._kept.pop(full)
-            self._taken -= self.measure(found)
-            return found
+        with self._lock:
+            return self._kept.pop(key, None)
 
     def clear(self) -> None:
-        with _lock:
+        with self._lock:
             self._kept.clear()
-            self._taken = 0
 
     def _forget(self, owner: Any) -> None:
         """Drop the entries of an object that is no more."""
-        with _lock:
+        with self._lock:
             for key in [k for k in self._kept if isinstance(k, tuple) and k[0] is owner]:
-                self._taken -= self.measure(self._kept.pop(key))
+                del self._kept[key]
 
 
 def sizes() -> dict[str, int]:
     """How many entries there are of each kind."""
     found: dict[str, int] = {}
-    with _lock:
+    with Store._lock:
         for store in _stores:
             found[store.name] = found.get(store.name, 0) + len(store)
     return found
@@ -102,6 +93,6 @@ def sizes() -> dict[str, int]:
 
 def clear() -> None:
     """Forget everything that is kept here."""
-    with _lock:
+    with Store._lock:
         for store in list(_stores):
             store.clear()

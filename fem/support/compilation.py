@@ -66,6 +66,10 @@ def compilation(when: str) -> Iterator[None]:
         current.leave(context)
 
 
+def policy() -> str:
+    return current.when
+
+
 def missing(what: str, advice: str) -> None:
     """Without a compiler everything stays uncompiled; one warning says so."""
     if not _missing:

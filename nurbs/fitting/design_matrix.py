@@ -15,7 +15,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from fem.reference.bspline import basis_functions, find_span
-from nurbs.geometry.evaluation import CHUNK
+from fem.support.portions import at_a_time
 
 
 class GridDesign:
@@ -116,7 +116,7 @@ class CloudDesign:
     def gram(self, omega: Float[Tensor, "b q D"]) -> Float[Tensor, "b D n n"]:
         n, (b, _, a), D = prod(self.shape), self.values.shape, omega.shape[-1]
         sums = omega.new_zeros(b, n * n, D)
-        size = max(1, CHUNK // (b * a * a * D))
+        size = at_a_time(b * a * a * D, omega)
         for values, index, factor in zip(*(x.split(size, 1) for x in (self.values, self.index, omega)), strict=True):
             pairs = (values[..., :, None] * values[..., None, :])[..., None] * factor[..., None, None, :]
             where = (index[..., :, None] * n + index[..., None, :]).flatten(1)

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from fem.reference.bspline import check_dtype
 from fem.support.checks import check_integers
+from fem.support.portions import at_a_time
 from nurbs.fitting.projected_newton import minimize_bounded
-from nurbs.geometry.evaluation import CHUNK
 from nurbs.geometry.patch import Patch, check_patch
 
 
@@ -104,7 +104,7 @@ def _nearest_samples(patch: Patch, p: Tensor, starts: int, samples: int | None) 
     parameters = by_cell(torch.stack(grids, -1)).flatten(1, 2)
     values = by_cell(values).flatten(1, 2)
     found, k = [], min(starts, cells)
-    for part in p.split(max(1, CHUNK // (len(p) * cells * inside)), 1):
+    for part in p.split(at_a_time(len(p) * cells * inside, p), 1):
         least, which = torch.cdist(part, values).unflatten(-1, (cells, inside)).min(-1)
         cell = least.topk(k, largest=False).indices
         index = cell * inside + which.gather(-1, cell)

@@ -18,14 +18,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fem.reference.bspline import basis_matrix
+from fem.support.portions import at_a_time
 from nurbs.fitting.design_matrix import CloudDesign
 from nurbs.geometry.curve import Curve
 from nurbs.geometry.directions import UVW
 from nurbs.geometry.measure import gauss_rule
 from nurbs.geometry.patch import Patch
 from nurbs.geometry.surface import Surface
-
-ROWS = 2**23  # numbers in a block of rows
 
 
 def solve_grid(
@@ -64,7 +63,8 @@ def solve_cloud(
     single = torch.is_grad_enabled() and any(
         x is not None and x.requires_grad for x in (points, parameters, weights, *knots)
     )
-    size = q if single else max(n, ROWS // (b * n))  # a block that misses some functions has no derivative
+    # A block that misses some functions has no derivative; it is there twice, with its factor.
+    size = q if single else max(n, at_a_time(2 * b * n, points, roomy=True))
 
     def blocks():
         for first in range(0, q, size):

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from fem.reference.bspline import basis_functions, basis_matrix, find_span
 from fem.reference.rational import MultiIndex, divide, lower_orders
-
-CHUNK = 2**21  # gathered numbers at a time
+from fem.support.portions import at_a_time
 
 
 def evaluate_grid(
@@ -163,8 +162,8 @@ class _LocalSum(torch.autograd.Function):
 
 
 def _portions(width: int, *tensors: Tensor):
-    """The tensors, cut along their points so that `width` numbers at each stay within `CHUNK`."""
-    return zip(*(tensor.split(max(1, CHUNK // width)) for tensor in tensors), strict=True)
+    """The tensors, cut along their points, at each of which `width` numbers are gathered."""
+    return zip(*(tensor.split(at_a_time(width, tensors[-1])) for tensor in tensors), strict=True)
 
 
 def _contract(values: Tensor, functions: Sequence[Tensor]) -> Tensor:

@@ -21,12 +21,12 @@ from fem.mesh.topology import Block, Topology
 from fem.reference.quadrature import quadrature
 from fem.reference.spline_element import BSpline
 from fem.space.factors import layers_of
+from fem.support.portions import at_a_time
 from nurbs.errors import GeometryError
 from nurbs.geometry.directions import UVW
 from nurbs.geometry.patch import Patch
 
 SIDE_NAMES = ("left", "right", "bottom", "top", "back", "front")
-SLAB = 2**18  # quadrature points at a time, on one large patch
 SIDE_SAMPLES = 5  # points per direction at which sides are compared
 NEAR = 1e-9  # how far sides that coincide may lie apart, relative to the size of all patches, in double precision
 
@@ -326,9 +326,9 @@ def glued_pairs(
 
 
 def slabs(element: BSpline, points: int) -> list[Int[Tensor, "e"]]:
-    """All cells, in portions of whole layers along the last direction with at most SLAB points, or one layer."""
+    """All cells, in portions of whole layers along the last direction, or one layer."""
     *layer, count = element.grid_shape
-    step = max(1, SLAB // (prod(layer) * points))
+    step = at_a_time(64 * prod(layer) * points, element.knots[0], roomy=True)  # numbers at a point, roughly
     ends = [(prod(layer) * k, prod(layer) * min(k + step, count)) for k in range(0, count, step)]
     return [torch.arange(*pair, device=element.knots[0].device) for pair in ends]
 

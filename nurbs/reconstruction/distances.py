@@ -11,9 +11,8 @@ from torch import Tensor
 
 from fem.reference.bspline import check_dtype
 from fem.support.checks import check_kind
+from fem.support.portions import at_a_time
 
-BLOCK = {"cpu": 2**17}  # distances at a time: what a core's cache holds
-GPU_BLOCK = 2**26
 GROUP = 32
 
 
@@ -82,7 +81,7 @@ def _nearest(a: Tensor, b: Tensor) -> Tensor:
     rows = a.reshape(-1, *a.shape[-2:]).mT.contiguous()  # "b d m": each coordinate in one piece
     columns = b.reshape(-1, *b.shape[-2:]).mT
     columns = torch.cat([columns, columns[..., -1:].expand(*columns.shape[:-1], -n % GROUP)], -1)
-    size = max(1, BLOCK.get(a.device.type, GPU_BLOCK) // max(1, len(rows) * columns.shape[-1]))
+    size = at_a_time(len(rows) * columns.shape[-1], a)
     found = [_closest(block, columns) for block in rows.split(size, -1)]
     return torch.cat(found, -1).clamp(max=n - 1).reshape(*batch, m)
 

@@ -18,9 +18,9 @@ from torch.nn.functional import leaky_relu, linear
 
 from fem.reference.bspline import basis_matrix, check_dtype, uniform_knots
 from fem.support.checks import check_integers, is_integer
+from fem.support.portions import at_a_time
 from nurbs.reconstruction.frames import check_clouds, cloud_frame, flat_grid
 
-BLOCK = 2**22  # distances at a time
 SLOPE = 0.2
 CORRECTION_GRID = 24  # parameters per direction at which corrections look
 LIMIT = 0.5  # of one correction, in half sides of the cloud: far from a surface it could run away
@@ -33,7 +33,7 @@ def neighbours(x: Float[Tensor, "b m c"], k: int) -> Int64[Tensor, "b m k"]:
     m = x.shape[1]
     x = x - x.mean(1, keepdim=True)
     square = x.square().sum(-1)[:, None]
-    size, found = max(1, BLOCK // max(1, len(x) * m)), []
+    size, found = at_a_time(len(x) * m, x, roomy=True), []
     for start in range(0, m, size):
         rows = torch.baddbmm(square, x[:, start : start + size], x.mT, alpha=-2)  # |x_j|² − 2 x_i x_j
         rows.diagonal(start, -2, -1).fill_(torch.inf)

@@ -35,12 +35,12 @@ from fem.reference.cells import interval
 from fem.reference.lagrange import lagrange_element
 from fem.space.field import gradient
 from fem.space.space import FunctionSpace
+from fem.support.portions import at_a_time
 from solvers.certificates.particular_flux import particular_flux
 from solvers.minimization import minimize
 from solvers.solution import dot
 
 POINTS = 6  # added to the degree of the quadrature, since A⁻¹ is no polynomial
-CHUNK, CHUNK_DEVICE = 2**16, 2**23  # points looked at together, on a CPU and elsewhere
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,12 +231,10 @@ def batch_size(space: FunctionSpace, term: Term, params: Sequence[Parameter]) ->
 
 def portions(space: FunctionSpace, items: int) -> Iterator[Domain]:
     """All cells in order, so many at a time that what is made at their points stays in the caches."""
-    chunk = CHUNK if space.device.type == "cpu" else CHUNK_DEVICE
     for domain in space.quadrature.domains():
         count = space.mesh.blocks[domain.block].num_cells
-        for cells in torch.arange(count, device=space.device).split(
-            max(chunk // max(items * len(domain.weights), 1), 1)
-        ):
+        vectors = items * len(domain.weights) * space.mesh.dim
+        for cells in torch.arange(count, device=space.device).split(at_a_time(vectors, space)):
             yield replace(domain, cells=cells)
 
 

@@ -24,9 +24,9 @@ from fem.reference.bspline import basis_matrix
 from fem.reference.cells import interval
 from fem.reference.lagrange import lagrange_element
 from fem.reference.quadrature import quadrature
+from fem.support.portions import at_a_time
 
 DENSE = 64  # up to so many modes, a product with the matrix takes less time than a Fourier transform
-CHUNK = 2**18  # numbers transformed at a time on the CPU: they stay in its caches
 
 
 @dataclass(frozen=True)
@@ -154,9 +154,8 @@ class Fourier:
     def __call__(self, r: Float[Tensor, "b a *c s"]) -> Float[Tensor, "b a *c t"]:
         source, target = (slice(places.start, places.stop, places.step) for places in (self.source, self.target))
         result = r.new_empty(*r.shape[:-1], len(self.target))
-        limit = CHUNK if r.device.type == "cpu" else r.numel() * self.length
         padded = spectrum = None
-        for place in portions(r.shape[:2], limit // (prod(r.shape[2:-1]) * self.length)):
+        for place in portions(r.shape[:2], at_a_time(prod(r.shape[2:-1]) * self.length, r)):
             block = r[place]
             if padded is None or spectrum is None:
                 padded = r.new_zeros(*block.shape[:-1], self.length)
@@ -187,7 +186,7 @@ class Modes:
     constant: bool
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)  # of degree 2 and more, and of splines, they are dense matrices
 def modes(line: Line, dense: bool | None = None) -> Modes:
     """The modes of an axis in float64 on the CPU; `dense` decides whether V is a matrix, by default where it is small.
 

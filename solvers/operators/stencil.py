@@ -14,7 +14,7 @@ product is a few passes over contiguous memory, in place, and nothing is ever ga
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from itertools import combinations_with_replacement, product
 from math import prod
 
@@ -24,9 +24,8 @@ from torch import Tensor
 
 from fem.forms.discrete import Hessian
 from fem.space.space import AnySpace, FunctionSpace
+from fem.support.portions import at_a_time
 from solvers.operators.workspace import Buffers
-
-PLACES = 2**20  # of entries that are cleared at a time
 
 Key = tuple[int, int, tuple[int, ...]]  # row type, column type, offset between their cells, slowest axis first
 
@@ -209,7 +208,7 @@ class Stencil:
             starts = [
                 k * width - grid.shift(o) for (_, column, o), k in grid.keys.items() if column == a and k >= types
             ]
-            for some in torch.tensor(starts, device=fill.device).split(max(PLACES // max(len(fill), 1), 1)):
+            for some in torch.tensor(starts, device=fill.device).split(at_a_time(len(fill), fill)):
                 flat.index_fill_(0, (some[:, None] + fill).flatten(), 0)
 
     def place(self, a: int, b: int, offset: tuple[int, ...]) -> tuple[int, int]:
@@ -246,7 +245,7 @@ def coupling(row: LocalDof, column: LocalDof) -> Key:
     return row[0], column[0], tuple(j - i for i, j in zip(row[1], column[1], strict=True))
 
 
-@cache
+@lru_cache(maxsize=64)
 def vertex_images(grid: StencilGrid) -> tuple[tuple[int, tuple[int, ...]], ...]:
     """For each pair A ≤ B of the local dofs of a cell, x fastest and components inmost, the row of the stencil's data
     that keeps their coupling, and the corner of the cell where it lies."""

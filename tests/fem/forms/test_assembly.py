@@ -232,7 +232,7 @@ def test_matrices_made_in_portions(name: str, step: int, monkeypatch: pytest.Mon
     u = random(V, 2)
     whole = energy.hessian(u).values()
     widest = max(flat_dofs(V, domain).shape[1] for domain in V.quadrature.domains())
-    monkeypatch.setattr("fem.forms.assembly.CHUNK", step * 2 * widest**2)
+    monkeypatch.setattr("fem.support.portions.CACHE", 8 * step * 2 * widest**2)
     for domain in V.quadrature.domains():
         e = len(flat_dofs(V, domain))
         portions = [list(range(e))[p] for p in chunks(V, domain, (2,))]

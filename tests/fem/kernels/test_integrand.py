@@ -199,7 +199,7 @@ def test_several_parameters_at_once() -> None:
 def test_chunks(cells: int, degree: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a layer or two, of an item or two: nothing is left out or counted twice."""
     V = space(2, degree)
-    monkeypatch.setattr(fem.kernels.grid_inputs, "CHUNK", cells * V.mesh.num_cells // 4)
+    monkeypatch.setattr("fem.support.portions.CACHE", 8 * (cells * V.mesh.num_cells // 4))
     energy = Energy(V, nonlinear, Dirichlet(V, {"left": 0.3}))
     params = (V.function(random(3, *V.shape, seed=1)), lambda x: x[..., 1])
     for batch in ((), (3,)):
@@ -211,7 +211,7 @@ def test_chunks(cells: int, degree: int, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("dim", [1, 3])
 def test_chunks_of_single_layers(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fem.kernels.grid_inputs, "CHUNK", 1)
+    monkeypatch.setattr("fem.support.portions.CACHE", 8)
     V = space(dim, 2)
     check(Energy(V, nonlinear), (0.7, lambda x: x[..., -1]), random(2, *V.shape), random(*V.shape, seed=2))
 
@@ -376,7 +376,7 @@ def integrand(V: FunctionSpace, density: Callable, params: tuple = ()) -> tuple[
 )
 @pytest.mark.parametrize("layers", [1, 10**9])
 def test_element_matrices(dim: int, degree: int, components: int | None, layers: int, monkeypatch) -> None:
-    monkeypatch.setattr(fem.kernels.grid_inputs, "CHUNK", layers)
+    monkeypatch.setattr("fem.support.portions.CACHE", 8 * layers)
     V = space(dim, degree, components=components)
     k = V.function(random(2, *V.shape, seed=1)) if components is None else torch.tensor([0.7, 2.0], **F64)
     u = random(2, *V.shape)

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from fem.mesh import box_search
 from fem.mesh.box_search import Boxes
 
 
@@ -21,7 +20,7 @@ def found_pairs(lower, upper, points):
 @pytest.mark.parametrize("decades", [0, 3, 12])
 @pytest.mark.parametrize("chunk", [500, 2**21])
 def test_pairs_are_those_of_brute_force(dim, decades, chunk, monkeypatch):
-    monkeypatch.setattr(box_search, "CHUNK", chunk)
+    monkeypatch.setattr("fem.support.portions.MEMORY", 64 * chunk)
     generator = torch.Generator().manual_seed(dim)
     lower, extent, share = torch.rand(3, 300, dim, dtype=torch.float64, generator=generator)
     upper = lower + extent * 10 ** (-decades * share[:, :1])

@@ -112,7 +112,7 @@ def test_energies_by_lists_are_energies(cell: str, components: int | None, lists
 @pytest.mark.parametrize("portion", [1, 2**22])
 def test_matrices_by_lists(portion: int, lists: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one portion or cell by cell, with boundary terms and batches; the lists are made once."""
-    monkeypatch.setattr("fem.forms.assembly.SEGMENT_CHUNK", portion)
+    monkeypatch.setattr("fem.support.portions.MEMORY", 32 * portion)
     V = FunctionSpace(scrambled(small_mesh("quadrilateral")), Lagrange(2))
     energy = Energy(
         V, lambda x, u, g: g.square().sum(-1) ** 2 + u**3, boundary={"left": lambda x, u, normal: x[..., 1] * u**4}

@@ -20,17 +20,6 @@ def test_the_least_recently_used_goes_first() -> None:
     assert len(store) == 3
 
 
-def test_values_can_count_by_size() -> None:
-    store = Store("texts", 10, len)
-    for key, text in enumerate(["aaaa", "bbbb", "cc", "ddddd"]):
-        store.put(key, text)
-    assert [store.take(key) for key in range(4)] == [None, None, "cc", "ddddd"]
-    store.put("large", "e" * 50)  # alone it may be larger
-    assert store.take("large") == "e" * 50
-    store.put("small", "f")
-    assert len(store) == 1
-
-
 def test_put_replaces_and_take_removes() -> None:
     store = Store("numbers", 3)
     store.put("a", 1)

@@ -51,7 +51,7 @@ def test_many_rows_are_reduced_block_by_block(monkeypatch: pytest.MonkeyPatch) -
     points, u = data()
     cloud = (points.flatten(1, 2), as_cloud(tuple(u)), KNOTS, DEGREE, torch.rand(1, 6, 5).double() + 0.5)
     whole = solve_cloud(*cloud, smoothing=1e-3)
-    monkeypatch.setattr("nurbs.fitting.least_squares.ROWS", 40 * 30)
+    monkeypatch.setattr("fem.support.portions.MEMORY", 16 * 40 * 30)
     torch.testing.assert_close(solve_cloud(*cloud, smoothing=1e-3), whole)
 
 

@@ -155,7 +155,7 @@ def test_portions_of_points_add_up(kind, monkeypatch):
     patch, points = draw(kind, 2), torch.rand(50, kind.directions, dtype=torch.float64)
     inputs = [patch.control_points.requires_grad_(), *(t.requires_grad_() for t in patch.knots)]
     whole = torch.autograd.grad(patch.at(points).square().sum(), inputs)
-    monkeypatch.setattr("nurbs.geometry.evaluation.CHUNK", 7 * 4 * 3**kind.directions)
+    monkeypatch.setattr("fem.support.portions.CACHE", 8 * 7 * 4 * 3**kind.directions)
     parts = torch.autograd.grad(patch.at(points).square().sum(), inputs)
     assert all(torch.allclose(a, b, rtol=1e-12, atol=1e-12) for a, b in zip(whole, parts, strict=True))
 

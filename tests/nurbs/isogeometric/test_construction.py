@@ -388,7 +388,6 @@ def test_tags_name_sides() -> None:
 @pytest.mark.parametrize("derivatives", [1, 2])
 def test_sum_factorisation(derivatives: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Values at points and sums over them as by tables, in slabs or at once; and each the other's transpose."""
-    from nurbs.isogeometric import patch_mesh
 
     tube = extrude(transform(annulus(1.0, 2.0, angle=pi / 2), torch.eye(3, 2)), tensor(0.0, 0.0, 1.0))
     V = isogeometric_space(tube, (2, 3, 2), (2, 3, 5))
@@ -403,7 +402,7 @@ def test_sum_factorisation(derivatives: int, monkeypatch: pytest.MonkeyPatch) ->
     size = V.quadrature.from_points(weights, whole, derivatives, magnitude=True)
     assert (size - plain.from_points(weights, whole, derivatives, True)).abs().max() < 1e-11
     assert float((values * weights).sum()) == pytest.approx(float((sums * u).sum()), rel=1e-12)
-    monkeypatch.setattr(patch_mesh, "SLAB", 700)
+    monkeypatch.setattr("fem.support.portions.MEMORY", 512 * 700)
     W = SplineSpace(V.mesh, None, V.quadrature_degree)
     slabs = W.quadrature.domains()
     assert len(slabs) == 5
@@ -419,10 +418,9 @@ def test_sum_factorisation(derivatives: int, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("slab", [2**19, 500])
 def test_iterations_without_a_matrix(slab: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fast diagonalisation makes iterations equally many for all degrees and spans; the solution is `Direct`'s."""
-    from nurbs.isogeometric import patch_mesh
     from solvers.operators.system import System
 
-    monkeypatch.setattr(patch_mesh, "SLAB", slab)
+    monkeypatch.setattr("fem.support.portions.MEMORY", 512 * slab)
     counts = []
     for degree, spans in ((1, 12), (3, 6), (4, 12)):
         V = isogeometric_space(distorted(), degree, spans)

@@ -7,6 +7,7 @@ from scipy.spatial import cKDTree
 from torch.autograd import gradcheck
 
 import nurbs.reconstruction.distances
+from fem.support.portions import CACHE
 from nurbs import chamfer, hausdorff, laplacian, nearest, squared_distance
 
 
@@ -48,7 +49,7 @@ def test_batches_broadcast():
 def test_the_size_of_the_blocks_changes_nothing(size, monkeypatch):
     a, b = clouds()
     whole = nearest(a, b), chamfer(a, b), hausdorff(a, b)
-    monkeypatch.setattr(nurbs.reconstruction.distances, "BLOCK", {"cpu": size})
+    monkeypatch.setattr("fem.support.portions.CACHE", 8 * size)
     assert all(torch.equal(x, y) for x, y in zip(whole, (nearest(a, b), chamfer(a, b), hausdorff(a, b)), strict=True))
 
 
@@ -63,7 +64,7 @@ def test_no_block_holds_more_pairs_than_it_may(monkeypatch):
     monkeypatch.setattr(nurbs.reconstruction.distances, "_closest", watched)
     a, b = (torch.rand(1500, 3) for _ in range(2))
     nearest(a, b)
-    assert max(sizes) <= nurbs.reconstruction.distances.BLOCK["cpu"]
+    assert 4 * max(sizes) <= CACHE  # float32
     assert len(sizes) > 1
 
 

@@ -30,7 +30,7 @@ def test_neighbours_are_the_nearest_others(monkeypatch):
     distance.diagonal(0, -2, -1).fill_(torch.inf)
     expected = distance.topk(5, largest=False).indices.sort(-1).values
     assert torch.equal(neighbours(x, 5).sort(-1).values, expected)
-    monkeypatch.setattr("nurbs.reconstruction.spline_net.BLOCK", 300)
+    monkeypatch.setattr("fem.support.portions.MEMORY", 8 * 300)
     assert torch.equal(neighbours(x, 5).sort(-1).values, expected)
 
 

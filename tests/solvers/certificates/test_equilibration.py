@@ -19,7 +19,6 @@ from fem import (
     unit_square,
 )
 from solvers import ExponentialSeries, certify, minimize
-from solvers.certificates import equilibration
 from tests.problems import diffusion, irregular, laplace, poisson
 
 
@@ -181,7 +180,7 @@ def test_shares_of_cells_add_up_and_are_where_the_error_is(monkeypatch):
     v = u + (1 - (x - 0.75).square().sum(-1) / 0.04).clamp(min=0)
     found = certify(energy, v, params)
     assert found.bound_indicator is not None
-    monkeypatch.setattr(equilibration, "CHUNK", 1000)  # a dozen cells at a time
+    monkeypatch.setattr("fem.support.portions.CACHE", 16 * 1000)  # a dozen cells at a time
     torch.testing.assert_close(found.bound_indicator, certify(energy, v, params).bound_indicator)
     assert found.bound_indicator.shape == (3, energy.space.mesh.num_cells)
     total = found.bound_indicator.square().sum(-1).sqrt()

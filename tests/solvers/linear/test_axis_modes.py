@@ -5,7 +5,6 @@ from itertools import product
 import pytest
 import torch
 
-import solvers.linear.axis_modes
 from fem import Energy, FunctionSpace, Lagrange, unit_interval
 from solvers.linear.axis_modes import Fourier, LagrangeLine, Matrix, modes, portions, supported_modes
 from tests.problems import laplace
@@ -90,7 +89,7 @@ def test_transforms_in_portions_are_the_same(chunk, monkeypatch):
     transform = modes(LagrangeLine(20, 1, 3, (True, False)), dense=False).transform
     r = torch.randn(4, 7, 20, dtype=torch.float64)
     expected = transform(r)
-    monkeypatch.setattr(solvers.linear.axis_modes, "CHUNK", chunk)
+    monkeypatch.setattr("fem.support.portions.CACHE", 8 * chunk)
     torch.testing.assert_close(transform(r), expected, rtol=0, atol=0)
 
 
