@@ -33,7 +33,7 @@ from fem.space.quadrature_points import Slots
 from fem.space.space import AnySpace, MixedSpace
 from fem.support.portions import at_a_time
 
-Batch = tuple[int, ...]
+BatchShape = tuple[int, ...]
 Parts = list[Tensor | None]  # of a dof tensor, field by field; None where there is nothing
 
 
@@ -71,7 +71,7 @@ class CellIntegral:
         return self.with_tensors(t.detach() for t in self.tensors())
 
     @property
-    def batch(self) -> Batch:
+    def batch(self) -> BatchShape:
         """The batch shape of the parameters together."""
         return tuple(torch.broadcast_shapes(*[p.batch for p in self.params]))
 
@@ -82,7 +82,7 @@ class CellIntegral:
         parts, order = zip(self.space.fields, self.space.split(u), strict=True), self.term.derivatives
         return [s for f, part in parts for s in f.quadrature.values(part, self.domain, self.geometry, order)]
 
-    def integrand(self, slots: Slots, test: Slots | None, batch: Batch) -> Tensor:
+    def integrand(self, slots: Slots, test: Slots | None, batch: BatchShape) -> Tensor:
         """The user's expression at all points, "*b e q" up to broadcasting."""
         geometry = self.geometry
         arguments = [geometry.points, *self._arguments(slots)]
@@ -99,7 +99,7 @@ class CellIntegral:
         per_field = self.term.derivatives + 1
         return [tuple(slots[k::per_field]) for k in range(per_field)]
 
-    def fluxes(self, slots: Slots, batch: Batch, create_graph: bool) -> list[Tensor | None]:
+    def fluxes(self, slots: Slots, batch: BatchShape, create_graph: bool) -> list[Tensor | None]:
         """∂ψ/∂s for every slot (weak forms: the factor of every slot of the test function); None where it vanishes."""
         with torch.enable_grad():
             if not self.term.linear_in_test:
@@ -112,7 +112,7 @@ class CellIntegral:
             total = value.expand(*batch, *self.geometry.points.shape[:2]).sum()
             return list(torch.autograd.grad(total, target, create_graph=create_graph, allow_unused=True))
 
-    def scatter(self, fluxes: Fluxes, batch: Batch, magnitude: bool = False) -> Parts:
+    def scatter(self, fluxes: Fluxes, batch: BatchShape, magnitude: bool = False) -> Parts:
         """Fluxes tested against the basis, field by field; with `magnitude` all contributions by absolute value."""
         found, per_field = [], self.term.derivatives + 1
         for i, field in enumerate(self.space.fields):
@@ -120,7 +120,7 @@ class CellIntegral:
             found.append(scatter_fluxes(field, own, self.domain, self.geometry, batch, magnitude) if own else None)
         return found
 
-    def captures_gradient(self, u: Tensor, batch: Batch) -> bool:
+    def captures_gradient(self, u: Tensor, batch: BatchShape) -> bool:
         """Whether the density holds on to a tensor that needs a gradient, the explicit ones being detached."""
         slots = [s.detach() for s in self.slots(u)]
         with torch.enable_grad():
@@ -128,27 +128,27 @@ class CellIntegral:
 
     # -- the integral and its derivatives ------------------------------------------------------------------------------
 
-    def value(self, u: Tensor, batch: Batch) -> Tensor:
+    def value(self, u: Tensor, batch: BatchShape) -> Tensor:
         """Its share of J, "*b"."""
         return self._value(self.slots(u), batch)
 
-    def _value(self, slots: Slots, batch: Batch) -> Tensor:
+    def _value(self, slots: Slots, batch: BatchShape) -> Tensor:
         weighted = self.integrand(slots, None, batch) * self.geometry.weights
         return weighted.expand(*batch, *self.geometry.points.shape[:2]).sum((-2, -1))
 
-    def residual(self, u: Tensor, batch: Batch) -> Parts:
+    def residual(self, u: Tensor, batch: BatchShape) -> Parts:
         """Its share of ∂J/∂u, differentiable in u and in all tensors."""
         graph = torch.is_grad_enabled()
         return self.scatter(self.fluxes(differentiable(self.slots(u)), batch, graph), batch)
 
-    def evaluate(self, u: Tensor, batch: Batch) -> tuple[Tensor | None, Parts, Parts]:
+    def evaluate(self, u: Tensor, batch: BatchShape) -> tuple[Tensor | None, Parts, Parts]:
         """Value (None for weak forms), residual and magnitude together, without a graph."""
         slots = differentiable(self.slots(u))
         fluxes = self.fluxes(slots, batch, False)
         value = None if self.term.linear_in_test else self._value(slots, batch)
         return value, self.scatter(fluxes, batch), self.scatter(fluxes, batch, True)
 
-    def hessian_product(self, u: Tensor, v: Tensor, batch: Batch, transpose: bool) -> Parts:
+    def hessian_product(self, u: Tensor, v: Tensor, batch: BatchShape, transpose: bool) -> Parts:
         """The residual's derivative times v (or its transpose times v), differentiable like the residual."""
         graph, slots, along = torch.is_grad_enabled(), differentiable(self.slots(u)), self.slots(v)
         with torch.enable_grad():
@@ -157,7 +157,7 @@ class CellIntegral:
             products = multiply(fluxes, slots, along, graph)
         return self.scatter(products, batch)
 
-    def hessian(self, u: Tensor, batch: Batch) -> "CellHessian":
+    def hessian(self, u: Tensor, batch: BatchShape) -> "CellHessian":
         return CellHessian(self, u, batch)
 
 
@@ -167,7 +167,7 @@ class CellHessian:
 
     integral: CellIntegral
     u: Tensor
-    batch: Batch
+    batch: BatchShape
 
     known = True  # whether the coefficients cost little
     tensors = ()  # those of the user that it depends on: none, since coefficients are values
@@ -261,7 +261,7 @@ def add_layers(image: Tensor, start: int, corner: tuple[int, ...], values: Float
     image[(slice(None), *place)] += values
 
 
-def finite_coefficients(coefficients: list[Coefficient], batch: Batch, like: Tensor) -> Bool[Tensor, "*b"]:
+def finite_coefficients(coefficients: list[Coefficient], batch: BatchShape, like: Tensor) -> Bool[Tensor, "*b"]:
     """Whether all of them are finite."""
     finite = torch.ones(batch, dtype=torch.bool, device=like.device)
     for c in coefficients:

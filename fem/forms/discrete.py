@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fem.forms.assembly import Pattern, chunks, element_matrices, pattern_of
-from fem.forms.cell_integral import Batch, CellHessian, CellIntegral, Parts
+from fem.forms.cell_integral import BatchShape, CellHessian, CellIntegral, Parts
 from fem.forms.constraints import Constraint
 from fem.forms.grid_integral import GridHessian, GridIntegral
 from fem.space.space import AnySpace
@@ -56,18 +56,18 @@ class DiscreteForm:
         return self.with_tensors([t.detach() for t in self.tensors()])
 
     @cached_property
-    def batch(self) -> Batch:
+    def batch(self) -> BatchShape:
         """The batch shape of parameters and prescribed values together."""
         shapes = [i.batch for i in self.integrals]
         if self.data is not None:
             shapes.append(tuple(self.data.shape[: self.data.ndim - len(self.space.shape)]))
         return tuple(torch.broadcast_shapes(*shapes))
 
-    def full_batch(self, u: Tensor) -> Batch:
+    def full_batch(self, u: Tensor) -> BatchShape:
         own = tuple(u.shape[: u.ndim - len(self.space.shape)])
         return own if own == self.batch else tuple(torch.broadcast_shapes(self.batch, own))
 
-    def constrained(self, u: Tensor, batch: Batch | None = None) -> tuple[Batch, Tensor]:
+    def constrained(self, u: Tensor, batch: BatchShape | None = None) -> tuple[BatchShape, Tensor]:
         """The full batch shape, and u with its constraint applied, expanded to it."""
         batch = self.full_batch(u) if batch is None else batch
         return batch, self.constraint.insert(u, self.data).expand(*batch, *self.space.shape)
@@ -138,7 +138,7 @@ class DiscreteForm:
         """The sparsity of the space's matrices, made once per space."""
         return pattern_of(self.space)
 
-    def join(self, shares: Iterable[Parts], like: Tensor, batch: Batch) -> Tensor:
+    def join(self, shares: Iterable[Parts], like: Tensor, batch: BatchShape) -> Tensor:
         """The sum of the shares of all integrals, given field by field, as one dof tensor of the space."""
         totals = [
             sum_of(present)
@@ -148,5 +148,5 @@ class DiscreteForm:
         ]
         return self.space.join(totals)
 
-    def _projected(self, shares: Iterable[Parts], like: Tensor, batch: Batch) -> Tensor:
+    def _projected(self, shares: Iterable[Parts], like: Tensor, batch: BatchShape) -> Tensor:
         return self.constraint.project(self.join(shares, like, batch), self.data)

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fem.forms.assembly import Coefficient
-from fem.forms.cell_integral import Batch, CellIntegral, Parts, add_layers, finite_coefficients
+from fem.forms.cell_integral import BatchShape, CellIntegral, Parts, add_layers, finite_coefficients
 from fem.forms.parameters import Resolved, point_values, tensor_in, with_tensor
 from fem.forms.term import Term
 from fem.kernels.c_source import Targets
@@ -54,12 +54,12 @@ class GridIntegral:
         return replace(self, params=params)
 
     @property
-    def batch(self) -> Batch:
+    def batch(self) -> BatchShape:
         """The batch shape of the parameters together."""
         pairs = zip(self._tensors, self.integrand.inputs[1:], strict=True)
         return tuple(torch.broadcast_shapes(*[t.shape[: t.ndim - i.rank] for t, i in pairs]))
 
-    def captures_gradient(self, u: Tensor, batch: Batch) -> bool:
+    def captures_gradient(self, u: Tensor, batch: BatchShape) -> bool:
         """Never: the trace of the density would have met such a tensor."""
         return False
 
@@ -70,24 +70,24 @@ class GridIntegral:
 
     # -- the integral and its derivatives ------------------------------------------------------------------------------
 
-    def value(self, u: Tensor, batch: Batch) -> Tensor:
+    def value(self, u: Tensor, batch: BatchShape) -> Tensor:
         """Its share of J, "*b"."""
         return IntegralValue.apply(self.integrand, u, *self._tensors)
 
-    def residual(self, u: Tensor, batch: Batch) -> Parts:
+    def residual(self, u: Tensor, batch: BatchShape) -> Parts:
         """Its share of ∂J/∂u, differentiable in u and in all tensors."""
         return list(IntegralSlopes.apply(self.integrand, (0,), u, *self._tensors))
 
-    def evaluate(self, u: Tensor, batch: Batch) -> tuple[Tensor | None, Parts, Parts]:
+    def evaluate(self, u: Tensor, batch: BatchShape) -> tuple[Tensor | None, Parts, Parts]:
         """Value, residual and magnitude in one loop over cells, without a graph."""
         value, slopes, magnitudes = self.integrand.evaluate([u, *self._tensors], (0,), magnitude=True)
         return value, list(slopes), list(magnitudes)
 
-    def hessian_product(self, u: Tensor, v: Tensor, batch: Batch, transpose: bool) -> Parts:
+    def hessian_product(self, u: Tensor, v: Tensor, batch: BatchShape, transpose: bool) -> Parts:
         """The residual's derivative times v, differentiable like the residual."""
         return list(IntegralSlopes.apply(self.integrand.derivative((0,)), (0,), u, *self._tensors, v))
 
-    def hessian(self, u: Tensor, batch: Batch) -> "GridHessian":
+    def hessian(self, u: Tensor, batch: BatchShape) -> "GridHessian":
         return GridHessian(self, u, batch)
 
 
@@ -97,7 +97,7 @@ class GridHessian:
 
     integral: GridIntegral
     u: Tensor
-    batch: Batch
+    batch: BatchShape
 
     @property
     def known(self) -> bool:

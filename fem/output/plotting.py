@@ -138,8 +138,8 @@ def add_colorbar(ax: Any, norm: Any, cmap: str, label: str | None) -> None:
 
 def draw_curve(ax: Any, view: View, mesh: bool, label: str | None) -> None:
     """u over an interval: one line per component, broken where the mesh has gaps."""
-    samples = view.subdivisions(view.mesh.num_cells, 1)
-    points, _ = subdivision(get_cell("interval"), samples)
+    parts = view.subdivisions(view.mesh.num_cells, 1)
+    points, _ = subdivision(get_cell("interval"), parts)
     x, values = view.at(0, None, points)
     order = np.argsort(x[:, 0, 0])
     x, values = x[order, :, 0], np.zeros((*x.shape[:2], 1)) if values is None else values[order]

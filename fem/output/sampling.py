@@ -15,7 +15,7 @@ from fem.space.space import FunctionSpace
 
 # Block, cells, shape, and in the reference cell the origin "r" and the tangents "k r".
 Piece = tuple[int, Tensor | None, Cell, Tensor, Tensor]
-SAMPLES = {1: 2000, 2: 20000, 3: 6000}  # sub-cells of a picture, by the dimension of the space it is drawn in
+SUBCELLS = {1: 2000, 2: 20000, 3: 6000}  # sub-cells of a picture, by the dimension of the space it is drawn in
 
 
 class View:
@@ -58,7 +58,7 @@ class View:
         # In space small triangles are needed in any case: matplotlib paints each in one colour, sorted by its depth.
         if linear and self.num_coordinates < 3:
             return 1
-        return int(np.clip(np.ceil((SAMPLES[self.num_coordinates] / cells) ** (1 / dim)), 1, 24))
+        return int(np.clip(np.ceil((SUBCELLS[self.num_coordinates] / cells) ** (1 / dim)), 1, 24))
 
     def scalar(self, values: np.ndarray) -> np.ndarray:
         """What colours show: the value, or the magnitude of vectors."""

@@ -18,9 +18,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fem.reference.bspline import basis_matrix
+from fem.reference.rational import MultiIndex
 from fem.reference.spline_element import BSpline
-
-MultiIndex = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
