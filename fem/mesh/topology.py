@@ -4,7 +4,7 @@ A topology knows connectivity alone, so meshes that differ only in their node co
 optimisation) share one, together with every dof numbering made on it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -201,7 +201,7 @@ class Topology:
         """
         if degree not in self._numberings:
             if self.grid is None:
-                self._numberings[degree] = self._by_entities(degree)
+                self._numberings[degree] = self._by_entities(lambda kind: len(interior_nodes(kind, degree)))
             else:
                 (block,) = self.blocks
                 same = degree == block.degree
@@ -216,11 +216,29 @@ class Topology:
             self._owners[degree] = first_positions(torch.cat([numbers.flatten() for numbers in dofs]), count)
         return self._owners[degree]
 
-    def _by_entities(self, degree: int) -> tuple[tuple[Tensor, ...], int]:
-        columns, start = [[vertices] for vertices in self.cell_vertices], len(self.vertex_nodes)
+    def numbering(self, per_entity: Sequence[int]) -> tuple[tuple[Int[Tensor, "_ _"], ...], int]:
+        """Global dofs "e a" of elements with so many on each vertex, edge, face and inside each cell, and their number.
+
+        Local dofs are those of the vertices, one vertex after another, then of the edges, the faces and the cell. Of
+        several on an edge, the first is nearest to the edge's first vertex; a face in space carries one at most.
+
+        Raises:
+            ValueError: not one count for each dimension of an entity, or several dofs on a face that cells share.
+        """
+        if len(per_entity) != self.dim + 1 or (self.dim == 3 and per_entity[2] > 1):
+            raise ValueError(
+                f"dofs per entity must be {self.dim + 1} counts (vertices, edges, … and cells) on cells of dimension "
+                f"{self.dim}, at most one on the faces of solids; got {tuple(per_entity)}."
+            )
+        return self._by_entities(lambda kind: per_entity[kind.dim], per_entity[0])
+
+    def _by_entities(self, count_of: Callable[[Cell], int], on_vertices: int = 1) -> tuple[tuple[Tensor, ...], int]:
+        several = torch.arange(on_vertices, device=self.device)
+        columns = [[(v[..., None] * on_vertices + several).flatten(1)] for v in self.cell_vertices]
+        start = len(self.vertex_nodes) * on_vertices
         for dim in range(1, self.dim + 1):
             for kind in dict.fromkeys(entity_cell_of(block.cell, dim) for block in self.blocks):
-                count = interior_nodes(kind, degree).shape[0]
+                count = count_of(kind)
                 if count == 0:
                     continue
                 entities = self.entities(kind)

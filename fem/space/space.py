@@ -317,7 +317,8 @@ AnySpace = FunctionSpace | MixedSpace
 
 
 def cell_dofs(mesh: Mesh, elements: Sequence[Element]) -> CellDofs:
-    """The numbering of Lagrange elements, or that of a spline patch, which brings its own: one span for each grid cell.
+    """The numbering of Lagrange elements, of elements that say how many dofs each entity carries (`entity_dofs`), or of
+    a spline patch, which brings its own: one span for each grid cell.
 
     Raises:
         ValueError: the spans are not the cells of the grid.
@@ -326,6 +327,8 @@ def cell_dofs(mesh: Mesh, elements: Sequence[Element]) -> CellDofs:
         degree = max(e.degree for e in elements)
         return CellDofs(mesh.topology, mesh.topology.num_lagrange_nodes(degree), degree)
     element, grid = elements[0], mesh.grid
+    if hasattr(element, "entity_dofs"):
+        return CellDofs(*mesh.topology.numbering(element.entity_dofs))  # type: ignore[attr-defined]
     spans = getattr(element, "grid_shape", None)
     if grid is None or tuple(spans or ()) != tuple(grid):
         raise ValueError(

@@ -1,13 +1,19 @@
 """Function spaces: numbering, interpolation, images, values at points, products."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from fem import FunctionSpace, Lagrange, MixedSpace, unit_cube, unit_interval, unit_square
-from fem.reference.cells import CELLS
+from fem import Energy, FunctionSpace, Lagrange, Mesh, MixedSpace, l2_error, unit_cube, unit_interval, unit_square
+from fem.reference.cells import CELLS, Cell, triangle
+from fem.reference.element import Tabulation
 from fem.reference.spline_element import BSpline
+from solvers import minimize
+from tests.conformance import assert_continuous
 from tests.problems import bend, disk, hard_mesh, mixed_mesh, polynomial, scrambled, small_mesh
 
 cells = pytest.mark.parametrize("cell", CELLS)
@@ -431,3 +437,47 @@ def test_mixed_spaces_are_shown_in_one_line() -> None:
     )
     assert "75 dofs on Mesh(" in text
     assert "\n" not in text
+
+
+@dataclass(frozen=True)
+class OnTriangles:
+    """A basis given as polynomials in λ₀, λ₁, λ₂ (barycentric coordinates), with its dofs per entity."""
+
+    functions: Callable[[Tensor, Tensor, Tensor], list[Tensor]]
+    entity_dofs: tuple[int, int, int]
+    num_basis: int
+    cell = triangle
+    degree = 1
+
+    def on(self, cell: Cell) -> "OnTriangles":
+        assert cell is triangle
+        return self
+
+    def tabulate(self, points: Tensor, derivatives: int = 1) -> Tabulation:
+        def values(p: Tensor) -> Tensor:
+            return torch.stack(self.functions(1 - p.sum(-1), p[..., 0], p[..., 1]), -1)
+
+        gradient = torch.func.vmap(torch.func.jacrev(values))(points)
+        return Tabulation(values(points)[None], gradient[None] if derivatives else None)
+
+
+MINI = OnTriangles(lambda a, b, c: [a, b, c, 27 * a * b * c], (1, 0, 1), 4)  # Arnold, Brezzi and Fortin, 1984
+EDGES = OnTriangles(lambda a, b, c: [1 - 2 * c, 1 - 2 * a, 1 - 2 * b], (0, 1, 0), 3)  # Crouzeix and Raviart, 1973
+
+
+def test_elements_on_any_mesh_say_how_many_dofs_each_entity_carries() -> None:
+    """Neighbours share them, traces of MINI agree, and linear functions are projected exactly."""
+    grid = unit_square(3, 4, cell="triangle")
+    mesh = Mesh(grid.nodes, grid.cells[torch.randperm(24, generator=torch.Generator().manual_seed(0))])
+    mini, edges = FunctionSpace(mesh, MINI), FunctionSpace(mesh, EDGES)
+    assert (mini.num_dofs, edges.num_dofs) == (20 + 24, 3 * 5 + 4 * 4 + 12)
+    assert_continuous(mini)
+    facets = mesh.topology.facets
+    assert all(len(set(row.tolist())) == 3 for row in edges.cell_dofs[0])
+    assert torch.equal(edges.cell_dofs[0].flatten().bincount(), facets.num_cells)
+    f = lambda x: 1 + 2 * x[..., 0] - 3 * x[..., 1]  # noqa: E731
+    for V in (mini, edges):
+        u = minimize(Energy(V, lambda x, u, g: 0.5 * (u - f(x)).square())).value
+        assert l2_error(V, u, f) < 1e-13
+    with pytest.raises(ValueError, match="dofs per entity must be 3 counts"):
+        mesh.topology.numbering((1, 0))
