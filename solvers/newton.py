@@ -135,13 +135,10 @@ def newton(
             finish(codes, codes == RUNNING, Status.MAX_ITERATIONS)
             break
         system = System(form, u, fixed, symmetric)
-        if prepared is None:
-            report.kept = reuse.take(system, linear)
-            prepared = None if report.kept is None else report.kept.prepared
-        elif not system.same_matrix(prepared.system):
+        if prepared is not None and not system.same_matrix(prepared.system):
             prepared = report.kept = None  # before another is made
         if prepared is None:
-            prepared = prepare(system, linear, codes, report)
+            prepared = prepare(system, linear, codes, report, reuse)
         if prepared is None:
             break
         running = codes == RUNNING
@@ -163,7 +160,7 @@ def newton(
     if bounds is None and prepared is not None and method.rtol is None:
         u, state = refine(form, u, state, prepared, codes)
     if minimum and bool((codes == STATUSES.index(Status.CONVERGED)).any()):
-        prepared = check_minimum(System(form, u, fixed), linear, codes, report, prepared, bounds)
+        prepared = check_minimum(System(form, u, fixed), linear, codes, report, reuse, prepared, bounds)
     reuse.leave(report.kept)
     report.u, report.prepared, report.energy = u, prepared, state.value
     return report
@@ -195,9 +192,12 @@ def chosen(items: Tensor, state: FormValues, other: FormValues) -> FormValues:
 
 
 def prepare(
-    system: System, linear: LinearMethod, codes: Tensor, report: Report, kind: int = RUNNING
+    system: System, linear: LinearMethod, codes: Tensor, report: Report, reuse: Reuse, kind: int = RUNNING
 ) -> Prepared | None:
     """The system made ready, or None if no item of that kind is left: some fail before, or in the factorisation."""
+    report.kept = reuse.take(system, linear)
+    if report.kept is not None:
+        return report.kept.prepared
     directions, lost = system.unconstrained_directions(), torch.zeros_like(codes, dtype=torch.bool)
     for _, undetermined in directions:
         lost |= undetermined
@@ -220,6 +220,7 @@ def check_minimum(
     linear: LinearMethod,
     codes: Tensor,
     report: Report,
+    reuse: Reuse,
     prepared: Prepared | None,
     bounds: Bounds | None,
 ) -> Prepared | None:
@@ -231,7 +232,7 @@ def check_minimum(
     stale = prepared is not None and bool(prepared.indefinite.any()) and not system.same_matrix(prepared.system)
     if prepared is None or stale:
         prepared = report.kept = None
-        prepared = prepare(system, linear, codes, report, converged)
+        prepared = prepare(system, linear, codes, report, reuse, converged)
     if prepared is None or not bool(prepared.indefinite.any()):
         return prepared
     elsewhere = System(system.form, 2 * system.u + 1, system.fixed)

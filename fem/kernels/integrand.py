@@ -246,11 +246,14 @@ class Integrand:
 
     def same_hessian(self, mine: Sequence[Tensor], other: "Integrand", theirs: Sequence[Tensor]) -> bool:
         """Whether both have the same second derivatives: one program, and the same values of what it depends on."""
-        if self.rule.key != other.rule.key or self.hessian_inputs != other.hessian_inputs:
+        ours, others = sorted(self.hessian_inputs), sorted(other.hessian_inputs)
+        if self.rule.key != other.rule.key or len(ours) != len(others) or (-1 in ours) != (-1 in others):
             return False
         if self.hessian_program.signature != other.hessian_program.signature:
             return False
-        pairs = [(self.inputs[i], other.inputs[i], mine[i], theirs[i]) for i in self.hessian_inputs if i >= 0]
+        pairs = [
+            (self.inputs[i], other.inputs[j], mine[i], theirs[j]) for i, j in zip(ours, others, strict=True) if i >= 0
+        ]
         return all(a == b and (x is y or torch.equal(x, y)) for a, b, x, y in pairs)
 
 

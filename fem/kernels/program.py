@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.fx import Graph, GraphModule, Node
+from torch.fx.node import map_arg
 
 aten = torch.ops.aten
 
@@ -38,8 +39,13 @@ class Program:
         graph.eliminate_dead_code()
         self.used = tuple(bool(node.users) for node in builder.inputs)
         self.run: Callable[..., list[Any]] = GraphModule(torch.nn.Module(), graph)
-        # Equal for programs that compute the same from the same inputs.
-        self.signature = tuple((n.name, n.op, str(n.target), str(n.args), str(n.kwargs)) for n in graph.nodes)
+        # Equal for programs that compute the same from the inputs that matter, whatever others they are given.
+        nodes = [node for node in graph.nodes if node.op != "placeholder" or node.users]
+        names = {node: f"%{i}" for i, node in enumerate(nodes)}
+        self.signature = tuple(
+            (n.op, n.op == "placeholder" or str(n.target), repr(map_arg((n.args, n.kwargs), names.__getitem__)))
+            for n in nodes
+        )
 
     def is_arithmetic(self, numbers: Collection[int]) -> bool:
         """Whether some inputs take part in sums, products and quotients alone: their values would not simplify it."""

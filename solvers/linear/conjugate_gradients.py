@@ -148,18 +148,21 @@ def ritz_values(
         apply, precondition: A and B, both symmetric; what they return may be overwritten by their next call.
         lead: batch axes of r "*b …".
     """
-    before, z = r, precondition(r)
+    before, z, least = r, precondition(r), torch.finfo(r.dtype).eps ** 0.5
     beta, diagonal, beside = dot(r, z, lead).clamp(min=0).sqrt(), [], []
+    going = beta > 0
     for k in range(steps):
-        scale = per_item(torch.where(beta > 0, 1 / beta, 0), r)
+        scale = per_item(torch.where(going, 1 / beta, 0), r)
         p, q = scale * r, scale * z  # p = B⁻¹ q, qᵀ p = 1
         r = torch.addcmul(apply(q), per_item(beta, r), before, value=-1) if k else apply(q)
         alpha = dot(q, r, lead)
         r = torch.addcmul(r, per_item(alpha, r), p, value=-1)
-        diagonal.append(torch.where(beta > 0, alpha, diagonal[0]) if k else alpha)
+        diagonal.append(torch.where(going, alpha, diagonal[0]) if k else alpha)
         if k + 1 < steps:
             before, z = p, precondition(r)
             beta = dot(r, z, lead).clamp(min=0).sqrt()
+            going = beta > least * alpha.abs()  # what is left else is round-off
+            beta = torch.where(going, beta, 0)
             beside.append(beta)
     off = torch.stack(beside, -1).double().diag_embed(-1)
     return torch.linalg.eigvalsh(off + off.mT + torch.stack(diagonal, -1).double().diag_embed())
