@@ -25,7 +25,7 @@ from nurbs.reconstruction.losses import (
 from nurbs.reconstruction.spline_net import SplineNet
 
 Clouds = Callable[[int, int], tuple[Tensor, Surface]]
-Loss = Literal["chamfer", "control_points"]
+CloudLoss = Literal["chamfer", "control_points"]
 RESOLUTION = 32  # of `surface_distance` on held-out clouds
 
 
@@ -35,7 +35,7 @@ class CloudTask(Task):
 
     clouds: Clouds
     target: Clouds | None
-    objective: Loss
+    objective: CloudLoss
     num_points: int | None
     grid: tuple[int, int]
     stiffness: float
@@ -81,7 +81,7 @@ def train_reconstruction(
     batch: int = 16,
     *,
     lr: float = 4e-4,
-    loss: Loss = "chamfer",
+    loss: CloudLoss = "chamfer",
     num_points: int | None = None,
     target: Clouds | None = None,
     grid: tuple[int, int] = GRID,
