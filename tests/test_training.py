@@ -133,7 +133,7 @@ def test_shared_arguments_have_the_same_names_defaults_and_order() -> None:
 
 @pytest.mark.parametrize("name", ["steps", "batch", "every", "devices", "lr", "clip"])
 def test_shared_errors_name_the_call(row: Row, name: str) -> None:
-    must = "not be negative; got -1" if name in ("lr", "clip") else "be positive; got -1"
+    must = "be a non-negative number; got -1" if name in ("lr", "clip") else "be a positive integer; got -1"
     options: dict[str, Any] = {"steps": 1, name: -1.0 if name in ("lr", "clip") else -1}
     with pytest.raises(ValueError, match=rf"`{row.call.__name__}\({name}=...\)` must {must}"):
         row.train(row.made(), **options)
