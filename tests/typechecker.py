@@ -9,7 +9,8 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
-from typing import Any, ForwardRef, get_args
+from types import SimpleNamespace
+from typing import Any, get_args, get_type_hints
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
@@ -29,22 +30,29 @@ def install(packages: list[str]) -> None:
 def checked(function: Any) -> Any:
     """What the import hook decorates with, in place of `jaxtyped(typechecker=check)`."""
     if inspect.isclass(function):
-        if is_dataclass(function) and inspect.isfunction(function.__init__):
-            function.__init__ = checked(function.__init__)
+        made = vars(function).get("__init__")
+        if is_dataclass(function) and made is not None and not hasattr(made, "__wrapped__"):
+            function.__init__ = checked(made)
         return function
-    annotations = inspect.get_annotations(function).values()
-    arrays = [array for annotation in annotations for array in arrays_in(annotation)]
-    by_name = any(isinstance(a, str | ForwardRef) or "{" in a.dim_str for a in arrays)
-    if by_name or inspect.isgeneratorfunction(function):
+    annotations = {name: read(a, function.__globals__) for name, a in inspect.get_annotations(function).items()}
+    function.__annotations__ = annotations
+    arrays = [array for annotation in annotations.values() for array in arrays_in(annotation)]
+    if inspect.isgeneratorfunction(function) or any("{" in array.dim_str for array in arrays):
         return jaxtyped(function, typechecker=check)
     return within_axis_sizes(check(function)) if arrays else check(function)
 
 
+def read(annotation: Any, names: dict[str, Any]) -> Any:
+    """The annotation without text in it; as with jaxtyping, anything goes where text names what is not there yet."""
+    try:
+        return get_type_hints(SimpleNamespace(__annotations__={"it": annotation}), names, include_extras=True)["it"]
+    except Exception:
+        return Any
+
+
 def arrays_in(annotation: Any) -> Iterator[Any]:
-    """Array types within an annotation, and whatever is still text: jaxtyping reads what can be read of it."""
-    if isinstance(annotation, str | ForwardRef) or (
-        isinstance(annotation, type) and issubclass(annotation, AbstractArray)
-    ):
+    """The array types within an annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, AbstractArray):
         yield annotation
     for part in get_args(annotation):
         yield from arrays_in(part)

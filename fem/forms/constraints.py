@@ -22,7 +22,8 @@ from fem.support.checks import check_kind, is_integer, shown
 class Constraint(Protocol):
     """What an energy and its solvers ask of a constraint."""
 
-    space: AnySpace
+    @property
+    def space(self) -> AnySpace: ...
 
     @property
     def fixed(self) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from fem import (
 from solvers import CG, LBFGS, Direct, minimize, solve
 from tests.problems import conduction, poisson
 
-F64 = {"dtype": torch.float64}
+F64: Any = {"dtype": torch.float64}
 MINIMIZE = minimize
 
 

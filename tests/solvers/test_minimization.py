@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from math import pi
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ from solvers import CG, LBFGS, Adam, ConvergenceError, Direct, Newton, Status, m
 from tests.problems import conduction, diffusion, laplace, poisson
 
 CELLS = ["interval", "triangle", "quadrilateral", "tetrahedron", "hexahedron"]
-F64 = {"dtype": torch.float64}
+F64: Any = {"dtype": torch.float64}
 
 
 def distorted(cell, n=2, seed=0, **kwargs):

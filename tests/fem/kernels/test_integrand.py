@@ -6,6 +6,7 @@ The path is chosen when a discrete form is made, by the number of cells: here it
 from collections.abc import Callable
 from contextlib import contextmanager
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ from fem.support.native import find_compiler
 from solvers import minimize
 from tests.problems import conduction, diffusion, distorted, laplace, poisson
 
-F64 = {"dtype": torch.float64}
+F64: Any = {"dtype": torch.float64}
 CELLS = {1: (5,), 2: (3, 4), 3: (2, 3, 2)}
 
 

@@ -1,6 +1,7 @@
 """Lengths, areas, volumes, normals and curvatures of shapes whose values are known."""
 
 from math import pi, sqrt
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch.autograd import gradcheck
 
 from nurbs import Curve, Surface, Volume
 
-f64 = {"dtype": torch.float64}
+f64: Any = {"dtype": torch.float64}
 
 
 def arcs(quarters: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -23,7 +23,8 @@ def reaction_diffusion(x, u, grad_u, k):
 def grid_system(degree, dim, components=None, cells=(3, 4, 2), moved=True, batch=2):
     """A batch of problems with all kinds of terms, a Robin side and a fixed side, on an uneven moved grid."""
     torch.manual_seed(0)
-    mesh = box((0.0,) * dim, (1.03, 1.94, 0.57)[:dim], cells[:dim])  # no numbers alike: grids share code
+    sizes = (5 / 16, 7 / 16, 9 / 16)  # of cells, to the last digit: grids share code
+    mesh = box((0.0,) * dim, tuple(n * h for n, h in zip(cells[:dim], sizes, strict=False)), cells[:dim])
     if moved:
         mesh = mesh.with_nodes(mesh.nodes + 0.1 / max(cells[:dim]) * torch.rand_like(mesh.nodes))
     V = FunctionSpace(mesh, Lagrange(degree), components=components)
