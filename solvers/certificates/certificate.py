@@ -30,6 +30,7 @@ from fem.support.checks import check_integers, check_kind, check_numbers, check_
 from fem.support.sums import sum_of
 from solvers.certificates.enrichment import next_degree
 from solvers.certificates.equilibration import FluxBound, flux_bound
+from solvers.certificates.fine_quadrature import fine_degrees, tested
 from solvers.linear.choice import default_linear
 from solvers.linear.conjugate_gradients import conjugate_gradients, ritz_values
 from solvers.minimization import check_tensors
@@ -305,12 +306,25 @@ class Error:
     @outside_inference
     @torch.no_grad()
     def enriched(self, error: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-        """rᵀe / ‖e‖ with e = B r in the space of the next degree, which is nearer to u; else the error given."""
+        """rᵀe / ‖e‖ with e = B r in the space of the next degree, which is nearer to u; else in the space itself.
+
+        Any e gives a bound, as long as both products are right, so they are made by fine rules: where two disagree, the
+        bound stays below both by as much.
+        """
         richer = next_degree(self.energy, self.v)
-        if richer is None:
+        own = self if richer is None else Error("certify", *richer, self.params, None)
+        space = own.energy.space
+        e, t, rest = own.cycle()
+        if not isinstance(space, FunctionSpace) or not space.is_lagrange:
             return error
-        _, t, rest = Error("certify", *richer, self.params, None).cycle()
-        return torch.where(t > rest, t.clamp(min=0) / (t - rest).clamp(min=0).sqrt(), 0)  # ‖e‖² = t₀ − t₁
+        batch = self.system.batch
+        v, e = (x.expand(*batch, *space.shape) for x in (own.v, e))
+        degrees = fine_degrees(space, prod(batch))
+        (r, size), (s, other) = (tested(space, own.energy.terms, self.params, v, e, degree) for degree in degrees)
+        work = torch.minimum(r, s) - (r - s).abs()
+        size = torch.maximum(size, other) + (size - other).abs()
+        found = torch.where((t > 0) & (size > 0), work.clamp(min=0) / size.sqrt(), 0)
+        return torch.where(t > rest, found, 0)
 
     @torch.no_grad()
     def in_cells(self, e: Tensor) -> Float[Tensor, "*b e"]:

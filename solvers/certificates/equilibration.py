@@ -36,6 +36,7 @@ from fem.reference.lagrange import lagrange_element
 from fem.space.field import gradient
 from fem.space.space import FunctionSpace
 from fem.support.portions import at_a_time
+from solvers.certificates.fine_quadrature import batch_size, integral_on, portions
 from solvers.certificates.particular_flux import particular_flux
 from solvers.minimization import minimize
 from solvers.solution import dot
@@ -216,26 +217,6 @@ def lowest_stiffness(space: FunctionSpace, term: Term, params: Sequence[Paramete
         (a, b), (_, d) = (row.unbind(-1) for row in matrix.unbind(-2))
         found.append((0.5 * (a + d) - (0.25 * (a - d).square() + b * b).sqrt()).amin(-1))
     return torch.cat(found, -1)
-
-
-def integral_on(space: FunctionSpace, term: Term, domain: Domain, params: Sequence[Parameter]) -> CellIntegral:
-    """One term on one domain; its geometry does not stay with the space."""
-    return cell_integral(space, term, domain, params, keep=False).detach()
-
-
-def batch_size(space: FunctionSpace, term: Term, params: Sequence[Parameter]) -> int:
-    """How many items the parameters have."""
-    first = replace(space.quadrature.domains()[0], cells=torch.zeros(1, dtype=torch.int64, device=space.device))
-    return prod(integral_on(space, term, first, params).batch)
-
-
-def portions(space: FunctionSpace, items: int) -> Iterator[Domain]:
-    """All cells in order, so many at a time that what is made at their points stays in the caches."""
-    for domain in space.quadrature.domains():
-        count = space.mesh.blocks[domain.block].num_cells
-        vectors = items * len(domain.weights) * space.mesh.dim
-        for cells in torch.arange(count, device=space.device).split(at_a_time(vectors, space)):
-            yield replace(domain, cells=cells)
 
 
 def natural_facets(energy: Energy) -> Bool[Tensor, "f"]:
