@@ -19,6 +19,8 @@ from fem.forms.discrete import DiscreteForm
 from fem.forms.lowering import discrete_form
 from fem.forms.parameters import Parameter, PointValues, tensor_in
 from fem.forms.term import Density, Term
+from fem.mesh.geometry import check_side
+from fem.mesh.tags import FacetTag
 from fem.space.field import Function, Gradient
 from fem.space.space import AnySpace, Space
 from fem.support.checks import check_kind, is_integer
@@ -35,7 +37,7 @@ class Functional:
         space: AnySpace,
         density: Density,
         dirichlet: Constraint | None = None,
-        boundary: Mapping[str, Density] | None = None,
+        boundary: Mapping[FacetTag, Density] | None = None,
         derivatives: int | tuple[int, int] = 1,
     ):
         kind = type(self).__name__
@@ -49,6 +51,12 @@ class Functional:
             if dirichlet.space is not space:
                 raise ValueError(f"`{kind}(dirichlet=...)` belongs to another space; make it on the one given here.")
         check_kind(kind, "boundary", boundary or {}, Mapping, "a mapping {tag: density} or None")
+        for tag in boundary or {}:
+            pair = isinstance(tag, tuple) and len(tag) == 2 and all(isinstance(name, str) for name in tag)
+            if not isinstance(tag, str) and not pair:
+                raise ValueError(
+                    f"`{kind}(boundary=...)` takes facet tags, or pairs (facet tag, cell tag); got {tag!r}."
+                )
         self.space = space
         self.constraint: Constraint = Free(space) if dirichlet is None else dirichlet
         self.terms: tuple[Term, ...] = ()
@@ -57,6 +65,7 @@ class Functional:
                 where = "" if tag is None else f" on {tag!r}"
                 raise TypeError(f"`{kind}` needs a callable{where}; got {type(integrand).__name__}.")
             if tag is not None:
+                check_side(space.mesh, tag)
                 space.quadrature.domains(tag)  # unknown tags are told now, not at the first evaluation
             self.terms += (Term(integrand, tag, inner if tag is None else outer, self.linear_in_test),)
             self.terms[-1].check_arguments()
@@ -122,14 +131,17 @@ class Energy(Functional):
         density: ψ, any differentiable expression in PyTorch. x is "… d", u "…" (vectors "… c"), ∇u "… d" ("… c d"); on
             a mixed space u and ∇u are tuples. Every operation must broadcast over leading axes.
         dirichlet: `Dirichlet` or `MeanZero`; `energy(u)` is J(dirichlet.apply(u)).
-        boundary: {tag: g} with g(x, u, normal, *params); it gets one order of derivatives less than ψ.
+        boundary: {tag: g} with g(x, u, normal, *params); it gets one order of derivatives less than ψ. Facets inside
+            the domain must say their side, {(tag, cell tag): g}: seen from the cells with that tag, out of which the
+            normal points.
         derivatives: highest derivative that ψ takes: 0, 1, or 2, which adds ∇∇u after ∇u (smooth spaces only). A pair
             (cells, boundary) sets both: g(x, u, ∇u, normal, *params) for 1.
 
     The value has the batch shape "*b" of u and the parameters together.
 
     Raises:
-        ValueError: unknown tags, or second derivatives on a Lagrange space.
+        ValueError: unknown tags, facets inside the domain whose side is not said, or second derivatives on a Lagrange
+            space.
     """
 
     @outside_inference
@@ -157,7 +169,7 @@ class WeakForm(Functional):
         space: AnySpace,
         form: Density,
         dirichlet: Constraint | None = None,
-        boundary: Mapping[str, Density] | None = None,
+        boundary: Mapping[FacetTag, Density] | None = None,
         derivatives: int | tuple[int, int] = 1,
     ):
         super().__init__(space, form, dirichlet, boundary, derivatives)

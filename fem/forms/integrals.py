@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fem.forms.parameters import Parameter, at_points
+from fem.forms.parameters import CellValues, Parameter, at_points, field_of
+from fem.mesh.geometry import check_side
+from fem.mesh.tags import FacetTag
 from fem.space.field import Function, Gradient
 from fem.space.space import FunctionSpace
 from fem.support.checks import check_callable, check_integers, check_kind, shown
@@ -16,12 +18,14 @@ from fem.support.sums import sum_of
 Exact = Callable[[Tensor], Tensor] | Function | Tensor | float
 
 
-def integrate(space: FunctionSpace, value: Parameter, tag: str | None = None, degree: int | None = None) -> Tensor:
+def integrate(space: FunctionSpace, value: Parameter, tag: FacetTag | None = None, degree: int | None = None) -> Tensor:
     """∫ value over the mesh, or over the facets with that tag.
 
     Args:
         space: gives mesh and quadrature.
         value: a callable of x, a field `V.function(u)`, its `gradient`, a number, or any other parameter of a density.
+        tag: facets, or (facet tag, cell tag): facets inside the domain as seen from the cells with that tag, where it
+            matters (gradients, materials).
         degree: of the quadrature; 2p + 4 by default.
 
     Returns:
@@ -29,6 +33,12 @@ def integrate(space: FunctionSpace, value: Parameter, tag: str | None = None, de
     """
     check_kind("integrate", "space", space, FunctionSpace, "a `FunctionSpace`")
     check_integers("integrate", 0, optional=True, degree=degree)
+    one_sided = isinstance(value, CellValues)
+    if isinstance(value, Function | Gradient):
+        function, order = field_of(value)
+        one_sided = function.space.continuity < order
+    if tag is not None and one_sided:
+        check_side(space.mesh, tag)
     parts = []
     for domain in space.quadrature.domains(tag, 2 * space.degree + 4 if degree is None else degree):
         geometry = space.quadrature.geometry(domain)

@@ -6,6 +6,7 @@ sees it; `rank` counts the trailing axes of one value, so that leading axes can 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from numbers import Real
 from typing import Any
 
@@ -21,6 +22,8 @@ from fem.support.checks import check_kind, did_you_mean, is_integer, shown
 class Constant:
     """A vector or matrix, the same at every point: `value` is "*b *shape".
 
+    With `shape=()` it is a batch of numbers "*b", even of as many as there are dofs or cells.
+
     Raises:
         ValueError, TypeError: a value that is no tensor of that shape.
     """
@@ -30,8 +33,7 @@ class Constant:
 
     def __post_init__(self):
         check_kind("Constant", "value", self.value, Tensor, "a tensor, `torch.tensor(...)`")
-        if not isinstance(self.shape, tuple | list) or not all(is_integer(n, 1) for n in self.shape):
-            raise ValueError(f"`Constant(shape=...)` must be a tuple, such as `(2,)`; got {shown(self.shape)}.")
+        check_shape("Constant", self.shape)
         rank = len(self.shape)
         if tuple(self.value.shape[self.value.ndim - rank :]) != tuple(self.shape):
             raise ValueError(f"`Constant(shape={self.shape})` got a tensor of shape {tuple(self.value.shape)}.")
@@ -39,9 +41,10 @@ class Constant:
 
 @dataclass(frozen=True, eq=False)
 class CellValues:
-    """One value per cell, by tag: made by `by_cell_tag`."""
+    """One value per cell, by tag, "*b *shape" each: made by `by_cell_tag`."""
 
     values: Mapping[str, Any]
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,19 +58,46 @@ class CellPoints:
 Parameter = float | Tensor | Constant | Function | Gradient | CellValues | CellPoints | Callable[[Tensor], Tensor]
 
 
-def by_cell_tag(values: Mapping[str, Any]) -> CellValues:
-    """A piecewise constant material: {"steel": 210.0, …} with numbers or tensors "*b"; tags must cover all cells.
+def by_cell_tag(values: Mapping[str, Any], shape: tuple[int, ...] | None = None) -> CellValues:
+    """A piecewise constant material: {"steel": 210.0, …}; tags must cover all cells.
 
     Where tags overlap the later one holds.
 
+    Args:
+        values: by cell tag, numbers or tensors "*b"; with a `shape`, tensors "*b *shape".
+        shape: of one value, `(2,)` for vectors. By default square matrices, "*b k k", are told by their last two axes;
+            `shape=()` says that those are a batch.
+
     Raises:
         TypeError: no mapping, or values that are neither numbers nor tensors.
+        ValueError: a value that does not have that shape.
     """
     check_kind("by_cell_tag", "values", values, Mapping, 'a mapping {tag: value}, such as {"steel": 210.0}')
     for tag, value in values.items():
         if isinstance(value, bool) or not isinstance(value, Real | Tensor):
             raise TypeError(f"`by_cell_tag({{{tag!r}: ...}})` must be a number or a tensor; got {shown(value)}.")
-    return CellValues(dict(values))
+    matrices = [tuple(v.shape[-2:]) for v in values.values() if isinstance(v, Tensor) and is_square(v)]
+    shape = (matrices[0] if matrices else ()) if shape is None else shape
+    check_shape("by_cell_tag", shape)
+    for tag, value in values.items():
+        given = tuple(value.shape) if isinstance(value, Tensor) else ()
+        if given[max(len(given) - len(shape), 0) :] != tuple(shape):
+            raise ValueError(
+                f"`by_cell_tag({{{tag!r}: ...}})` must be a tensor whose last axes are {tuple(shape)}, as for every "
+                f"tag; got {shown(value)}. `shape=()` says that all values are numbers, or batches of them."
+            )
+    return CellValues(dict(values), tuple(shape))
+
+
+def is_square(value: Tensor) -> bool:
+    """Whether a tensor looks like matrices: its last two axes are equal, and longer than one."""
+    return value.ndim >= 2 and value.shape[-1] == value.shape[-2] > 1
+
+
+def check_shape(call: str, shape: Any) -> None:
+    """Raise where the shape of one value is no tuple of positive integers."""
+    if not isinstance(shape, tuple | list) or not all(is_integer(n, 1) for n in shape):
+        raise ValueError(f"`{call}(shape=...)` must be a tuple, such as `(2,)`; got {shown(shape)}.")
 
 
 @dataclass(frozen=True)
@@ -121,7 +151,8 @@ def resolved(parameter: Any, name: str, space: Any, domain: Domain, geometry: Ge
         function = replace(function, values=check_like(space, function.values, name))
         return Gradient(function) if order else function
     if isinstance(parameter, CellValues):
-        return PointValues(check_like(space, cell_values(parameter, name, space, domain), name)[..., None])
+        rank, value = len(parameter.shape), check_like(space, cell_values(parameter, name, space, domain), name)
+        return PointValues(value.unsqueeze(value.ndim - rank), rank)
     if isinstance(parameter, CellPoints):
         value, rank = check_like(space, parameter.values[domain.block], name), parameter.rank
         e, q = value.shape[value.ndim - rank - 2 : value.ndim - rank]
@@ -133,6 +164,7 @@ def resolved(parameter: Any, name: str, space: Any, domain: Domain, geometry: Ge
     if isinstance(parameter, Constant):
         return replace(parameter, value=check_like(space, parameter.value, name))
     if isinstance(parameter, Tensor):
+        check_batch(parameter, name, space)
         return Constant(check_like(space, parameter, name), ())
     if callable(parameter) and not isinstance(parameter, type):
         assert geometry is not None
@@ -171,7 +203,7 @@ def with_tensor(given: Any, tensor: Tensor) -> Any:
 
 
 def cell_values(parameter: CellValues, name: str, space: Any, domain: Domain) -> Tensor:
-    """One value per cell of the domain, "*b e"."""
+    """One value per cell of the domain, "*b e *shape"."""
     mesh = space.mesh
     unknown = [tag for tag in parameter.values if tag not in mesh.cell_tags]
     if unknown:
@@ -190,9 +222,36 @@ def cell_values(parameter: CellValues, name: str, space: Any, domain: Domain) ->
         )
     like = {"dtype": space.dtype, "device": space.device}
     entries = [v if isinstance(v, Tensor) else torch.tensor(float(v), **like) for v in parameter.values.values()]
-    table = torch.stack(torch.broadcast_tensors(*entries), -1)
+    dim = -1 - len(parameter.shape)
+    table = torch.stack(torch.broadcast_tensors(*entries), dim)
     index = index[mesh.block_starts[domain.block] : mesh.block_starts[domain.block + 1]]
-    return table[..., index if domain.cells is None else index[domain.cells]]
+    return table.index_select(dim, index if domain.cells is None else index[domain.cells])
+
+
+def check_batch(parameter: Tensor, name: str, space: Any) -> None:
+    """Raise where a bare tensor, always a batch of numbers, looks like the values of a field or one per cell.
+
+    Told by any axis with as many entries as there are dofs, nodes or cells ("*b n", "*b n c", "*b e i j"), and by the
+    last axes where they are those of an image on a grid. One entry is one number, whatever it counts.
+
+    Raises:
+        ValueError: with what the tensor may have been meant for.
+    """
+    shape, mesh = tuple(parameter.shape), space.mesh
+    if max(shape, default=1) == 1:
+        return
+    counts = {count: "dofs" for f in (space, *space.fields) for count in (f.num_dofs, f.shape[0])}
+    counts = {mesh.num_cells: "cells", mesh.num_nodes: "nodes"} | counts
+    images = [] if mesh.grid is None else [mesh.grid, *(mesh.topology.grid.node_shape(p) for p in (1, space.degree))]
+    found = [n for n in shape if n > 1 and n in counts]
+    found += [prod(image) for image in images if shape[-len(image) :] == image[::-1]]
+    if found:
+        raise ValueError(
+            f"{name} is a tensor of shape {shape}, which would be a batch of numbers, but there are {found[0]} "
+            f"{counts.get(found[0], 'points')} here. Write `V.function(t)` for a field with these dofs; "
+            "`by_cell_tag({tag: value})` or a callable of x for values cell by cell; and `Constant(t, shape=())` for a "
+            "batch that happens to have this size."
+        )
 
 
 def check_like(space: Any, value: Tensor, name: str) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fem.forms.signature import Signature, check_arguments, signature
+from fem.mesh.tags import FacetTag
 
 Density = Callable[..., Tensor]
 
@@ -21,7 +22,7 @@ class Term:
     """
 
     density: Density
-    tag: str | None
+    tag: FacetTag | None
     derivatives: int
     linear_in_test: bool
     integrands: dict[Hashable, Any] = field(default_factory=dict, repr=False)

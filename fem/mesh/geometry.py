@@ -7,13 +7,16 @@ through `map`; this module turns them into weights |det J| w, inverse Jacobians 
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from fem.mesh.jacobian import determinant, inverse, measure
 from fem.mesh.mesh import Mesh
+from fem.mesh.tags import FacetTag
 from fem.reference.cells import Cell
 from fem.reference.quadrature import quadrature
+from fem.support.checks import did_you_mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +56,8 @@ def cell_domains(mesh: Mesh, degree: int) -> tuple[Domain, ...]:
     return tuple(domains)
 
 
-def facet_domains(mesh: Mesh, tag: str, degree: int) -> tuple[Domain, ...]:
-    """The facets with that name, grouped by block and local facet, each seen from the first cell that owns it."""
+def facet_domains(mesh: Mesh, tag: FacetTag, degree: int) -> tuple[Domain, ...]:
+    """The facets with that name, grouped by block and local facet, each seen from one cell: see `facet_cells`."""
     domains = []
     for i, block in enumerate(mesh.blocks):
         rule = quadrature(block.cell.facet_cell, degree)
@@ -67,14 +70,66 @@ def facet_domains(mesh: Mesh, tag: str, degree: int) -> tuple[Domain, ...]:
     return tuple(domains)
 
 
-def facet_cells(mesh: Mesh, tag: str, block: int) -> list[Int[Tensor, "_"]]:
-    """For each local facet of a block, the cells that own the facets with that name there."""
-    count, sides, grid = len(mesh.blocks[block].cell.facets), mesh.sides_tagged(tag), mesh.topology.grid
-    if sides is not None and grid is not None:
-        return [grid.side_cells(sides, local) for local in range(count)]
-    facets, chosen = mesh.topology.facets, mesh.facets_tagged(tag)
-    chosen = chosen[facets.block[chosen] == block]
-    return [facets.cell[chosen[facets.local[chosen] == local]] for local in range(count)]
+def facet_cells(mesh: Mesh, tag: FacetTag, block: int) -> list[Int[Tensor, "_"]]:
+    """For each local facet of a block, the cells there that facets with that name are seen from.
+
+    Of two that share a facet it is the first, or with a pair (facet tag, cell tag) the one with that cell tag.
+    """
+    count, grid = len(mesh.blocks[block].cell.facets), mesh.topology.grid
+    if isinstance(tag, str):
+        sides = mesh.sides_tagged(tag)
+        if sides is not None and grid is not None:
+            return [grid.side_cells(sides, local) for local in range(count)]
+        facets, chosen = mesh.topology.facets, mesh.facets_tagged(tag)
+        owners = torch.stack([facets.block[chosen], facets.cell[chosen], facets.local[chosen]])
+    else:
+        owners = one_sided(mesh, *tag)
+    _, cell, local = owners[:, owners[0] == block]
+    return [cell[local == k] for k in range(count)]
+
+
+def one_sided(mesh: Mesh, tag: str, side: str) -> Int[Tensor, "3 f"]:
+    """(block, cell, local facet) of the facets with one name, each seen from its cell with the other.
+
+    Raises:
+        ValueError: no such tags, or a facet both or neither of whose cells have that cell tag.
+    """
+    chosen = mesh.facets_tagged(tag)
+    if side not in mesh.cell_tags:
+        known, meant = ", ".join(map(repr, mesh.cell_tags)) or "none", did_you_mean(side, mesh.cell_tags)
+        raise ValueError(f"{(tag, side)!r}: unknown cell tag {side!r}; this mesh has {known}.{meant}")
+    number, owner = mesh.topology.facets_of_cells()
+    starts = torch.tensor(mesh.block_starts, device=mesh.device)
+    seen = torch.isin(starts[owner[0]] + owner[1], mesh.cell_tags[side])
+    count = torch.bincount(number[seen], minlength=len(mesh.topology.facets.num_cells))[chosen]
+    if bool((count != 1).any()):
+        wrong = chosen[count != 1]
+        both = "more than one" if int(count[count != 1][0]) else "none"
+        x = mesh.nodes[[n for n in mesh.facets[wrong[0]].tolist() if n >= 0]].mean(0).tolist()
+        raise ValueError(
+            f"{(tag, side)!r}: exactly one of the cells at each facet must have the cell tag {side!r}; at {len(wrong)} "
+            f"of {len(chosen)} facets {both} has it (the first is at x = {x}). Name the cells of one side."
+        )
+    return owner[:, seen & torch.isin(number, chosen)]
+
+
+def check_side(mesh: Mesh, tag: FacetTag) -> None:
+    """Raise where facets have two sides, and so two normals and two gradients, and the tag says not which is meant.
+
+    Raises:
+        ValueError: with the remedy, or unknown tags.
+    """
+    if not isinstance(tag, str) or mesh.sides_tagged(tag) is not None:
+        return
+    inside = int((mesh.topology.facets.num_cells[mesh.facets_tagged(tag)] > 1).sum())
+    if inside:
+        known = ", ".join(map(repr, mesh.cell_tags)) or "none yet: `mesh.with_tags(cell_tags=...)`"
+        example = next(iter(mesh.cell_tags), "steel")
+        raise ValueError(
+            f"{inside} facets of {tag!r} lie inside the domain, where the normal points one way or the other and "
+            f"gradients have two values: say from which cells they are seen, as in `({tag!r}, {example!r})`, with a "
+            f"cell tag that one of the two cells has. Cell tags of this mesh: {known}."
+        )
 
 
 def geometry(mesh: Mesh, domain: Domain, derivatives: int = 1) -> Geometry:

@@ -16,7 +16,7 @@ from torch import Tensor
 from fem.errors import MeshError
 from fem.mesh.grid import BoxNodes, Side
 from fem.mesh.jacobian import determinant, measure
-from fem.mesh.tags import Selector, select_cells, select_facets
+from fem.mesh.tags import FacetTag, Selector, select_cells, select_facets
 from fem.mesh.topology import Block, Topology
 from fem.reference.cells import Cell, get_cell
 from fem.reference.lagrange import Lagrange, lagrange_element
@@ -168,12 +168,13 @@ class Mesh:
             starts.append(starts[-1] + block.num_cells)
         return starts
 
-    def facets_tagged(self, tag: str) -> Int[Tensor, "f"]:
-        """Indices into `facets` of the facets with that name.
+    def facets_tagged(self, tag: FacetTag) -> Int[Tensor, "f"]:
+        """Indices into `facets` of the facets with that name, from whatever side they are seen.
 
         Raises:
             ValueError: no such tag; the message lists those there are.
         """
+        tag = tag if isinstance(tag, str) else tag[0]
         if tag == "boundary":
             return self.topology.boundary
         chosen = self._tagged(tag)

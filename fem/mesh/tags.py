@@ -11,6 +11,7 @@ from fem.errors import MeshError
 from fem.mesh.topology import Topology, unique_rows
 from fem.support.checks import shown
 
+FacetTag = str | tuple[str, str]  # facets, or facets seen from the cells with the second name
 Selector = Tensor | Callable[..., Any] | Any
 Nodes = Callable[[], Tensor]  # coordinates "n d", made only where somebody looks at them
 

@@ -148,14 +148,27 @@ class Topology:
     def _entities(self) -> dict[str, Entities]:
         return {}
 
+    @property
+    def facet_kinds(self) -> list[Cell]:
+        """The kinds of cells that facets are, triangles before quadrilaterals."""
+        kinds = {b.cell.facet_cell.name: b.cell.facet_cell for b in self.blocks}
+        return sorted(kinds.values(), key=lambda kind: kind.num_vertices)
+
     @cached_property
     def facets(self) -> Facets:
         """All facets, triangles before quadrilaterals where both occur."""
-        kinds = list({b.cell.facet_cell.name: b.cell.facet_cell for b in self.blocks}.values())
-        kinds.sort(key=lambda kind: kind.num_vertices)
-        width = kinds[-1].num_vertices
-        numbers, owners, padded, start = [], [], [], 0
-        for kind in kinds:
+        vertices = [self.entities(kind).vertices for kind in self.facet_kinds]
+        width = vertices[-1].shape[1]
+        padded = [torch.nn.functional.pad(v, (0, width - v.shape[1]), value=-1) for v in vertices]
+        number, owner = self.facets_of_cells()
+        count = sum(map(len, vertices))
+        block, cell, local = owner[:, first_positions(number, count)]
+        return Facets(torch.cat(padded), block, cell, local, torch.bincount(number, minlength=count))
+
+    def facets_of_cells(self) -> tuple[Int[Tensor, "m"], Int[Tensor, "3 m"]]:
+        """Every facet of every cell: its number, and the (block, cell, local facet) that it is; shared ones twice."""
+        numbers, owners, start = [], [], 0
+        for kind in self.facet_kinds:
             entities = self.entities(kind)
             for i, (block, number) in enumerate(zip(self.blocks, entities.of_cells, strict=True)):
                 if block.cell.facet_cell is kind:
@@ -163,11 +176,8 @@ class Topology:
                     cell = torch.arange(number.shape[0], device=self.device).repeat_interleave(number.shape[1])
                     local = torch.arange(number.shape[1], device=self.device).repeat(number.shape[0])
                     owners.append(torch.stack([torch.full_like(cell, i), cell, local]))
-            padded.append(torch.nn.functional.pad(entities.vertices, (0, width - kind.num_vertices), value=-1))
             start += len(entities.vertices)
-        number, owner = torch.cat(numbers), torch.cat(owners, 1)
-        block, cell, local = owner[:, first_positions(number, start)]
-        return Facets(torch.cat(padded), block, cell, local, torch.bincount(number, minlength=start))
+        return torch.cat(numbers), torch.cat(owners, 1)
 
     @property
     def facet_nodes(self) -> Int[Tensor, "f v"]:

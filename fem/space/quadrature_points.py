@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fem.mesh.geometry import Domain, Geometry, cell_domains, facet_domains, geometry
 from fem.mesh.mesh import Mesh
+from fem.mesh.tags import FacetTag
 from fem.reference.element import Element
 from fem.space.cell_dofs import CellDofs
 from fem.space.gather_scatter import GatherScatter
@@ -30,13 +31,16 @@ class QuadraturePoints:
     ):
         self.mesh, self.elements, self.components, self.cell_dofs = mesh, elements, components, cell_dofs
         self.degree = degree
-        self._domains: dict[tuple[str | None, int], tuple[Domain, ...]] = {}
+        self._domains: dict[tuple[FacetTag | None, int], tuple[Domain, ...]] = {}
         self._geometry: dict[tuple[Domain, int], tuple[int, Geometry]] = {}
         self._tables: dict[tuple[Domain, int], Tensor] = {}
         self._cells: dict[int | Domain, GatherScatter] = {}
 
-    def domains(self, tag: str | None = None, degree: int | None = None) -> tuple[Domain, ...]:
-        """All cells (tag None) or tagged facets with quadrature of the given degree, the space's own by default."""
+    def domains(self, tag: FacetTag | None = None, degree: int | None = None) -> tuple[Domain, ...]:
+        """All cells (tag None) or tagged facets with quadrature of the given degree, the space's own by default.
+
+        A pair (facet tag, cell tag) are facets seen from the cells with that tag.
+        """
         key = (tag, self.degree if degree is None else degree)
         if key not in self._domains:
             make = cell_domains(self.mesh, key[1]) if tag is None else facet_domains(self.mesh, tag, key[1])

@@ -14,6 +14,7 @@ from torch import Tensor
 from fem.forms.constraints import check_index
 from fem.forms.parameters import check_like
 from fem.mesh.geometry import Domain
+from fem.mesh.tags import FacetTag
 from fem.reference.bspline import basis_matrix
 from fem.reference.spline_element import BSpline
 from fem.space.cell_dofs import CellDofs
@@ -52,7 +53,7 @@ class SplinePoints(QuadraturePoints):
         """Whether there is but one patch, which meets itself nowhere."""
         return len(self.elements) == 1 and not self.mesh.seams and not any(self.mesh.patches[0].periodic)
 
-    def domains(self, tag: str | None = None, degree: int | None = None) -> tuple[Domain, ...]:
+    def domains(self, tag: FacetTag | None = None, degree: int | None = None) -> tuple[Domain, ...]:
         """As for any space; the cells of a large patch in slabs, so that what is made at their points stays small."""
         wholes = super().domains(tag, degree)
         if tag is not None or not self.is_tensor:

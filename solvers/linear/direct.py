@@ -150,25 +150,31 @@ class SuperLUFactor:
         import scipy.sparse
 
         self.size, self.negative = matrix.shape[0], 0
+        # An entry on the diagonal that is zero (as for pressures) or negative tells beforehand that a matrix is not
+        # definite; with a border only zeros do, negative ones may be seen by vectors of another mean alone.
+        diagonal, more = matrix.diagonal(), 0 if border is None else border.shape[1]
+        saddle = symmetric and bool(((diagonal == 0) if more else (diagonal <= 0)).any())
         matrix = bordered(matrix, border)
         matrix = scipy.sparse.csc_array((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape)
         matrix.eliminate_zeros()
-        if not symmetric:
-            self.lu = lu(matrix, permc_spec="COLAMD", diag_pivot_thresh=0.1)
-            return
-        # A positive definite matrix needs no pivoting: the ordering alone decides the fill, and without row exchanges
-        # the signs of the pivots are those of the eigenvalues. Any other is factorised again, with pivoting. Panels of
-        # several columns cost more than they gain where there is little fill, and gain nothing elsewhere.
-        options = {"permc_spec": "MMD_AT_PLUS_A", "panel_size": 1, "options": {"SymmetricMode": True}}
-        self.lu = lu(matrix, diag_pivot_thresh=0.0, **options)
-        if self.lu is None:
-            return
-        if np.array_equal(self.lu.perm_r, self.lu.perm_c):
-            self.negative = int((self.lu.U.diagonal() < 0).sum())
-        else:
-            self.negative = 1  # a zero pivot in a matrix that is not singular (with a border, that tells nothing)
-        if self.negative or border is not None:
-            self.lu = lu(matrix, diag_pivot_thresh=0.1, **options)
+        if symmetric and not saddle:
+            # A positive definite matrix needs no pivoting: the ordering alone decides the fill, and without row
+            # exchanges the signs of the pivots are those of the eigenvalues. Panels of several columns cost more than
+            # they gain where there is little fill, and gain nothing elsewhere.
+            options = {"permc_spec": "MMD_AT_PLUS_A", "panel_size": 1, "options": {"SymmetricMode": True}}
+            self.lu = lu(matrix, diag_pivot_thresh=0.0, **options)
+            if self.lu is None:
+                return
+            # Rows are exchanged for a zero pivot alone, in a matrix that is not singular (a border has them anyway).
+            ordered = np.array_equal(self.lu.perm_r, self.lu.perm_c)
+            self.negative = int((self.lu.U.diagonal() < 0).sum()) if ordered else 1
+            if border is not None:
+                self.lu = lu(matrix, diag_pivot_thresh=0.1, **options)
+            if border is not None or not self.negative:
+                return
+        # Pivots off the diagonal ruin an ordering that counts on symmetry; this one bounds the fill whatever they are.
+        self.negative = more + 1 if saddle else self.negative
+        self.lu = lu(matrix, permc_spec="COLAMD", diag_pivot_thresh=0.1)
 
     def solve(self, b: np.ndarray, transpose: bool = False) -> np.ndarray:
         if self.lu is None:

@@ -130,6 +130,9 @@ WORDS = {
     "Dirichlet(V, {(): 0.0})": r"unknown facet tag \(\)",
     "V.dofs('rigth')": r"Did you mean 'right'\?",
     "Energy(V, density, boundary={'topp': density})": r"Did you mean 'top'\?",
+    "Energy(V, density, boundary={('left', 0): density})": r"boundary=\.\.\.\)` takes facet tags, or pairs \(facet",
+    "Energy(V, density, boundary={3: density})": r"takes facet tags, or pairs \(facet tag, cell tag\); got 3",
+    "Energy(tagged, weighted, boundary={('left', 'stele'): density})": r"unknown cell tag 'stele'; .* 'steel'\?",
     "Energy(tagged, weighted)(u, by_cell_tag({'stel': 1.0, 'iron': 2.0}))": r"unknown cell tag 'stel'; .* 'steel'\?",
 }
 

@@ -14,6 +14,7 @@ from fem import (
     FunctionSpace,
     Lagrange,
     MeanZero,
+    Mesh,
     MixedSpace,
     WeakForm,
     by_cell_tag,
@@ -692,3 +693,60 @@ def test_the_argument_of_a_weak_form_is_its_form() -> None:
     V = FunctionSpace(unit_square(2), Lagrange(1))
     form = WeakForm(V, form=lambda x, u, g, v, gv: u * v)
     torch.testing.assert_close(form.residual(V.interpolate(1.0)).sum(), torch.ones((), dtype=V.dtype))
+
+
+# -- facets inside the domain ----------------------------------------------------------------------------------------
+
+
+def two_materials(order: Tensor | None = None) -> FunctionSpace:
+    """Quadratic functions on a unit square with cells "soft" left and "stiff" right of the facets "mid"."""
+    grid = unit_square(4, 3)
+    mesh = grid if order is None else Mesh(grid.nodes, grid.cells[order], "quadrilateral")
+    between = torch.nonzero((mesh.nodes[mesh.facets].mean(1)[:, 0] - 0.5).abs() < 1e-9).flatten()
+    tags = {"soft": lambda x: x[:, 0] < 0.5, "stiff": lambda x: x[:, 0] > 0.5}
+    return FunctionSpace(mesh.with_tags({"mid": between}, tags), Lagrange(2))
+
+
+@pytest.mark.parametrize("seed", [None, 0, 1, 2])
+def test_the_flux_through_an_interface_is_the_same_from_both_sides_for_any_order_of_cells(seed: int | None) -> None:
+    """k u′ = 1 / (½ / 1 + ½ / 10) = 20 / 11 everywhere, for u from 0 to 1."""
+    order = None if seed is None else torch.randperm(12, generator=torch.Generator().manual_seed(seed))
+    V = two_materials(order)
+    k, flux = by_cell_tag({"soft": 1.0, "stiff": 10.0}), 20 / 11
+    u = V.interpolate(lambda x: torch.where(x[..., 0] < 0.5, flux * x[..., 0], 1 - flux * (1 - x[..., 0]) / 10))
+    for side, sign in (("soft", 1.0), ("stiff", -1.0)):
+        g = {("mid", side): lambda x, u, grad_u, n, k: k * (grad_u * n).sum(-1)}
+        energy = Energy(V, lambda x, u, grad_u, k: 0 * u, boundary=g, derivatives=(1, 1))
+        assert energy(u, k).item() == pytest.approx(sign * flux, rel=1e-12)
+        assert "'mid', '" + side in repr(energy)
+        h = {("mid", side): lambda x, u, grad_u, v, grad_v, n, k: k * (grad_u * n).sum(-1) * v}
+        weak = WeakForm(V, lambda x, u, grad_u, v, grad_v, k: 0 * u * v, boundary=h, derivatives=(1, 1))
+        assert weak.residual(u, k).sum().item() == pytest.approx(sign * flux, rel=1e-12)
+        slope = integrate(V, gradient(V.function(u)), tag=("mid", side))
+        assert slope.tolist() == pytest.approx([flux if side == "soft" else flux / 10, 0], rel=1e-12, abs=1e-12)
+        assert integrate(V, k, tag=("mid", side)).item() == pytest.approx(1 if side == "soft" else 10, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", [Energy, WeakForm])
+def test_facets_inside_without_a_side_are_refused(kind: type) -> None:
+    V = two_materials()
+    density = (lambda x, u, g: u) if kind is Energy else (lambda x, u, g, v, gv: v)
+    outer = (lambda x, u, n: u) if kind is Energy else (lambda x, u, v, n: v)
+    with pytest.raises(ValueError, match=r"3 facets of 'mid' lie inside.*`\('mid', 'soft'\)`.*'soft', 'stiff'\."):
+        kind(V, density, boundary={"mid": outer})
+    mesh = unit_square(2)
+    inside = torch.nonzero(mesh.topology.facets.num_cells == 2).flatten()
+    bare = FunctionSpace(mesh.with_tags({"inside": inside}), Lagrange(1))
+    with pytest.raises(ValueError, match=r"none yet: `mesh\.with_tags\(cell_tags=\.\.\.\)`"):
+        kind(bare, density, boundary={"inside": outer})
+
+
+def test_what_has_one_value_on_facets_inside_needs_no_side() -> None:
+    V = two_materials()
+    height = lambda x: x[..., 1]  # noqa: E731
+    for value in (1.0, height, V.function(V.interpolate(height))):
+        assert integrate(V, value, tag="mid").item() == pytest.approx(1.0 if value == 1.0 else 0.5, rel=1e-12)
+    for value in (by_cell_tag({"soft": 1.0, "stiff": 2.0}), gradient(V.function(V.interpolate(height)))):
+        with pytest.raises(ValueError, match="3 facets of 'mid' lie inside"):
+            integrate(V, value, tag="mid")
+    assert int(Dirichlet(V, {"mid": 1.0}).fixed.sum()) == 7

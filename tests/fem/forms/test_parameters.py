@@ -7,7 +7,18 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from fem import Constant, Energy, FunctionSpace, Lagrange, by_cell_tag, gradient, unit_square
+from fem import (
+    Constant,
+    Dirichlet,
+    Energy,
+    FunctionSpace,
+    Lagrange,
+    MixedSpace,
+    by_cell_tag,
+    gradient,
+    integrate,
+    unit_square,
+)
 from fem.forms.parameters import CellPoints, PointValues, at_points
 from tests.problems import distorted, mixed_mesh, polynomial
 
@@ -261,3 +272,103 @@ def test_fields_over_another_mesh(V: FunctionSpace) -> None:
 def test_gradients_are_taken_of_fields(V: FunctionSpace) -> None:
     with pytest.raises(TypeError, match=r"`gradient` takes a field, `V\.function\(values\)`; got float"):
         unwrap(gradient)(1.0)
+
+
+# -- what is no batch ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(35,), (4, 35), (35, 2), (12,), (6,), (3, 6), (6, 2, 2), (7, 5), (2, 4, 3), (3, 2)],
+    ids=["dofs", "batch of dofs", "vectors", "nodes", "cells", "batch of cells", "matrices", *["image"] * 3],
+)
+def test_tensors_that_look_like_fields_are_refused_with_what_they_may_mean(V: FunctionSpace, shape: tuple) -> None:
+    """35 dofs on 3 × 2 cells with 12 nodes: images have 7 × 5, 4 × 3 or 3 × 2 entries."""
+    given = torch.ones(shape, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"`V\.function\(t\)`.*by_cell_tag.*`Constant\(t, shape=\(\)\)`"):
+        values_of(given, V)
+    assert values_of(Constant(given, shape=()), V).batch == shape
+
+
+def test_the_size_of_a_batch_is_free_where_nothing_can_be_meant(V: FunctionSpace) -> None:
+    one = FunctionSpace(unit_square(1, 1), Lagrange(1))
+    assert values_of(torch.ones(1, dtype=torch.float64), one).batch == (1,)
+    assert values_of(torch.ones(5, 7, dtype=torch.float64), V).batch == (5, 7)
+
+
+@pytest.mark.parametrize("field", [0, 1])
+def test_dofs_of_each_field_of_a_mixed_space_are_refused(field: int) -> None:
+    mesh = unit_square(2, 3)
+    W = MixedSpace(FunctionSpace(mesh, Lagrange(2), components=2), FunctionSpace(mesh, Lagrange(1)))
+    energy = Energy(W, lambda x, u, grad_u, k: k * u[1])
+    for count in (W.num_dofs, W.fields[field].num_dofs, W.fields[field].num_nodes):
+        with pytest.raises(ValueError, match=f"there are {count}"):
+            energy(torch.zeros(W.shape, dtype=torch.float64), torch.ones(count, dtype=torch.float64))
+
+
+def test_every_entry_point_refuses_a_field_that_would_be_a_batch(V: FunctionSpace) -> None:
+    energy = Energy(V, lambda x, u, grad_u, k: 0.5 * k * grad_u.square().sum(-1) - u, Dirichlet(V, {"boundary": 0.0}))
+    u, given = torch.zeros(V.shape, dtype=torch.float64), torch.ones(V.num_dofs, dtype=torch.float64)
+    calls = [
+        lambda: energy(u, given),
+        lambda: energy.residual(u, given),
+        lambda: energy.hessian(u, given),
+        lambda: energy.hessian_product(u, u, given),
+        lambda: integrate(V, given),
+        lambda: integrate(V, given, tag="left"),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"V\.function"):
+            call()
+
+
+# -- materials with vectors and matrices -----------------------------------------------------------------------------
+
+
+def two_materials(n: int) -> FunctionSpace:
+    tags = {"a": lambda x: x[:, 0] < 0.5, "b": lambda x: x[:, 0] > 0.5}
+    return FunctionSpace(unit_square(n).with_tags(cell_tags=tags), Lagrange(1))
+
+
+@pytest.mark.parametrize("n", [4, 48], ids=["values at points", "a loop over a grid"])
+@pytest.mark.parametrize("batch", [(), (3,)])
+def test_a_matrix_per_tag_is_the_same_callable_of_x(n: int, batch: tuple) -> None:
+    V = two_materials(n)
+    A, B = (torch.rand(*batch, 2, 2, dtype=torch.float64) + 2 * torch.eye(2, dtype=torch.float64) for _ in range(2))
+    energy = Energy(V, lambda x, u, g, K: 0.5 * (g * (K @ g[..., None])[..., 0]).sum(-1))
+    u = V.interpolate(lambda x: x[..., 0] ** 2 + x[..., 1] * x[..., 0])
+    found = energy(u, by_cell_tag({"a": A, "b": B}))
+    assert found.shape == batch
+    for i in range(max(len(batch) * 3, 1)):
+        a, b = (A[i], B[i]) if batch else (A, B)
+        expected = energy(u, lambda x, a=a, b=b: torch.where(x[..., :1, None] < 0.5, a, b))
+        assert torch.allclose(found[i] if batch else found, expected, rtol=1e-13)
+
+
+def test_the_shape_of_a_material_says_what_is_a_batch() -> None:
+    V, square, vector = two_materials(4), torch.rand(2, 2, dtype=torch.float64), tensor(1.0, 2.0)
+    assert values_of(by_cell_tag({"a": square, "b": square}), V).rank == 2
+    numbers = values_of(by_cell_tag({"a": square, "b": square}, shape=()), V)
+    assert (numbers.rank, numbers.batch) == (0, (2, 2))
+    vectors = values_of(by_cell_tag({"a": vector, "b": 2 * vector}, shape=(2,)), V)
+    assert (vectors.rank, vectors.batch) == (1, ())
+    assert torch.equal(vectors.value[0, 0], vector)
+    assert values_of(by_cell_tag({"a": vector, "b": 3.0}), V).batch == (2,)
+    batches = values_of(by_cell_tag({"a": square, "b": vector}, shape=(2,)), V)
+    assert (batches.rank, batches.batch) == (1, (2,))
+
+
+@pytest.mark.parametrize("values", [{"a": torch.eye(2), "b": 1.0}, {"a": torch.eye(2), "b": torch.eye(3)}])
+def test_materials_of_different_shapes_are_refused(values: dict) -> None:
+    with pytest.raises(ValueError, match=r"by_cell_tag\(\{'b'.*last axes are \(2, 2\)"):
+        by_cell_tag(values)
+    with pytest.raises(ValueError, match="shape"):
+        by_cell_tag({"a": 1.0}, shape=(0,))
+
+
+def test_gradients_reach_the_matrices_of_a_material() -> None:
+    V = two_materials(4)
+    energy = Energy(V, lambda x, u, g, K: 0.5 * (g * (K @ g[..., None])[..., 0]).sum(-1))
+    u = V.interpolate(lambda x: x[..., 0] ** 2 + x[..., 1])
+    A, B = (torch.rand(2, 2, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    assert gradcheck(lambda a, b: energy(u, by_cell_tag({"a": a, "b": b})), (A, B))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from fem import FunctionSpace, Lagrange, Mesh, MeshError, unit_square
+from fem import FunctionSpace, Lagrange, Mesh, MeshError, box, unit_square
 from fem.mesh.geometry import cell_domains, facet_domains, geometry
 from fem.reference.cells import CELLS
 from tests.problems import bend, disk, distorted, hard_mesh, mixed_mesh, polynomial, scrambled, small_mesh
@@ -211,3 +211,71 @@ def test_folded_cells_are_named_when_integrated() -> None:
 
 def test_bent_meshes_are_not_boxes() -> None:
     assert volume(small_mesh("quadrilateral").curved(3, bend)).item() != pytest.approx(1, rel=1e-3)
+
+
+# -- facets inside the domain ----------------------------------------------------------------------------------------
+
+
+def middle(mesh: Mesh) -> Mesh:
+    """The mesh of a unit box, cells "west" and "east" of x = ½ and the facets "mid" between them."""
+    centres = torch.stack([mesh.nodes[[n for n in f if n >= 0]].mean(0) for f in mesh.facets.tolist()])
+    between = torch.nonzero((centres[:, 0] - 0.5).abs() < 1e-9).flatten()
+    return mesh.with_tags({"mid": between}, {"west": lambda x: x[:, 0] < 0.5, "east": lambda x: x[:, 0] > 0.5})
+
+
+def shuffled(mesh: Mesh, seed: int) -> Mesh:
+    order = torch.randperm(mesh.num_cells, generator=torch.Generator().manual_seed(seed))
+    return Mesh(mesh.nodes, mesh.cells[order], mesh.blocks[0].cell.name)
+
+
+@cells
+@pytest.mark.parametrize("seed", range(3))
+def test_facets_inside_are_seen_from_the_side_that_is_said(cell: str, seed: int) -> None:
+    mesh = middle(
+        shuffled(box([0.0] * CELLS[cell].dim, [1.0] * CELLS[cell].dim, [4, 2, 2][: CELLS[cell].dim], cell=cell), seed)
+    )
+    for side, sign in (("west", 1.0), ("east", -1.0)):
+        found = [geometry(mesh, d) for d in facet_domains(mesh, ("mid", side), 2)]
+        assert sum(g.weights.expand(g.points.shape[:2]).sum() for g in found).item() == pytest.approx(1, rel=1e-13)
+        for g in found:
+            torch.testing.assert_close(g.normal[..., 0], torch.full_like(g.normal[..., 0], sign))
+        for domain in facet_domains(mesh, ("mid", side), 2):
+            assert set(domain.cells.tolist()) <= set(mesh.cell_tags[side].tolist())
+
+
+def test_a_side_of_facets_on_the_boundary_and_of_a_grid() -> None:
+    mesh = middle(unit_square(4))
+    for tag in ("left", ("left", "west")):
+        (g,) = [geometry(mesh, d) for d in facet_domains(mesh, tag, 2)]
+        assert g.weights.expand(g.points.shape[:2]).sum().item() == pytest.approx(1, rel=1e-13)
+        assert g.normal.flatten().tolist() == [-1, 0]
+
+
+@pytest.mark.parametrize(
+    ("tag", "message"),
+    [
+        (("mid", "all"), "at 4 of 4 facets more than one"),
+        (("mid", "corner"), r"at 3 of 4 facets none has it \(the first is at x = \[0\.5, "),
+        (("left", "east"), "at 4 of 4 facets none"),
+        (("mid", "wset"), "unknown cell tag 'wset'; .* Did you mean 'west'"),
+        (("mdi", "west"), "unknown facet tag 'mdi'"),
+    ],
+)
+def test_a_side_that_does_not_tell_one_cell_is_refused(tag: tuple[str, str], message: str) -> None:
+    mesh = middle(unit_square(4)).with_tags(
+        cell_tags={"all": lambda x: x[:, 0] < 2, "corner": lambda x: (x[:, 0] < 0.5) & (x[:, 1] < 0.25)}
+    )
+    with pytest.raises(ValueError, match=message):
+        facet_domains(mesh, tag, 2)
+
+
+def test_mixed_meshes_have_sides_too() -> None:
+    mesh = mixed_mesh()
+    shared = torch.nonzero(mesh.topology.facets.num_cells == 2).flatten()
+    mesh = mesh.with_tags({"inside": shared}, {"first": [0]})
+    number, owner = mesh.topology.facets_of_cells()
+    mine = number[(owner[0] == 0) & (owner[1] == 0)]
+    mesh = mesh.with_tags({"around": mine[torch.isin(mine, shared)]})
+    found = facet_domains(mesh, ("around", "first"), 2)
+    assert sum(len(d.cells) for d in found) == len(mesh.facet_tags["around"])
+    assert {(d.block, *d.cells.tolist()) for d in found} == {(0, 0)}

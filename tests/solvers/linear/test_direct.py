@@ -5,7 +5,18 @@ import sys
 import pytest
 import torch
 
-from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MeanZero, WeakForm, unit_interval, unit_square
+from fem import (
+    Dirichlet,
+    Energy,
+    FunctionSpace,
+    Lagrange,
+    MeanZero,
+    MixedSpace,
+    WeakForm,
+    unit_interval,
+    unit_square,
+)
+from solvers.linear import direct
 from solvers.linear.direct import Direct, pardiso_is_there
 from solvers.operators.system import System
 from tests.problems import laplace
@@ -177,3 +188,37 @@ def test_without_pypardiso_superlu_serves_and_the_other_says_what_to_install(mon
     with pytest.raises(ImportError, match=r"needs pypardiso: pip install"):
         Direct("pardiso").prepare(system)
     pardiso_is_there.cache_clear()
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1e-6])
+@pytest.mark.parametrize("problem", ["stokes", "mixed poisson"])
+def test_saddle_points_are_factorised_once_and_like_their_weak_forms(monkeypatch, penalty, problem):
+    made = []
+    monkeypatch.setattr(direct, "lu", lambda *a, _lu=direct.lu, **options: made.append(_lu(*a, **options)) or made[-1])
+    mesh = unit_square(8)
+    X = MixedSpace(FunctionSpace(mesh, Lagrange(2), components=2), FunctionSpace(mesh, Lagrange(1)))
+
+    def part(v, grad_v, w, grad_w):
+        return (grad_v * grad_w).sum((-2, -1)) if problem == "stokes" else (v * w).sum(-1)
+
+    def divergence(grad_v):
+        return grad_v.diagonal(dim1=-2, dim2=-1).sum(-1)
+
+    def density(x, u, g):
+        return 0.5 * part(u[0], g[0], u[0], g[0]) - u[1] * divergence(g[0]) - 0.5 * penalty * u[1].square()
+
+    def form(x, u, g, v, h):
+        flow = part(u[0], g[0], v[0], h[0])
+        return flow - u[1] * divergence(h[0]) - v[1] * divergence(g[0]) - penalty * u[1] * v[1]
+
+    held = Dirichlet(X, {(side, 0): 0.0 for side in ("left", "top", "bottom")})
+    zero, rhs = torch.zeros(X.shape, dtype=torch.float64), torch.randn(X.shape, dtype=torch.float64)
+    prepared = [
+        Direct("superlu").prepare(System(f.discrete_form(()), zero, symmetric=symmetric))
+        for f, symmetric in ((Energy(X, density, held), True), (WeakForm(X, form, held), False))
+    ]
+    assert len(made) == 2
+    assert made[0].nnz <= 1.1 * made[1].nnz
+    assert bool(prepared[0].indefinite)
+    found, expected = (p.solve(rhs) for p in prepared)
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8 * float(expected.abs().max()))
