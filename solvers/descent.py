@@ -15,7 +15,8 @@ from torch import Tensor
 from fem.forms.discrete import DiscreteForm
 from fem.support.checks import check_integers, check_numbers
 from fem.support.status import Status
-from solvers.newton import RUNNING, Bounds, Report, finish, round_off, settle
+from solvers.line_search import Bounds
+from solvers.report import RUNNING, Report, finish, round_off, settle
 from solvers.solution import norm, per_item
 
 

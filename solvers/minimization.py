@@ -25,9 +25,11 @@ from fem.support.checks import check_flags, check_kind, check_params, shown
 from fem.support.status import ConvergenceError, first_failure, nest
 from solvers.adjoint import Deferred, Stationary, attach
 from solvers.descent import LBFGS, Adam, descent
+from solvers.line_search import Bounds
 from solvers.linear.choice import default_linear
-from solvers.newton import STATUSES, Bounds, Newton, Report, newton
+from solvers.newton import Newton, newton
 from solvers.operators.system import LinearMethod
+from solvers.report import STATUSES, Report
 from solvers.reuse import Reuse, reuse_of
 from solvers.solution import Solution
 

@@ -11,17 +11,19 @@ from dataclasses import dataclass
 from math import prod
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fem.forms.discrete import DiscreteForm, FormValues
 from fem.support.checks import check_integers, check_kind, check_numbers
 from fem.support.status import Status
+from solvers.line_search import Bounds, Line, chosen, descend, reduce_residual
 from solvers.linear.choice import default_linear
 from solvers.linear.conjugate_gradients import CG
+from solvers.load_step import load
 from solvers.operators.system import LinearMethod, Prepared, System
+from solvers.report import RUNNING, STATUSES, Report, finish, round_off, settle
 from solvers.reuse import Kept, Reuse
-from solvers.solution import default_rtol, dot, norm, per_item
+from solvers.solution import default_rtol, norm, per_item
 
 LINEAR = "a linear method, `Direct()`, `CG()`, `Multigrid()`, `AlgebraicMultigrid()`, …, or None"
 
@@ -52,48 +54,6 @@ class Newton:
         check_integers("Newton", 0, max_iterations=self.max_iterations)
 
 
-@dataclass(eq=False)
-class Report:
-    """What an iteration ended with, per batch item, and the last factorisation for the adjoint to use."""
-
-    u: Tensor
-    codes: Tensor  # index into STATUSES
-    iterations: Tensor
-    residual: Tensor
-    active: Tensor | None = None
-    prepared: Prepared | None = None
-    kept: Kept | None = None  # the same, where the next solve may take it
-    energy: Tensor | None = None
-    detail: str = ""
-
-
-STATUSES = list(Status)
-RUNNING = len(STATUSES)  # no status: nothing takes an item that is left running for one that has ended
-ROUND_OFF = 2  # residuals up to so many times their round-off count as zero
-
-
-@dataclass(frozen=True, eq=False)
-class Bounds:
-    """lower ≤ u ≤ upper, dof by dof; either may be missing."""
-
-    lower: Tensor | None
-    upper: Tensor | None
-
-    def clamp(self, u: Tensor) -> Tensor:
-        if self.lower is not None:
-            u = torch.maximum(u, self.lower)
-        return u if self.upper is None else torch.minimum(u, self.upper)
-
-    def active(self, u: Tensor, r: Tensor) -> Bool[Tensor, "..."]:
-        """Dofs at a bound whose residual presses them against it."""
-        found = torch.zeros_like(u, dtype=torch.bool)
-        if self.lower is not None:
-            found |= (u <= self.lower) & (r > 0)
-        if self.upper is not None:
-            found |= (u >= self.upper) & (r < 0)
-        return found
-
-
 def newton(
     form: DiscreteForm,
     u: Tensor,
@@ -108,14 +68,12 @@ def newton(
     lead = u.ndim - len(form.space.shape)
     rtol = default_rtol(u.dtype) if method.rtol is None else method.rtol
     linear = method.linear or default_linear(form.space, symmetric and minimum, prod(u.shape[:lead]))
-    u = form.constraint.insert(u, form.data)
-    if bounds is not None:
-        u = bounds.clamp(u)
+    u, steps = load(form, u, linear, symmetric, minimum, bounds, method.max_iterations)
     codes = torch.full(u.shape[:lead], RUNNING, device=u.device)
-    report = Report(u, codes, torch.zeros_like(codes), torch.ones(u.shape[:lead], dtype=u.dtype, device=u.device))
+    report = Report(u, codes, steps, torch.ones(u.shape[:lead], dtype=u.dtype, device=u.device))
     prepared: Prepared | None = None
     state = form.evaluate(u)
-    for step in range(method.max_iterations + 1):
+    for step in range(int(steps.max()) if steps.numel() else 0, method.max_iterations + 1):
         r = state.residual
         fixed, report.active = form.constraint.fixed, None
         if bounds is not None:
@@ -151,10 +109,11 @@ def newton(
         if not minimum and not prepared.exact and bool((running & prepared.indefinite).any()):
             report.detail = " (conjugate gradients met negative curvature; use `Direct()`)"
             finish(codes, prepared.indefinite, Status.STALLED)
+        line = Line(form, u, s, state, fixed, bounds)
         if minimum:
-            u, state = descend(form, u, s, r, state, codes, bounds, prepared.indefinite)
+            u, state = descend(line, r, codes, prepared.indefinite)
         else:
-            u = reduce_residual(form, u, s, r, codes)
+            u = reduce_residual(line, r, codes)
             state = form.evaluate(u)
         report.iterations += running
     if bounds is None and prepared is not None and method.rtol is None:
@@ -180,15 +139,6 @@ def refine(
     better = norm(after.residual, lead) < norm(state.residual, lead)
     better &= codes == STATUSES.index(Status.CONVERGED)
     return torch.where(per_item(better, u), trial, u), chosen(better, after, state)
-
-
-def chosen(items: Tensor, state: FormValues, other: FormValues) -> FormValues:
-    """One state for some items, another for the rest."""
-    if bool(items.all()):
-        return state
-    pick = lambda a, b: torch.where(per_item(items, a), a, b)  # noqa: E731
-    value = None if state.value is None else pick(state.value, other.value)
-    return FormValues(value, pick(state.residual, other.residual), pick(state.magnitude, other.magnitude))
 
 
 def prepare(
@@ -239,104 +189,3 @@ def check_minimum(
     quadratic = bounds is None and elsewhere.same_matrix(system)
     finish(codes, prepared.indefinite, Status.UNBOUNDED if quadratic else Status.SADDLE, converged)
     return prepared
-
-
-def finish(codes: Tensor, items: Tensor, status: Status, kind: int = RUNNING) -> None:
-    """Record the status of items that are still running (or of another kind)."""
-    codes.masked_fill_((codes == kind) & items, STATUSES.index(status))
-
-
-def settle(codes: Tensor, report: Report, size: Tensor, floor: Tensor) -> None:
-    """Record convergence of items whose residual is nothing but round-off, and its size relative to ‖|H||u|‖ ≈ floor/ε.
-
-    All contributions may be round-off too (a constant u), and then say nothing about its size.
-    """
-    items = (size <= ROUND_OFF * floor) & (codes == RUNNING)
-    eps = torch.finfo(size.dtype).eps
-    report.residual = torch.where(items & (floor > 0), eps * size / floor, report.residual)
-    finish(codes, items, Status.CONVERGED)
-
-
-def round_off(form: DiscreteForm, u: Tensor, r: Tensor, fixed: Tensor | None) -> Float[Tensor, "*b"]:
-    """How far the residual moves when u does in its last digit: below this no u is better than another."""
-    generator = torch.Generator(u.device).manual_seed(0)
-    sign = torch.randint(0, 2, u.shape, generator=generator, device=u.device).to(u.dtype) * 2 - 1
-    moved = form.residual(u * (1 + torch.finfo(u.dtype).eps * sign))
-    difference = moved - r
-    if fixed is not None:
-        difference = difference.masked_fill(fixed, 0)
-    return norm(difference, u.ndim - len(form.space.shape))
-
-
-def descend(
-    form: DiscreteForm,
-    u: Tensor,
-    s: Tensor,
-    r: Tensor,
-    state: FormValues,
-    codes: Tensor,
-    bounds: Bounds | None,
-    indefinite: Tensor,
-) -> tuple[Tensor, FormValues]:
-    """A step along s that lowers the energy enough (Armijo), outward where the curvature is negative."""
-    lead, energy = u.ndim - len(form.space.shape), state.value
-    assert energy is not None
-    slope = dot(r, s, lead)
-    # sᵀHs = −sᵀr for a Newton step: uphill means negative curvature, and its opposite leads down.
-    negative = (slope > 0) | (indefinite & (slope != 0))
-    s = torch.where(per_item(slope > 0, s), -s, s)
-    slope = -slope.abs()
-    eps = torch.finfo(u.dtype).eps
-    t = torch.where(codes == RUNNING, 1.0, 0.0).to(u.dtype)
-    accepted, best, value = codes != RUNNING, u, energy
-    for _ in range(40):
-        trial = u + per_item(t, u) * s
-        if bounds is not None:
-            trial = bounds.clamp(trial)
-        state = form.evaluate(trial)  # the first trial is accepted nearly always, and the next step starts from there
-        found = state.value
-        assert found is not None
-        # Near the minimum the decrease drowns in the round-off of J.
-        enough = (found - energy <= 1e-4 * t * slope + 10 * eps * energy.abs()) & torch.isfinite(found)
-        new = enough & ~accepted
-        all_new = bool(new.all())
-        best = trial if all_new else torch.where(per_item(new, u), trial, best)
-        value = torch.where(new, found, value)
-        accepted = accepted | enough
-        if bool(accepted.all()):
-            break
-        t = torch.where(accepted, t, t / 2)
-    finish(codes, ~accepted, Status.STALLED)
-    outward = negative & accepted & (codes == RUNNING)
-    moved = not all_new or bool(outward.any())
-    for _ in range(60):
-        if not bool(outward.any()):
-            break
-        t = torch.where(outward, 4 * t, t)
-        trial = u + per_item(t, u) * s
-        if bounds is not None:
-            trial = bounds.clamp(trial)
-        found = form.value(trial)
-        outward = outward & (found < value)
-        best, value = torch.where(per_item(outward, u), trial, best), torch.where(outward, found, value)
-    finish(codes, outward, Status.UNBOUNDED)
-    return best, form.evaluate(best) if moved else state
-
-
-def reduce_residual(form: DiscreteForm, u: Tensor, s: Tensor, r: Tensor, codes: Tensor) -> Tensor:
-    """A step along s that lowers ‖r‖, for equations without an energy."""
-    lead = u.ndim - len(form.space.shape)
-    before, t = norm(r, lead), torch.where(codes == RUNNING, 1.0, 0.0).to(u.dtype)
-    accepted, best = codes != RUNNING, u
-    for _ in range(40):
-        trial = u + per_item(t, u) * s
-        after = norm(form.residual(trial), lead)
-        # At round-off level the residual cannot fall; one such step is harmless and lets the caller see it.
-        enough = (after <= (1 - 1e-4 * t) * before) | (t * norm(s, lead) <= 1e-10 * norm(u, lead))
-        new = enough & ~accepted & torch.isfinite(after)
-        best, accepted = torch.where(per_item(new, u), trial, best), accepted | new
-        if bool(accepted.all()):
-            break
-        t = torch.where(accepted, t, t / 2)
-    finish(codes, ~accepted, Status.STALLED)
-    return best

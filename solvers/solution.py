@@ -46,8 +46,15 @@ class Solution:
 
 
 def norm(v: Tensor, lead: int) -> Float[Tensor, "*b"]:
-    """Euclidean norm over all but the leading batch axes."""
-    return torch.linalg.vector_norm(v.flatten(lead), dim=-1)
+    """Euclidean norm over all but the leading batch axes, where squares would under- or overflow too."""
+    flat, info = v.flatten(lead), torch.finfo(v.dtype)
+    plain = torch.linalg.vector_norm(flat, dim=-1)
+    if not v.is_cuda and bool(((plain > info.tiny**0.5 / info.eps) & (plain < info.max**0.5)).all()):
+        return plain
+    largest = flat.abs().amax(-1) if flat.shape[-1] else plain
+    scaled = (largest > 0) & torch.isfinite(largest)
+    unit = torch.linalg.vector_norm(flat / torch.where(scaled, largest, 1)[..., None], dim=-1)
+    return torch.where(scaled, largest * unit, largest)
 
 
 def dot(a: Tensor, b: Tensor, lead: int) -> Float[Tensor, "*b"]:

@@ -126,6 +126,12 @@ class CellIntegral:
         with torch.enable_grad():
             return self.integrand(slots, slots if self.term.linear_in_test else None, batch).requires_grad
 
+    def _needs_graph(self, slots: Slots, u: Tensor, batch: BatchShape) -> bool:
+        """Whether derivatives are recorded: something that is given, or that the density holds, needs a gradient."""
+        if not torch.is_grad_enabled():
+            return False
+        return any(t.requires_grad for t in (*slots, *self.tensors())) or self.captures_gradient(u, batch)
+
     # -- the integral and its derivatives ------------------------------------------------------------------------------
 
     def value(self, u: Tensor, batch: BatchShape) -> Tensor:
@@ -138,8 +144,9 @@ class CellIntegral:
 
     def residual(self, u: Tensor, batch: BatchShape) -> Parts:
         """Its share of ∂J/∂u, differentiable in u and in all tensors."""
-        graph = torch.is_grad_enabled()
-        return self.scatter(self.fluxes(differentiable(self.slots(u)), batch, graph), batch)
+        slots = self.slots(u)
+        graph = self._needs_graph(slots, u, batch)
+        return self.scatter(self.fluxes(differentiable(slots), batch, graph), batch)
 
     def evaluate(self, u: Tensor, batch: BatchShape) -> tuple[Tensor | None, Parts, Parts]:
         """Value (None for weak forms), residual and magnitude together, without a graph."""
@@ -150,7 +157,8 @@ class CellIntegral:
 
     def hessian_product(self, u: Tensor, v: Tensor, batch: BatchShape, transpose: bool) -> Parts:
         """The residual's derivative times v (or its transpose times v), differentiable like the residual."""
-        graph, slots, along = torch.is_grad_enabled(), differentiable(self.slots(u)), self.slots(v)
+        slots, along = self.slots(u), self.slots(v)
+        graph, slots = self._needs_graph([*slots, *along], u, batch), differentiable(slots)
         with torch.enable_grad():
             fluxes = self.fluxes(slots, batch, True)
             multiply = derivative_transposed if transpose or not self.term.linear_in_test else derivative

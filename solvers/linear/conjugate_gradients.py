@@ -79,10 +79,12 @@ class PreparedCG:
 
     def iterate(self, b: Tensor, target: Tensor, limit: int) -> tuple[Tensor, Tensor, Tensor]:
         """x, what it leaves of b (nothing for items that met negative curvature), and the count of iterations "*b"."""
-        x, r, p = torch.zeros_like(b), b.clone(), torch.empty_like(b)
-        iterations, turned = conjugate_gradients(self.system.apply, self.precondition, x, r, p, target, limit)
+        size = norm(b, target.ndim)  # in units of it no product of two residuals underflows
+        size = torch.where((size > 0) & torch.isfinite(size), size, 1)
+        x, r, p = torch.zeros_like(b), b / per_item(size, b), torch.empty_like(b)
+        iterations, turned = conjugate_gradients(self.system.apply, self.precondition, x, r, p, target / size, limit)
         self.indefinite = self.indefinite | turned
-        return x, r.masked_fill(per_item(turned, r), 0), iterations
+        return x.mul_(per_item(size, x)), r.masked_fill(per_item(turned, r), 0).mul_(per_item(size, r)), iterations
 
 
 def conjugate_gradients(

@@ -8,7 +8,7 @@ import torch
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MeanZero, MixedSpace, WeakForm, unit_interval, unit_square
 from solvers import CG, ConvergenceError, Direct, Multigrid, Newton, Reuse, Status, minimize, solve
-from solvers.newton import RUNNING, STATUSES, finish
+from solvers.report import RUNNING, STATUSES, finish
 from tests.problems import diffusion, laplace
 
 METHODS = pytest.mark.parametrize("method", [Direct("superlu"), Direct(), CG()], ids=["superlu", "direct", "cg"])

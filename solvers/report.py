@@ -1,0 +1,60 @@
+"""What an iteration knows of each item of a batch: how it ended, and whether its residual is more than round-off."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fem.forms.discrete import DiscreteForm
+from fem.support.status import Status
+from solvers.operators.system import Prepared
+from solvers.reuse import Kept
+from solvers.solution import norm
+
+
+@dataclass(eq=False)
+class Report:
+    """What an iteration ended with, per batch item, and the last factorisation for the adjoint to use."""
+
+    u: Tensor
+    codes: Tensor  # index into STATUSES
+    iterations: Tensor
+    residual: Tensor
+    active: Tensor | None = None
+    prepared: Prepared | None = None
+    kept: Kept | None = None  # the same, where the next solve may take it
+    energy: Tensor | None = None
+    detail: str = ""
+
+
+STATUSES = list(Status)
+RUNNING = len(STATUSES)  # no status: nothing takes an item that is left running for one that has ended
+ROUND_OFF = 2  # residuals up to so many times their round-off count as zero
+
+
+def finish(codes: Tensor, items: Tensor, status: Status, kind: int = RUNNING) -> None:
+    """Record the status of items that are still running (or of another kind)."""
+    codes.masked_fill_((codes == kind) & items, STATUSES.index(status))
+
+
+def settle(codes: Tensor, report: Report, size: Tensor, floor: Tensor) -> None:
+    """Record convergence of items whose residual is nothing but round-off, and its size relative to ‖|H||u|‖ ≈ floor/ε.
+
+    All contributions may be round-off too (a constant u), and then say nothing about its size.
+    """
+    items = (size <= ROUND_OFF * floor) & (codes == RUNNING)
+    eps = torch.finfo(size.dtype).eps
+    report.residual = torch.where(items & (floor > 0), eps * size / floor, report.residual)
+    finish(codes, items, Status.CONVERGED)
+
+
+def round_off(form: DiscreteForm, u: Tensor, r: Tensor, fixed: Tensor | None) -> Float[Tensor, "*b"]:
+    """How far the residual moves when u does in its last digit: below this no u is better than another."""
+    generator = torch.Generator(u.device).manual_seed(0)
+    sign = torch.randint(0, 2, u.shape, generator=generator, device=u.device).to(u.dtype) * 2 - 1
+    moved = form.residual(u * (1 + torch.finfo(u.dtype).eps * sign))
+    difference = moved - r
+    if fixed is not None:
+        difference = difference.masked_fill(fixed, 0)
+    return norm(difference, u.ndim - len(form.space.shape))
