@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fem.forms.discrete import DiscreteForm
+from fem.support.transforms import hidden, pulled_back
 from solvers.operators.system import LinearMethod, Prepared, System
 
 
@@ -86,6 +87,9 @@ class Attach(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         y, *tensors = ctx.saved_tensors
         create_graph, needed = torch.is_grad_enabled(), ctx.needs_input_grad[2:]
+        if hidden(grad):
+            problem, value = ctx.problem, y.detach()
+            return None, None, *pulled_back(lambda *t: (Attach.apply(problem, value, *t),), tensors, needed, [grad])
         with torch.no_grad():
             multiplier = ctx.problem.solve(grad, True)
         if create_graph:
@@ -110,6 +114,9 @@ class Deferred(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         create_graph, needed = torch.is_grad_enabled(), ctx.needs_input_grad[2:]
+        if hidden(grad):
+            form, given = ctx.form, ctx.saved_tensors
+            return None, None, *pulled_back(lambda u, *rest: (form.with_tensors(rest).value(u),), given, needed, [grad])
         with torch.enable_grad():
             inputs = aliases(ctx.saved_tensors, needed, create_graph)
             value = (ctx.form.with_tensors(inputs[1:]).value(inputs[0]) * grad).sum()

@@ -15,14 +15,15 @@ from torch import Tensor
 
 from fem.forms.cell_integral import CellIntegral
 from fem.forms.constraints import MeanZero
-from fem.forms.derivatives import outside_inference
 from fem.forms.discrete import DiscreteForm
 from fem.forms.energy import Energy, Functional, WeakForm
 from fem.forms.parameters import Parameter, PointValues, tensor_in
 from fem.space.field import Function, Gradient
 from fem.space.space import AnySpace, FunctionSpace
 from fem.support.checks import check_flags, check_kind, check_params, shown
+from fem.support.modes import outside_modes
 from fem.support.status import ConvergenceError, first_failure, nest
+from fem.support.transforms import plainly, transformed
 from solvers.adjoint import Deferred, Stationary, attach
 from solvers.descent import LBFGS, Adam, descent
 from solvers.line_search import Bounds
@@ -89,7 +90,7 @@ def solve(
     return run("solve", problem, params, initial, method, (None, None), throw, reuse, minimum=False)
 
 
-@outside_inference
+@outside_modes
 def run(
     call: str,
     problem: Functional,
@@ -101,20 +102,56 @@ def run(
     reuse: Reuse | None,
     minimum: bool,
 ) -> Solution:
-    """Lower, check, iterate without a graph, attach."""
+    """Lower, and solve: under transformations of PyTorch on plain tensors, item by item where they map."""
     if method is not None:
         check_kind(call, "method", method, Method, METHODS)
     check_flags(call, throw=throw)
     space = problem.space
     form = problem.discrete_form(check_params(call, params))
-    detached = form.detach()
-    check_tensors(detached)
     u = torch.zeros(space.shape, dtype=space.dtype, device=space.device)
     if initial is not None:
         u = space.check(initial, "initial").detach()
-        if not bool(torch.isfinite(u).all()):
-            raise ValueError("`initial` holds values that are not finite.")
     limits = [bound_dofs(space, b, name) for b, name in zip(bounds, ("lower", "upper"), strict=True)]
+    if not transformed():
+        return solved(problem, form, u, limits, method, throw, reuse, minimum)
+
+    numberless = [torch.full(t.shape, 0.7, dtype=t.dtype, device=t.device) for t in form.tensors()]
+    check_capture(form.with_tensors(numberless), torch.full_like(u, 0.7))
+    count, known, solutions = len(form.tensors()), {}, []
+
+    def plain(*tensors: Tensor) -> tuple[Tensor, ...]:
+        rest = iter(tensors[count + 1 :])
+        own = [None if b is None else next(rest) for b in limits]
+        given = form.with_tensors(tensors[:count]), tensors[count], own
+        solutions.append(solved(problem, *given, method, throw, reuse, minimum, known))
+        return tuple(getattr(solutions[-1], name) for name in ("value", "iterations", "residual", "energy"))
+
+    found = plainly(plain, [*form.tensors(), u, *(b for b in limits if b is not None)])
+    if len(known) > 1 and not throw:
+        raise ValueError(
+            f"`{call}(throw=False)` cannot tell statuses under `torch.vmap`; it solves batches by itself: give the "
+            "parameters a leading axis instead."
+        )
+    value, iterations, residual, energy = found
+    return replace(solutions[0], value=value, iterations=iterations, residual=residual, energy=energy)
+
+
+def solved(
+    problem: Functional,
+    form: DiscreteForm,
+    u: Tensor,
+    limits: list[Tensor | None],
+    method: Method | None,
+    throw: bool,
+    reuse: Reuse | None,
+    minimum: bool,
+    known: dict[Any, tuple[list[Tensor], Report]] | None = None,
+) -> Solution:
+    """Check, iterate without a graph, attach; `known` keeps how that ended for the same tensors."""
+    space, detached = problem.space, form.detach()
+    check_tensors(detached)
+    if not bool(torch.isfinite(u).all()):
+        raise ValueError("`initial` holds values that are not finite.")
     for limit, name in zip(limits, ("lower", "upper"), strict=True):
         if limit is not None and bool(limit.isnan().any()):
             raise ValueError(f"`{name}` holds NaN; an infinite bound is written `math.inf`.")
@@ -135,17 +172,20 @@ def run(
         box = Bounds(*[None if b is None else b.detach().expand(*batch, *space.shape) for b in limits])
         if box.lower is not None and box.upper is not None and bool((box.lower > box.upper).any()):
             raise ValueError("`lower` exceeds `upper` at some dofs, so no u is allowed.")
-    symmetric = isinstance(problem, Energy)
+    symmetric, key = isinstance(problem, Energy), tuple((t.data_ptr(), t.shape, t.stride()) for t in form.tensors())
+    report = None if known is None or key not in known else known[key][1]
     if isinstance(method, LBFGS | Adam):
         linear, name = default_linear(space, symmetric, prod(batch)), type(method).__name__
-        report = descent(detached, u, method, box)
+        report = report or descent(detached, u, method, box)
     else:
         chosen = Newton() if method is None else method if isinstance(method, Newton) else Newton(method)
         linear = chosen.linear or default_linear(space, symmetric and minimum, prod(batch))
         name = f"Newton with {linear}"
         with torch.no_grad():
             chosen, reuse = replace(chosen, linear=linear), reuse or reuse_of(problem)
-            report = newton(detached, u, chosen, symmetric, minimum, box, reuse)
+            report = report or newton(detached, u, chosen, symmetric, minimum, box, reuse)
+    if known is not None:
+        known[key] = form.tensors(), report
 
     if report.active is not None:
         form = fix_active(form, report, limits)
@@ -209,8 +249,8 @@ def check_capture(form: DiscreteForm, u: Tensor) -> None:
     for integral in form.integrals:
         if integral.captures_gradient(full, batch):
             raise ValueError(
-                f"the {integral.term.name} captures a tensor that requires a gradient, which the adjoint cannot reach. "
-                "Pass it in `params` and take it as an argument, or detach it."
+                f"the {integral.term.name} captures a tensor that requires a gradient (or is mapped), which the adjoint cannot "
+                "reach. Pass it in `params` and take it as an argument, or detach it."
             )
 
 

@@ -32,6 +32,7 @@ from fem.mesh.grid import grid_order, number, places
 from fem.space.quadrature_points import Slots
 from fem.space.space import AnySpace, MixedSpace
 from fem.support.portions import at_a_time
+from fem.support.transforms import depends
 
 BatchShape = tuple[int, ...]
 Parts = list[Tensor | None]  # of a dof tensor, field by field; None where there is nothing
@@ -124,7 +125,7 @@ class CellIntegral:
         """Whether the density holds on to a tensor that needs a gradient, the explicit ones being detached."""
         slots = [s.detach() for s in self.slots(u)]
         with torch.enable_grad():
-            return self.integrand(slots, slots if self.term.linear_in_test else None, batch).requires_grad
+            return depends(self.integrand(slots, slots if self.term.linear_in_test else None, batch))
 
     def _needs_graph(self, slots: Slots, u: Tensor, batch: BatchShape) -> bool:
         """Whether derivatives are recorded: something that is given, or that the density holds, needs a gradient."""

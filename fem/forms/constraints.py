@@ -16,6 +16,7 @@ from fem.forms.parameters import check_like
 from fem.space.field import Function
 from fem.space.space import AnySpace, FunctionSpace, MixedSpace, Space
 from fem.support.checks import check_kind, is_integer, shown
+from fem.support.transforms import mapped
 
 
 @runtime_checkable
@@ -223,7 +224,7 @@ def prescribed(space: FunctionSpace, component: int | None, tag: str, dofs: Tens
             f"{name} must be a number or have the trailing shape {targets} (dofs of the tag) or "
             f"{(space.num_nodes, *inner)} (all dofs); got {tuple(value.shape)}."
         )
-    if not bool(torch.isfinite(value).all()):
+    if not mapped(value) and not bool(torch.isfinite(value).all()):
         raise ValueError(f"{name} is not finite: got {float(value[~torch.isfinite(value)][0])}.")
     return value
 

@@ -1,12 +1,10 @@
-"""Derivatives of a density at quadrature points by automatic differentiation, and when there are any to record.
+"""Derivatives of a density at quadrature points by automatic differentiation.
 
 A slot is u or one of its derivatives at all points of a domain, a flux f_i = ∂ψ/∂s_i the derivative of the density with
 respect to one. Points do not see each other, so that one backward pass differentiates at all of them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import wraps
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -15,19 +13,6 @@ from fem.space.quadrature_points import Slots
 from fem.support.sums import sum_of
 
 Fluxes = Sequence[Tensor | None]  # one for each slot; None where it vanishes
-
-
-def outside_inference(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A user's `torch.inference_mode()` records no derivatives, and spoils what is kept: the method runs without it."""
-
-    @wraps(method)
-    def call(*args: Any, **options: Any) -> Any:
-        if not torch.is_inference_mode_enabled():
-            return method(*args, **options)
-        with torch.inference_mode(False), torch.no_grad():
-            return method(*args, **options)
-
-    return call
 
 
 def differentiable(slots: Slots) -> Slots:

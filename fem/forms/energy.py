@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from fem.forms.constraints import Constraint, Free
-from fem.forms.derivatives import outside_inference
 from fem.forms.discrete import DiscreteForm
 from fem.forms.lowering import discrete_form
 from fem.forms.parameters import Parameter, PointValues, tensor_in
@@ -24,6 +23,7 @@ from fem.mesh.tags import FacetTag
 from fem.space.field import Function, Gradient
 from fem.space.space import AnySpace, Space
 from fem.support.checks import check_kind, is_integer
+from fem.support.modes import outside_modes
 
 
 class Functional:
@@ -86,17 +86,17 @@ class Functional:
             term.check_arguments(len(params))
         return discrete_form(self.space, self.terms, self.constraint, params)
 
-    @outside_inference
+    @outside_modes
     def residual(self, u: Tensor, *params: Parameter) -> Tensor:
         """The first derivative, shaped like the dofs; zero at prescribed dofs."""
         return self.discrete_form(params).residual(self.space.check(u))
 
-    @outside_inference
+    @outside_modes
     def hessian_product(self, u: Tensor, v: Tensor, *params: Parameter) -> Tensor:
         """The derivative of the residual at u in the direction v, without a matrix; zero at prescribed dofs."""
         return self.discrete_form(params).hessian_product(self.space.check(u), self.space.check(v, "v"))
 
-    @outside_inference
+    @outside_modes
     def hessian(self, u: Tensor, *params: Parameter) -> Tensor:
         """The derivative of the residual as `sparse_csr` "*b N N", dofs flattened node-major.
 
@@ -144,7 +144,7 @@ class Energy(Functional):
             space.
     """
 
-    @outside_inference
+    @outside_modes
     def __call__(self, u: Tensor, *params: Parameter) -> Tensor:
         form = self.discrete_form(params)
         value = form.value(self.space.check(u))

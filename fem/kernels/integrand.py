@@ -9,7 +9,7 @@ scatter or an array over quadrature points.
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from typing import Any
 
@@ -24,6 +24,7 @@ from fem.kernels.program import Program, UntraceableError
 from fem.kernels.tensor_interpolation import GridRule, grid_rule
 from fem.kernels.tracing import directional, hessian, trace, value_and_gradient
 from fem.support.fingerprint import cached, fingerprint
+from fem.support.transforms import hidden, pulled_back
 
 PRODUCTS = 3000  # in a cell, from second derivatives to element matrices: more are better done by matrix products
 
@@ -279,8 +280,13 @@ class IntegralValue(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         count = len(ctx.integrand.inputs)
         tensors, gradients = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        integrand = ctx.integrand
+        if hidden(grad):
+            return None, *pulled_back(
+                lambda *t: (IntegralValue.apply(integrand, *t),), tensors, ctx.needs_input_grad[1:], [grad]
+            )
         if torch.is_grad_enabled():
-            gradients = IntegralSlopes.apply(ctx.integrand, ctx.wrt, *tensors)
+            gradients = IntegralSlopes.apply(integrand, ctx.wrt, *tensors)
         found: list[Tensor | None] = [None] * count
         for i, g in zip(ctx.wrt, gradients, strict=True):
             scaled = grad.reshape((*grad.shape, *[1] * (g.ndim - grad.ndim))) * g
@@ -300,6 +306,9 @@ class IntegralSlopes(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *directions: Tensor) -> tuple[Tensor | None, ...]:
         tensors, inner = ctx.saved_tensors, ctx.integrand.derivative(ctx.wrt)
+        if hidden(*directions):
+            slopes = partial(IntegralSlopes.apply, ctx.integrand, ctx.wrt)
+            return None, None, *pulled_back(slopes, tensors, ctx.needs_input_grad[2:], directions)
         needed = [i for i, need in enumerate(ctx.needs_input_grad[2:]) if need]
         if torch.is_grad_enabled():
             gradients = IntegralSlopes.apply(inner, needed, *tensors, *directions)

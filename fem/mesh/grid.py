@@ -24,6 +24,7 @@ from torch import Tensor
 
 from fem.reference.cells import Cell
 from fem.reference.lagrange import lagrange_element
+from fem.support.transforms import carries
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class BoxNodes:
     @property
     def untouched(self) -> bool:
         """Whether the axes still tell where the nodes are: nobody moved one in place or asked for its gradient."""
-        return "nodes" not in vars(self) or (self.nodes._version == 0 and not self.nodes.requires_grad)
+        return "nodes" not in vars(self) or (self.nodes._version == 0 and not carries(self.nodes))
 
     @property
     def corners(self) -> Float[Tensor, "2 d"]:

@@ -22,6 +22,7 @@ from fem.reference.cells import Cell, get_cell
 from fem.reference.lagrange import Lagrange, lagrange_element
 from fem.reference.quadrature import quadrature
 from fem.support.checks import check_callable, check_floating, check_kind, did_you_mean, shown
+from fem.support.transforms import carries, mapped
 
 Cells = Tensor | Mapping[str, Tensor] | Any
 
@@ -158,7 +159,7 @@ class Mesh:
         """Counts changes of the nodes in place; None while they need a gradient, when nothing made of them may stay."""
         if self.box is not None:
             return 0
-        return None if self.nodes.requires_grad else self.nodes._version
+        return None if carries(self.nodes) else self.nodes._version
 
     @cached_property
     def block_starts(self) -> list[int]:
@@ -313,6 +314,8 @@ def check_nodes(nodes: Tensor) -> Tensor:
         raise TypeError(f"`Mesh(nodes=...)` must be a floating-point tensor; got {found}.")
     if nodes.ndim != 2 or not 1 <= nodes.shape[1] <= 3:
         raise MeshError(f"`Mesh(nodes=...)` must have shape (n, d) with d = 1, 2 or 3; got {tuple(nodes.shape)}.")
+    if mapped(nodes):
+        raise ValueError("`torch.vmap` over nodes would make many meshes of one; make them one after another instead.")
     if not bool(torch.isfinite(torch.stack(torch.aminmax(nodes.detach()))).all()):
         wrong = int(torch.nonzero(~torch.isfinite(nodes).all(1))[0])
         raise MeshError(f"node {wrong} has the coordinates {nodes[wrong].tolist()}.")

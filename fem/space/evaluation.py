@@ -13,6 +13,7 @@ from fem.mesh.mesh import Mesh
 from fem.reference.element import Element
 from fem.reference.lagrange import LagrangeElement
 from fem.support.checks import check_kind
+from fem.support.transforms import carries
 
 
 def evaluate_fields(
@@ -43,7 +44,7 @@ def evaluate_fields(
     for i, start in enumerate(mesh.block_starts[:-1]):
         rows = torch.nonzero((cell >= start) & (cell < mesh.block_starts[i + 1])).flatten()
         cells, at = cell[rows] - start, reference[rows]
-        if torch.is_grad_enabled() and (points.requires_grad or mesh.version is None):
+        if torch.is_grad_enabled() and (carries(points) or mesh.version is None):
             at = attach(mesh, i, cells, at, points[rows])
         for k, (V, u) in enumerate(zip(fields, columns, strict=True)):
             table, index = tabulate_at(V.elements[i], cells, at), V.cell_dofs.of(i, cells)

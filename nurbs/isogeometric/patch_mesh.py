@@ -22,6 +22,7 @@ from fem.reference.quadrature import quadrature
 from fem.reference.spline_element import BSpline
 from fem.space.factors import layers_of
 from fem.support.portions import at_a_time
+from fem.support.transforms import carries
 from nurbs.errors import GeometryError
 from nurbs.geometry.directions import UVW
 from nurbs.geometry.patch import Patch
@@ -226,9 +227,7 @@ class PatchMesh(Mesh):
 
     @property
     def version(self) -> int | None:
-        moving = any(
-            t.requires_grad for p in self.patches for t in (p.control_points, p.weights, *p.knots) if t is not None
-        )
+        moving = any(carries(t) for p in self.patches for t in (p.control_points, p.weights, *p.knots) if t is not None)
         return None if moving else 0
 
     def with_patches(self, patches: Sequence[Patch]) -> "PatchMesh":

@@ -21,6 +21,7 @@ from fem.space.cell_dofs import CellDofs
 from fem.space.factors import Factors, layers_of, slot_orders
 from fem.space.quadrature_points import QuadraturePoints
 from fem.space.space import FunctionSpace
+from fem.support.transforms import carries
 from nurbs.fitting.foot_points import foot_points
 from nurbs.geometry.patch import Patch
 from nurbs.isogeometric.patch_mesh import PatchMesh, number_glued, numbered, slabs
@@ -274,7 +275,7 @@ class SplineSpace(FunctionSpace):
             u = foot_points(patch, points[rows])
             on = (patch.detach().at(u) - points[rows].detach()).norm(dim=-1) <= near
             rows, u = rows[on], u[on]
-            if len(rows) and (points.requires_grad or self.mesh.version is None):  # Newton's step has their derivative
+            if len(rows) and (carries(points) or self.mesh.version is None):  # Newton's step has their derivative
                 J = patch.jacobian_at(u)
                 u = u + (torch.linalg.pinv(J) @ (points[rows] - patch.at(u))[..., None])[..., 0]
             found[rows] = i

@@ -21,12 +21,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fem.forms.constraints import Free
-from fem.forms.derivatives import derivative_transposed, differentiable, outside_inference
+from fem.forms.derivatives import derivative_transposed, differentiable
 from fem.forms.energy import Energy
 from fem.forms.lowering import cell_integrals
 from fem.forms.parameters import Parameter
 from fem.space.space import FunctionSpace
 from fem.support.checks import check_integers, check_kind, check_numbers, check_params
+from fem.support.modes import outside_modes
 from fem.support.sums import sum_of
 from solvers.certificates.enrichment import next_degree
 from solvers.certificates.equilibration import FluxBound, flux_bound
@@ -122,7 +123,7 @@ class Prediction:
         return f"Prediction(value {tuple(self.value.shape)}{cycles},\n  {self.certificate})"
 
 
-@outside_inference
+@outside_modes
 @torch.no_grad()
 def certify(
     energy: Energy, v: Tensor, params: Sequence[Parameter] = (), method: Preconditioner | LinearMethod | None = None
@@ -141,7 +142,7 @@ def certify(
     return Error("certify", energy, v, params, method).certificate()
 
 
-@outside_inference
+@outside_modes
 @torch.no_grad()
 def predict(
     network: Callable[[Tensor], Tensor],
@@ -303,7 +304,7 @@ class Error:
     def bound(self) -> FluxBound | None:
         return flux_bound(self.energy, self.v, self.params)
 
-    @outside_inference
+    @outside_modes
     @torch.no_grad()
     def enriched(self, error: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """rᵀe / ‖e‖ with e = B r in the space of the next degree, which is nearer to u; else in the space itself.

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from fem.forms.cell_integral import CellIntegral
 from fem.forms.constraints import Dirichlet, MeanZero
-from fem.forms.derivatives import differentiable, outside_inference
+from fem.forms.derivatives import differentiable
 from fem.forms.energy import Energy
 from fem.forms.lowering import cell_integral, cell_integrals
 from fem.forms.parameters import CellPoints, Parameter
@@ -35,6 +35,7 @@ from fem.reference.cells import interval
 from fem.reference.lagrange import lagrange_element
 from fem.space.field import gradient
 from fem.space.space import FunctionSpace
+from fem.support.modes import outside_modes
 from fem.support.portions import at_a_time
 from solvers.certificates.fine_quadrature import batch_size, integral_on, portions
 from solvers.certificates.particular_flux import particular_flux
@@ -61,7 +62,7 @@ class FluxBound:
         return bound if self.rest is None else bound + self.rest.norm(dim=-1)
 
     @property
-    @outside_inference
+    @outside_modes
     @torch.no_grad()
     def in_cells(self) -> Float[Tensor, "*b e"]:
         """Shares η of the cells with ‖u − v‖² ≤ Σ η²."""
@@ -76,7 +77,7 @@ class FluxBound:
         return shares if self.rest is None else shares + self.rest
 
 
-@outside_inference
+@outside_modes
 @torch.no_grad()
 def flux_bound(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> FluxBound | None:
     """What ‖u − v‖ is at most, u being the exact solution with v's boundary values; None where no flux is at hand.

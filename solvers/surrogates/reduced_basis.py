@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fem.forms.derivatives import outside_inference
 from fem.forms.energy import Energy
 from fem.forms.parameters import Parameter
 from fem.support.checks import check_integers, check_kind, check_params
+from fem.support.modes import outside_modes
 from solvers.minimization import minimize
 from solvers.operators.system import System
 
@@ -37,7 +37,7 @@ class ReducedBasis:
         return f"ReducedBasis({len(self.functions)} functions of shape {tuple(self.mean.shape)})"
 
     @classmethod
-    @outside_inference
+    @outside_modes
     @torch.no_grad()
     def of_snapshots(cls, energy: Energy, params: Sequence[Parameter], size: int | None = None) -> "ReducedBasis":
         """From the minimisers for a batch of parameters.
@@ -61,7 +61,7 @@ class ReducedBasis:
         _, values, functions = torch.linalg.svd((u - mean).flatten(1), full_matrices=False)
         return cls(energy, mean, functions[:size].unflatten(1, energy.space.shape), values)
 
-    @outside_inference
+    @outside_modes
     @torch.no_grad()
     def __call__(self, params: Sequence[Parameter] = ()) -> Tensor:
         """u "*b *shape" of the least energy among mean + Σ c function.
