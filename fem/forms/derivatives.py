@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import peek_interpreter_stack
+from torch.autograd import forward_ad
 
 from fem.space.quadrature_points import Slots
 from fem.support.sums import sum_of
@@ -28,6 +30,11 @@ def outside_inference(method: Callable[..., Any]) -> Callable[..., Any]:
             return method(*args, **options)
 
     return call
+
+
+def observable() -> bool:
+    """Whether tensors are what they seem: not within `torch.func`, forward differentiation or `torch.compile`."""
+    return peek_interpreter_stack() is None and forward_ad._current_level < 0 and not torch.compiler.is_compiling()
 
 
 def differentiable(slots: Slots) -> Slots:
