@@ -91,10 +91,24 @@ class CellIntegral:
             arguments += self._arguments(test)
         if geometry.normal is not None:
             arguments.append(geometry.normal)
+        self.term.check_pointwise((self.domain, batch), lambda: self._at_points(slots, test))
         value = self.term.density(*arguments, *[p.value for p in self.params])
         return self.term.check(value, (*batch, *geometry.points.shape[:2]))
 
-    def _arguments(self, slots: Slots) -> list[Any]:
+    def _at_points(self, slots: Slots, test: Slots | None) -> tuple[list[Any], int]:
+        """All arguments with their ranks, and how many after x are u, its test function and their derivatives."""
+        order, geometry = self.term.derivatives, self.geometry
+        ranks = [k + (f.components is not None) for f in self.space.fields for k in range(order + 1)]
+        own = [
+            argument
+            for given in (slots, test)
+            if given is not None
+            for argument in self._arguments([PointValues(s, r) for s, r in zip(given, ranks, strict=True)])
+        ]
+        normal = [] if geometry.normal is None else [PointValues(geometry.normal, 1)]
+        return [PointValues(geometry.points, 1), *own, *normal, *self.params], len(own)
+
+    def _arguments(self, slots: Sequence[Any]) -> list[Any]:
         if not isinstance(self.space, MixedSpace):
             return list(slots)
         per_field = self.term.derivatives + 1

@@ -11,8 +11,14 @@ from torch import Tensor
 
 from fem.space.quadrature_points import Slots
 from fem.support.sums import sum_of
+from fem.support.transforms import transformed
 
 Fluxes = Sequence[Tensor | None]  # one for each slot; None where it vanishes
+
+
+def observable() -> bool:
+    """Whether tensors are what they seem: not within `torch.func`, forward differentiation or `torch.compile`."""
+    return not transformed() and not torch.compiler.is_compiling()
 
 
 def differentiable(slots: Slots) -> Slots:

@@ -4,25 +4,25 @@ Here alone it is chosen how an integral is evaluated: without values at points o
 space, parameters and density allow it, and with them everywhere else.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch._C._functorch import peek_interpreter_stack
-from torch.autograd import forward_ad
 
 from fem.forms.cell_integral import CellIntegral
 from fem.forms.constraints import Constraint
+from fem.forms.derivatives import observable
 from fem.forms.discrete import DiscreteForm
 from fem.forms.grid_integral import GridIntegral
 from fem.forms.parameters import Constant, Parameter, PointValues, Resolved, at_points, field_of, resolved
+from fem.forms.pointwise import scattered
 from fem.forms.term import Term
 from fem.kernels.grid_inputs import Input
 from fem.kernels.integrand import Integrand
 from fem.kernels.program import UntraceableError
+from fem.kernels.tape import check, record
 from fem.mesh.geometry import Domain, geometry
 from fem.space.space import AnySpace, FunctionSpace
-from fem.support.fingerprint import fingerprint
 
 KEPT = 4  # integrands of one term, for parameters of different kinds
 GRID_CELLS = 2**11  # on smaller grids the trace of a density costs more than it saves
@@ -74,18 +74,17 @@ def grid_integral(space: AnySpace, term: Term, domain: Domain, params: Sequence[
     like = {"dtype": space.dtype, "device": space.device}
     tensors = [Constant(torch.tensor(v, **like), ()) if isinstance(v, float) else v for v in values]
     numbers = [i for i, (v, t) in enumerate(zip(values, tensors, strict=True)) if v is not t]
-    known = fingerprint(term.density)
     for given in (tensors, values) if numbers else (values,):
-        integrand = integrand_of(space, term, given, known, numbers if given is tensors else [])
+        integrand = integrand_of(space, term, given, numbers if given is tensors else [])
         if integrand is not None:
             return GridIntegral(space, term, domain, tuple(given), integrand)
     return None
 
 
 def integrand_of(
-    space: FunctionSpace, term: Term, values: Sequence[Resolved], known: Hashable, numbers: Sequence[int]
+    space: FunctionSpace, term: Term, values: Sequence[Resolved], numbers: Sequence[int]
 ) -> Integrand | None:
-    """A term's density on the cells of a grid, the same as for the last parameters if they are of the same kinds.
+    """A term's density on the cells of a grid, the same as before if the density and the kinds of parameters are.
 
     None where it cannot be traced, or does with one of the parameters in `numbers` what needs their values.
     """
@@ -99,12 +98,18 @@ def integrand_of(
             return None
         arguments.append(found[0])
         inputs += found[1]
-    key = known, repr(arguments), tuple(inputs), bool(numbers)
+    try:
+        tape = record(term.density, arguments, space.dtype)
+    except UntraceableError:
+        return None
+    key = tape, repr(arguments), tuple(inputs), bool(numbers)
     before = term.integrands.get(key)
     if before is not None and before[0] is space:
         return before[1]
-    made = Integrand(space, term.density, known, term.derivatives, term.density, tuple(arguments), tuple(inputs))
+    made = Integrand(space, tape, term.derivatives, tape.run, tuple(arguments), tuple(inputs))
     try:
+        check(term.density, arguments, space.dtype, tape)
+        term.check_pointwise(key, lambda: at_some_points(space, term, values, arguments))
         # An operation may have one derivative, but not two.
         programs = made.program("gradient", (0,)), made.derivative((0,)).program("slope", (0,))
         where = [i for i, (argument, _) in enumerate(made.entries) if argument in places]
@@ -117,9 +122,38 @@ def integrand_of(
     return integrand
 
 
+def at_some_points(
+    space: FunctionSpace, term: Term, values: Sequence[Resolved], arguments: Sequence[Any]
+) -> tuple[list[PointValues], int]:
+    """A density's arguments at a few points of a mesh, and how many after x belong to u; fields get some values."""
+    cells, points, slots = 4, 3, term.derivatives + 1
+    x = space.mesh.nodes.detach()[:: space.mesh.num_nodes // (cells * points)][: cells * points]
+    found = [PointValues(x.reshape(cells, points, -1), 1)]
+    for argument, value in zip(arguments[1:], [None] * slots + list(values), strict=True):
+        if isinstance(value, float):
+            found.append(PointValues(value))
+        elif isinstance(value, Constant):
+            found.append(
+                PointValues(
+                    value.value.detach()[(..., None, None, *[slice(None)] * len(value.shape))], len(value.shape)
+                )
+            )
+        elif isinstance(value, PointValues):
+            axis, given = -2 - value.rank, value.value.detach()
+            given = given.narrow(axis, 0, cells)[
+                (..., torch.arange(points) % given.shape[axis + 1], *[slice(None)] * value.rank)
+            ]
+            found.append(PointValues(given, value.rank))
+        else:
+            found.append(
+                PointValues(scattered(x.new_empty(cells, points, *argument), 0.5, len(found)).detach(), len(argument))
+            )
+    return found, slots
+
+
 def suits_grid(space: FunctionSpace, term: Term) -> bool:
     """Whether a term may be integrated by a loop over the cells of a uniform grid, as far as the space tells."""
-    if peek_interpreter_stack() is not None or forward_ad._current_level >= 0 or torch.compiler.is_compiling():
+    if not observable():
         return False  # `torch.func`, forward differentiation and `torch.compile` must see the density
     if term.tag is not None or term.linear_in_test or term.derivatives > 1:
         return False

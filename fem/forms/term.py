@@ -8,17 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fem.forms.derivatives import observable
+from fem.forms.pointwise import check_pointwise
 from fem.forms.signature import Signature, check_arguments, signature
 from fem.mesh.tags import FacetTag
 
 Density = Callable[..., Tensor]
+KEPT = 100  # kinds of arguments that are counted
 
 
 @dataclass(frozen=True, eq=False)
 class Term:
     """One integrand over all cells (tag None) or over tagged facets; `linear_in_test` marks weak forms.
 
-    `integrands` holds what `fem.forms.lowering` makes of it on grids.
+    `integrands` holds what `fem.forms.lowering` makes of it on grids, `evaluations` how often it was
+    evaluated with arguments of each kind.
     """
 
     density: Density
@@ -26,6 +30,7 @@ class Term:
     derivatives: int
     linear_in_test: bool
     integrands: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+    evaluations: dict[Hashable, int] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
@@ -46,6 +51,17 @@ class Term:
     def check_arguments(self, num_params: int | None = None) -> None:
         """Raise where the density cannot take its arguments and so many parameters; see `fem.forms.signature`."""
         check_arguments(self.name, self.takes, self.arguments, num_params)
+
+    def check_pointwise(self, kind: Hashable, arguments: Callable[[], tuple[list[Any], int]]) -> None:
+        """Raise where the integrand is no expression at a point (`fem.forms.pointwise`).
+
+        Arguments of one kind are tried at the first, second, fourth, eighth … time, since a density can change.
+        """
+        count = self.evaluations[kind] = self.evaluations.get(kind, 0) + 1
+        if count & (count - 1) == 0 and observable():
+            while len(self.evaluations) > KEPT:
+                self.evaluations.pop(next(iter(self.evaluations)), None)
+            check_pointwise(self.name, self.density, *arguments())
 
     def check(self, value: Any, shape: tuple[int, ...]) -> Tensor:
         """What the user's expression gave, if it is one number per point, of that shape up to broadcasting.

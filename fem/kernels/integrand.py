@@ -21,25 +21,27 @@ from fem.kernels.c_source import Targets, generated
 from fem.kernels.grid_inputs import Chunk, GridInputs, Input
 from fem.kernels.grid_loop import GridLoop, as_image
 from fem.kernels.program import Program, UntraceableError
+from fem.kernels.tape import Tape
 from fem.kernels.tensor_interpolation import GridRule, grid_rule
 from fem.kernels.tracing import directional, hessian, trace, value_and_gradient
-from fem.support.fingerprint import cached, fingerprint
+from fem.support.cache import Store
 from fem.support.transforms import hidden, pulled_back
 
 PRODUCTS = 3000  # in a cell, from second derivatives to element matrices: more are better done by matrix products
+KEPT = 256  # programs and loops; each may hold compiled code
+_made = Store("programs and loops of densities", KEPT)
 
 
 @dataclass(frozen=True, eq=False)
 class Integrand:
     """ψ(x, arguments) on the cells of a uniform grid; argument 0 is x.
 
-    `arguments` gives each argument's shape at one point, or the number it is. `function` was made of the `density` as
-    `key` says, when that had this `fingerprint`; what is made of it in turn is kept in `made`.
+    `arguments` gives each argument's shape at one point, or the number it is. `function` was made of the density on the
+    `tape` as `key` says; what is made of it in turn is kept in `made`.
     """
 
     space: Any
-    density: Callable[..., Any]
-    fingerprint: Hashable
+    tape: Tape
     key: Hashable
     function: Callable[..., Tensor]
     arguments: tuple[Any, ...]
@@ -123,15 +125,12 @@ class Integrand:
         return self.kept((kind, tuple(wrt), scatters, self.rule.key), make)
 
     def kept(self, what: tuple[Hashable, ...], make: Callable[[], Any]) -> Any:
-        """`make()`, kept for all integrands of equal densities, and here if the density still is what it was."""
-        if what in self.made:
-            return self.made[what]
-        # Arguments by name, since 0 and −0 are equal and nan is not itself.
-        key = self.key, repr(self.arguments), self.inputs, self.space.dtype, *what
-        found = cached(self.density, key, make)
-        if fingerprint(self.density) == self.fingerprint:
-            self.made[what] = found
-        return found
+        """`make()`, kept here and for all integrands of equal tapes."""
+        if what not in self.made:
+            # Arguments by name, since 0 and −0 are equal and nan is not itself.
+            key = self.tape, self.key, repr(self.arguments), self.inputs, self.space.dtype, *what
+            self.made[what] = _made.get(key, make)
+        return self.made[what]
 
     # -- evaluation ----------------------------------------------------------------------------------------------------
 

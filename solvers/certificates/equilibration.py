@@ -14,7 +14,7 @@ v is. What σ_p leaves of f and g adds to the share of each cell, with λ the le
     ‖u − v‖² ≤ Σ_K (‖A^(−½)(σ − A∇v)‖_K + rest_K / √λ)².
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -23,11 +23,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fem.forms.cell_integral import CellIntegral
 from fem.forms.constraints import Dirichlet, MeanZero
 from fem.forms.derivatives import differentiable
 from fem.forms.energy import Energy
-from fem.forms.lowering import cell_integral, cell_integrals
+from fem.forms.lowering import cell_integrals
 from fem.forms.parameters import CellPoints, Parameter
 from fem.forms.term import Term
 from fem.mesh.geometry import Domain
@@ -36,7 +35,6 @@ from fem.reference.lagrange import lagrange_element
 from fem.space.field import gradient
 from fem.space.space import FunctionSpace
 from fem.support.modes import outside_modes
-from fem.support.portions import at_a_time
 from solvers.certificates.fine_quadrature import batch_size, integral_on, portions
 from solvers.certificates.particular_flux import particular_flux
 from solvers.minimization import minimize

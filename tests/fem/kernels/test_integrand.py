@@ -35,8 +35,8 @@ from fem.forms.discrete import DiscreteForm
 from fem.forms.grid_integral import GridIntegral
 from fem.kernels.grid_inputs import Input
 from fem.kernels.integrand import IntegralSlopes, Integrand
+from fem.kernels.tape import record
 from fem.reference.spline_element import BSpline
-from fem.support.fingerprint import fingerprint
 from fem.support.native import find_compiler
 from solvers import minimize
 from tests.problems import conduction, diffusion, distorted, laplace, poisson
@@ -564,8 +564,8 @@ def test_minimisation_and_its_gradients(degree: int) -> None:
 def test_slopes_of_nothing() -> None:
     """An integrand of u alone, made by hand: ∂J/∂u of ∫ u is the integral of the basis."""
     V = space()
-    density = lambda x, u, g: u  # noqa: E731
+    tape = record(lambda x, u, g: u, [(2,), (), (2,)], torch.float64)
     inputs = (Input("field", ((0, 1), (1, 2)), (), 1),)
-    made = Integrand(V, density, fingerprint(density), 1, density, ((2,), (), (2,)), inputs)
+    made = Integrand(V, tape, 1, tape.run, ((2,), (), (2,)), inputs)
     (slope,) = IntegralSlopes.apply(made, (0,), random(*V.shape))
     assert slope.sum().item() == pytest.approx(1.5)
