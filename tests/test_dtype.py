@@ -1,5 +1,7 @@
 """The type of numbers follows the input: what is made from a mesh or an image of one type is of that type."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -11,8 +13,10 @@ from fem import (
     FunctionSpace,
     Lagrange,
     MeanZero,
+    Mesh,
     MixedSpace,
     WeakForm,
+    box,
     by_cell_tag,
     gradient,
     h1_error,
@@ -112,3 +116,74 @@ def test_networks_families_and_images(dtype: torch.dtype) -> None:
         assert family(family.sample(2), x).dtype == family.sample(2, like=x).dtype == dtype
     image = torch.rand(1, 1, 5, 5, dtype=dtype)
     assert UNet(width=2, depth=1).to(dtype)(image).dtype == piecewise_constant(image).dtype == dtype
+
+
+# -- dtypes that cannot work -----------------------------------------------------------------------------------------
+
+WRONG = [torch.float16, torch.bfloat16, torch.complex64, torch.complex128, torch.int64, torch.bool]
+CELLS, MESH = torch.tensor([[0, 1, 2]]), unit_square(2)
+
+
+@pytest.mark.parametrize("dtype", WRONG)
+@pytest.mark.parametrize(
+    "enter",
+    [
+        lambda dtype: Mesh(torch.tensor([[0, 0], [1, 0], [0, 1]]).to(dtype), CELLS),
+        lambda dtype: unit_interval(4, dtype=dtype),
+        lambda dtype: unit_square(4, dtype=dtype),
+        lambda dtype: unit_cube(2, dtype=dtype),
+        lambda dtype: box((0, 0), (1, 1), (2, 2), dtype=dtype),
+        lambda dtype: unit_square(2).to(dtype=dtype),
+        lambda dtype: unit_square(2).curved(2, lambda x: x.to(dtype)),
+        lambda dtype: FunctionSpace(unit_square(2), Lagrange(1)).to(dtype=dtype),
+        lambda dtype: MixedSpace(*[FunctionSpace(MESH, Lagrange(1))] * 2).to(dtype=dtype),
+    ],
+    ids=["Mesh", "interval", "square", "cube", "box", "to", "curved", "space", "mixed"],
+)
+def test_meshes_and_spaces_are_of_single_or_double_precision(enter: Callable, dtype: torch.dtype) -> None:
+    with pytest.raises(TypeError, match=f"must be a floating-point.*; got {dtype}"):
+        enter(dtype)
+    for fine in (torch.float32, torch.float64):
+        assert enter(fine).dtype == fine
+
+
+@pytest.mark.parametrize("dtype", WRONG)
+def test_what_densities_are_given_is_of_the_dtype_of_the_space(dtype: torch.dtype) -> None:
+    V = FunctionSpace(MESH, Lagrange(1))
+    u, ones = torch.zeros(V.shape, dtype=V.dtype), torch.ones(V.shape, dtype=dtype)
+    energy = Energy(V, lambda x, u, grad_u, k: k * u.square())
+    for parameter in (ones[0], Constant(ones[0], ()), lambda x: torch.ones(x.shape[:-1], dtype=dtype)):
+        with pytest.raises(TypeError, match=f"parameter 0 is {dtype} but the space is torch.float64"):
+            energy(u, parameter)
+    for call in (
+        lambda: energy(ones, 1.0),
+        lambda: energy(u, V.function(ones)),
+        lambda: Dirichlet(V, {"left": ones[0]}).apply(u),
+        lambda: V.interpolate(lambda x: torch.ones(x.shape[:-1], dtype=dtype)),
+    ):
+        with pytest.raises(TypeError, match=str(dtype)):
+            call()
+
+
+@pytest.mark.parametrize("dtype", WRONG[:4])
+@pytest.mark.parametrize("n", [4, 48], ids=["values at points", "a loop over a grid"])
+def test_densities_return_real_numbers_of_enough_digits(dtype: torch.dtype, n: int) -> None:
+    V = FunctionSpace(unit_square(n), Lagrange(1))
+    energy = Energy(V, lambda x, u, grad_u: (grad_u.square().sum(-1) - u).to(dtype), Dirichlet(V, {"left": 0.0}))
+    for call in (energy, energy.residual, lambda u: minimize(energy, initial=u)):
+        with pytest.raises(TypeError, match=f"must return real numbers in float64 or float32; got {dtype}"):
+            call(torch.zeros(V.shape, dtype=V.dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_nodes_in_a_half_precision_default_are_refused(dtype: torch.dtype) -> None:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        nodes = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        assert unit_square(2).dtype == torch.float64
+    finally:
+        torch.set_default_dtype(before)
+    for make in (lambda: Mesh(nodes, CELLS), lambda: unit_square(2).with_nodes(unit_square(2).nodes.to(dtype))):
+        with pytest.raises(TypeError, match=r"must be float64 or float32.*`nodes\.double\(\)` converts"):
+            make()

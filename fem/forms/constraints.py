@@ -1,10 +1,10 @@
-"""Constraints on the dofs of a space: prescribed boundary values, and a vanishing mean for pure Neumann problems.
+"""Constraints on the dofs of a space: prescribed boundary values, and a vanishing mean of what they leave undetermined.
 
 A constraint is an affine map u ↦ A u + g: `apply` is that map, `project` the transpose Aᵀ of its linear part, and
 `data` the tensor that g (or A) is made of, so that solvers can differentiate with respect to it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
@@ -127,6 +127,10 @@ class Dirichlet:
     def project(self, residual: Tensor, data: Tensor | None) -> Tensor:
         return residual.masked_fill(self._fixed, 0)
 
+    def __and__(self, other: "MeanZero") -> "MeanZero":
+        """Both: prescribed values, and a vanishing mean of another field."""
+        return other & self if isinstance(other, MeanZero) else NotImplemented
+
     def __repr__(self) -> str:
         entries = ", ".join(f"{key!r}: {shown(value)}" for key, value in list(self.values.items())[:4]) or "no values"
         more = ", …" if len(self.values) > 4 else ""
@@ -152,43 +156,106 @@ class Dirichlet:
 class MeanZero:
     """∫ u = 0, per component: what makes a pure Neumann problem well posed. `apply` subtracts the mean.
 
+    On a mixed space it holds one field, the pressure of an enclosed flow: `Dirichlet(W, walls) & MeanZero(W, field=1)`.
     The residual is balanced accordingly, so loads whose total does not vanish are met in the least-squares sense.
+
+    Args:
+        field: which field of a mixed space, counted from 0.
+        dirichlet: values prescribed on other fields; `dirichlet & MeanZero(space, field)` is the same. `data` then
+            holds them at their dofs, and the weights of the mean at those of the field.
+
+    Raises:
+        ValueError: different spaces, or values prescribed on the field whose mean is to vanish.
     """
 
-    fixed = None
+    def __init__(self, space: AnySpace, field: int | None = None, dirichlet: "Dirichlet | None" = None):
+        check_kind("MeanZero", "space", space, Space, "a `FunctionSpace` or `MixedSpace`")
+        if field is None and len(space.fields) > 1:
+            raise TypeError(
+                "`MeanZero` takes a single function space, or one field of a mixed space, `MeanZero(W, field=1)`; got "
+                f"{shown(space)} alone."
+            )
+        if field is not None and not (is_integer(field, 0) and field < len(space.fields)):
+            raise ValueError(f"`MeanZero(field=...)` must be an integer in [0, {len(space.fields)}); got {field!r}.")
+        self.space, self.field = space, int(field or 0)
+        self.dim = -1 if space.fields[self.field].components is None else -2
+        self.dirichlet = dirichlet
+        if dirichlet is None:
+            return
+        check_kind("MeanZero", "dirichlet", dirichlet, Dirichlet, "`Dirichlet(W, {...})` or None")
+        if dirichlet.space is not space:
+            raise ValueError("`Dirichlet(...) & MeanZero(...)` must be on one and the same space.")
+        if bool(space.split(dirichlet.fixed)[self.field].any()):
+            raise ValueError(
+                f"`Dirichlet` prescribes values of field {self.field}, whose mean `MeanZero` is to make vanish: one of "
+                "the two can hold it. On a mixed space `Dirichlet(W, {(tag, 0): ...})` prescribes field 0 alone."
+            )
 
-    def __init__(self, space: FunctionSpace):
-        if not isinstance(space, FunctionSpace):
-            raise TypeError(f"`MeanZero` takes a single function space; got {shown(space)}.")
-        self.space = space
+    @property
+    def fixed(self) -> Bool[Tensor, "..."] | None:
+        """True at prescribed dofs, of the space's shape."""
+        return None if self.dirichlet is None else self.dirichlet.fixed
 
     def __repr__(self) -> str:
-        return "MeanZero()" if self.space.components is None else f"MeanZero({self.space.components} components)"
+        components = self.space.fields[self.field].components
+        which = [f"field {self.field}"] if len(self.space.fields) > 1 else []
+        own = f"MeanZero({', '.join(which + ([] if components is None else [f'{components} components']))})"
+        return own if self.dirichlet is None else f"{self.dirichlet} & {own}"
 
-    def data(self) -> Float[Tensor, "n"]:
-        """m_a = ∫ φ_a, differentiable in the mesh nodes."""
-        points, parts = self.space.quadrature, []
+    def data(self) -> Tensor:
+        """m_a = ∫ φ_a "n", differentiable in the mesh nodes; on a mixed space "N", zero at the other fields' dofs."""
+        field, parts = self.space.fields[self.field], []
+        points = field.quadrature
         for domain in points.domains():
             geometry = points.geometry(domain)
             weights = geometry.weights.expand(geometry.points.shape[:2])
             parts.append(points.from_points(weights[:, None, :, None], domain, 0)[:, 0])
-        return torch.stack(parts).sum(0)
+        weights = torch.stack(parts).sum(0)
+        if isinstance(self.space, FunctionSpace):
+            return weights
+        fields = [torch.zeros(f.shape, dtype=f.dtype, device=f.device) for f in self.space.fields]
+        fields[self.field] = weights if self.dim == -1 else weights[:, None].expand(field.shape)
+        found = self.space.join(fields)
+        return found if self.dirichlet is None else found + self.dirichlet.data()
+
+    def weights(self, data: Tensor) -> Float[Tensor, "..."]:
+        """m_a of the field, shaped to go with its dofs."""
+        if not isinstance(self.space, FunctionSpace):
+            return self.space.split(data)[self.field]
+        return data if self.dim == -1 else data[:, None]
 
     def apply(self, u: Tensor) -> Tensor:
-        """`u` minus its mean."""
+        """`u` minus its mean, and with what else is prescribed."""
         return self.insert(self.space.check(u), self.data())
 
     def insert(self, u: Tensor, data: Tensor | None) -> Tensor:
         assert data is not None
-        if self.space.components is None:
-            return u - (u @ data)[..., None] / data.sum()
-        return u - (data @ u)[..., None, :] / data.sum()
+        return self.without_mean(u if self.dirichlet is None else self.dirichlet.insert(u, data), data)
+
+    def without_mean(self, u: Tensor, data: Tensor) -> Tensor:
+        m = self.weights(data)
+        return self._changed(u, lambda v: v - (v * m).sum(self.dim, keepdim=True) / m.sum(self.dim, keepdim=True))
 
     def project(self, residual: Tensor, data: Tensor | None) -> Tensor:
         assert data is not None
-        if self.space.components is None:
-            return residual - residual.sum(-1, keepdim=True) * data / data.sum()
-        return residual - residual.sum(-2, keepdim=True) * data[:, None] / data.sum()
+        m = self.weights(data)
+        share = m / m.sum(self.dim, keepdim=True)
+        if self.dirichlet is not None:
+            residual = self.dirichlet.project(residual, data)
+        return self._changed(residual, lambda r: r - r.sum(self.dim, keepdim=True) * share)
+
+    def _changed(self, u: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """`u` with its field changed."""
+        fields = list(self.space.split(u))
+        fields[self.field] = change(fields[self.field])
+        batch = torch.broadcast_shapes(
+            *[f.shape[: f.ndim - len(s.shape)] for f, s in zip(fields, self.space.fields, strict=True)]
+        )
+        return self.space.join([f.expand(*batch, *s.shape) for f, s in zip(fields, self.space.fields, strict=True)])
+
+    def __and__(self, other: Any) -> "MeanZero":
+        both = isinstance(other, Dirichlet) and self.dirichlet is None
+        return MeanZero(self.space, self.field, other) if both else NotImplemented
 
 
 def check_index(index: Any, count: int, what: str, key: Any) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fem.forms.assembly import Pattern, chunks, element_matrices, pattern_of
 from fem.forms.cell_integral import BatchShape, CellHessian, CellIntegral, Parts
-from fem.forms.constraints import Constraint
+from fem.forms.constraints import Constraint, MeanZero
 from fem.forms.grid_integral import GridHessian, GridIntegral
 from fem.space.space import AnySpace
 from fem.support.sums import sum_of
@@ -74,9 +74,12 @@ class DiscreteForm:
 
     def linear_part(self, v: Tensor) -> Tensor:
         """The constraint's linear part applied to a direction."""
-        if self.constraint.fixed is not None:
-            return self.constraint.project(v, self.data)
-        return self.constraint.insert(v, self.data)
+        if self.constraint.fixed is None:
+            return self.constraint.insert(v, self.data)
+        if isinstance(self.constraint, MeanZero):
+            assert self.data is not None
+            return self.constraint.without_mean(v.masked_fill(self.constraint.fixed, 0), self.data)
+        return self.constraint.project(v, self.data)
 
     # -- the form and its derivatives ----------------------------------------------------------------------------------
 

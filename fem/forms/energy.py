@@ -47,7 +47,13 @@ class Functional:
             raise ValueError(f"`{kind}(derivatives=...)` must be 0, 1 or 2, or a pair of them; got {derivatives!r}.")
         inner, outer = orders if len(orders) == 2 else (orders[0], max(orders[0] - 1, 0))
         if dirichlet is not None:
-            check_kind(kind, "dirichlet", dirichlet, Constraint, "`Dirichlet(V, {...})`, `MeanZero(V)` or None")
+            check_kind(
+                kind,
+                "dirichlet",
+                dirichlet,
+                Constraint,
+                "`Dirichlet(V, {...})`, `MeanZero(V)`, both joined by `&`, or None",
+            )
             if dirichlet.space is not space:
                 raise ValueError(f"`{kind}(dirichlet=...)` belongs to another space; make it on the one given here.")
         check_kind(kind, "boundary", boundary or {}, Mapping, "a mapping {tag: density} or None")
@@ -130,7 +136,7 @@ class Energy(Functional):
         space: the space of u.
         density: ψ, any differentiable expression in PyTorch. x is "… d", u "…" (vectors "… c"), ∇u "… d" ("… c d"); on
             a mixed space u and ∇u are tuples. Every operation must broadcast over leading axes.
-        dirichlet: `Dirichlet` or `MeanZero`; `energy(u)` is J(dirichlet.apply(u)).
+        dirichlet: `Dirichlet` or `MeanZero`, or both by `&`; `energy(u)` is J(dirichlet.apply(u)).
         boundary: {tag: g} with g(x, u, normal, *params); it gets one order of derivatives less than ψ. Facets inside
             the domain must say their side, {(tag, cell tag): g}: seen from the cells with that tag, out of which the
             normal points.

@@ -67,12 +67,17 @@ class Term:
         """What the user's expression gave, if it is one number per point, of that shape up to broadcasting.
 
         Raises:
-            TypeError: not a tensor.
+            TypeError: not a tensor, complex numbers, or half precision.
             ValueError: a shape that is not one number per point.
         """
         if not isinstance(value, Tensor):
             raise TypeError(
                 f"the {self.name} must return a tensor with one number per point; got {type(value).__name__}."
+            )
+        if value.is_complex() or value.dtype in (torch.float16, torch.bfloat16):
+            raise TypeError(
+                f"the {self.name} must return real numbers in float64 or float32; got {value.dtype}. Take `.real` or "
+                "`.abs()` of complex numbers, and cast nothing to half precision."
             )
         try:
             fits = torch.broadcast_shapes(tuple(value.shape), shape) == shape

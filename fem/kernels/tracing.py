@@ -67,6 +67,8 @@ def gradients(value: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
     """∂value/∂inputs, zero where nothing depends on them."""
     if value.shape != ():
         raise UntraceableError(f"it gives {tuple(value.shape)} numbers at a point, not one")
+    if value.dtype in (torch.float16, torch.bfloat16):
+        raise UntraceableError(f"it gives {value.dtype}")  # which `Term.check` refuses
     if not inputs or not value.requires_grad:
         return [torch.zeros_like(i) for i in inputs]
     found = torch.autograd.grad(value, list(inputs), create_graph=True, allow_unused=True)

@@ -43,7 +43,7 @@ class Mesh:
 
     Raises:
         MeshError: unusable connectivity or tags, inverted or degenerate cells (index and det J named).
-        TypeError: nodes that are not floating point.
+        TypeError: nodes that are neither float64 nor float32.
     """
 
     def __init__(
@@ -308,10 +308,13 @@ class Mesh:
 
 
 def check_nodes(nodes: Tensor) -> Tensor:
-    """The nodes, if they are coordinates "n d" in floating point and finite."""
-    if not isinstance(nodes, Tensor) or not nodes.is_floating_point():
+    """The nodes, if they are coordinates "n d" in single or double precision and finite."""
+    if not isinstance(nodes, Tensor) or nodes.dtype not in (torch.float64, torch.float32):
         found = nodes.dtype if isinstance(nodes, Tensor) else type(nodes).__name__
-        raise TypeError(f"`Mesh(nodes=...)` must be a floating-point tensor; got {found}.")
+        raise TypeError(
+            f"`Mesh(nodes=...)` must be a floating-point tensor; got {found}. It must be float64 or float32, as "
+            "will be everything on the mesh: `nodes.double()` converts."
+        )
     if nodes.ndim != 2 or not 1 <= nodes.shape[1] <= 3:
         raise MeshError(f"`Mesh(nodes=...)` must have shape (n, d) with d = 1, 2 or 3; got {tuple(nodes.shape)}.")
     if mapped(nodes):

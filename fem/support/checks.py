@@ -117,12 +117,12 @@ def check_params(call: str, params: Any, name: str = "params") -> tuple[Any, ...
 
 
 def check_floating(call: str, dtype: Any) -> None:
-    """Raise where a dtype is not one of floating-point numbers.
+    """Raise where a dtype is not one that can be solved in: half precision has too few digits for any residual.
 
     Raises:
-        TypeError: such as for `torch.int64` or `"float32"`.
+        TypeError: such as for `torch.int64`, `torch.bfloat16`, `torch.complex64` or `"float32"`.
     """
-    if dtype is not float and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+    if dtype is not float and dtype not in (torch.float64, torch.float32):
         raise TypeError(
             f"`{call}(dtype=...)` must be a floating-point type, `torch.float64` or `torch.float32`; got {dtype!r}."
         )

@@ -19,7 +19,9 @@ class Status(Enum):
     )
     SINGULAR = (
         "the problem is singular: some change of u leaves every equation as it is. Prescribe values with `Dirichlet`, "
-        "fix the mean of a pure Neumann problem with `MeanZero(V)`, or add a term that sees that change; if only the "
+        "fix the mean of a pure Neumann problem with `MeanZero(V)`, that of the pressure of an enclosed flow with "
+        "`Dirichlet(W, ...) & MeanZero(W, field=1)`, hold a free body by weak springs, `+ 1e-6 * stiffness * "
+        "u.square().sum(-1)`, or add another term that sees that change; if only the "
         "Hessian at the start is to blame, start elsewhere with `initial=`"
     )
     UNBOUNDED = (

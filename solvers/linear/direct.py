@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fem.forms.constraints import MeanZero
-from fem.support.checks import check_choice
+from fem.forms.constraints import Free, MeanZero
+from fem.support.checks import check_choice, shown
 from solvers.operators.system import System
 
 
@@ -33,6 +33,12 @@ class Direct:
     def prepare(self, system: System) -> "DirectFactors":
         if system.u.device.type != "cpu":
             raise ValueError(f"`Direct()` works on the CPU; these tensors are on {system.u.device}. Use `CG()`.")
+        constraint = system.form.constraint
+        if constraint.fixed is None and not isinstance(constraint, Free | MeanZero):
+            raise ValueError(
+                "`Direct()` serves constraints that prescribe dofs, and `MeanZero`; got "
+                f"{shown(constraint)}, which has no mask of `fixed` dofs. `CG()` applies any projection."
+            )
         return DirectFactors(system, factoriser(self.backend))
 
 
@@ -102,12 +108,17 @@ def equilibration(matrix: Any) -> np.ndarray:
 
 def mean_border(system: System) -> np.ndarray | None:
     """Columns that border the matrix of a problem with `MeanZero`: the weights of the mean, per component."""
-    constraint = system.form.constraint
-    if not isinstance(constraint, MeanZero):
+    mean, space = system.form.constraint, system.form.space
+    if not isinstance(mean, MeanZero):
         return None
     assert system.form.data is not None
-    weights = system.form.data.detach().double().numpy()
-    return np.kron(weights[:, None], np.eye(system.form.space.components or 1))
+    field, weights = space.fields[mean.field], mean.weights(system.form.data.detach())
+    weights = weights.reshape(-1, *weights.shape[mean.dim :])[0]  # prescribed values may be a batch, the mean is not
+    start = sum(f.num_dofs for f in space.fields[: mean.field])
+    border = np.zeros((space.num_dofs, field.components or 1))
+    weights = weights.reshape(field.num_nodes, -1)[:, 0].double().numpy()
+    border[start : start + field.num_dofs] = np.kron(weights[:, None], np.eye(field.components or 1))
+    return border
 
 
 def bordered(matrix: Any, border: np.ndarray | None) -> Any:

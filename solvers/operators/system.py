@@ -159,12 +159,11 @@ class System:
         judged by a tolerance, so a support or a reaction may be as weak as it likes.
         """
         space, lead, found = self.form.space, len(self.batch), []
-        if isinstance(self.form.constraint, MeanZero):
-            return found
+        held = self.form.constraint
         fixed = torch.zeros((), dtype=torch.bool, device=self.u.device) if self.fixed is None else self.fixed
         fixed = fixed.expand(*self.batch, *space.shape)
         for i, (field, own) in enumerate(zip(space.fields, space.split(fixed), strict=True)):
-            for k in range(field.components or 1):
+            for k in range(0 if isinstance(held, MeanZero) and held.field == i else field.components or 1):
                 component = own if field.components is None else own[..., k]
                 unseen = ~component.any(-1)
                 if bool(unseen.any()):

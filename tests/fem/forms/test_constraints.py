@@ -331,3 +331,75 @@ def test_a_scalar_field_prescribes_one_component(V: FunctionSpace) -> None:
     data = Dirichlet(vectors, {("left", np.int64(1)): field}).data()
     wanted = Dirichlet(vectors, {("left", 1): lambda x: x[..., 1]}).data()
     assert torch.equal(data, wanted)
+
+
+# -- the mean of one field beside prescribed values -------------------------------------------------------------------
+
+
+def enclosed(n: int = 2) -> tuple[MixedSpace, Dirichlet]:
+    mesh = distorted(unit_square(n))
+    W = MixedSpace(FunctionSpace(mesh, Lagrange(2), components=2), FunctionSpace(mesh, Lagrange(1)))
+    return W, Dirichlet(W, {("boundary", 0): 0.0, ("top", 0, 0): 1.0})
+
+
+@pytest.mark.parametrize("field", [0, 1])
+def test_one_field_of_a_mixed_space_loses_its_mean(field: int) -> None:
+    W, _ = enclosed()
+    u = random(W, 3)
+    applied = MeanZero(W, field=field).apply(u)
+    kept, changed = W.split(applied)[1 - field], W.split(applied)[field]
+    assert torch.equal(kept, W.split(u)[1 - field])
+    V = W.fields[field]
+    assert integrate(V, V.function(changed)).abs().max() < 1e-14
+    own, single = MeanZero(V), W.split(u)[field]
+    torch.testing.assert_close(changed, own.apply(single))
+    torch.testing.assert_close(
+        W.split(MeanZero(W, field).project(u, MeanZero(W, field).data()))[field], own.project(single, own.data())
+    )
+
+
+def test_prescribed_values_and_a_mean_hold_together() -> None:
+    W, walls = enclosed()
+    u = random(W, 3)
+    both = walls & MeanZero(W, field=1)
+    for other in (MeanZero(W, field=1) & walls, MeanZero(W, 1, walls)):
+        assert torch.equal(other.apply(u), both.apply(u))
+    applied = both.apply(u)
+    assert torch.equal(W.split(applied)[0], W.split(walls.apply(u))[0])
+    assert torch.equal(W.split(applied)[1], W.split(MeanZero(W, field=1).apply(u))[1])
+    torch.testing.assert_close(both.apply(applied), applied)
+    assert both.fixed is walls.fixed
+    assert isinstance(both, Constraint)
+    assert repr(both).endswith(" & MeanZero(field 1)")
+    v, w, zero = random(W, seed=1), random(W, seed=2), torch.zeros(W.shape, dtype=torch.float64)
+    linear = both.apply(v) - both.apply(zero)
+    torch.testing.assert_close((linear * w).sum(), (v * both.project(w, both.data())).sum())
+
+
+def test_a_mean_and_a_batch_of_prescribed_values_differentiate() -> None:
+    W, _ = enclosed()
+    u, speed = random(W, 2).requires_grad_(), torch.tensor([1.0, 2.0], dtype=torch.float64, requires_grad=True)
+
+    def applied(u: Tensor, speed: Tensor) -> Tensor:
+        nodes = W.fields[0].dofs("top")
+        lid = Dirichlet(W, {("top", 0, 0): speed[:, None].expand(2, len(nodes))})
+        return (lid & MeanZero(W, field=1)).apply(u)
+
+    assert applied(u, speed).shape == (2, *W.shape)
+    assert gradcheck(applied, (u, speed))
+
+
+def test_a_mean_that_cannot_be_held_is_refused(V: FunctionSpace) -> None:
+    W, walls = enclosed()
+    with pytest.raises(ValueError, match=r"values of field 0, whose mean .* prescribes field 0 alone"):
+        walls & MeanZero(W, field=0)
+    with pytest.raises(ValueError, match="values of field 0"):
+        Dirichlet(V, {"left": 0.0}) & MeanZero(V)
+    with pytest.raises(ValueError, match="one and the same space"):
+        walls & MeanZero(V)
+    with pytest.raises(ValueError, match=r"`MeanZero\(field=\.\.\.\)` must be an integer in \[0, 2\); got 2"):
+        MeanZero(W, field=2)
+    with pytest.raises(TypeError):
+        walls & walls  # type: ignore[operator]
+    with pytest.raises(TypeError):
+        (walls & MeanZero(W, field=1)) & walls

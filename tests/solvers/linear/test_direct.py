@@ -13,9 +13,12 @@ from fem import (
     MeanZero,
     MixedSpace,
     WeakForm,
+    gradient,
+    integrate,
     unit_interval,
     unit_square,
 )
+from solvers import CG, ConvergenceError, minimize, solve
 from solvers.linear import direct
 from solvers.linear.direct import Direct, pardiso_is_there
 from solvers.operators.system import System
@@ -222,3 +225,83 @@ def test_saddle_points_are_factorised_once_and_like_their_weak_forms(monkeypatch
     assert bool(prepared[0].indefinite)
     found, expected = (p.solve(rhs) for p in prepared)
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("kind", [Energy, WeakForm])
+def test_an_enclosed_flow_is_the_one_with_a_pressure_of_mean_zero(kind):
+    """The load (1, 1) is ∇p of p = x + y − 1, and nothing flows."""
+    X = taylor_hood(unit_square(6))
+
+    def divergence(g):
+        return g.diagonal(dim1=-2, dim2=-1).sum(-1)
+
+    def density(x, u, g):
+        return 0.5 * g[0].square().sum((-2, -1)) - u[1] * divergence(g[0]) - u[0].sum(-1)
+
+    def form(x, u, g, v, h):
+        return (g[0] * h[0]).sum((-2, -1)) - u[1] * divergence(h[0]) - v[1] * divergence(g[0]) - v[0].sum(-1)
+
+    walls = Dirichlet(X, {("boundary", 0): 0.0})
+    problem = kind(X, density if kind is Energy else form, walls & MeanZero(X, field=1))
+    velocity, pressure = X.split(solve(problem).value)
+    assert float(velocity.abs().max()) < 1e-12
+    torch.testing.assert_close(pressure, X.fields[1].interpolate(lambda x: x.sum(-1) - 1), rtol=0, atol=1e-11)
+    with pytest.raises(
+        ConvergenceError, match=r"`Dirichlet\(W, \.\.\.\) & MeanZero\(W, field=1\)`.*constants of field 1"
+    ):
+        solve(kind(X, density if kind is Energy else form, walls))
+
+
+def test_the_adjoint_of_an_enclosed_flow():
+    X = taylor_hood(unit_square(2))
+    walls = Dirichlet(X, {("boundary", 0): 0.0})
+
+    def density(x, u, g, viscosity, f):
+        flow = 0.5 * viscosity * g[0].square().sum((-2, -1))
+        return flow - u[1] * g[0].diagonal(dim1=-2, dim2=-1).sum(-1) - f * x[..., 1] * u[0][..., 0]
+
+    energy = Energy(X, density, walls & MeanZero(X, field=1))
+    viscosity, f = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (2.0, 3.0))
+    assert torch.autograd.gradcheck(lambda *params: solve(energy, params).value, (viscosity, f))
+
+
+def test_a_free_body_is_held_by_weak_springs_as_the_message_says():
+    """Pulled by ±1 at its sides, its strain is σ = 2ε + tr ε for σ = diag(1, 0): ε = diag(3/8, −1/8)."""
+    V = FunctionSpace(unit_square(4, cell="triangle"), Lagrange(2), components=2)
+
+    def density(x, u, g, spring):
+        strain = 0.5 * (g + g.mT)
+        trace = strain.diagonal(dim1=-2, dim2=-1).sum(-1)
+        return strain.square().sum((-2, -1)) + 0.5 * trace.square() + spring * u.square().sum(-1)
+
+    pull = {"left": lambda x, u, n, s: u[..., 0], "right": lambda x, u, n, s: -u[..., 0]}
+    energy = Energy(V, density, boundary=pull)
+    with pytest.raises(ConvergenceError, match=r"weak springs, `\+ 1e-6 \* stiffness \* u\.square\(\)\.sum\(-1\)`"):
+        minimize(energy, params=(0.0,))
+    found = integrate(V, gradient(V.function(minimize(energy, params=(1e-6,)).value)))
+    torch.testing.assert_close(found, torch.diag(torch.tensor([0.375, -0.125], dtype=V.dtype)), rtol=0, atol=1e-6)
+
+
+class EvenOnly:
+    """u(x) = u(1 − x) on an interval: a projection that prescribes no dof."""
+
+    fixed = None
+
+    def __init__(self, space):
+        self.space = space
+
+    def data(self):
+        return None
+
+    def insert(self, u, data):
+        return 0.5 * (u + u.flip(-1))
+
+    project = insert
+
+
+def test_a_constraint_without_a_mask_is_refused_and_goes_with_conjugate_gradients():
+    V = FunctionSpace(unit_interval(8), Lagrange(1))
+    energy = Energy(V, lambda x, u, g: laplace(x, u, g) + 0.5 * u.square() - x[..., 0] * u, EvenOnly(V))
+    with pytest.raises(ValueError, match=r"`Direct\(\)` serves .*; got an object of class `EvenOnly`.*`CG\(\)`"):
+        minimize(energy)
+    torch.testing.assert_close(minimize(energy, method=CG()).value, torch.full((9,), 0.5, dtype=torch.float64))
