@@ -127,7 +127,7 @@ def at_some_points(
 ) -> tuple[list[PointValues], int]:
     """A density's arguments at a few points of a mesh, and how many after x belong to u; fields get some values."""
     cells, points, slots = 4, 3, term.derivatives + 1
-    x = space.mesh.nodes.detach()[:: space.mesh.num_nodes // (cells * points)][: cells * points]
+    x = space.mesh.nodes.detach()[torch.arange(cells * points) * space.mesh.num_nodes // (cells * points)]
     found = [PointValues(x.reshape(cells, points, -1), 1)]
     for argument, value in zip(arguments[1:], [None] * slots + list(values), strict=True):
         if isinstance(value, float):
@@ -139,10 +139,9 @@ def at_some_points(
                 )
             )
         elif isinstance(value, PointValues):
-            axis, given = -2 - value.rank, value.value.detach()
-            given = given.narrow(axis, 0, cells)[
-                (..., torch.arange(points) % given.shape[axis + 1], *[slice(None)] * value.rank)
-            ]
+            given = value.value.detach().movedim((-2 - value.rank, -1 - value.rank), (0, 1))
+            given = given[torch.arange(cells)[:, None] % len(given), torch.arange(points) % given.shape[1]]
+            given = given.movedim((0, 1), (-2 - value.rank, -1 - value.rank))
             found.append(PointValues(given, value.rank))
         else:
             found.append(

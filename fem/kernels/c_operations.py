@@ -62,7 +62,7 @@ class LoopBody:
     def run(self, program: Program, inputs: Sequence[Value | None]) -> list[Value]:
         """The outputs of a program."""
         values, given = {}, iter(inputs)
-        for node in program.run.graph.nodes:  # type: ignore[attr-defined]
+        for node in program.graph.nodes:
             if node.op == "placeholder":
                 values[node] = next(given)
             elif node.op == "call_function":

@@ -7,7 +7,7 @@ without one nothing is computed twice.
 
 import operator
 from collections.abc import Callable, Collection, Sequence
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ class Program:
         graph.output([e.node if isinstance(e, Scalar) else e for e in flat])
         graph.eliminate_dead_code()
         self.used = tuple(bool(node.users) for node in builder.inputs)
-        self.run: Callable[..., list[Any]] = GraphModule(torch.nn.Module(), graph)
+        self.graph = graph
         # Equal for programs that compute the same from the inputs that matter, whatever others they are given.
         nodes = [node for node in graph.nodes if node.op != "placeholder" or node.users]
         names = {node: f"%{i}" for i, node in enumerate(nodes)}
@@ -47,9 +47,26 @@ class Program:
             for n in nodes
         )
 
+    @cached_property
+    def run(self) -> Callable[..., list[Any]]:
+        """As a Python function, made when it is called first: some programs are only read."""
+        return GraphModule(torch.nn.Module(), self.graph)
+
+    def values(self, inputs: Sequence[Any]) -> list[Any]:
+        """The outputs for some inputs, one operation after another: for once, without making a function."""
+        given, known = iter(inputs), {}
+        for node in self.graph.nodes:
+            if node.op == "placeholder":
+                known[node] = next(given)
+            elif node.op == "output":
+                return list(map_arg(node.args[0], known.__getitem__))
+            else:
+                known[node] = node.target(*map_arg(node.args, known.__getitem__), **node.kwargs)
+        raise AssertionError("a graph ends with its output")
+
     def is_arithmetic(self, numbers: Collection[int]) -> bool:
         """Whether some inputs take part in sums, products and quotients alone: their values would not simplify it."""
-        nodes = list(self.run.graph.nodes)  # type: ignore[attr-defined]
+        nodes = list(self.graph.nodes)
         alone = {nodes[i] for i in numbers}  # what depends on nothing else
         for node in nodes:
             given = [a for a in node.args if isinstance(a, Node)] if node.op == "call_function" else []

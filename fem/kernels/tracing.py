@@ -96,7 +96,7 @@ def trace(function: Callable[..., Any], shapes: Sequence[tuple[int, ...]], dtype
                 outputs = function(*here)
             program = Program(recorder.builder, [recorder.read(o) for o in outputs])
             wanted = torch.cat([w.detach().reshape(-1, 1) for w in function(*there)])
-            found = program.run(*[entry for t in there for entry in t.detach().reshape(-1, 1)])
+            found = program.values([entry for t in there for entry in t.detach().reshape(-1, 1)])
     except UntraceableError:
         raise
     except Exception as error:  # whatever a density can trip over at a single point

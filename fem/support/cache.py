@@ -2,7 +2,7 @@
 
 | what | where | kept until |
 |---|---|---|
-| programs and loops of densities | `fem.support.fingerprint` | 256 others were used |
+| programs and loops of densities | `fem.kernels.integrand` | 256 others were used |
 | libraries of C code, and the work that waits for one | `fem.support.native` | 1024 others were used |
 | kernels of `torch.compile`, shape by shape | `fem.support.compilation` | 256 others were used, or the kernel dies |
 | that there is no compiler, or one that hangs | `fem.support.compilation`, `native` | `clear` |
