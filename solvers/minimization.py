@@ -247,8 +247,8 @@ def check_capture(form: DiscreteForm, u: Tensor) -> None:
     for integral in form.integrals:
         if integral.captures_gradient(full, batch):
             raise ValueError(
-                f"the {integral.term.name} captures a tensor that requires a gradient (or is mapped), which the adjoint cannot "
-                "reach. Pass it in `params` and take it as an argument, or detach it."
+                f"the {integral.term.name} captures a tensor that requires a gradient (or is mapped), which the "
+                "adjoint cannot reach. Pass it in `params` and take it as an argument, or detach it."
             )
 
 

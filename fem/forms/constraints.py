@@ -16,6 +16,7 @@ from fem.forms.parameters import check_like
 from fem.space.field import Function
 from fem.space.space import AnySpace, FunctionSpace, MixedSpace, Space
 from fem.support.checks import check_kind, is_integer, shown
+from fem.support.modes import outside_modes
 from fem.support.transforms import mapped
 
 
@@ -99,6 +100,7 @@ class Dirichlet:
         """The same as `fixed`."""
         return self._fixed
 
+    @outside_modes
     def apply(self, u: Tensor) -> Tensor:
         """`u` with the prescribed values written into it: differentiable in u, the values and the mesh nodes."""
         return self.insert(self.space.check(u), self.data())
@@ -173,6 +175,7 @@ class MeanZero:
             parts.append(points.from_points(weights[:, None, :, None], domain, 0)[:, 0])
         return torch.stack(parts).sum(0)
 
+    @outside_modes
     def apply(self, u: Tensor) -> Tensor:
         """`u` minus its mean."""
         return self.insert(self.space.check(u), self.data())

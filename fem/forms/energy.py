@@ -7,7 +7,7 @@ Evaluation has two steps: `fem.forms.lowering` turns whatever lies outside (mesh
 into tensors, and the discrete form (`fem.forms.discrete`) works on those alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from fem.space.field import Function, Gradient
 from fem.space.space import AnySpace, Space
 from fem.support.checks import check_kind, is_integer
 from fem.support.modes import outside_modes
+from fem.support.transforms import plainly, transformed
 
 
 class Functional:
@@ -80,12 +81,13 @@ class Functional:
     @outside_modes
     def residual(self, u: Tensor, *params: Parameter) -> Tensor:
         """The first derivative, shaped like the dofs; zero at prescribed dofs."""
-        return self.discrete_form(params).residual(self.space.check(u))
+        return differentiated(self.discrete_form(params), DiscreteForm.residual, self.space.check(u))
 
     @outside_modes
     def hessian_product(self, u: Tensor, v: Tensor, *params: Parameter) -> Tensor:
         """The derivative of the residual at u in the direction v, without a matrix; zero at prescribed dofs."""
-        return self.discrete_form(params).hessian_product(self.space.check(u), self.space.check(v, "v"))
+        u, v = self.space.check(u), self.space.check(v, "v")
+        return differentiated(self.discrete_form(params), DiscreteForm.hessian_product, u, v)
 
     @outside_modes
     def hessian(self, u: Tensor, *params: Parameter) -> Tensor:
@@ -161,6 +163,14 @@ class WeakForm(Functional):
         derivatives: int | tuple[int, int] = 1,
     ):
         super().__init__(space, form, dirichlet, boundary, derivatives)
+
+
+def differentiated(form: DiscreteForm, derivative: Callable[..., Tensor], *dofs: Tensor) -> Tensor:
+    """A derivative of a form at some dofs, by plain reverse mode whatever transformation of PyTorch is under way."""
+    if not transformed():
+        return derivative(form, *dofs)
+    k = len(dofs)
+    return plainly(lambda *t: (derivative(form.with_tensors(t[k:]), *t[:k]),), [*dofs, *form.tensors()])[0]
 
 
 def check_finite(value: Tensor, u: Tensor, params: Sequence[Any], form: DiscreteForm) -> None:

@@ -11,11 +11,13 @@ from fem.forms.parameters import Parameter, at_points
 from fem.space.field import Function, Gradient
 from fem.space.space import FunctionSpace
 from fem.support.checks import check_callable, check_integers, check_kind, shown
+from fem.support.modes import outside_modes
 from fem.support.sums import sum_of
 
 Exact = Callable[[Tensor], Tensor] | Function | Tensor | float
 
 
+@outside_modes
 def integrate(space: FunctionSpace, value: Parameter, tag: str | None = None, degree: int | None = None) -> Tensor:
     """∫ value over the mesh, or over the facets with that tag.
 
@@ -42,6 +44,7 @@ def integrate(space: FunctionSpace, value: Parameter, tag: str | None = None, de
     return sum_of(parts)
 
 
+@outside_modes
 def l2_error(space: FunctionSpace, u: Tensor, exact: Exact) -> Tensor:
     """‖u − exact‖_L2 = (∫ |u − exact|²)^½, "*b", with quadrature of degree 2p + 4.
 
@@ -51,6 +54,7 @@ def l2_error(space: FunctionSpace, u: Tensor, exact: Exact) -> Tensor:
     return error("l2_error", space, u, exact, 0)
 
 
+@outside_modes
 def h1_error(
     space: FunctionSpace, u: Tensor, exact: Exact, gradient: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:

@@ -16,10 +16,12 @@ from fem.reference.cells import get_cell
 from fem.space.field import Function
 from fem.space.space import AnySpace, Space
 from fem.support.checks import check_flags, check_kind, check_numbers, shown
+from fem.support.modes import outside_modes
 
 INK, FILL = "#1f2933", "#dfe7ef"
 
 
+@outside_modes
 def plot(
     V: AnySpace | Mesh,
     u: Tensor | Function | None = None,
