@@ -182,7 +182,10 @@ def check_finite(value: Tensor, u: Tensor, params: Sequence[Any], form: Discrete
             return
     except RuntimeError:  # under `torch.vmap` values cannot be looked at
         return
-    numbers = [torch.tensor(float(p)) if isinstance(p, int | float) else tensor_in(p) for p in params]
+    numbers = [
+        torch.tensor(float(p), dtype=torch.float64, device="cpu") if isinstance(p, int | float) else tensor_in(p)
+        for p in params
+    ]
     for name, tensor in [("u", u)] + [(f"parameter {i}", p) for i, p in enumerate(numbers)]:
         if tensor is not None and not bool(torch.isfinite(tensor).all()):
             bad = torch.nonzero(~torch.isfinite(tensor))[0].tolist()
@@ -194,7 +197,9 @@ def check_finite(value: Tensor, u: Tensor, params: Sequence[Any], form: Discrete
             if isinstance(parameter, Function | Gradient):
                 continue
             found = parameter.value if isinstance(parameter, PointValues) else tensor_in(parameter)
-            bad = ~torch.isfinite(torch.as_tensor(parameter if found is None else found))
+            bad = ~torch.isfinite(
+                torch.as_tensor(parameter if found is None else found, dtype=u.dtype, device=u.device)
+            )
             if bool(bad.any()):
                 place = [0, 0]
                 if isinstance(parameter, PointValues) and bad.ndim:

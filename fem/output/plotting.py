@@ -188,7 +188,7 @@ def draw_lines(ax: Any, view: View, norm: Any, cmap: str, mesh: bool) -> None:
     if mesh:
         ends = np.concatenate(
             [
-                view.at(i, None, torch.tensor([[0.0], [1.0]]))[0].reshape(-1, x.shape[1])
+                view.at(i, None, torch.tensor([[0.0], [1.0]], device="cpu"))[0].reshape(-1, x.shape[1])
                 for i in range(len(view.mesh.blocks))
             ]
         )
