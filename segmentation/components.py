@@ -115,7 +115,7 @@ def compiled(mask: Shaped[Tensor, "b *grid"], reach: int, dtype: torch.dtype) ->
         return None
     pixels = mask.to(pixel).contiguous()
     b, *grid = mask.shape
-    labels, counts = torch.empty(mask.shape, dtype=dtype), torch.empty(b, dtype=torch.int64)
+    labels, counts = torch.empty(mask.shape, dtype=dtype, device="cpu"), torch.empty(b, dtype=torch.int64, device="cpu")
     if run(b, *(1,) * (3 - len(grid)), *grid, reach, pixels, labels, counts):
         raise MemoryError(f"not enough memory to label images of shape {tuple(grid)}.")
     return labels, counts

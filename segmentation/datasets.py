@@ -143,7 +143,7 @@ def split(data: ImageSet, share: float = 0.85, seed: int = 0) -> tuple[ImageSet,
     count = round(share * len(data))
     if not 0 < count < len(data):
         raise ValueError(f"`split(share={share})` leaves {count} of {len(data)} images: both parts need some.")
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed), device="cpu")
     return data.subset(order[:count].sort().values), data.subset(order[count:].sort().values)
 
 
@@ -173,7 +173,7 @@ def augment(
             f"{tuple(masks.shape)}."
         )
     b, _, Y, X = images.shape
-    draw = lambda *shape: 2 * torch.rand(*shape, generator=generator) - 1  # noqa: E731
+    draw = lambda *shape: 2 * torch.rand(*shape, generator=generator, dtype=torch.float32, device="cpu") - 1  # noqa: E731
     angle, scale = draw(b) * turn * torch.pi / 180, 1.25 ** draw(b)
     flip = torch.where(draw(b) > 0, 1.0, -1.0)
     h, w = (Y, X) if crop is None else (min(crop, Y), min(crop, X))
@@ -182,7 +182,7 @@ def augment(
     rows = torch.stack(
         [torch.stack([flip * c * w / X, -s * h / X], 1), torch.stack([flip * s * w / Y, c * h / Y], 1)], 1
     )
-    place = draw(b, 2) * torch.tensor([1 - w / X, 1 - h / Y])
+    place = draw(b, 2) * torch.tensor([1 - w / X, 1 - h / Y], dtype=torch.float32, device="cpu")
     theta = torch.cat([rows, place[:, :, None]], 2).to(images)
     grid = torch.nn.functional.affine_grid(theta, [b, 1, h, w], align_corners=False)
     moved = grid_sample(images, grid, padding_mode="reflection", align_corners=False)
@@ -206,13 +206,13 @@ def synthetic_nuclei(count: int, size: tuple[int, int] = (128, 128), seed: int =
     check_integers("synthetic_nuclei", None, seed=seed)
     check_size("synthetic_nuclei", size)
     generator = torch.Generator().manual_seed(seed)
-    draw = lambda *shape: torch.rand(*shape, generator=generator)  # noqa: E731
+    draw = lambda *shape: torch.rand(*shape, generator=generator, dtype=torch.float32, device="cpu")  # noqa: E731
     Y, X = size
-    y, x = torch.meshgrid(torch.arange(Y) / Y, torch.arange(X) / X, indexing="ij")
+    y, x = torch.meshgrid(*(torch.arange(n, dtype=torch.float32, device="cpu") / n for n in (Y, X)), indexing="ij")
     images, labels = [], []
     for _ in range(count):
         light = 0.25 + 0.15 * torch.sin(6.3 * (x * draw(()) + y * draw(()) + draw(())))
-        label = torch.zeros(size, dtype=torch.int64)
+        label = torch.zeros(size, dtype=torch.int64, device="cpu")
         for k in range(1, 1 + int(objects * (0.4 + 0.6 * draw(())))):
             cy, cx, radius, angle = draw(()), draw(()), 0.04 + 0.05 * draw(()), 3.14 * draw(())
             u, v = (x - cx) * angle.cos() + (y - cy) * angle.sin(), (y - cy) * angle.cos() - (x - cx) * angle.sin()
@@ -224,7 +224,7 @@ def synthetic_nuclei(count: int, size: tuple[int, int] = (128, 128), seed: int =
         for _ in range(6):  # specks that are no nuclei
             cy, cx = draw(()), draw(())
             light = light + 0.35 * torch.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 0.0002)
-        images.append(light + 0.08 * torch.randn(size, generator=generator))
+        images.append(light + 0.08 * torch.randn(size, generator=generator, dtype=torch.float32, device="cpu"))
         labels.append(label)
     names = tuple(f"synthetic {seed}/{i}" for i in range(count))
     return ImageSet(normalized(torch.stack(images)[:, None]), torch.stack(labels), names)
@@ -239,6 +239,8 @@ def batch_of(data: ImageSet, step: int, size: int, seed: int) -> Int[Tensor, "i"
     for i in picked:
         epoch = i // n
         if epoch not in orders:
-            orders[epoch] = torch.randperm(n, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+            orders[epoch] = torch.randperm(
+                n, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch), device="cpu"
+            )
         index.append(int(orders[epoch][i % n]))
-    return torch.tensor(index)
+    return torch.tensor(index, device="cpu")

@@ -15,7 +15,9 @@ from torch.autograd import Function
 
 from fem.support.c_function import CFunction, c_text
 from fem.support.checks import check_choice, check_flags, check_kind, check_numbers
+from fem.support.modes import outside_modes
 from fem.support.native import WORTH
+from fem.support.transforms import hidden, plainly, transformed
 from segmentation.components import NAMED, check_cleaning, clean_mask, components, dual, reach_of, sizes
 
 BACKGROUNDS = ("keep", "components", "single")
@@ -55,9 +57,13 @@ class Average(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
-        return Average.apply(grads[0], *ctx.saved_tensors, ctx.most), None, None  # type: ignore[return-value]
+        labels, most = ctx.saved_tensors[0], ctx.most
+        if hidden(*grads):
+            return plainly(lambda g: (Average.apply(g, labels, most),), grads)[0], None, None  # type: ignore[arg-type]
+        return Average.apply(grads[0], labels, most), None, None  # type: ignore[return-value]
 
 
+@outside_modes
 def piecewise_constant(
     x: Shaped[Tensor, "b c *grid"],
     threshold: float = 0.5,
@@ -101,6 +107,11 @@ def piecewise_constant(
         )
     dim = x.ndim - 2
     reach = reach_of(connectivity, dim)
+    if transformed():
+        options = threshold, connectivity, background
+        extra: Any = {"min_size": min_size, "keep_largest": keep_largest, "fill_holes": fill_holes}
+        extra["check_finite"] = check_finite
+        return plainly(lambda x: (piecewise_constant(x, *options, **extra),), [x])[0]
     # The sum is quick to tell; where it overflows, look at every number.
     if check_finite and not bool(x.detach().sum().isfinite()) and not bool(x.detach().isfinite().all()):
         b, c, *pixel = (~x.detach().isfinite()).nonzero()[0].tolist()

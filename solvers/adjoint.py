@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fem.forms.discrete import DiscreteForm
+from fem.support.modes import outside_modes
 from fem.support.transforms import hidden, pulled_back
 from solvers.operators.system import LinearMethod, Prepared, System
 
@@ -84,6 +85,7 @@ class Attach(torch.autograd.Function):
         return y
 
     @staticmethod
+    @outside_modes
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         y, *tensors = ctx.saved_tensors
         create_graph, needed = torch.is_grad_enabled(), ctx.needs_input_grad[2:]
@@ -112,6 +114,7 @@ class Deferred(torch.autograd.Function):
         return value.clone()
 
     @staticmethod
+    @outside_modes
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         create_graph, needed = torch.is_grad_enabled(), ctx.needs_input_grad[2:]
         if hidden(grad):

@@ -84,7 +84,7 @@ class Adam:
         while True:
             some, mean = min(50, self.max_iterations - taken), 0.0
             for _ in range(some):
-                mean += float(torch.as_tensor(optimiser.step(closure))) / some
+                mean += float(torch.as_tensor(optimiser.step(closure), device=u.device)) / some
             if not mean < lowest:
                 for group in optimiser.param_groups:
                     group["lr"] /= 2

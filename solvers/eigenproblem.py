@@ -8,10 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fem.forms.discrete import DiscreteForm
 from fem.forms.energy import Energy
 from fem.forms.parameters import Parameter
 from fem.support.checks import check_integers, check_kind, check_numbers, check_params
+from fem.support.modes import outside_modes
 from fem.support.status import ConvergenceError, Status
+from fem.support.transforms import plainly, transformed
 from solvers.solution import Solution
 
 
@@ -38,6 +41,7 @@ class Eigenmodes:
         )
 
 
+@outside_modes
 def eigenmodes(
     energy: Energy,
     mass: Energy,
@@ -64,9 +68,6 @@ def eigenmodes(
             no energy or no setting.
         ConvergenceError: ARPACK gave up.
     """
-    from scipy.sparse import csr_matrix
-    from scipy.sparse.linalg import ArpackError, eigsh
-
     for name, value in (("energy", energy), ("mass", mass)):
         check_kind("eigenmodes", name, value, Energy, "an `Energy`")
     check_integers("eigenmodes", count=count)
@@ -75,9 +76,30 @@ def eigenmodes(
     space = energy.space
     if mass.space is not space:
         raise ValueError("`eigenmodes(energy, mass)` needs energies over the same space object.")
+    forms = energy.discrete_form(params), mass.discrete_form(mass_params)
+    if not transformed():
+        return Eigenmodes(*modes_of(energy, mass, forms, count, near))
+    own = len(forms[0].tensors())
+
+    def plain(*tensors: Tensor) -> tuple[Tensor, ...]:
+        given = forms[0].with_tensors(tensors[:own]), forms[1].with_tensors(tensors[own:])
+        return modes_of(energy, mass, given, count, near)
+
+    values, modes, residual = plainly(plain, [t for form in forms for t in form.tensors()])
+    return Eigenmodes(values, modes.detach(), residual.detach())
+
+
+def modes_of(
+    energy: Energy, mass: Energy, forms: tuple[DiscreteForm, DiscreteForm], count: int, near: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Values, modes and residuals; the values differentiate."""
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.linalg import ArpackError, eigsh
+
+    space = energy.space
     zero = torch.zeros(space.shape, dtype=space.dtype, device=space.device)
     with torch.no_grad():
-        pair = [J.hessian(zero, *p) for J, p in ((energy, params), (mass, mass_params))]
+        pair = [form.pattern.csr(form.matrix_values(zero)) for form in forms]
     if any(matrix.ndim != 2 for matrix in pair):
         raise ValueError("`eigenmodes` takes one problem at a time; these parameters make a batch.")
     free = np.ones(zero.numel(), dtype=bool)
@@ -115,5 +137,4 @@ def eigenmodes(
     modes = zero.new_zeros(count, zero.numel())
     modes[:, torch.from_numpy(np.flatnonzero(free)).to(zero.device)] = torch.from_numpy(vectors.T.copy()).to(zero)
     modes = modes.view(count, *space.shape)
-    quotients = energy(modes, *params) / mass(modes, *mass_params)
-    return Eigenmodes(quotients, modes, torch.from_numpy(residual).to(zero))
+    return forms[0].value(modes) / forms[1].value(modes), modes, torch.from_numpy(residual).to(zero)

@@ -229,7 +229,7 @@ def check_tensors(form: DiscreteForm) -> None:
     for integral in form.integrals:
         for i, p in enumerate(integral.params):
             found = p.value if isinstance(p, PointValues) else tensor_in(p)
-            value = torch.as_tensor(p if found is None else found)
+            value = torch.as_tensor(p if found is None else found, dtype=form.space.dtype, device=form.space.device)
             if not bool(torch.isfinite(value).all()):
                 bad = torch.nonzero(~torch.isfinite(value))[0].tolist()
                 where = "dof" if isinstance(p, Function | Gradient) else "quadrature point"

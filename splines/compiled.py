@@ -76,7 +76,7 @@ def best_layers(
 ) -> tuple[Int[Tensor, "b t"], Float[Tensor, "b k"]]:
     """Breaks of the best k pieces, or of the fewest with a squared error within the limit, and the errors of 1 … k."""
     b, n, _ = signals.sizes
-    breaks, errors = torch.full((b, k + 1), n), torch.empty(b, k, dtype=torch.float64)
+    breaks, errors = torch.full((b, k + 1), n, device="cpu"), torch.empty(b, k, dtype=torch.float64, device="cpu")
     signals.exact(LAYERS, degree, k, least, breaks, errors, limit=limit)
     return breaks, errors
 
@@ -84,7 +84,7 @@ def best_layers(
 def best_penalised(signals: Signals, penalty: float, degree: int, least: int) -> Int[Tensor, "b t"]:
     """Breaks of the pieces with the least squared error + penalty × number of pieces."""
     b, n, _ = signals.sizes
-    breaks = torch.full((b, n + 1), n)
+    breaks = torch.full((b, n + 1), n, device="cpu")
     signals.exact(PENALISED, degree, 1, least, breaks, None, penalty=penalty)
     return breaks
 
@@ -93,10 +93,10 @@ def best_degrees(signals: Signals, degrees: Sequence[int], least: Sequence[int])
     """Breaks of the best pieces of these degrees, in this order."""
     b, n, _ = signals.sizes
     k = len(degrees)
-    breaks = torch.full((b, k + 1), n)
+    breaks = torch.full((b, k + 1), n, device="cpu")
     for i in range(b):
         one = signals.item(i)
-        rows = torch.full((k + 1, n + 1), float("inf"), dtype=torch.float64)
+        rows = torch.full((k + 1, n + 1), float("inf"), dtype=torch.float64, device="cpu")
         rows[0, 0] = 0
         for q, (d, m) in enumerate(zip(degrees, least, strict=True)):
             pair = rows[q : q + 2].clone()
@@ -105,10 +105,12 @@ def best_degrees(signals: Signals, degrees: Sequence[int], least: Sequence[int])
         end = n
         for q in range(k - 1, -1, -1):
             part = one.item(0, 0, end)
-            costs = torch.empty(end, dtype=torch.float64)
+            costs = torch.empty(end, dtype=torch.float64, device="cpu")
             part.exact(COSTS, degrees[q], 1, least[q], None, costs)
             total = rows[q, :end] + costs.flip(0)
-            observed = torch.arange(end, 0, -1) if part.seen is None else part.seen[0, end] - part.seen[0, :end]
+            observed = (
+                torch.arange(end, 0, -1, device="cpu") if part.seen is None else part.seen[0, end] - part.seen[0, :end]
+            )
             total[observed < least[q]] = float("inf")
             breaks[i, q] = end = int(total.argmin())
     return breaks
@@ -119,7 +121,7 @@ def merged(
 ) -> Int[Tensor, "b t"]:
     """Breaks of at most k pieces or, where the penalty is not negative, of as many as pay for it."""
     b, n, _ = signals.sizes
-    breaks = torch.full((b, (k if penalty < 0 else n) + 1), n)
+    breaks = torch.full((b, (k if penalty < 0 else n) + 1), n, device="cpu")
     same = len(set(degrees)) == 1 and len(set(least)) == 1
     signals.call("merging", max(degrees), k, penalty, degrees, least, min(least), int(same), breaks)
     return breaks

@@ -10,7 +10,9 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from fem.support.checks import check_flags, check_kind, is_integer
+from fem.support.modes import outside_modes
 from fem.support.status import Status, check_fit, nest, worst
+from fem.support.transforms import mapped, plainly, transformed
 from splines.partition import Wish, partition
 from splines.pieces import Pieces
 from splines.projection import SquaredError, project
@@ -186,7 +188,7 @@ def fit_piecewise(
     check_flags("fit_piecewise", throw=throw)
     options = PiecewiseOptions(pieces, degree, method, penalty, max_error, min_size, vector, check_finite)
     fit = fitted(x, options, weights, mask)
-    sound = not (throw and check_finite) or bool(fit.error.isfinite().all())
+    sound = not (throw and check_finite) or mapped(fit.error) or bool(fit.error.isfinite().all())
     return fit if sound else check_fit("fit_piecewise(x)", fit, throw)
 
 
@@ -227,6 +229,7 @@ class PiecewisePolynomial(nn.Module):
         return ", ".join(f"{k}={v!r}" for k, v in shown.items() if v is not None and usual.get(k) != v)
 
 
+@outside_modes
 def fitted(x: Tensor, options: PiecewiseOptions, weights: Tensor | None, mask: Tensor | None) -> PiecewiseFit:
     """The fit itself."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
@@ -237,6 +240,8 @@ def fitted(x: Tensor, options: PiecewiseOptions, weights: Tensor | None, mask: T
         axes = '"*b n c"' if options.vector else '"*b n"'
         raise ValueError(f"`fit_piecewise(x)` takes signals {axes} with samples; got shape {tuple(x.shape)}.")
     shape = x.shape[: x.ndim - need + 1]  # "*b n"
+    if transformed():
+        return fitted_plainly(x, options, weights, mask)
     n, batch = shape[-1], shape[:-1]
     wish = options.wish(n)
     w = weights_of(weights, mask, shape, x)
@@ -271,6 +276,19 @@ def fitted(x: Tensor, options: PiecewiseOptions, weights: Tensor | None, mask: T
     return PiecewiseFit(
         found[0].to(x.dtype), breaks.view(*batch, -1), found[1].to(x.dtype), error.view(batch).to(x.dtype)
     )
+
+
+def fitted_plainly(x: Tensor, options: PiecewiseOptions, weights: Tensor | None, mask: Tensor | None) -> PiecewiseFit:
+    """The fit under transformations of PyTorch."""
+    names = [f.name for f in fields(PiecewiseFit)]
+
+    def plain(x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        given = iter(rest)
+        fit = fitted(x, options, None if weights is None else next(given), None if mask is None else next(given))
+        return tuple(getattr(fit, name) for name in names)
+
+    found = plainly(plain, [x, *(t for t in (weights, mask) if t is not None)])
+    return PiecewiseFit(**dict(zip(names, found, strict=True)))
 
 
 def with_constant(c: Tensor, pieces: Pieces, level: Tensor) -> Tensor:

@@ -26,17 +26,19 @@ def gains(length: int, degree: int) -> Float[Tensor, "i n"]:
         length: n, the most samples of a piece.
         degree: d; pieces of N ≤ d samples are interpolated by polynomials of degree N − 1.
     """
-    table = torch.empty(degree + 2, length, dtype=torch.float64)
+    table = torch.empty(degree + 2, length, dtype=torch.float64, device="cpu")
     step = at_a_time(1, table)
     for start in range(0, length, step):
         stop = min(start + step, length)
-        table[:, start:stop] = column(torch.arange(length - start, length - stop, -1, dtype=torch.float64), degree)
+        table[:, start:stop] = column(
+            torch.arange(length - start, length - stop, -1, dtype=torch.float64, device="cpu"), degree
+        )
     return table
 
 
 def column(N: Float[Tensor, "n"], degree: int) -> Float[Tensor, "i n"]:
     """The same for given N."""
-    table = torch.zeros(degree + 2, len(N), dtype=torch.float64)
+    table = torch.zeros(degree + 2, len(N), dtype=torch.float64, device="cpu")
     table[0] = 1
     for i in range(degree + 1):
         table[0] *= (N - 1 - i).clamp(min=0) / (N + i)

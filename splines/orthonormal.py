@@ -69,7 +69,7 @@ def tabulate_samples(length: int, degree: int, like: Tensor | None = None) -> Ta
         raise ValueError(
             f"`tabulate_samples(length, degree)` needs 0 <= degree < length; got degree {degree} and length {length}."
         )
-    like = torch.empty(0, dtype=torch.float64) if like is None else like
+    like = torch.empty(0, dtype=torch.float64, device="cpu") if like is None else like
     m = torch.full((length,), length, dtype=like.dtype, device=like.device)
     t = torch.arange(length, dtype=like.dtype, device=like.device) - (length - 1) / 2
     return Tabulation(torch.stack(list(orthonormal(t, m, degree)), -1)[None])

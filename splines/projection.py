@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import Function
 
+from fem.support.transforms import hidden, plainly
 from splines.pieces import Pieces
 
 
@@ -34,7 +35,7 @@ class Analysis(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:
-        return Synthesis.apply(grads[0], ctx.pieces), None  # type: ignore[return-value]
+        return linear(Synthesis, grads[0], ctx.pieces), None
 
 
 class Synthesis(Function):
@@ -54,7 +55,7 @@ class Synthesis(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:
-        return Analysis.apply(grads[0], ctx.pieces), None  # type: ignore[return-value]
+        return linear(Analysis, grads[0], ctx.pieces), None
 
 
 class SquaredError(Function):
@@ -76,6 +77,14 @@ class SquaredError(Function):
         g = 2 * grads[0][:, None, None] * (x - h)
         g = g if ctx.weights is None else g * ctx.weights[..., None]
         return g, -g, None
+
+
+def linear(map: type[Function], values: Tensor, pieces: Pieces) -> Tensor:
+    """One of the two maps, also for a batch of gradients that PyTorch hides."""
+    found: Any = (
+        plainly(lambda t: (map.apply(t, pieces),), [values])[0] if hidden(values) else map.apply(values, pieces)
+    )
+    return found
 
 
 def project(x: Float[Tensor, "b n c"], pieces: Pieces) -> tuple[Float[Tensor, "b n c"], Float[Tensor, "b k a c"]]:

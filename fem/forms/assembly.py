@@ -235,7 +235,7 @@ def sparse_csr(crow: Tensor, column: Tensor, values: Tensor, size: tuple[int, ..
     """A sparse tensor from its arrays, taken as they are."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(crow, column, values, size=size, check_invariants=False)
+        return torch.sparse_csr_tensor(crow, column, values, size=size, check_invariants=False, device=values.device)
 
 
 def flat_dofs(space: AnySpace, domain: Domain) -> Int[Tensor, "e A"]:
@@ -258,7 +258,7 @@ def pattern_of(space: AnySpace) -> Pattern:
 
 def make_pattern(space: AnySpace) -> Pattern:
     """The sparsity of matrices over a space."""
-    none = torch.empty(0, space.mesh.dim)
+    none = torch.empty(0, space.mesh.dim, device="cpu")
     wholes = [Domain(i, block.cell, None, none, none[:, 0]) for i, block in enumerate(space.mesh.blocks)]
     blocks = [flat_dofs(space, whole) for whole in wholes]
     if space.device.type == "cpu":

@@ -244,10 +244,10 @@ class CellHessian:
         """
         integral, field = self.integral, self.integral.space.fields[0]
         c, b = field.components or 1, prod(self.batch)
-        order = torch.tensor(grid_order(integral.domain.cell, field.degree))
-        local = (order[:, None] * c + torch.arange(c)).flatten()
+        order = torch.tensor(grid_order(integral.domain.cell, field.degree), device="cpu")
+        local = (order[:, None] * c + torch.arange(c, device="cpu")).flatten()
         size, cells = len(local), [n - 1 for n in images[0].shape[1:]]
-        first, second = local[torch.triu_indices(size, size)]
+        first, second = local[torch.triu_indices(size, size, device="cpu")]
         chosen, layer = (first * size + second).to(self.u.device), prod(cells[1:])
         if integral.domain.cells is not None:
             values = self._matrices(slice(None)).reshape(b, -1, size * size)[..., chosen].unbind(-1)

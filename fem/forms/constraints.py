@@ -16,6 +16,7 @@ from fem.forms.parameters import check_like
 from fem.space.field import Function
 from fem.space.space import AnySpace, FunctionSpace, MixedSpace, Space
 from fem.support.checks import check_kind, is_integer, shown
+from fem.support.modes import outside_modes
 from fem.support.transforms import mapped
 
 
@@ -100,6 +101,7 @@ class Dirichlet:
         """The same as `fixed`."""
         return self._fixed
 
+    @outside_modes
     def apply(self, u: Tensor) -> Tensor:
         """`u` with the prescribed values written into it: differentiable in u, the values and the mesh nodes."""
         return self.insert(self.space.check(u), self.data())
@@ -224,6 +226,7 @@ class MeanZero:
             return self.space.split(data)[self.field]
         return data if self.dim == -1 else data[:, None]
 
+    @outside_modes
     def apply(self, u: Tensor) -> Tensor:
         """`u` minus its mean, and with what else is prescribed."""
         return self.insert(self.space.check(u), self.data())

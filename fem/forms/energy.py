@@ -7,7 +7,7 @@ Evaluation has two steps: `fem.forms.lowering` turns whatever lies outside (mesh
 into tensors, and the discrete form (`fem.forms.discrete`) works on those alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from fem.space.field import Function, Gradient
 from fem.space.space import AnySpace, Space
 from fem.support.checks import check_kind, is_integer
 from fem.support.modes import outside_modes
+from fem.support.transforms import plainly, transformed
 
 
 class Functional:
@@ -95,12 +96,13 @@ class Functional:
     @outside_modes
     def residual(self, u: Tensor, *params: Parameter) -> Tensor:
         """The first derivative, shaped like the dofs; zero at prescribed dofs."""
-        return self.discrete_form(params).residual(self.space.check(u))
+        return differentiated(self.discrete_form(params), DiscreteForm.residual, self.space.check(u))
 
     @outside_modes
     def hessian_product(self, u: Tensor, v: Tensor, *params: Parameter) -> Tensor:
         """The derivative of the residual at u in the direction v, without a matrix; zero at prescribed dofs."""
-        return self.discrete_form(params).hessian_product(self.space.check(u), self.space.check(v, "v"))
+        u, v = self.space.check(u), self.space.check(v, "v")
+        return differentiated(self.discrete_form(params), DiscreteForm.hessian_product, u, v)
 
     @outside_modes
     def hessian(self, u: Tensor, *params: Parameter) -> Tensor:
@@ -181,6 +183,14 @@ class WeakForm(Functional):
         super().__init__(space, form, dirichlet, boundary, derivatives)
 
 
+def differentiated(form: DiscreteForm, derivative: Callable[..., Tensor], *dofs: Tensor) -> Tensor:
+    """A derivative of a form at some dofs, by plain reverse mode whatever transformation of PyTorch is under way."""
+    if not transformed():
+        return derivative(form, *dofs)
+    k = len(dofs)
+    return plainly(lambda *t: (derivative(form.with_tensors(t[k:]), *t[:k]),), [*dofs, *form.tensors()])[0]
+
+
 def check_finite(value: Tensor, u: Tensor, params: Sequence[Any], form: DiscreteForm) -> None:
     """Raise where an energy is not finite, naming the argument to blame. Skipped on a GPU, where it would wait."""
     if value.is_cuda or torch.compiler.is_compiling():
@@ -190,7 +200,10 @@ def check_finite(value: Tensor, u: Tensor, params: Sequence[Any], form: Discrete
             return
     except RuntimeError:  # under `torch.vmap` values cannot be looked at
         return
-    numbers = [torch.tensor(float(p)) if isinstance(p, int | float) else tensor_in(p) for p in params]
+    numbers = [
+        torch.tensor(float(p), dtype=torch.float64, device="cpu") if isinstance(p, int | float) else tensor_in(p)
+        for p in params
+    ]
     for name, tensor in [("u", u)] + [(f"parameter {i}", p) for i, p in enumerate(numbers)]:
         if tensor is not None and not bool(torch.isfinite(tensor).all()):
             bad = torch.nonzero(~torch.isfinite(tensor))[0].tolist()
@@ -202,7 +215,9 @@ def check_finite(value: Tensor, u: Tensor, params: Sequence[Any], form: Discrete
             if isinstance(parameter, Function | Gradient):
                 continue
             found = parameter.value if isinstance(parameter, PointValues) else tensor_in(parameter)
-            bad = ~torch.isfinite(torch.as_tensor(parameter if found is None else found))
+            bad = ~torch.isfinite(
+                torch.as_tensor(parameter if found is None else found, dtype=u.dtype, device=u.device)
+            )
             if bool(bad.any()):
                 place = [0, 0]
                 if isinstance(parameter, PointValues) and bad.ndim:

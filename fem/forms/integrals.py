@@ -13,11 +13,13 @@ from fem.mesh.tags import FacetTag
 from fem.space.field import Function, Gradient
 from fem.space.space import FunctionSpace
 from fem.support.checks import check_callable, check_integers, check_kind, shown
+from fem.support.modes import outside_modes
 from fem.support.sums import sum_of
 
 Exact = Callable[[Tensor], Tensor] | Function | Tensor | float
 
 
+@outside_modes
 def integrate(space: FunctionSpace, value: Parameter, tag: FacetTag | None = None, degree: int | None = None) -> Tensor:
     """∫ value over the mesh, or over the facets with that tag.
 
@@ -52,6 +54,7 @@ def integrate(space: FunctionSpace, value: Parameter, tag: FacetTag | None = Non
     return sum_of(parts)
 
 
+@outside_modes
 def l2_error(space: FunctionSpace, u: Tensor, exact: Exact) -> Tensor:
     """‖u − exact‖_L2 = (∫ |u − exact|²)^½, "*b", with quadrature of degree 2p + 4.
 
@@ -61,6 +64,7 @@ def l2_error(space: FunctionSpace, u: Tensor, exact: Exact) -> Tensor:
     return error("l2_error", space, u, exact, 0)
 
 
+@outside_modes
 def h1_error(
     space: FunctionSpace, u: Tensor, exact: Exact, gradient: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:

@@ -265,7 +265,7 @@ class GeneratedLoop:
 
     @cached_property
     def numbers(self) -> Tensor:
-        return torch.tensor([float(n) for n in self.body.numbers], dtype=self.dtype)
+        return torch.tensor([float(n) for n in self.body.numbers], dtype=self.dtype, device="cpu")
 
     # -- calling ------------------------------------------------------------------------------------------------------
 
@@ -281,7 +281,7 @@ class GeneratedLoop:
             return None
         layer, line, row = spatial((length, *data.cells[1:]), 1)
         portions = max(min(layer // 8, ceil(PORTIONS / size)), 1)
-        sums = torch.empty(size, portions, len(self.sums), dtype=torch.float64)
+        sums = torch.empty(size, portions, len(self.sums), dtype=torch.float64, device="cpu")
         halos = [o.new_zeros(size, portions, *o.shape[2:]) if portions > 1 else o[:0] for o in outputs]
         at, to = ([s for t in some for s in strides(t, self.dim)] for some in (tensors, outputs))
         self.function(

@@ -160,17 +160,19 @@ class GridLoop:
             for order, _ in given.places:
                 for k in self.entry_range(0, order):
                     component, axis = (k // self.dim, k % self.dim) if order else (k, None)
-                    local = torch.ones(1, dtype=torch.float64)
+                    local = torch.ones(1, dtype=torch.float64, device="cpu")
                     for d in range(self.dim):
-                        line = torch.tensor(tables[d][d == axis][q[d]], dtype=torch.float64)
+                        line = torch.tensor(tables[d][d == axis][q[d]], dtype=torch.float64, device="cpu")
                         local = (line[:, None] * local).reshape(-1)
-                    rows.append(local[:, None] * torch.eye(components, dtype=torch.float64)[component])
+                    rows.append(local[:, None] * torch.eye(components, dtype=torch.float64, device="cpu")[component])
             slots = torch.stack(rows).flatten(1)
             for name in self.different:
-                mask = torch.tensor([o is name or o == name for o in self.program.outputs], dtype=torch.float64)
+                mask = torch.tensor(
+                    [o is name or o == name for o in self.program.outputs], dtype=torch.float64, device="cpu"
+                )
                 columns.append(weight * slots.T @ mask.reshape(len(slots), -1) @ slots)
         size = len(columns[0])
-        i, j = torch.triu_indices(size, size)
+        i, j = torch.triu_indices(size, size, device="cpu")
         return torch.stack([c[i, j] for c in columns], -1)
 
     def entry_range(self, i: int, order: int) -> range:

@@ -25,6 +25,7 @@ from fem.kernels.tape import Tape
 from fem.kernels.tensor_interpolation import GridRule, grid_rule
 from fem.kernels.tracing import directional, hessian, trace, value_and_gradient
 from fem.support.cache import Store
+from fem.support.modes import outside_modes
 from fem.support.transforms import hidden, pulled_back
 
 PRODUCTS = 3000  # in a cell, from second derivatives to element matrices: more are better done by matrix products
@@ -276,6 +277,7 @@ class IntegralValue(torch.autograd.Function):
         return value
 
     @staticmethod
+    @outside_modes
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         count = len(ctx.integrand.inputs)
         tensors, gradients = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
@@ -303,6 +305,7 @@ class IntegralSlopes(torch.autograd.Function):
         return tuple(integrand.evaluate(tensors, wrt, value=False)[1])
 
     @staticmethod
+    @outside_modes
     def backward(ctx: Any, *directions: Tensor) -> tuple[Tensor | None, ...]:
         tensors, inner = ctx.saved_tensors, ctx.integrand.derivative(ctx.wrt)
         if hidden(*directions):

@@ -170,7 +170,7 @@ def folded(target: Any, args: tuple[Any, ...]) -> Any:
 def exact(value: Any) -> Any:
     """A number as a tensor that holds all its digits; whatever is no number as it is."""
     if isinstance(value, bool | int | float):
-        return torch.tensor(value, dtype=torch.bool if isinstance(value, bool) else torch.float64)
+        return torch.tensor(value, dtype=torch.bool if isinstance(value, bool) else torch.float64, device="cpu")
     return value
 
 

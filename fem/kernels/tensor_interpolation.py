@@ -53,7 +53,7 @@ class GridRule:
 
         Rows that differ by round-off are the same one: slopes of degree 1 do not differ between points.
         """
-        line = torch.tensor(self.points, dtype=torch.float64)[:, None]
+        line = torch.tensor(self.points, dtype=torch.float64, device="cpu")[:, None]
         tabulation = lagrange_element(interval, degree).tabulate(line, 1)
         assert tabulation.grad is not None
         order = list(grid_order(interval, degree))

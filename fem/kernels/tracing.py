@@ -101,7 +101,7 @@ def trace(function: Callable[..., Any], shapes: Sequence[tuple[int, ...]], dtype
         raise
     except Exception as error:  # whatever a density can trip over at a single point
         raise UntraceableError(f"{type(error).__name__}: {error}") from error
-    same = torch.stack([torch.as_tensor(f, dtype=wanted.dtype).reshape(1) for f in found])
+    same = torch.stack([torch.as_tensor(f, dtype=wanted.dtype, device="cpu").reshape(1) for f in found])
     tolerance = torch.finfo(dtype).eps ** 0.5
     if not torch.allclose(same, wanted, rtol=tolerance, atol=tolerance * finite_size(wanted), equal_nan=True):
         raise UntraceableError("its values depend on more than its arguments, or on how numbers left their tensors")
@@ -111,7 +111,9 @@ def trace(function: Callable[..., Any], shapes: Sequence[tuple[int, ...]], dtype
 def at_random(shapes: Sequence[tuple[int, ...]], dtype: torch.dtype, start: float) -> list[Tensor]:
     """Arguments at some point, all entries different and between 0.3 and 0.7."""
     fractions = ((start + k * 0.6180339887498949) % 1 for k in count())
-    made = [torch.tensor([0.3 + 0.4 * next(fractions) for _ in range(prod(s))], dtype=dtype) for s in shapes]
+    made = [
+        torch.tensor([0.3 + 0.4 * next(fractions) for _ in range(prod(s))], dtype=dtype, device="cpu") for s in shapes
+    ]
     return [t.reshape(s).requires_grad_() for t, s in zip(made, shapes, strict=True)]
 
 
@@ -278,7 +280,7 @@ def moved(recorder: Recorder, func: Any, args: Any, kwargs: Any, results: list[T
     def numbered(tensor: Tensor) -> Tensor:
         start = len(pool)
         pool.extend(recorder.read(tensor, results[0]).reshape(-1))
-        return torch.arange(start, len(pool)).reshape(tensor.shape)
+        return torch.arange(start, len(pool), device="cpu").reshape(tensor.shape)
 
     if func.overloadpacket is aten.constant_pad_nd and args[2:] not in ((), (0,)):
         raise UntraceableError("it pads with another number than zero")

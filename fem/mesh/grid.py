@@ -145,7 +145,7 @@ class BoxNodes:
         """Where the nodes of the given degree are: some of them, or all."""
         axes = self.axes
         if degree > 1:
-            steps = torch.arange(degree).to(axes[0])[:, None].expand(-1, len(axes)) / degree
+            steps = torch.arange(degree, device="cpu").to(axes[0])[:, None].expand(-1, len(axes)) / degree
             axes = [torch.cat([line.flatten(), axis[-1:]]) for line, axis in zip(self.lines(steps), axes, strict=True)]
         if numbers is None:
             return tensor_product(axes)
@@ -157,14 +157,14 @@ class BoxNodes:
 def pieces(cell: Cell) -> Int[Tensor, "k v d"]:
     """Vertices, each 0 or 1 per direction, of the cells that fill one grid cell."""
     if not cell.is_simplex or cell.dim == 1:
-        return torch.tensor([cell.vertices])
+        return torch.tensor([cell.vertices], device="cpu")
     simplices = []
     for order in permutations(range(cell.dim)):
         path = [[int(axis in order[:steps]) for axis in range(cell.dim)] for steps in range(cell.dim + 1)]
         # Odd permutations run clockwise: exchange their last two vertices.
         inversions = sum(order[i] > order[j] for j in range(cell.dim) for i in range(j))
         simplices.append(path[:-2] + path[:-3:-1] if inversions % 2 else path)
-    return torch.tensor(simplices)
+    return torch.tensor(simplices, device="cpu")
 
 
 @cache

@@ -184,7 +184,7 @@ def pull_back(
     the map may fold out there. One step does for affine cells; others start from the closest of a few points inside.
     """
     matrix, offset = (t.to(x) for t in barycentric_map(element.cell))
-    centre = torch.tensor(element.cell.vertices).to(x).mean(0)
+    centre = torch.tensor(element.cell.vertices, dtype=x.dtype, device=x.device).mean(0)
     starts, steps, affine = centre[None], 1, is_affine(element)
     if not affine:
         nodes = lagrange_element(element.cell, max(2, element.degree)).nodes.to(x)

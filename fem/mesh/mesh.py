@@ -356,7 +356,9 @@ def turn_if_reversed(nodes: Tensor, block: Block) -> Block:
     """The block with its cells mirrored if every one of them runs clockwise."""
     if block.cell.dim != nodes.shape[1]:
         return block
-    centre = block.element.tabulate(torch.tensor(block.cell.vertices, dtype=nodes.dtype).mean(0, keepdim=True))
+    centre = block.element.tabulate(
+        torch.tensor(block.cell.vertices, dtype=nodes.dtype, device="cpu").mean(0, keepdim=True)
+    )
     assert centre.grad is not None
     jacobian = torch.einsum("ar,ead->edr", centre.grad[0, 0].to(nodes), nodes.detach()[block.connectivity])
     if not bool((determinant(jacobian) < 0).all()):

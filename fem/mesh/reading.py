@@ -92,7 +92,9 @@ def read_mesh(
         for i in tops:
             name, rows = blocks[i]
             order = vtk_order(name, kinds[i], rows.shape[1], old_hexahedra)
-            block = make_block(coordinates, kinds[i].name, torch.tensor(rows[:, order], dtype=torch.int64))
+            block = make_block(
+                coordinates, kinds[i].name, torch.tensor(rows[:, order], dtype=torch.int64, device="cpu")
+            )
             parts.setdefault(kinds[i].name, []).append(block.connectivity)
         if any(len({part.shape[1] for part in several}) > 1 for several in parts.values()):
             raise MeshError("cells of one kind must all be of one degree.")
@@ -206,7 +208,7 @@ def vtk_order(name: str, cell: Cell, size: int, old_hexahedra: bool) -> list[int
         return exchanged_edges(size) if old_hexahedra else natural
     if name in LAGRANGE or cell.name not in GMSH_EDGES or size != lagrange_element(cell, 3).num_basis:
         return natural
-    vertices = torch.tensor(cell.vertices, dtype=torch.float64)
+    vertices = torch.tensor(cell.vertices, dtype=torch.float64, device="cpu")
     nodes = [vertices]
     for edge in GMSH_EDGES[cell.name]:
         ends = vertices[list(edge)]
@@ -237,7 +239,7 @@ def oriented(nodes: Tensor, cells: dict[str, Tensor]) -> Mesh:
     for name, connectivity in cells.items():
         block = make_block(nodes, name, connectivity)
         if block.cell.dim == nodes.shape[1]:
-            centre = torch.tensor(block.cell.vertices, dtype=torch.float64).mean(0, keepdim=True)
+            centre = torch.tensor(block.cell.vertices, dtype=torch.float64, device="cpu").mean(0, keepdim=True)
             grad = block.element.tabulate(centre.to(nodes)).grad
             assert grad is not None
             negative = determinant(torch.einsum("ar,ead->edr", grad[0, 0], nodes[connectivity])) < 0

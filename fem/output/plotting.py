@@ -16,10 +16,12 @@ from fem.reference.cells import get_cell
 from fem.space.field import Function
 from fem.space.space import AnySpace, Space
 from fem.support.checks import check_flags, check_kind, check_numbers, shown
+from fem.support.modes import outside_modes
 
 INK, FILL = "#1f2933", "#dfe7ef"
 
 
+@outside_modes
 def plot(
     V: AnySpace | Mesh,
     u: Tensor | Function | None = None,
@@ -186,7 +188,7 @@ def draw_lines(ax: Any, view: View, norm: Any, cmap: str, mesh: bool) -> None:
     if mesh:
         ends = np.concatenate(
             [
-                view.at(i, None, torch.tensor([[0.0], [1.0]]))[0].reshape(-1, x.shape[1])
+                view.at(i, None, torch.tensor([[0.0], [1.0]], device="cpu"))[0].reshape(-1, x.shape[1])
                 for i in range(len(view.mesh.blocks))
             ]
         )

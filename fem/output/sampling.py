@@ -69,7 +69,7 @@ def subdivision(cell: Cell, n: int) -> tuple[Tensor, np.ndarray]:
     """Reference points of a cell cut into n parts per edge, and the segments or triangles "t v" between them."""
     if cell.dim == 1:
         index = np.arange(n)
-        return torch.linspace(0, 1, n + 1, dtype=torch.float64)[:, None], np.stack([index, index + 1], 1)
+        return torch.linspace(0, 1, n + 1, dtype=torch.float64, device="cpu")[:, None], np.stack([index, index + 1], 1)
     j, i = np.divmod(np.arange((n + 1) ** 2), n + 1)
     corner = np.flatnonzero((i < n) & (j < n))
     lower = np.stack([corner, corner + 1, corner + n + 1], 1)
@@ -77,7 +77,7 @@ def subdivision(cell: Cell, n: int) -> tuple[Tensor, np.ndarray]:
     triangles = np.concatenate([lower, upper])
     if cell.is_simplex:
         triangles = triangles[((i + j)[triangles] <= n).all(1)]
-    return torch.tensor(np.stack([i, j], 1) / n), triangles
+    return torch.tensor(np.stack([i, j], 1) / n, device="cpu"), triangles
 
 
 def pieces(view: View) -> list[Piece]:
@@ -144,6 +144,6 @@ def faces(view: View, block: int, cells: Tensor, origin: Tensor, tangents: Tenso
     """Whether boundary faces look towards the observer, or not much away: curved ones may still show a part."""
     corners, _ = view.at(block, cells, torch.stack([origin, origin + tangents[0], origin + tangents[1]]))
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    centre = torch.tensor(view.mesh.blocks[block].cell.vertices, dtype=torch.float64).mean(0)
+    centre = torch.tensor(view.mesh.blocks[block].cell.vertices, dtype=torch.float64, device="cpu").mean(0)
     outward = torch.sign(torch.linalg.cross(tangents[0], tangents[1]) @ (origin - centre))
     return float(outward) * (normal @ observer) > -0.2 * np.linalg.norm(normal, axis=1)

@@ -21,6 +21,7 @@ from fem.space.field import Function
 from fem.space.space import AnySpace, FunctionSpace, MixedSpace
 from fem.support.checks import check_kind, shown
 from fem.support.files import explained, put
+from fem.support.modes import outside_modes
 
 KINDS = {
     "interval": ("line", "line3", "VTK_LAGRANGE_CURVE"),
@@ -32,6 +33,7 @@ KINDS = {
 Fields = Mapping[str, Tensor | Function]
 
 
+@outside_modes
 def write_vtk(
     path: str | os.PathLike[str], V: AnySpace, fields: Fields, cell_data: Mapping[str, Tensor] | None = None
 ) -> Path:

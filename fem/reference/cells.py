@@ -61,19 +61,25 @@ class Cell:
     def frame(self, entity: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Origin "r" and tangents "k r" of the affine map from the reference cell of a sub-entity into this cell."""
         if len(entity) == self.num_vertices:
-            return torch.zeros(self.dim, dtype=torch.float64), torch.eye(self.dim, dtype=torch.float64)
-        corners = torch.tensor([self.vertices[i] for i in entity], dtype=torch.float64).reshape(len(entity), self.dim)
+            return torch.zeros(self.dim, dtype=torch.float64, device="cpu"), torch.eye(
+                self.dim, dtype=torch.float64, device="cpu"
+            )
+        corners = torch.tensor([self.vertices[i] for i in entity], dtype=torch.float64, device="cpu").reshape(
+            len(entity), self.dim
+        )
         axes = {1: [], 2: [1], 3: [1, 2], 4: [1, 3]}[len(entity)]
         return corners[0], corners[axes] - corners[0]
 
     @cached_property
     def facet_normals(self) -> Tensor:
         """Outward unit normals "f r" of the reference facets."""
-        centre = torch.tensor(self.vertices, dtype=torch.float64).mean(0)
+        centre = torch.tensor(self.vertices, dtype=torch.float64, device="cpu").mean(0)
         normals = []
         for facet in self.facets:
             origin, tangents = self.frame(facet)
-            normal = torch.linalg.svd(tangents)[2][-1] if len(tangents) else torch.ones(1, dtype=torch.float64)
+            normal = (
+                torch.linalg.svd(tangents)[2][-1] if len(tangents) else torch.ones(1, dtype=torch.float64, device="cpu")
+            )
             normals.append(normal * torch.sign(torch.dot(normal, origin - centre)))
         return torch.stack(normals)
 

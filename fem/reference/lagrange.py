@@ -141,7 +141,7 @@ def entity_cell_of(cell: Cell, dim: int) -> Cell:
 def interior_nodes(cell: Cell, degree: int) -> Float[Tensor, "a r"]:
     """Equispaced nodes strictly inside a reference cell, first axis fastest."""
     indices = [index[::-1] for index in product(range(1, degree), repeat=cell.dim)]
-    points = torch.tensor(indices, dtype=torch.float64).reshape(len(indices), cell.dim) / degree
+    points = torch.tensor(indices, dtype=torch.float64, device="cpu").reshape(len(indices), cell.dim) / degree
     if cell.is_simplex:
         points = points[points.sum(1) < 1 - 1e-9]
     return points
@@ -150,8 +150,8 @@ def interior_nodes(cell: Cell, degree: int) -> Float[Tensor, "a r"]:
 @cache
 def barycentric_map(cell: Cell) -> tuple[Float[Tensor, "i r"], Float[Tensor, "i"]]:
     """Matrix and offset of λ = M ξ + c: for each factor first 1 − Σ ξ, then the ξ themselves."""
-    blocks = [torch.cat([-torch.ones(1, k), torch.eye(k)]) for k in cell.factors]
-    offsets = [torch.eye(k + 1)[0] for k in cell.factors]
+    blocks = [torch.cat([-torch.ones(1, k, device="cpu"), torch.eye(k, device="cpu")]) for k in cell.factors]
+    offsets = [torch.eye(k + 1, device="cpu")[0] for k in cell.factors]
     return torch.block_diag(*blocks).double(), torch.cat(offsets).double()
 
 

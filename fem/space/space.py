@@ -22,6 +22,7 @@ from fem.space.evaluation import evaluate_fields
 from fem.space.field import Function
 from fem.space.quadrature_points import QuadraturePoints
 from fem.support.checks import check_integers, check_kind, shown
+from fem.support.modes import outside_modes
 
 
 class Space(ABC):
@@ -194,6 +195,7 @@ class FunctionSpace(Space):
         """Values "*b k" or "*b k c", or a number, of the tag's dofs for the boundary values `value` of x "k d"."""
         return value(self.mesh.lagrange_nodes(self.degree, dofs))
 
+    @outside_modes
     def interpolate(self, value: Callable[[Tensor], Tensor | float] | Tensor | float) -> Tensor:
         """Dofs of the function that equals `value` at every node: a number, or a callable of x "n d" that gives one."""
         result = value(self.dof_coordinates) if callable(value) else value
@@ -212,6 +214,7 @@ class FunctionSpace(Space):
         except (RuntimeError, ValueError):
             raise ValueError(f"`interpolate` needs values of shape {self.shape}; got {tuple(result.shape)}.") from None
 
+    @outside_modes
     def evaluate(self, u: Tensor, points: Float[Tensor, "m d"], outside: float | None = None) -> Tensor:
         """Values "*b m" or "*b m c" at arbitrary points, differentiable in u, the points and the mesh nodes.
 
@@ -299,6 +302,7 @@ class MixedSpace(Space):
         """The inverse of `split`."""
         return torch.cat([p.flatten(-len(s.shape)) for p, s in zip(parts, self.fields, strict=True)], -1)
 
+    @outside_modes
     def evaluate(self, u: Tensor, points: Float[Tensor, "m d"], outside: float | None = None) -> tuple[Tensor, ...]:
         """Values of each field, "*b m" or "*b m c", at arbitrary points; see `FunctionSpace.evaluate`."""
         return evaluate_fields(self.fields, self.split(self.check(u)), points, outside)

@@ -59,9 +59,9 @@ def make_patch(
         weights = None
     try:
         return PATCHES[len(degree) - 1](
-            torch.tensor(points, dtype=torch.float64),
-            None if weights is None else torch.tensor(weights, dtype=torch.float64),
-            tuple(torch.tensor(t, dtype=torch.float64) for t in knots),
+            torch.tensor(points, dtype=torch.float64, device="cpu"),
+            None if weights is None else torch.tensor(weights, dtype=torch.float64, device="cpu"),
+            tuple(torch.tensor(t, dtype=torch.float64, device="cpu") for t in knots),
             tuple(degree),
         )
     except ValueError as error:

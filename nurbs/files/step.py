@@ -172,7 +172,7 @@ def surface_of_circles(file: StepFile, number: int) -> Patch:
         raise GeometryError(f"{where}: positive radii were expected, of a torus the larger one first; got {radii}.")
     origin, frame = axes(file, placement, where)
     patch = sphere(radii[0]) if count == 1 else torus(radii[0], radii[1])
-    return transform(patch, torch.tensor(frame.T), torch.tensor(origin))
+    return transform(patch, torch.tensor(frame.T, device="cpu"), torch.tensor(origin, device="cpu"))
 
 
 def axes(file: StepFile, name: Any, where: str) -> tuple[np.ndarray, np.ndarray]:

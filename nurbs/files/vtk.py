@@ -55,17 +55,17 @@ def write(
     kinds = BEZIER if subdivisions is None else LINEAR
     points, *data = torch.cat(nodes).split([3, *widths], -1)
     point_data = {name: pad(v, (0, 1)) if v.shape[1] == 2 else v for name, v in zip(fields, data, strict=True)}
-    cell_data = {"patch": torch.arange(len(cells)).repeat_interleave(torch.tensor(numbers))}
+    cell_data = {"patch": torch.arange(len(cells), device="cpu").repeat_interleave(torch.tensor(numbers, device="cpu"))}
     if subdivisions is None:
-        degrees = torch.tensor([[*patch.degree, 0, 0][:3] for patch in patches], dtype=torch.float64)
+        degrees = torch.tensor([[*patch.degree, 0, 0][:3] for patch in patches], dtype=torch.float64, device="cpu")
         cell_data["HigherOrderDegrees"] = degrees[cell_data["patch"]]
         if any(patch.weights is not None for patch in patches):
             point_data["RationalWeights"] = torch.cat(weights)
     topology = {
         "connectivity": torch.cat([c.flatten() for c in cells]),
-        "offsets": torch.cat([torch.full((len(c),), c.shape[1]) for c in cells]).cumsum(0),
+        "offsets": torch.cat([torch.full((len(c),), c.shape[1], device="cpu") for c in cells]).cumsum(0),
         "types": torch.cat(
-            [torch.full((len(c),), kinds[p.directions - 1]) for c, p in zip(cells, patches, strict=True)]
+            [torch.full((len(c),), kinds[p.directions - 1], device="cpu") for c, p in zip(cells, patches, strict=True)]
         ),
     }
     sections = [("PointData", point_data), ("CellData", cell_data), ("Points", {"points": points}), ("Cells", topology)]
@@ -135,7 +135,7 @@ def bezier_cells(patch: Patch) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n"]
         knots.append(found.knots(times))
         starts.append(pad(times[1:-1].cumsum(0), (1, 0)))
     patch = express(patch, knots)
-    number, order = torch.arange(prod(patch.shape)).reshape(patch.shape), node_order(patch.degree)
+    number, order = torch.arange(prod(patch.shape), device="cpu").reshape(patch.shape), node_order(patch.degree)
     local = torch.stack(torch.unravel_index(order, [p + 1 for p in patch.degree]), -1)
     corners = torch.stack(torch.meshgrid(*starts, indexing="ij"), -1).flatten(0, -2)
     cells = number[tuple((corners[:, None] + local).unbind(-1))]
@@ -144,7 +144,7 @@ def bezier_cells(patch: Patch) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n"]
 
 def node_order(degree: Sequence[int]) -> Int64[Tensor, "a"]:
     """Which of a cell's nodes "u v w", w fastest, come first in VTK: corners, edges, faces, interior."""
-    number = torch.arange(prod(p + 1 for p in degree)).reshape([p + 1 for p in degree])
+    number = torch.arange(prod(p + 1 for p in degree), device="cpu").reshape([p + 1 for p in degree])
     number = number.permute(*reversed(range(len(degree)))).flatten()  # u fastest
     index = torch.unravel_index(number, [p + 1 for p in degree])
     zero = torch.zeros_like(number)

@@ -76,7 +76,11 @@ class FitState:
         )
         x, lower, upper = problem.start()
         spans = sum(moving.count for moving in problem.moving)
-        drawn = -torch.rand(len(x), spans, generator=torch.Generator().manual_seed(0), dtype=x.dtype).neg().log1p()
+        drawn = (
+            -torch.rand(len(x), spans, generator=torch.Generator().manual_seed(0), dtype=x.dtype, device="cpu")
+            .neg()
+            .log1p()
+        )
         other = torch.arange(len(x), device=x.device)[:, None] % starts > 0
         x[:, :spans] = torch.where(other & (upper[:, :spans] > 0), drawn.to(x), x[:, :spans])
         half = points[0].numel() / 2

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fem.support.checks import check_flags
+from fem.support.modes import outside_modes
 from fem.support.status import Status, check_fit, worst
 from nurbs.fitting.alternation import fit
 from nurbs.fitting.options import FitOptions
@@ -79,6 +80,7 @@ class SurfaceFit(PatchFit):
     surface: Surface
 
 
+@outside_modes
 def fit_curve(
     points: Coordinates,
     num_points: int,
@@ -128,6 +130,7 @@ def fit_curve(
     return check_fit("fit_curve(points)", CurveFit(*found), throw)
 
 
+@outside_modes
 def fit_surface(
     points: Coordinates,
     shape: Sequence[int],

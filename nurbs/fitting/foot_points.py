@@ -8,11 +8,13 @@ from torch import Tensor
 
 from fem.reference.bspline import check_dtype
 from fem.support.checks import check_integers
+from fem.support.modes import outside_modes
 from fem.support.portions import at_a_time
 from nurbs.fitting.projected_newton import minimize_bounded
 from nurbs.geometry.patch import Patch, check_patch
 
 
+@outside_modes
 def foot_points(
     patch: Patch,
     points: Float[Tensor, "*#b q d"],

@@ -53,7 +53,7 @@ def averaged_knots(u: Float[Tensor, "*b q"], num: int, degree: int) -> Float[Ten
     where = torch.arange(1, num - degree, device=u.device, dtype=torch.float64) * u.shape[-1] / (num - degree)
     i = where.long().clamp(1, u.shape[-1] - 1)
     inner = torch.lerp(u[..., i - 1], u[..., i], (where - i).to(u).clamp(0, 1))
-    first, last = (torch.full((*u.shape[:-1], degree + 1), end).to(u) for end in (0.0, 1.0))
+    first, last = (torch.full((*u.shape[:-1], degree + 1), end, dtype=u.dtype, device=u.device) for end in (0.0, 1.0))
     return torch.cat([first, inner, last], -1)
 
 

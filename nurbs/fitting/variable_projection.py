@@ -105,7 +105,7 @@ class ReducedProblem:
         factor, info = torch.linalg.cholesky_ex(gram * scale[:, :, None] * scale[:, None, :])
         pivot = factor.diagonal(dim1=-2, dim2=-1).amin(-1)
         lost = (info > 0) | ~(pivot > 10 * torch.finfo(x.dtype).eps ** 0.5)
-        factor = torch.where(lost[:, None, None], torch.eye(factor.shape[-1]).to(factor), factor)
+        factor = torch.where(lost[:, None, None], torch.eye(factor.shape[-1], device="cpu").to(factor), factor)
         image = scale[..., None] * w[..., None] * Phi.analyse(over(points))
         P = scale[..., None] * torch.cholesky_solve(image, factor)
         S = over(Phi.synthesise(w[..., None] * P))

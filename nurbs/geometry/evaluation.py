@@ -18,9 +18,11 @@ from torch import Tensor
 
 from fem.reference.bspline import basis_functions, basis_matrix, find_span
 from fem.reference.rational import MultiIndex, divide, lower_orders
+from fem.support.modes import outside_modes
 from fem.support.portions import at_a_time
 
 
+@outside_modes
 def evaluate_grid(
     control_points: Float[Tensor, "..."],
     weights: Float[Tensor, "..."] | None,
@@ -77,6 +79,7 @@ def _grid_sums(
     return {order: contracted(order) for order in orders}
 
 
+@outside_modes
 def evaluate_scattered(
     control_points: Float[Tensor, "..."],
     weights: Float[Tensor, "..."] | None,

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from fem.reference.quadrature import quadrature
 from fem.support.checks import check_integers
+from fem.support.modes import outside_modes
 from nurbs.geometry.patch import Patch
 
 
@@ -16,6 +17,7 @@ def gauss_rule(patch: Patch, num_points: int | None) -> tuple[Float[Tensor, "g"]
     return rule.points[:, 0].to(patch.device, patch.dtype), rule.weights.to(patch.device, patch.dtype)
 
 
+@outside_modes
 def measure(patch: Patch, num_points: int | None = None) -> Float[Tensor, "*b"]:
     """Length, area or volume: ∫ √det(JᵀJ) du by Gauss quadrature on each span, differentiably (in the knots too).
 

@@ -180,7 +180,7 @@ class PatchMesh(Mesh):
         with torch.no_grad():
             for patch, element, lattice in zip(patches, elements, vertices, strict=True):
                 nodes[lattice] = patch.detach()(*element.breakpoints)
-                corners = torch.tensor(cell.vertices)
+                corners = torch.tensor(cell.vertices, device="cpu")
                 parts = [
                     lattice[tuple(slice(c, n + c) for c, n in zip(corner, element.grid_shape, strict=True))]
                     for corner in corners.tolist()

@@ -21,6 +21,7 @@ from fem.space.cell_dofs import CellDofs
 from fem.space.factors import Factors, layers_of, slot_orders
 from fem.space.quadrature_points import QuadraturePoints
 from fem.space.space import FunctionSpace
+from fem.support.modes import outside_modes
 from fem.support.transforms import carries
 from nurbs.fitting.foot_points import foot_points
 from nurbs.geometry.patch import Patch
@@ -155,6 +156,7 @@ class SplineSpace(FunctionSpace):
             found = found.index_put((lattice.flatten(),), patch(*lines).flatten(0, -2))
         return found
 
+    @outside_modes
     def interpolate(self, value: Callable[[Tensor], Tensor] | float) -> Tensor:
         """Dofs of the function that equals `value` at the Greville points (with `rational`, up to its weights).
 
@@ -219,6 +221,7 @@ class SplineSpace(FunctionSpace):
         found = torch.linalg.solve(M.view(k, k), b)
         return found[..., 0] if found.shape[-1] == 1 and inner <= 0 else found
 
+    @outside_modes
     def evaluate(self, u: Tensor, points: Float[Tensor, "m d"], outside: float | None = None) -> Tensor:
         """Values "*b m" or "*b m c" at arbitrary points, by their foot points on the patches.
 

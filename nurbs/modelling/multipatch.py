@@ -27,7 +27,9 @@ def disk_patches(radius: Number = 1.0, core: float = 0.4, dtype: torch.dtype | N
         ValueError: a radius that is not positive, a core that does not fit in.
     """
     check_core("disk_patches", core, 1 / sqrt(2))
-    corners = core * torch.tensor([[1.0, -1.0], [1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0]], dtype=torch.float64)
+    corners = core * torch.tensor(
+        [[1.0, -1.0], [1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0]], dtype=torch.float64, device="cpu"
+    )
     square = Surface(torch.stack([corners[[3, 2]], corners[[0, 1]]]), degree=1)
     patches: list[Any] = [square]
     for k in range(4):
@@ -54,12 +56,16 @@ def ball_patches(radius: Number = 1.0, core: float = 0.4, dtype: torch.dtype | N
     Source: J. Cobb, Tiling the sphere with rational Bézier patches, University of Utah, 1988 (the idea).
     """
     check_core("ball_patches", core, 1 / sqrt(3))
-    face = torch.tensor([[-1.0, -1.0, 1.0], [-1.0, 1.0, 1.0], [1.0, -1.0, 1.0], [1.0, 1.0, 1.0]], dtype=torch.float64)
+    face = torch.tensor(
+        [[-1.0, -1.0, 1.0], [-1.0, 1.0, 1.0], [1.0, -1.0, 1.0], [1.0, 1.0, 1.0]], dtype=torch.float64, device="cpu"
+    )
     inner = Surface(core * face.view(2, 2, 3), degree=1)
     shell = ruled(inner, sphere_tile()).replace(sides=("first", "second", "third", "fourth", "core", "outer"))
-    cube = torch.stack(torch.meshgrid(*[core * torch.tensor([-1.0, 1.0], dtype=torch.float64)] * 3, indexing="ij"), -1)
+    cube = torch.stack(
+        torch.meshgrid(*[core * torch.tensor([-1.0, 1.0], dtype=torch.float64, device="cpu")] * 3, indexing="ij"), -1
+    )
     patches: list[Any] = [Volume(cube, degree=1)]
-    x, y, z = torch.eye(3, dtype=torch.float64)
+    x, y, z = torch.eye(3, dtype=torch.float64, device="cpu")
     for rows in ((x, y, z), (x, -y, -z), (z, y, -x), (-z, y, x), (x, z, -y), (x, -z, y)):  # turns of the top
         patches.append(transform(shell, torch.stack(rows)))
     return scaled("ball_patches", patches, radius, dtype)
@@ -80,10 +86,12 @@ def sphere_tile() -> Surface:
     k, c = 1 / (1 + sqrt(3)), cos(pi / 12)
     e = sqrt(2) / c - 1
     plane = torch.tensor(
-        [[[-k, -k], [-e, 0], [-k, k]], [[0, -e], [0, 0], [0, e]], [[k, -k], [e, 0], [k, k]]], dtype=torch.float64
+        [[[-k, -k], [-e, 0], [-k, k]], [[0, -e], [0, 0], [0, e]], [[k, -k], [e, 0], [k, k]]],
+        dtype=torch.float64,
+        device="cpu",
     )
-    weights = torch.tensor([[1, c, 1], [c, c * c, c], [1, c, 1]], dtype=torch.float64)
-    u = torch.linspace(0, 1, 5, dtype=torch.float64)
+    weights = torch.tensor([[1, c, 1], [c, c * c, c], [1, c, 1]], dtype=torch.float64, device="cpu")
+    u = torch.linspace(0, 1, 5, dtype=torch.float64, device="cpu")
     X, Y, W = Surface(torch.cat([plane * weights[..., None], weights[..., None]], -1), degree=2)(u, u).unbind(-1)
     values = torch.stack([2 * X * W, 2 * Y * W, W * W - X * X - Y * Y, W * W + X * X + Y * Y], -1)
     bernstein = torch.stack([[1, 4, 6, 4, 1][i] * u**i * (1 - u) ** (4 - i) for i in range(5)], -1)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fem.reference.bspline import basis_change, check_knots
 from fem.space.factors import along
+from fem.support.modes import outside_modes
 from nurbs.geometry.directions import UVW, continued, per_direction
 from nurbs.geometry.numbers import floating
 from nurbs.geometry.patch import AnyPatch, Patch, check_patch
@@ -25,6 +26,7 @@ from nurbs.modelling.transformation import check_direction, is_pair
 KnotList = Float[Tensor, "..."] | Sequence[float] | None
 
 
+@outside_modes
 def insert_knots(patch: AnyPatch, *knots: KnotList) -> AnyPatch:
     """The same map with knots inserted (Boehm's and the Oslo algorithm's result).
 
@@ -76,6 +78,7 @@ def refine(patch: AnyPatch, parts: int | Sequence[int] = 2) -> AnyPatch:
     return insert_knots(patch, *new)
 
 
+@outside_modes
 def elevate_degree(patch: AnyPatch, by: int | Sequence[int] = 1) -> AnyPatch:
     """The same map with the degree raised: every knot is repeated that many times more, the smoothness stays.
 
@@ -98,6 +101,7 @@ def elevate_degree(patch: AnyPatch, by: int | Sequence[int] = 1) -> AnyPatch:
     return express(patch, new, [p + k for p, k in zip(patch.degree, by, strict=True)])
 
 
+@outside_modes
 def clamp(patch: AnyPatch) -> AnyPatch:
     """The same map with end knots repeated p + 1 times, so that it starts and ends at its outer control points.
 
@@ -107,6 +111,7 @@ def clamp(patch: AnyPatch) -> AnyPatch:
     return restrict(patch, *[(None, None)] * patch.directions)
 
 
+@outside_modes
 def restrict(patch: AnyPatch, *ranges: tuple[float | Tensor | None, float | Tensor | None] | None) -> AnyPatch:
     """The part of the map over a smaller box of parameters, clamped there; the parameters keep their values.
 
@@ -154,6 +159,7 @@ def split(patch: AnyPatch, at: float | Tensor, direction: int = 0) -> tuple[AnyP
     return restrict(patch, *ranges[0]), restrict(patch, *ranges[1])
 
 
+@outside_modes
 def bezier(patch: AnyPatch) -> AnyPatch:
     """The polynomial or rational pieces of the map, one per span, as a batch of Bézier patches "*b *e".
 

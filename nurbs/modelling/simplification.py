@@ -15,12 +15,14 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from fem.space.factors import along
+from fem.support.modes import outside_modes
 from nurbs.geometry.directions import UVW, per_direction
 from nurbs.geometry.numbers import floating
 from nurbs.geometry.patch import AnyPatch, Patch, check_patch
 from nurbs.modelling.refinement import Breakpoints, KnotList, breakpoints, change_matrix, one_each, rebuilt
 
 
+@outside_modes
 def remove_knots(patch: AnyPatch, *knots: KnotList) -> tuple[AnyPatch, Float[Tensor, "*b"]]:
     """The nearest map without some of its inner knots, and a bound on |difference| over the whole range.
 
@@ -57,6 +59,7 @@ def remove_knots(patch: AnyPatch, *knots: KnotList) -> tuple[AnyPatch, Float[Ten
     return patch, bound
 
 
+@outside_modes
 def reduce_degree(patch: AnyPatch, by: int | Sequence[int] = 1) -> tuple[AnyPatch, Float[Tensor, "*b"]]:
     """The nearest map of lower degree on the same spans, and a bound on |difference| over the whole range.
 

@@ -8,6 +8,7 @@ from jaxtyping import Real
 from torch import Tensor
 
 from fem.support.checks import is_integer
+from fem.support.modes import outside_modes
 from nurbs.geometry.numbers import Vector, floating
 from nurbs.geometry.patch import AnyPatch, Patch, check_patch
 
@@ -75,6 +76,7 @@ def reparametrize(patch: AnyPatch, *ranges: tuple[float, float] | None) -> AnyPa
     return patch.replace(knots=knots)
 
 
+@outside_modes
 def transform(
     patch: AnyPatch,
     matrix: Real[Tensor, "*#b e d"] | Sequence[Sequence[float]] | None = None,

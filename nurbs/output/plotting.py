@@ -102,7 +102,7 @@ def draw_faces(ax: Any, surfaces: list[Patch], knots: bool, subdivisions: int | 
         steps = [subdivisions or max(4, -(-60 // n)) for n in spans]
         x = surface(*(sample_spans(surface, axis, step) for axis, step in enumerate(steps))).numpy()
         corners.append(x.reshape(-1, x.shape[-1]))
-        tiles.append(corners[-1][grid_cells(torch.arange(len(corners[-1])).reshape(x.shape[:2])).numpy()])
+        tiles.append(corners[-1][grid_cells(torch.arange(len(corners[-1]), device="cpu").reshape(x.shape[:2])).numpy()])
         lines += [*x[:: steps[0]], *x[:, :: steps[1]].swapaxes(0, 1)] if knots else []
     polygons = np.concatenate(tiles)
     fill = np.tile(to_rgba(color), (len(polygons), 1))

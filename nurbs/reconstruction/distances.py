@@ -11,11 +11,13 @@ from torch import Tensor
 
 from fem.reference.bspline import check_dtype
 from fem.support.checks import check_kind
+from fem.support.modes import outside_modes
 from fem.support.portions import at_a_time
 
 GROUP = 32
 
 
+@outside_modes
 def nearest(a: Float[Tensor, "*#b m d"], b: Float[Tensor, "*#b n d"]) -> Int64[Tensor, "*b m"]:
     """For each point of `a` the index of the nearest one of `b`; no gradient.
 
@@ -27,12 +29,14 @@ def nearest(a: Float[Tensor, "*#b m d"], b: Float[Tensor, "*#b n d"]) -> Int64[T
     return _nearest(a, b)
 
 
+@outside_modes
 def squared_distance(a: Float[Tensor, "*#b m d"], b: Float[Tensor, "*#b n d"]) -> Float[Tensor, "*b m"]:
     """min_j |a_i − b_j|² for each point of `a`; errors as for `nearest`."""
     a, b = _checked("squared_distance", a, b)
     return _squared_distance(a, b)
 
 
+@outside_modes
 def chamfer(a: Float[Tensor, "*#b m d"], b: Float[Tensor, "*#b n d"], one_sided: bool = False) -> Float[Tensor, "*b"]:
     """mean_i min_j |a_i − b_j|² + mean_j min_i |a_i − b_j|²; with `one_sided` the first mean alone.
 
@@ -43,6 +47,7 @@ def chamfer(a: Float[Tensor, "*#b m d"], b: Float[Tensor, "*#b n d"], one_sided:
     return forward if one_sided else forward + _squared_distance(b, a).mean(-1)
 
 
+@outside_modes
 def hausdorff(a: Float[Tensor, "*#b m d"], b: Float[Tensor, "*#b n d"], one_sided: bool = False) -> Float[Tensor, "*b"]:
     """max_i min_j |a_i − b_j|, and the larger of this and its counterpart from b to a unless `one_sided`.
 
@@ -56,6 +61,7 @@ def hausdorff(a: Float[Tensor, "*#b m d"], b: Float[Tensor, "*#b n d"], one_side
     return torch.where(positive, torch.where(positive, largest, 1).sqrt(), 0)
 
 
+@outside_modes
 def laplacian(control_points: Float[Tensor, "*b i j d"]) -> Float[Tensor, "*b"]:
     """Mean of |P_{i−1} − 2 P_i + P_{i+1}|² over both directions of a control grid, at least 3 × 3.
 

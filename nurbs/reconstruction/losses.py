@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fem.reference.bspline import basis_matrix, uniform_knots
+from fem.support.modes import outside_modes
 from nurbs.geometry.directions import per_direction
 from nurbs.geometry.patch import check_patch
 from nurbs.geometry.surface import Surface
@@ -46,6 +47,7 @@ def bending(control_points: Float[Tensor, "*b i j d"]) -> Float[Tensor, "*b"]:
     return laplacian(control_points) * ((i - 1) * (j - 1)) ** 2
 
 
+@outside_modes
 def reconstruction_loss(
     points: Float[Tensor, "b m 3"],
     control_points: Float[Tensor, "b i j 3"],
@@ -89,6 +91,7 @@ def control_points_of(surface: Surface, shape: tuple[int, int]) -> Float[Tensor,
     return torch.einsum("iu,...uvd,jv->...ijd", left, values, right)
 
 
+@outside_modes
 @torch.no_grad()
 def surface_distance(
     surface: Surface, other: Surface, samples: int = 50, density: int = 4, one_sided: bool = False

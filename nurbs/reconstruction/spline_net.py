@@ -93,7 +93,7 @@ class Correction(nn.Module):
     def __init__(self, shape: tuple[int, int], k: int, width: int):
         super().__init__()
         self.k = k
-        t = torch.linspace(0, 1, CORRECTION_GRID, dtype=torch.float64)
+        t = torch.linspace(0, 1, CORRECTION_GRID, dtype=torch.float64, device="cpu")
         for name, n in zip("uv", shape, strict=True):
             basis = basis_matrix(uniform_knots(n, 3), 3, t)[0]
             self.register_buffer(f"basis_{name}", basis.float(), persistent=False)
@@ -194,7 +194,7 @@ class SplineNet(nn.Module):
             nn.init.zeros_(p)
         self.head = nn.Sequential(*layers, last)
         self.corrections = nn.ModuleList(Correction(self.shape, k, width) for _ in range(corrections))
-        i, j = (torch.arange(n, dtype=torch.float32) for n in shape)
+        i, j = (torch.arange(n, dtype=torch.float32, device="cpu") for n in shape)
         buffers = {
             "flat": flat_grid(self.shape, i),
             "rows": cosines(shape[0]),
@@ -229,5 +229,5 @@ class SplineNet(nn.Module):
 
 def cosines(n: int) -> Float[Tensor, "{n} {n}"]:
     """cos(π k (i + ½) / n) for point i and frequency k."""
-    i = torch.arange(n)
+    i = torch.arange(n, device="cpu")
     return torch.cos(pi / n * i * (i[:, None] + 0.5)).float()

@@ -223,7 +223,7 @@ class Error:
         self.v, self.system = full.clone(), System(self.discrete, full)
         self.lead = len(self.system.batch)
         space = energy.space
-        elsewhere = full + torch.linspace(1, 2, space.num_dofs).to(full).view(space.shape)
+        elsewhere = full + torch.linspace(1, 2, space.num_dofs, dtype=full.dtype, device=full.device).view(space.shape)
         if not self.system.same_matrix(System(self.discrete, elsewhere)):
             raise ValueError("certificates are for quadratic energies; the Hessian of this one depends on u.")
         if bool((self.system.diagonal <= 0).any()):

@@ -235,7 +235,10 @@ def natural_arcs(facets: Int[Tensor, "f v"]) -> list[Int[Tensor, "_ v"]]:
     from scipy.sparse.csgraph import connected_components
 
     ends, pairs = torch.unique(facets.cpu(), return_inverse=True)
-    graph = coo_matrix((torch.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(ends), len(ends)))
+    graph = coo_matrix(
+        (torch.ones(len(pairs), dtype=torch.float32, device="cpu"), (pairs[:, 0], pairs[:, 1])),
+        shape=(len(ends), len(ends)),
+    )
     count, label = connected_components(graph, directed=False)
     labels = torch.from_numpy(label)[pairs[:, 0]].to(facets.device)
     return [facets[labels == i] for i in range(count)]

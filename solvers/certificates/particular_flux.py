@@ -102,7 +102,7 @@ def boundary_flows(
         t = (domain.points.to(g) - origin.to(g)) @ tangents[0].to(g) / tangents[0].square().sum()
         shapes = legendre(t, modes)  # "m q"
         length = space.quadrature.geometry(domain).weights / weights
-        moments = ((g * length) @ (weights * shapes).T) * (2 * torch.arange(modes).to(g) + 1)
+        moments = ((g * length) @ (weights * shapes).T) * (2 * torch.arange(modes, device="cpu").to(g) + 1)
         numbers = mesh.topology.entities(interval).of_cells[domain.block][domain.cells, domain.facet]
         flows.index_add_(-2, numbers, moments.expand(*batch, *moments.shape[-2:]))
         left = ((g - moments @ shapes / length).square() * length * weights).sum(-1).sqrt()
@@ -222,7 +222,7 @@ def facet_fields(cell: Cell, modes: int, x: Float[Tensor, "r"]) -> Float[Tensor,
     """ℓ_m R_k, all modes of one facet after those of another."""
     found = []
     for facet, normal in zip(cell.facets, cell.facet_normals, strict=True):
-        corners = torch.tensor(cell.vertices, dtype=x.dtype)
+        corners = torch.tensor(cell.vertices, dtype=x.dtype, device="cpu")
         ray = x - next(corner for i, corner in enumerate(corners) if i not in facet)
         origin, (along,) = cell.frame(facet)
         if cell.is_simplex:  # from 0 to 1 along the facet, ½ at the corner away from it
@@ -245,7 +245,7 @@ def legendre(t: Float[Tensor, "*q"], count: int) -> Float[Tensor, "m *q"]:
 
 def bubbles(cell: Cell, degree: int, x: Float[Tensor, "r"]) -> Float[Tensor, "m r"]:
     """Polynomial fields without normal component on the boundary of the cell."""
-    corners, axes = torch.tensor(cell.vertices, dtype=x.dtype), torch.eye(2, dtype=x.dtype)
+    corners, axes = torch.tensor(cell.vertices, dtype=x.dtype, device="cpu"), torch.eye(2, dtype=x.dtype, device="cpu")
     if cell.is_simplex:
         weights = torch.stack([1 - x.sum(), *x])
         shapes = [weights[i] * weights[j] * (corners[j] - corners[i]) for i, j in cell.edges]

@@ -110,7 +110,9 @@ class CoarsestMatrix(MatrixLevel):
 def largest_eigenvalue(matrix: Tensor) -> Float[Tensor, ""]:
     """λ of a symmetric matrix, and 5 % more as Lanczos' iteration stays below it."""
     generator = torch.Generator().manual_seed(0)
-    start = torch.randn(len(matrix), generator=generator).to(matrix.device, matrix.dtype)
+    start = torch.randn(len(matrix), generator=generator, dtype=torch.float32, device="cpu").to(
+        matrix.device, matrix.dtype
+    )
     found = ritz_values(lambda q: matrix @ q, lambda r: r, start, steps=10, lead=0).abs().max()
     return (1.05 * found).clamp(min=1).to(matrix.dtype)
 

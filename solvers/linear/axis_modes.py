@@ -46,7 +46,7 @@ class LagrangeLine:
     def diagonals(self) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
         """The diagonals of K and M at free nodes."""
         return tuple(  # type: ignore[return-value]
-            torch.zeros(self.degree * self.cells + 1, dtype=torch.float64).index_add_(
+            torch.zeros(self.degree * self.cells + 1, dtype=torch.float64, device="cpu").index_add_(
                 0, self._nodes().flatten(), local.diagonal().repeat(self.cells)
             )[self.free]
             for local in element_matrices(self.degree, self.quadrature_degree)
@@ -56,7 +56,7 @@ class LagrangeLine:
         """K and M between free nodes."""
         nodes, found = self._nodes(), []
         for local in element_matrices(self.degree, self.quadrature_degree):
-            matrix = torch.zeros(2 * (self.degree * self.cells + 1,), dtype=torch.float64)
+            matrix = torch.zeros(2 * (self.degree * self.cells + 1,), dtype=torch.float64, device="cpu")
             values = local.expand(self.cells, -1, -1)
             matrix.index_put_((nodes[:, :, None], nodes[:, None, :]), values, accumulate=True)
             found.append(matrix[self.free, self.free])
@@ -64,7 +64,9 @@ class LagrangeLine:
 
     def _nodes(self) -> Tensor:
         """Nodes "e a" of each cell, from left to right."""
-        return self.degree * torch.arange(self.cells)[:, None] + torch.arange(self.degree + 1)
+        return self.degree * torch.arange(self.cells, device="cpu")[:, None] + torch.arange(
+            self.degree + 1, device="cpu"
+        )
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,11 @@ class SplineLine:
 
     def matrices(self) -> tuple[Float[Tensor, "n n"], Float[Tensor, "n n"]]:
         """∫ N_a' N_b' du and ∫ N_a N_b du between free functions."""
-        t, p, rule = torch.tensor(self.knots, dtype=torch.float64), self.degree, quadrature(interval, 2 * self.degree)
+        t, p, rule = (
+            torch.tensor(self.knots, dtype=torch.float64, device="cpu"),
+            self.degree,
+            quadrature(interval, 2 * self.degree),
+        )
         corners = t[p : len(t) - p].unique()
         u = torch.lerp(corners[:-1, None], corners[1:, None], rule.points[:, 0]).flatten()
         weights = (corners.diff()[:, None] * rule.weights).flatten()[:, None]
@@ -147,7 +153,9 @@ class Fourier:
 
     def matrix(self) -> Float[Tensor, "s t"]:
         """V itself, with arguments reduced in whole numbers to keep their digits."""
-        turn = torch.outer(torch.tensor(self.source), torch.tensor(self.target)) % self.length
+        turn = (
+            torch.outer(torch.tensor(self.source, device="cpu"), torch.tensor(self.target, device="cpu")) % self.length
+        )
         angle = 2 * pi * turn.double() / self.length
         return -angle.sin() if self.sine else angle.cos()
 
@@ -204,7 +212,7 @@ def modes(line: Line, dense: bool | None = None) -> Modes:
     nodes = range(int(left), n + 1 - int(right))
     waves, length = (nodes, 2 * n) if left == right else (range(1, 2 * n, 2), 4 * n)
     fourier = Fourier(length, nodes, waves, left)
-    half = pi * torch.tensor(waves, dtype=torch.float64) / length
+    half = pi * torch.tensor(waves, dtype=torch.float64, device="cpu") / length
     (a, _), (alpha, beta) = (local[0].tolist() for local in element_matrices(1, line.quadrature_degree))
     # With θ the phase from node to node, 2a − 2a cos θ and 2α + 2β cos θ; θ/2 keeps the digits of small ones.
     kappa, mu = 4 * a * half.sin() ** 2, 2 * (alpha - beta) + 4 * beta * half.cos() ** 2

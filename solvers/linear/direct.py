@@ -79,8 +79,8 @@ class DirectFactors:
             self.factors.append(factor)
             failed.append(size > 0 and (factor is None or is_singular(factor, size, limit)))
             indefinite.append(factor is not None and factor.negative > (0 if border is None else border.shape[1]))
-        self.singular = torch.tensor(failed).reshape(system.batch)
-        self.indefinite = torch.tensor(indefinite).reshape(system.batch)
+        self.singular = torch.tensor(failed, device="cpu").reshape(system.batch)
+        self.indefinite = torch.tensor(indefinite, device="cpu").reshape(system.batch)
 
     def solve(self, rhs: Tensor, atol: Tensor | None = None, transpose: bool = False) -> Tensor:
         shape = self.system.form.space.shape

@@ -324,7 +324,7 @@ def strengths(stencil: Stencil) -> list[float]:
             coupling = (shaped[:, [k for _, _, k in keys]] * both).nan_to_num(0, 0, 0).sum(-1)
             columns = [(grid.types[b], o) for b, o, _ in keys]
             distance = [[o[k] * p + c[k] - row[k] for k, p in enumerate(grid.degrees)] for c, o in columns]
-            total -= coupling @ torch.tensor(distance).to(coupling) ** 2
+            total -= coupling @ torch.tensor(distance, device="cpu").to(coupling) ** 2
     largest = total.amax(-1, keepdim=True)
     return torch.where(largest > 0, total / largest, 1).amin(0).tolist()
 
@@ -372,7 +372,9 @@ def dense_inverse(stencil: Stencil) -> Float[Tensor, "b N N"]:
     matrix = matrix / root[:, :, None] / root[:, None]
     factor, info = torch.linalg.cholesky_ex(matrix)
     safe = (info == 0) & (factor.diagonal(dim1=-2, dim2=-1).amin(-1) ** 2 > 1e-5)
-    inverse = torch.cholesky_inverse(torch.where(safe[:, None, None], factor, torch.eye(len(matrix[0])).to(matrix)))
+    inverse = torch.cholesky_inverse(
+        torch.where(safe[:, None, None], factor, torch.eye(len(matrix[0]), device="cpu").to(matrix))
+    )
     if not bool(safe.all()):
         values, vectors = torch.linalg.eigh(matrix[~safe])
         sizes = values.abs()

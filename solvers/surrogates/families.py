@@ -61,7 +61,11 @@ class ExponentialSeries:
             engine.reset()
         if start > engine.num_generated:
             engine.fast_forward(start - engine.num_generated)
-        unit = engine.draw(count, dtype=torch.float64) if count else torch.empty(0, self.size, dtype=torch.float64)
+        unit = (
+            engine.draw(count, dtype=torch.float64)
+            if count
+            else torch.empty(0, self.size, dtype=torch.float64, device="cpu")
+        )
         _sequences.put((self.size, seed), engine)
         omega = self.bound * (2 * unit - 1)
         return omega if like is None else omega.to(like)
@@ -120,8 +124,8 @@ class GaussianField:
         rows = []
         for number in range(start, start + count):
             generator = torch.Generator().manual_seed((2654435761 * seed + number) % 2**32)
-            rows.append(torch.randn(self.size, generator=generator, dtype=torch.float64))
-        omega = torch.stack(rows) if rows else torch.empty(0, self.size, dtype=torch.float64)
+            rows.append(torch.randn(self.size, generator=generator, dtype=torch.float64, device="cpu"))
+        omega = torch.stack(rows) if rows else torch.empty(0, self.size, dtype=torch.float64, device="cpu")
         return omega if like is None else omega.to(like)
 
     def log(self, omega: Float[Tensor, "*b m"], x: Float[Tensor, "*n d"]) -> Tensor:

@@ -71,7 +71,9 @@ class ReducedBasis:
         """
         form = self.energy.discrete_form(check_params("ReducedBasis", params)).detach()
         system = System(form, self.mean)
-        elsewhere = self.mean + torch.linspace(1, 2, self.energy.space.num_dofs).to(self.mean).view(self.mean.shape)
+        elsewhere = self.mean + torch.linspace(
+            1, 2, self.energy.space.num_dofs, dtype=self.mean.dtype, device=self.mean.device
+        ).view(self.mean.shape)
         if not system.same_matrix(System(form, elsewhere)):
             raise ValueError("a reduced basis is for quadratic energies; the Hessian of this one depends on u.")
         lead, shape = len(system.batch), self.energy.space.shape
