@@ -16,6 +16,7 @@ v is. What σ_p leaves of f and g adds to the share of each cell, with λ the le
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -29,35 +30,49 @@ from fem.forms.energy import Energy
 from fem.forms.lowering import cell_integrals
 from fem.forms.parameters import CellPoints, Parameter
 from fem.forms.term import Term
-from fem.mesh.geometry import Domain
-from fem.reference.cells import interval
+from fem.mesh.mesh import Mesh
 from fem.reference.lagrange import lagrange_element
 from fem.space.field import gradient
 from fem.space.space import FunctionSpace
 from fem.support.modes import outside_modes
-from solvers.certificates.fine_quadrature import batch_size, integral_on, portions
+from solvers.certificates.data import data, stiffness_jumps
+from solvers.certificates.fine_quadrature import (
+    Moments,
+    batch_size,
+    fine_degrees,
+    integral_on,
+    moments,
+    portions,
+    with_degree,
+)
 from solvers.certificates.particular_flux import particular_flux
 from solvers.minimization import minimize
 from solvers.solution import dot
 
+SEVERAL = 20  # points in one direction of cells in which A jumps
 POINTS = 6  # added to the degree of the quadrature, since A⁻¹ is no polynomial
 
 
 @dataclass(frozen=True, eq=False)
 class FluxBound:
-    """½ ∫ (σ − A∇v)·A⁻¹(σ − A∇v) as an energy of φ, the best φ, and what each cell adds as σ leaves it unbalanced."""
+    """½ ∫ (σ − A∇v)·A⁻¹(σ − A∇v) as an energy of φ, the best φ, and what each cell adds as σ leaves it unbalanced.
+
+    unknown: what is added to the bound because fine rules disagree about data that jump inside cells.
+    """
 
     energy: Energy
     phi: Float[Tensor, "*b n"]
     params: tuple[Parameter, ...]
     rest: Float[Tensor, "*b e"] | None
+    unknown: Float[Tensor, "*b"]
 
-    @property
+    @cached_property
+    @outside_inference
     @torch.no_grad()
     def total(self) -> Float[Tensor, "*b"]:
         """What ‖u − v‖ is at most."""
         bound = (2 * self.energy(self.phi, *self.params)).clamp(min=0).sqrt()
-        return bound if self.rest is None else bound + self.rest.norm(dim=-1)
+        return bound + self.unknown if self.rest is None else bound + self.rest.norm(dim=-1) + self.unknown
 
     @property
     @outside_modes
@@ -72,7 +87,10 @@ class FluxBound:
             density = integral.integrand(integral.slots(self.phi), None, batch)
             parts.append((density * integral.geometry.weights).sum(-1))
         shares = (2 * torch.cat(parts, -1)).clamp(min=0).sqrt()
-        return shares if self.rest is None else shares + self.rest
+        if self.rest is not None:
+            shares = shares + self.rest
+        whole = shares.norm(dim=-1, keepdim=True)
+        return shares * (1 + torch.where(whole > 0, self.unknown[..., None] / whole, 0))
 
 
 @outside_modes
@@ -90,26 +108,60 @@ def flux_bound(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> FluxBo
     if not is_plane(energy):
         return None
     assert isinstance(space, FunctionSpace)
-    term, *outer = energy.terms
+    term = energy.terms[0]
     free = natural_facets(energy)
     arcs = natural_arcs(space.mesh.facets[free])
     named = {f"natural boundary {i}": vertices for i, vertices in enumerate(arcs)}
     mesh = space.mesh.with_tags(facet_tags=named)
     W = FunctionSpace(mesh, space.family, quadrature_degree=space.quadrature_degree + POINTS)
-    loaded, given, rest = is_loaded(energy, v, params), (gradient(space.function(v)), *params), None
-    if loaded is None:
+    loaded = is_loaded(energy, v, params)
+    if loaded is None or (loaded and any(block.degree > 1 for block in mesh.blocks)):
         return None
+    items = batch_size(W, term, params)
+    degrees = fine_degrees(W, items)
+    own, fine = (moments(W, term, params, degree, items)[0] for degree in (W.quadrature_degree, degrees[0]))
+    make = lambda W: best_flux(W, energy, v, params, loaded, free, list(named), fine, degrees)  # noqa: E731
+    if not bool(stiffness_jumps(own, fine).any()):
+        return make(W)
+    # Two rules that see the jumps, and the worse of both bounds with their difference on top.
+    one, two = (make(with_degree(W, degree)) for degree in fine_degrees(W, items, SEVERAL))
+    if one is None or two is None:
+        return None
+    return replace(one, unknown=one.unknown + (two.total - one.total).clamp(min=0) + (two.total - one.total).abs())
+
+
+def best_flux(
+    W: FunctionSpace,
+    energy: Energy,
+    v: Tensor,
+    params: Sequence[Parameter],
+    loaded: bool,
+    free: Bool[Tensor, "f"],
+    named: Sequence[str],
+    fine: Moments,
+    degrees: tuple[int, int],
+) -> FluxBound | None:
+    """The bound by the space that φ is in; None where a part of the mesh has no way out.
+
+    Args:
+        free: facets where nothing is prescribed, which are tagged by `named`, stretch by stretch.
+        fine: of the data by the first of the two rules of these `degrees`.
+    """
+    (term, *outer), rest, unknown = energy.terms, None, v.new_zeros(())
+    given: tuple[Parameter, ...] = (gradient(energy.space.function(v)), *params)  # type: ignore[union-attr]
     if loaded:
-        straight = all(block.degree == 1 for block in mesh.blocks)
-        flux = particular_flux(W, loads(W, term, params), traces(W, outer, params, free), ~free) if straight else None
+        known = data(W, term, outer, params, free, fine, degrees)
+        flux = particular_flux(W, known.loads, known.traces, ~free)
         if flux is None:
             return None
-        rest = flux.rest
+        rest, unknown = flux.rest + known.unseen * flux.per_load, known.unknown.sqrt() * extent(W.mesh)
         given = (CellPoints(flux.values, 1), *given)
     lowest = lowest_stiffness(W, term, params)
     if rest is not None or bool((lowest <= 0).any()):  # nothing is bounded where A is not positive
         rest = 0 if rest is None else rest
         rest = torch.where(lowest > 0, rest / lowest.clamp(min=0).sqrt(), torch.inf)
+    least = lowest.amin(-1)
+    unknown = torch.where((least > 0) & (unknown > 0), unknown / least.clamp(min=0).sqrt(), 0)
     density = dual_density(term.density, loaded)
 
     def solved(level: int) -> Tensor:
@@ -119,7 +171,7 @@ def flux_bound(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> FluxBo
 
     dual, phi = Energy(W, density), solved(-1)
     # φ depends linearly on its constants: the best ones make the energy stationary in them.
-    steps = [solved(i) - phi for i in range(1, len(arcs))]
+    steps = [solved(i) - phi for i in range(1, len(named))]
     if steps:
         lead = phi.ndim - 1
         slope = -dual.residual(phi, *given)
@@ -129,7 +181,12 @@ def flux_bound(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> FluxBo
         levels = torch.linalg.solve(matrix, right[..., None])[..., 0]
         for s, level in zip(steps, levels.unbind(-1), strict=True):
             phi = phi + level[..., None] * s
-    return FluxBound(dual, phi, given, rest)
+    return FluxBound(dual, phi, given, rest, unknown.expand(phi.shape[:-1]))
+
+
+def extent(mesh: Mesh) -> Float[Tensor, ""]:
+    """A length that no distance in the mesh exceeds."""
+    return (mesh.nodes.amax(0) - mesh.nodes.amin(0)).norm()
 
 
 def is_plane(energy: Energy) -> bool:
@@ -168,40 +225,8 @@ def is_loaded(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> bool | 
     return found
 
 
-def loads(space: FunctionSpace, term: Term, params: Sequence[Parameter]) -> list[Float[Tensor, "..."]]:
-    """f = −∂ψ/∂u "*b e q" at the space's points, block by block."""
-    parts: list[list[Tensor]] = [[] for _ in space.quadrature.domains()]
-    for domain in portions(space, batch_size(space, term, params)):
-        parts[domain.block].append(load(space, term, domain, params))
-    return [torch.cat(part, -2) for part in parts]
-
-
-def traces(
-    space: FunctionSpace, terms: Sequence[Term], params: Sequence[Parameter], free: Bool[Tensor, "f"]
-) -> list[tuple[Domain, Float[Tensor, "..."]]]:
-    """g = −∂ψ/∂u "*b e q" of boundary terms, on facets where nothing is prescribed."""
-    found = []
-    for term in terms:
-        for domain in space.quadrature.domains(term.tag):
-            numbers = space.mesh.topology.entities(interval).of_cells[domain.block][domain.cells, domain.facet]
-            found.append((domain, load(space, term, domain, params) * free[numbers, None]))
-    return found
-
-
-def load(space: FunctionSpace, term: Term, domain: Domain, params: Sequence[Parameter]) -> Float[Tensor, "*b e q"]:
-    """Minus the derivative of a density in u, which does not depend on u."""
-    integral = integral_on(space, term, domain, params)
-    zero = torch.zeros(space.shape, dtype=space.dtype, device=space.device)
-    u, *grad = integral.slots(zero.expand(*integral.batch, -1))
-    with torch.enable_grad():
-        u.requires_grad_()
-        value = integral.integrand([u, *grad], None, integral.batch).expand(u.shape).sum()
-        (slope,) = torch.autograd.grad(value, u, allow_unused=True) if value.requires_grad else (None,)
-    return torch.zeros_like(u.detach()) if slope is None else -slope
-
-
 def lowest_stiffness(space: FunctionSpace, term: Term, params: Sequence[Parameter]) -> Float[Tensor, "*b e"]:
-    """The lowest eigenvalue λ of A = ∂²ψ/∂∇u² at the nodes of degree 2 of each cell.
+    """The lowest eigenvalue λ of A = ∂²ψ/∂∇u² at the nodes of degree 2 and at the quadrature points of each cell.
 
     λ is concave in A, so its minimum is at a vertex wherever A is linear in between.
     """
@@ -209,6 +234,7 @@ def lowest_stiffness(space: FunctionSpace, term: Term, params: Sequence[Paramete
     for domain in portions(space, batch_size(space, term, params)):
         nodes = lagrange_element(domain.cell, 2).nodes
         inside = nodes.lerp(nodes.mean(0), 1e-6).to(zero)  # coefficients may jump between cells
+        inside = torch.cat([inside, domain.points])
         domain = replace(domain, points=inside, weights=torch.ones_like(inside[:, 0]))
         integral = integral_on(space, term, domain, params)
         entries = integral.hessian(zero.expand(*integral.batch, -1), integral.batch).coefficients

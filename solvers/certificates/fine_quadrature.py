@@ -68,6 +68,11 @@ class Moments:
     stiffness_square: Float[Tensor, "*b e k"]
     size: Float[Tensor, "e"]
 
+    def __getitem__(self, cells: slice) -> "Moments":
+        """Of some cells."""
+        over_k = self.stiffness[..., cells, :], self.stiffness_square[..., cells, :]
+        return Moments(self.load[..., cells], self.load_square[..., cells], *over_k, self.size[cells])
+
     @property
     def variation(self) -> Float[Tensor, "*b e"]:
         """∫ (f − f̄)² with the mean f̄ in each cell."""

@@ -39,23 +39,28 @@ from fem.space.space import FunctionSpace
 
 @dataclass(frozen=True, eq=False)
 class ParticularFlux:
-    """σ at the space's quadrature points, "*b e q d" block by block, and what ∫ r e + ∫ s e is at most, over ‖∇e‖_K."""
+    """σ at the space's quadrature points, "*b e q d" block by block, and what ∫ r e + ∫ s e is at most, over ‖∇e‖_K.
+
+    per_load: what a unit of ‖r‖_K adds to the latter.
+    """
 
     values: tuple[Float[Tensor, "*b _ _ 2"], ...]
     rest: Float[Tensor, "*b e"]
+    per_load: Float[Tensor, "e"]
 
 
 def particular_flux(
     space: FunctionSpace,
     loads: Sequence[Float[Tensor, "*b _ _"]],
-    traces: Sequence[tuple[Domain, Float[Tensor, "..."]]],
+    traces: Sequence[tuple[Domain, Float[Tensor, "..."], Float[Tensor, "..."] | float]],
     prescribed: Bool[Tensor, "f"],
 ) -> ParticularFlux | None:
     """A flux for given f and g; None where a part of the mesh has no way out.
 
     Args:
         loads: f "*b e q" at the quadrature points of each block.
-        traces: g "*b e q" at the points of groups of boundary facets; zero on all others.
+        traces: g "*b e q" at the points of groups of boundary facets, zero on all others, and ‖·‖_γ of what these
+            points do not see.
         prescribed: which boundary facets let flux out.
     """
     mesh, parts = space.mesh, list(zip(space.quadrature.domains(), loads, strict=True))
@@ -65,6 +70,7 @@ def particular_flux(
     if flows is None:
         return None
     values, rest = [], []
+    per_load = torch.cat([diameters(mesh, i) / pi for i in range(len(mesh.blocks))])
     for (domain, f), flow in zip(parts, flows, strict=True):
         tables = reference_fields(domain.cell, space.degree, space.quadrature_degree, given.shape[-1])
         lowest, divergence, bubble, projection = (t.to(f) for t in tables)
@@ -76,8 +82,8 @@ def particular_flux(
         x, y = field.unbind(-1)
         values.append(torch.stack([d * x - b * y, a * y - c * x], -1))  # J / det J is the adjugate of ∂ξ/∂x
         left = ((density - density @ projection).square() / det * weights).sum(-1).sqrt()
-        rest.append(diameters(mesh, domain.block) / pi * left)
-    return ParticularFlux(tuple(values), torch.cat(rest, -1) + left_on_facets)
+        rest.append(left)
+    return ParticularFlux(tuple(values), torch.cat(rest, -1) * per_load + left_on_facets, per_load)
 
 
 def diameters(mesh: Mesh, block: int) -> Float[Tensor, "e"]:
@@ -87,14 +93,14 @@ def diameters(mesh: Mesh, block: int) -> Float[Tensor, "e"]:
 
 
 def boundary_flows(
-    space: FunctionSpace, traces: Sequence[tuple[Domain, Float[Tensor, "..."]]]
+    space: FunctionSpace, traces: Sequence[tuple[Domain, Float[Tensor, "..."], Float[Tensor, "..."] | float]]
 ) -> tuple[Float[Tensor, "*b f m"], Float[Tensor, "*b e"]]:
     """F_m outward through all facets, zero where g is, and what is left of g, as it adds to each cell's rest."""
     mesh, modes = space.mesh, space.degree + 2 if traces else 1
-    batch = torch.broadcast_shapes(*[g.shape[:-2] for _, g in traces])
+    batch = torch.broadcast_shapes(*[g.shape[:-2] for _, g, _ in traces])
     flows = torch.zeros(*batch, len(mesh.facets), modes, dtype=space.dtype, device=space.device)
     rest = flows.new_zeros(*batch, mesh.num_cells)
-    for domain, g in traces:
+    for domain, g, unseen in traces:
         assert domain.cells is not None
         assert domain.facet is not None
         block, facet, weights = mesh.blocks[domain.block], domain.cell.facets[domain.facet], domain.weights.to(g)
@@ -105,7 +111,7 @@ def boundary_flows(
         moments = ((g * length) @ (weights * shapes).T) * (2 * torch.arange(modes, device="cpu").to(g) + 1)
         numbers = mesh.topology.entities(interval).of_cells[domain.block][domain.cells, domain.facet]
         flows.index_add_(-2, numbers, moments.expand(*batch, *moments.shape[-2:]))
-        left = ((g - moments @ shapes / length).square() * length * weights).sum(-1).sqrt()
+        left = ((g - moments @ shapes / length).square() * length * weights).sum(-1).sqrt() + unseen
         away = next(i for i in range(domain.cell.num_vertices) if i not in facet)
         a, b, c = mesh.nodes[block.connectivity[domain.cells][:, [*facet, away]]].unbind(1)
         (x, y), (z, w) = (b - a).unbind(-1), (c - a).unbind(-1)

@@ -20,7 +20,7 @@ def test_loads_and_boundary_fluxes_are_balanced(cell, degree):
     source = lambda x: 1 + (degree - 1) * x[..., 0]  # noqa: E731
     flux = lambda x: x[..., 1] ** degree - 0.3  # noqa: E731
     loads = [scale * source(V.quadrature.geometry(d).points) for d in V.quadrature.domains()]
-    traces = [(d, scale * flux(V.quadrature.geometry(d).points)) for d in V.quadrature.domains("side")]
+    traces = [(d, scale * flux(V.quadrature.geometry(d).points), 0.0) for d in V.quadrature.domains("side")]
     prescribed = torch.zeros(len(mesh.facets), dtype=torch.bool)
     prescribed[mesh.facets_tagged("low")] = True
     found = particular_flux(V, loads, traces, prescribed)
