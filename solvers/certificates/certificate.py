@@ -77,8 +77,8 @@ class Certificate:
         which = f"worst of {self.relative.numel()} items: " if self.relative.ndim else ""
         relative = float(self.relative.max())
         return (
-            f"Certificate({which}energy error between {low} and {high}; relative from {relative:.3e} on, low ends being "
-            "estimates that are up to a quarter low after `predict`)"
+            f"Certificate({which}energy error between {low} and {high}; relative from {relative:.3e} on, low ends "
+            "being estimates that are up to a quarter low after `predict`)"
         )
 
     @property
