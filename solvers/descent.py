@@ -16,7 +16,7 @@ from fem.forms.discrete import DiscreteForm
 from fem.support.checks import check_integers, check_numbers
 from fem.support.status import Status
 from solvers.line_search import Bounds
-from solvers.report import RUNNING, Report, finish, round_off, settle
+from solvers.report import RUNNING, Report, finish, finish_small, round_off, settle
 from solvers.solution import norm, per_item
 
 
@@ -124,7 +124,8 @@ def descent(form: DiscreteForm, u: Tensor, method: LBFGS | Adam, bounds: Bounds 
         report.residual = torch.where(running, found, report.residual)
         report.iterations = torch.where(running, taken, report.iterations)
         finish(codes, ~torch.isfinite(found), Status.NOT_FINITE)
-        finish(codes, found <= rtol, Status.CONVERGED)
+        with torch.no_grad():
+            finish_small(codes, report, form, value, size, rtol)
         if taken:
             settle(codes, report, norm(r, lead), moved)
         running = codes == RUNNING

@@ -57,10 +57,13 @@ def load(
         system = System(held, u, fixed, symmetric)
         if k == 0 and system.same_matrix(System(form, jump, fixed, symmetric)):
             return jump, steps
+        going &= system.finite
+        if not bool(going.any()):
+            break
         rest = torch.where(fixed, jump - u, 0)
         prepared = linear.prepare(system)
         s = prepared.solve(-held.residual(u) - system.project(free.hessian_product(u, rest))) + rest
-        going &= system.finite & ~prepared.singular & torch.isfinite(norm(s, lead))
+        going &= ~prepared.singular & torch.isfinite(norm(s, lead))
         if minimum or not prepared.exact:
             going &= ~prepared.indefinite
         s = torch.where(per_item(going, s), s, 0)

@@ -17,7 +17,7 @@ from fem.forms.cell_integral import CellIntegral
 from fem.forms.constraints import MeanZero
 from fem.forms.discrete import DiscreteForm
 from fem.forms.energy import Energy, Functional, WeakForm
-from fem.forms.parameters import Parameter, PointValues, tensor_in
+from fem.forms.parameters import Constant, Parameter, PointValues, field_of, tensor_in
 from fem.space.field import Function, Gradient
 from fem.space.space import AnySpace, FunctionSpace
 from fem.support.checks import check_flags, check_kind, check_params, shown
@@ -149,7 +149,7 @@ def solved(
 ) -> Solution:
     """Check, iterate without a graph, attach; `known` keeps how that ended for the same tensors."""
     space, detached = problem.space, form.detach()
-    check_tensors(detached)
+    detail = check_tensors(detached, some=True)
     if not bool(torch.isfinite(u).all()):
         raise ValueError("`initial` holds values that are not finite.")
     for limit, name in zip(limits, ("lower", "upper"), strict=True):
@@ -199,7 +199,7 @@ def solved(
     energy = nan if not symmetric else value_of(form, value, report)
     solution = Solution(value, nest(statuses, batch), report.iterations, report.residual.detach(), energy, name)
     if throw and (failure := first_failure(solution.status)) is not None:
-        raise ConvergenceError(message(*failure, solution, report.detail), solution)
+        raise ConvergenceError(message(*failure, solution, report.detail or detail), solution)
     return solution
 
 
@@ -220,23 +220,38 @@ def message(item: int, failure: str, solution: Solution, detail: str) -> str:
     )
 
 
-def check_tensors(form: DiscreteForm) -> None:
-    """Raise where geometry, parameters or prescribed values are not finite.
+def check_tensors(form: DiscreteForm, some: bool = False) -> str:
+    """Raise where geometry, parameters or prescribed values are not finite; with `some` only if they are in all items.
 
     Raises:
         ValueError: the parameter is named by its position.
     """
+    lost, found = torch.zeros(form.batch, dtype=torch.bool, device=form.space.device), ""
     for integral in form.integrals:
         for i, p in enumerate(integral.params):
-            found = p.value if isinstance(p, PointValues) else tensor_in(p)
-            value = torch.as_tensor(p if found is None else found, dtype=form.space.dtype, device=form.space.device)
-            if not bool(torch.isfinite(value).all()):
-                bad = torch.nonzero(~torch.isfinite(value))[0].tolist()
-                where = "dof" if isinstance(p, Function | Gradient) else "quadrature point"
-                raise ValueError(
-                    f"parameter {i} is {float(value[tuple(bad)])} at a {where} of the {integral.term.name} (index "
-                    f"{bad}); every parameter must be finite wherever it is integrated."
-                )
+            tensor = tensor_in(p)
+            given = tensor if tensor is not None else p.value if isinstance(p, PointValues) else p
+            value = torch.as_tensor(given, dtype=form.space.dtype, device=form.space.device)
+            bad = ~torch.isfinite(value)
+            if not bool(bad.any()):
+                continue
+            first = torch.nonzero(bad)[0].tolist()
+            where = "dof" if isinstance(p, Function | Gradient) else "quadrature point"
+            found = f"parameter {i} is {float(value[tuple(first)])} at a {where} of the {integral.term.name} "
+            found += f"(index {first})"
+            lost = lost | bad[..., None].flatten(batch_axes(p, value)).any(-1)
+            if not some or bool(lost.all()):
+                raise ValueError(f"{found}; every parameter must be finite wherever it is integrated.")
+    return f" ({found})" if found else ""
+
+
+def batch_axes(parameter: Any, value: Tensor) -> int:
+    """How many leading axes of a parameter's values count the items of a batch."""
+    if isinstance(parameter, PointValues):
+        return len(parameter.batch)
+    if isinstance(parameter, Function | Gradient):
+        return value.ndim - len(field_of(parameter)[0].space.shape)
+    return value.ndim - (len(parameter.shape) if isinstance(parameter, Constant) else 0)
 
 
 def check_capture(form: DiscreteForm, u: Tensor) -> None:
@@ -267,7 +282,8 @@ def check_linear(form: DiscreteForm, u: Tensor) -> None:
         slots = integral.slots(full)
         v = [torch.full_like(s, 0.7 + 0.4 * k) for k, s in enumerate(slots)]
         once, twice = (integral.integrand(slots, [f * s for s in v], batch) for f in (1, 2))
-        if bool(((twice - 2 * once).abs() > torch.finfo(u.dtype).eps ** 0.5 * twice.abs().max()).any()):
+        size = twice.abs().nan_to_num(0, posinf=0).max()
+        if bool(((twice - 2 * once).abs() > torch.finfo(u.dtype).eps ** 0.5 * size).any()):
             raise ValueError(
                 f"the {integral.term.name} is not linear in v and grad_v: each of its summands must have one of them "
                 "as a factor, once."

@@ -21,7 +21,7 @@ from solvers.linear.choice import default_linear
 from solvers.linear.conjugate_gradients import CG
 from solvers.load_step import load
 from solvers.operators.system import LinearMethod, Prepared, System
-from solvers.report import RUNNING, STATUSES, Report, finish, round_off, settle
+from solvers.report import RUNNING, STATUSES, Report, finish, finish_small, round_off, settle
 from solvers.reuse import Kept, Reuse
 from solvers.solution import default_rtol, norm, per_item
 
@@ -84,7 +84,7 @@ def newton(
         found = torch.where(scale > 0, norm(r, lead) / scale, norm(r, lead))
         report.residual = torch.where(codes == RUNNING, found, report.residual)
         finish(codes, ~torch.isfinite(report.residual), Status.NOT_FINITE)
-        finish(codes, report.residual <= rtol, Status.CONVERGED)
+        finish_small(codes, report, form, u, scale, rtol)
         if step and bool((codes == RUNNING).any()):
             settle(codes, report, norm(r, lead), round_off(form, u, r, fixed))
         if not bool((codes == RUNNING).any()):

@@ -49,11 +49,35 @@ def settle(codes: Tensor, report: Report, size: Tensor, floor: Tensor) -> None:
     finish(codes, items, Status.CONVERGED)
 
 
+def finish_small(codes: Tensor, report: Report, form: DiscreteForm, u: Tensor, scale: Tensor, rtol: float) -> None:
+    """Record convergence of items whose residual is small, unless that is so because every form of size one underflows.
+
+    Args:
+        scale: ‖Σ_q |r_q|‖ "*b" at u.
+    """
+    small, tiny, fixed = (
+        (codes == RUNNING) & (report.residual <= rtol),
+        torch.finfo(u.dtype).tiny,
+        form.constraint.fixed,
+    )
+    lost = small & (scale < tiny)
+    if bool(lost.any()) and not (fixed is not None and bool(fixed.all())):
+        lost &= norm(form.evaluate(u + signs(u)).magnitude, scale.ndim) < tiny
+        if bool(lost.any()):
+            report.detail = f" (all contributions underflow in {str(u.dtype).removeprefix('torch.')}: scale the data)"
+        finish(codes, lost, Status.SINGULAR)
+    finish(codes, small, Status.CONVERGED)
+
+
+def signs(u: Tensor) -> Tensor:
+    """±1 at random, the same each time."""
+    generator = torch.Generator(u.device).manual_seed(0)
+    return torch.randint(0, 2, u.shape, generator=generator, device=u.device).to(u.dtype) * 2 - 1
+
+
 def round_off(form: DiscreteForm, u: Tensor, r: Tensor, fixed: Tensor | None) -> Float[Tensor, "*b"]:
     """How far the residual moves when u does in its last digit: below this no u is better than another."""
-    generator = torch.Generator(u.device).manual_seed(0)
-    sign = torch.randint(0, 2, u.shape, generator=generator, device=u.device).to(u.dtype) * 2 - 1
-    moved = form.residual(u * (1 + torch.finfo(u.dtype).eps * sign))
+    moved = form.residual(u * (1 + torch.finfo(u.dtype).eps * signs(u)))
     difference = moved - r
     if fixed is not None:
         difference = difference.masked_fill(fixed, 0)

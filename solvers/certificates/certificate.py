@@ -305,10 +305,12 @@ class Error:
         """aᵀb, which is no less than zero where the energy is convex.
 
         Raises:
-            ValueError: it is less, by more than rounding.
+            ValueError: it is less, by more than rounding, or too small for the dtype.
         """
-        found = dot(a, b, self.lead)
-        rounding = 1e3 * torch.finfo(a.dtype).eps * (dot(a, a, self.lead) * dot(b, b, self.lead)).sqrt()
+        found, sizes, info = dot(a, b, self.lead), (norm(a, self.lead), norm(b, self.lead)), torch.finfo(a.dtype)
+        if bool(((found.abs() < info.tiny) & (sizes[0] > 0) & (sizes[1] > 0)).any()):
+            raise ValueError(f"energies underflow in {str(a.dtype).removeprefix('torch.')}; scale the data.")
+        rounding = 1e3 * info.eps * sizes[0] * sizes[1]
         if not bool((found >= -rounding).all()):
             raise ValueError(NOT_CONVEX)
         return found.clamp(min=0)

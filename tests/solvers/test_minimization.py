@@ -16,6 +16,7 @@ from fem import (
     MeanZero,
     MixedSpace,
     WeakForm,
+    box,
     by_cell_tag,
     gradient,
     integrate,
@@ -24,7 +25,19 @@ from fem import (
     unit_interval,
     unit_square,
 )
-from solvers import CG, LBFGS, Adam, ConvergenceError, Direct, Newton, Status, minimize, solve
+from solvers import (
+    CG,
+    LBFGS,
+    Adam,
+    AlgebraicMultigrid,
+    ConvergenceError,
+    Direct,
+    Multigrid,
+    Newton,
+    Status,
+    minimize,
+    solve,
+)
 from tests.problems import conduction, diffusion, laplace, poisson
 
 CELLS = ["interval", "triangle", "quadrilateral", "tetrahedron", "hexahedron"]
@@ -560,6 +573,114 @@ def test_parameters_that_are_not_finite_are_named(small):
         minimize(energy, (1.0, float("inf")))
     with pytest.raises(ValueError, match="parameter 1 is nan"):
         minimize(energy, (1.0, lambda x: (x[..., 0] - 0.3).log()))
+
+
+SCALES = {torch.float32: (1e-37, 1e-30, 1e-23, 1e20, 1e30), torch.float64: (1e-306, 1e-200, 1e-170, 1e170, 1e300)}
+SCALED = [(dtype, scale) for dtype, scales in SCALES.items() for scale in scales]
+
+
+@pytest.mark.parametrize(("dtype", "scale"), SCALED)
+@pytest.mark.parametrize("method", [Direct(), CG(), Multigrid(), LBFGS()], ids=["direct", "cg", "multigrid", "lbfgs"])
+def test_squares_that_under_or_overflow_are_no_convergence(dtype: torch.dtype, scale: float, method: Any) -> None:
+    V = FunctionSpace(unit_square(8, dtype=dtype), Lagrange(1))
+    held = Dirichlet(V, {"left": 0.0, "right": 1.0})
+    solution = minimize(Energy(V, lambda x, u, g: 0.5 * scale * g.square().sum(-1), held), method=method, throw=False)
+    exact = V.interpolate(lambda x: x[:, 0])
+    assert solution.status is Status.CONVERGED or isinstance(method, LBFGS)
+    if solution.status is Status.CONVERGED:
+        torch.testing.assert_close(solution.value, exact, rtol=0, atol=1e-2 if isinstance(method, LBFGS) else 1e-5)
+
+
+@pytest.mark.parametrize("method", [Direct(), CG(), Multigrid()], ids=["direct", "cg", "multigrid"])
+def test_ten_nanometres_in_metres_and_single_precision(method: Any) -> None:
+    units, nano = box((0, 0, 0), (1, 1, 1), (4, 4, 4)), box((0, 0, 0), (1e-8,) * 3, (4, 4, 4), dtype=torch.float32)
+    found = []
+    for mesh, k, f in ((units, 1.0, 1.0), (nano, 1.036e-10, 1602.0)):
+        V = FunctionSpace(mesh, Lagrange(1))
+        energy = Energy(
+            V, lambda x, u, g, k=k, f=f: 0.5 * k * g.square().sum(-1) - f * u, Dirichlet(V, {"boundary": 0})
+        )
+        found.append(float(minimize(energy, method=method).value.max()))
+    assert found[1] == pytest.approx(found[0] * 1602.0 / 1.036e-10 * 1e-16, rel=1e-4)
+
+
+@pytest.mark.parametrize("call", [minimize, solve])
+def test_an_energy_of_which_nothing_is_left_says_so(call: Any) -> None:
+    V = FunctionSpace(unit_square(4, dtype=torch.float32), Lagrange(1))
+    energy = Energy(V, lambda x, u, g: 1e-44 * g.square().sum(-1), Dirichlet(V, {"left": 0.0, "right": 1.0}))
+    assert call(energy, throw=False).status is Status.SINGULAR
+    with pytest.raises(ConvergenceError):
+        call(energy)
+
+
+def test_nothing_to_do_is_no_underflow() -> None:
+    V = FunctionSpace(unit_square(4), Lagrange(1))
+    assert int(minimize(Energy(V, laplace, Dirichlet(V, {"left": 0.0}))).iterations) == 0
+    cell = FunctionSpace(unit_square(1), Lagrange(1))  # all dofs are prescribed
+    assert float(minimize(Energy(cell, laplace, Dirichlet(cell, {"boundary": 2.0}))).value.max()) == 2
+
+
+BAD = {"nan": float("nan"), "infinite": float("inf"), "singular": 0.0, "unbounded": -1.0}
+METHODS = {"direct": Direct(), "cg": CG(), "multigrid": Multigrid(), "amg": AlgebraicMultigrid(), "default": None}
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("cell", ["quadrilateral", "triangle"])
+def test_one_bad_item_of_a_batch_leaves_the_others(bad: str, name: str, cell: str) -> None:
+    if cell == "triangle" and name == "multigrid":
+        cell = "quadrilateral"
+    V = FunctionSpace(unit_square(6, cell=cell), Lagrange(1))
+    energy = Energy(V, conduction, Dirichlet(V, {"boundary": 0.0}))
+    kappa = torch.tensor([1.0, BAD[bad], 3.0], **F64)
+    with pytest.raises(ConvergenceError, match="1 of 3 batch items") as raised:
+        minimize(energy, (kappa, 1.0), method=METHODS[name])
+    solution = raised.value.solution
+    assert [s is Status.CONVERGED for s in solution.status] == [True, False, True]
+    if bad in ("nan", "infinite"):
+        assert solution.status[1] is Status.NOT_FINITE
+        assert "parameter 0 is" in str(raised.value)
+    for i in (0, 2):
+        alone = minimize(energy, (kappa[i], 1.0))
+        torch.testing.assert_close(solution.value[i], alone.value)
+
+
+def test_good_items_differentiate_beside_a_bad_one() -> None:
+    V = FunctionSpace(unit_square(4), Lagrange(1))
+    energy = Energy(V, conduction, Dirichlet(V, {"boundary": 0.0}))
+    kappa = torch.tensor([1.0, float("nan"), 3.0], **F64, requires_grad=True)
+    values = minimize(energy, (kappa, 1.0), throw=False).value
+    (found,) = torch.autograd.grad(values[[0, 2]].sum(), kappa)
+    for i in (0, 2):
+        alone = kappa[i].detach().requires_grad_()
+        (expected,) = torch.autograd.grad(minimize(energy, (alone, 1.0)).value.sum(), alone)
+        torch.testing.assert_close(found[i], expected)
+
+
+def test_items_with_bad_fields_and_loads_are_named(small: Any) -> None:
+    V, energy = small
+    fields = torch.ones(3, *V.shape, **F64)
+    fields[2, 4] = float("nan")
+    for params in ((V.function(fields), 1.0), (1.0, V.function(fields))):
+        statuses = minimize(energy, params, throw=False).status
+        assert [s.name for s in statuses] == ["CONVERGED", "CONVERGED", "NOT_FINITE"]
+    with pytest.raises(ValueError, match="parameter 0 is nan"):
+        minimize(energy, (V.function(fields[2:]), 1.0))
+
+
+def test_an_item_that_does_not_converge_leaves_the_others() -> None:
+    V = FunctionSpace(unit_square(4), Lagrange(1))
+    energy = Energy(
+        V,
+        lambda x, u, g, a: 0.5 * g.square().sum(-1) + a * u.exp() - u,
+        Dirichlet(V, {"boundary": 0.0}),
+    )
+    a = torch.tensor([1.0, 1e300, -5000.0, 0.5], **F64)
+    solution = minimize(energy, (a,), throw=False)
+    for i in (0, 3):
+        assert solution.status[i] is Status.CONVERGED
+        torch.testing.assert_close(solution.value[i], minimize(energy, (a[i],)).value)
+    assert solution.status[2] is not Status.CONVERGED
 
 
 def test_a_wrong_start_is_named(small):

@@ -72,3 +72,19 @@ def test_default_tolerances_are_those_of_the_type():
 def test_an_empty_batch_is_shown():
     empty = solution_of((), (0,))
     assert repr(empty) == "Solution(CONVERGED, Newton with CG(); value (0, 3))"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("lead", [0, 1])
+def test_norms_scale(dtype: torch.dtype, lead: int) -> None:
+    v = torch.randn(3, 50, dtype=dtype)
+    info = torch.finfo(dtype)
+    for scale in (info.tiny, info.tiny**0.6, 1.0, info.max**0.6, info.max / 1e3):
+        torch.testing.assert_close(norm(scale * v, lead) / scale, norm(v, lead))
+
+
+def test_norms_of_what_has_none() -> None:
+    v = torch.tensor([[0.0, 0.0], [3e-30, 4e-30], [float("nan"), 1.0], [float("inf"), 1.0], [3e30, 4e30]])
+    expected = torch.tensor([0.0, 5e-30, float("nan"), float("inf"), 5e30])
+    torch.testing.assert_close(norm(v, 1), expected, equal_nan=True, rtol=1e-6, atol=0)
+    assert norm(torch.zeros(2, 0), 1).tolist() == [0, 0]

@@ -750,3 +750,25 @@ def test_what_has_one_value_on_facets_inside_needs_no_side() -> None:
         with pytest.raises(ValueError, match="3 facets of 'mid' lie inside"):
             integrate(V, value, tag="mid")
     assert int(Dirichlet(V, {"mid": 1.0}).fixed.sum()) == 7
+
+
+@pytest.mark.parametrize("cell", ["quadrilateral", "triangle"])
+def test_derivatives_need_a_gradient_only_if_something_does(cell: str) -> None:
+    V = FunctionSpace(unit_square(3, cell=cell), Lagrange(1))
+    factor = torch.tensor(2.0, dtype=V.dtype)
+    energy = Energy(V, lambda x, u, g, k: factor * 0.5 * k * g.square().sum(-1) - torch.exp(u))
+    u, v, k = torch.zeros(V.shape, dtype=V.dtype), torch.ones(V.shape, dtype=V.dtype), torch.ones((), dtype=V.dtype)
+
+    def found() -> list[bool]:
+        return [t.requires_grad for t in (energy(u, k), energy.residual(u, k), energy.hessian_product(u, v, k))]
+
+    assert found() == [False] * 3
+    assert not energy.hessian(u, k).requires_grad
+    energy.residual(u, k).numpy()
+    for t in (u, k, factor):
+        t.requires_grad_()
+        assert found() == [True] * 3
+        t.requires_grad_(False)
+        assert found() == [False] * 3
+    v.requires_grad_()
+    assert found() == [False, False, True]
