@@ -126,9 +126,9 @@ def at_some_points(
     space: FunctionSpace, term: Term, values: Sequence[Resolved], arguments: Sequence[Any]
 ) -> tuple[list[PointValues], int]:
     """A density's arguments at a few points of a mesh, and how many after x belong to u; fields get some values."""
-    cells, points, slots = 4, 3, term.derivatives + 1
-    x = space.mesh.nodes.detach()[torch.arange(cells * points) * space.mesh.num_nodes // (cells * points)]
-    found = [PointValues(x.reshape(cells, points, -1), 1)]
+    slots, each = term.derivatives + 1, torch.arange(12, device=space.device)
+    x = space.mesh.nodes.detach()[each * space.mesh.num_nodes // len(each)].reshape(4, 3, -1)
+    found = [PointValues(x, 1)]
     for argument, value in zip(arguments[1:], [None] * slots + list(values), strict=True):
         if isinstance(value, float):
             found.append(PointValues(value))
@@ -140,13 +140,11 @@ def at_some_points(
             )
         elif isinstance(value, PointValues):
             given = value.value.detach().movedim((-2 - value.rank, -1 - value.rank), (0, 1))
-            given = given[torch.arange(cells)[:, None] % len(given), torch.arange(points) % given.shape[1]]
+            given = given[each[:4, None] % len(given), each[:3] % given.shape[1]]
             given = given.movedim((0, 1), (-2 - value.rank, -1 - value.rank))
             found.append(PointValues(given, value.rank))
         else:
-            found.append(
-                PointValues(scattered(x.new_empty(cells, points, *argument), 0.5, len(found)).detach(), len(argument))
-            )
+            found.append(PointValues(scattered(x.new_empty(4, 3, *argument), 0.5, len(found)).detach(), len(argument)))
     return found, slots
 
 

@@ -141,7 +141,7 @@ def differ(a: Tensor, b: Tensor | None, scale: Tensor | None = None) -> bool:
 
 def scattered(like: Tensor, size: float, seed: int) -> Tensor:
     """Positive numbers around `size`, all different and always the same."""
-    made = torch.rand(like.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    made = torch.rand(like.shape, dtype=torch.float64, device="cpu", generator=torch.Generator("cpu").manual_seed(seed))
     return (size * (0.6 + 0.8 * made)).to(like).requires_grad_()
 
 
@@ -150,7 +150,7 @@ def chosen(arguments: Sequence[Any], lead: tuple[int, ...]) -> tuple[list[Any], 
     number = min(max(POINTS // prod([*lead[:-2], lead[-1]]), 2), lead[-2])
     if number == lead[-2]:
         return list(arguments), lead
-    cells = torch.arange(number) * (lead[-2] // number)
+    cells = torch.arange(number, device="cpu") * (lead[-2] // number)
 
     def some(p: PointValues) -> PointValues:
         axis = -2 - p.rank

@@ -57,11 +57,14 @@ class Term:
 
         Arguments of one kind are tried at the first, second, fourth, eighth … time, since a density can change.
         """
-        count = self.evaluations[kind] = self.evaluations.get(kind, 0) + 1
-        if count & (count - 1) == 0 and observable():
-            while len(self.evaluations) > KEPT:
+        if not observable():
+            return
+        count = self.evaluations.get(kind, 0) + 1
+        if count & (count - 1) == 0:
+            check_pointwise(self.name, self.density, *arguments())  # if it raises, it will the next time too
+            while len(self.evaluations) >= KEPT:
                 self.evaluations.pop(next(iter(self.evaluations)), None)
-            check_pointwise(self.name, self.density, *arguments())
+        self.evaluations[kind] = count
 
     def check(self, value: Any, shape: tuple[int, ...]) -> Tensor:
         """What the user's expression gave, if it is one number per point, of that shape up to broadcasting.
