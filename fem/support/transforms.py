@@ -26,6 +26,8 @@ from torch.autograd import forward_ad
 
 Plain = Callable[..., Sequence[Tensor]]  # a function of plain tensors, differentiable by autograd
 
+add_batch_axis: Callable[..., Tensor] = vars(torch)["_add_batch_dim"]  # of the mapping that `is_grads_batched` has
+remove_batch_axis: Callable[..., Tensor] = vars(torch)["_remove_batch_dim"]
 outside_transforms = temporarily_clear_interpreter_stack  # what is kept must not belong to one of them
 
 
@@ -105,10 +107,10 @@ class Opaque(torch.autograd.Function):
             batched = [is_legacy_batchedtensor(t) for t in tensors]
             if not any(batched):
                 return tuple(function(*tensors))
-            given = [torch._remove_batch_dim(t, level, 1, 0) if b else t for t, b in zip(tensors, batched, strict=True)]
+            given = [remove_batch_axis(t, level, 1, 0) if b else t for t, b in zip(tensors, batched, strict=True)]
             size = next(len(t) for t, b in zip(given, batched, strict=True) if b)
             items = [function(*[t[i] if b else t for t, b in zip(given, batched, strict=True)]) for i in range(size)]
-            return tuple(torch._add_batch_dim(torch.stack(parts), 0, level) for parts in zip(*items, strict=True))
+            return tuple(add_batch_axis(torch.stack(parts), 0, level) for parts in zip(*items, strict=True))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
@@ -123,9 +125,9 @@ class Opaque(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        moved = [i for i, t in enumerate(tangents) if t is not None]
+        given = {i: t for i, t in enumerate(tangents) if t is not None}
         tensors = ctx.saved_tensors
-        found = iter(plainly(Pushforward(ctx.function, len(tensors), moved), [*tensors, *(tangents[i] for i in moved)]))
+        found = iter(plainly(Pushforward(ctx.function, len(tensors), list(given)), [*tensors, *given.values()]))
         return tuple(next(found) if smooth else None for smooth in ctx.smooth)
 
     @staticmethod

@@ -67,7 +67,7 @@ class FluxBound:
     unknown: Float[Tensor, "*b"]
 
     @cached_property
-    @outside_inference
+    @outside_modes
     @torch.no_grad()
     def total(self) -> Float[Tensor, "*b"]:
         """What ‖u − v‖ is at most."""
