@@ -11,7 +11,7 @@ from itertools import product
 from typing import Any
 
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from fem import FunctionSpace
@@ -225,7 +225,7 @@ def assert_continuous(space: FunctionSpace) -> None:
     """
     u = torch.rand(space.num_nodes, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     x, values = traces(space, u)
-    pairs = torch.from_numpy(cKDTree(x.detach().numpy()).query_pairs(1e-9, output_type="ndarray"))
+    pairs = torch.from_numpy(KDTree(x.detach().numpy()).query_pairs(1e-9, output_type="ndarray"))
     shared = int((space.mesh.topology.facets.num_cells == 2).sum())
     smallest = min(len(facet_lattice(block.cell.facet_cell)) for block in space.mesh.blocks)
     assert len(pairs) >= shared * smallest > 0

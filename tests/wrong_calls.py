@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -22,7 +23,7 @@ json.dump(raised, sys.stdout)
 """
 
 
-def misunderstood(setup: str, calls: dict[str, str | None]) -> dict[str, str]:
+def misunderstood(setup: str, calls: Mapping[str, str | None]) -> dict[str, str]:
     """Calls that do not raise a `ValueError` or `TypeError` with that pattern, or raise where there is none."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],

@@ -8,7 +8,7 @@ into tensors, and the discrete form (`fem.forms.discrete`) works on those alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ from fem.space.space import AnySpace, Space
 from fem.support.checks import check_kind, is_integer
 from fem.support.modes import outside_modes
 from fem.support.transforms import plainly, transformed
+
+Summand = TypeVar("Summand", bound="Functional")
 
 
 class Functional:
@@ -113,7 +115,7 @@ class Functional:
         form = self.discrete_form(params)
         return form.pattern.csr(form.matrix_values(self.space.check(u)))
 
-    def __add__(self, other: "Functional") -> "Functional":
+    def __add__(self: Summand, other: Summand) -> Summand:
         """The sum of two functionals over one space; both get the same parameters."""
         if type(other) is not type(self) or other.space is not self.space:
             return NotImplemented

@@ -20,11 +20,11 @@ from fem.forms.constraints import MeanZero
 from fem.space.space import FunctionSpace
 from fem.support.checks import check_integers, check_numbers
 from solvers.linear.coarsening import DegreeCoarsening, VertexCoarsening, widths
-from solvers.linear.conjugate_gradients import CG, conjugate_gradients, ritz_values
+from solvers.linear.conjugate_gradients import CG, PreparedCG, conjugate_gradients, ritz_values
 from solvers.linear.cycle import Level, chebyshev, v_cycle
 from solvers.operators.stencil import Stencil, StencilGrid
 from solvers.operators.stencil_product import Product
-from solvers.operators.system import Prepared, System
+from solvers.operators.system import System
 from solvers.operators.workspace import Buffers, workspace_of
 from solvers.solution import norm, per_item
 
@@ -58,7 +58,7 @@ class Multigrid:
         check_numbers("Multigrid", "a tolerance", optional=True, rtol=self.rtol)
         check_integers("Multigrid", max_iterations=self.max_iterations)
 
-    def prepare(self, system: System) -> Prepared:
+    def prepare(self, system: System) -> "PreparedMultigrid | PreparedCG":
         if isinstance(system.form.constraint, MeanZero):
             # The mean is not held by any dof: the projections around H are those of the general iteration.
             check_stencil(system)

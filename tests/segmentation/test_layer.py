@@ -1,5 +1,7 @@
 """The piecewise-constant layer: means of components, its own transpose, options, errors."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -12,8 +14,14 @@ from segmentation import PiecewiseConstant, piecewise_constant
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     """Smooth enough for components of several pixels."""
     noise = torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    smooth = torch.from_numpy(ndimage.uniform_filter(noise.numpy(), (1, 1, *[3] * (len(shape) - 2)), mode="wrap"))
+    size: Any = (1, 1, *[3] * (len(shape) - 2))  # one for each axis
+    smooth = torch.from_numpy(ndimage.uniform_filter(noise.numpy(), size, mode="wrap"))
     return smooth.to(dtype)
+
+
+def components_of(mask: np.ndarray, structure: np.ndarray | None = None) -> tuple[np.ndarray, int]:
+    found: Any = ndimage.label(mask, structure)
+    return found
 
 
 def by_numpy(x: Tensor, background: str) -> np.ndarray:
@@ -22,10 +30,10 @@ def by_numpy(x: Tensor, background: str) -> np.ndarray:
     dim = x.ndim - 2
     for b, c in np.ndindex(*x.shape[:2]):
         image = x[b, c].numpy()
-        labels, count = ndimage.label(image > 0.5, np.ones((3,) * dim))
+        labels, count = components_of(image > 0.5, np.ones((3,) * dim))
         parts = [labels == k for k in range(1, count + 1)]
         if background == "components":
-            labels, count = ndimage.label(image <= 0.5)
+            labels, count = components_of(image <= 0.5)
             parts += [labels == k for k in range(1, count + 1)]
         if background == "single":
             parts.append(image <= 0.5)

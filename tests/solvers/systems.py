@@ -1,5 +1,7 @@
 """Functionals whose linear systems the tests solve, and their matrices by other means."""
 
+from typing import Any
+
 import torch
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MeanZero, MixedSpace, WeakForm, unit_square
@@ -30,7 +32,7 @@ def distorted(n, **kwargs):
     return mesh.with_nodes(mesh.nodes + 0.2 / n * (torch.rand_like(mesh.nodes) - 0.5))
 
 
-def problem(name, n=4):
+def problem(name, n=4) -> tuple[Any, tuple[Any, ...]]:
     """A functional and parameters for it; its constraint leaves a nonsingular matrix."""
     mesh = distorted(n)
     V, W = FunctionSpace(mesh, Lagrange(2)), FunctionSpace(mesh, Lagrange(1), components=2)

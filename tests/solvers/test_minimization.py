@@ -716,13 +716,13 @@ def test_entry_points_take_what_they_are_for(small):
     except ImportError:
         pass
     with pytest.raises(wrong):
-        minimize(form)
+        minimize(form)  # pyright: ignore[reportArgumentType]
     with pytest.raises(wrong):
-        solve(lambda u: u)
+        solve(lambda u: u)  # pyright: ignore[reportArgumentType]
     with pytest.raises((ValueError, *wrong)):
-        solve(energy, (1.0, 1.0), method=LBFGS())
+        solve(energy, (1.0, 1.0), method=LBFGS())  # pyright: ignore[reportArgumentType]
     with pytest.raises((ValueError, *wrong)):
-        solve(energy, (1.0, 1.0), method=Adam())
+        solve(energy, (1.0, 1.0), method=Adam())  # pyright: ignore[reportArgumentType]
 
 
 def test_bounds_that_leave_nothing_are_refused(small):

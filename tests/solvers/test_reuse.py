@@ -3,6 +3,7 @@
 import copy
 import gc
 import pickle
+from typing import Any
 from weakref import ref
 
 import pytest
@@ -16,7 +17,7 @@ def loaded(x, u, grad_u, k, f):
     return 0.5 * k * grad_u.square().sum(-1) - f * u
 
 
-def membrane(n=48):
+def membrane(n=48) -> Any:
     V = FunctionSpace(unit_square(n), Lagrange(1))
     return Energy(V, loaded, Dirichlet(V, {"boundary": 0.0}))
 

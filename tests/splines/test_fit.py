@@ -95,7 +95,7 @@ def test_jacobian_is_the_projector(degree: int) -> None:
 def test_layer_in_a_network() -> None:
     network = torch.nn.Sequential(torch.nn.Linear(5, 30), PiecewisePolynomial(pieces=3, degree=1)).double()
     network(random(4, 5)).square().sum().backward()
-    assert network[0].weight.grad.isfinite().all()
+    assert network[0].get_parameter("weight").grad.isfinite().all()
     assert "pieces=3" in repr(network)
     assert "vector" not in repr(network)
 
@@ -125,7 +125,8 @@ def test_whole_weights_repeat_samples_of_constants() -> None:
 def test_a_penalty_and_a_limit_choose_the_number() -> None:
     level = torch.tensor([0.0, 3.0, -2.0, 1.0], dtype=torch.float64).repeat_interleave(50)
     x = level + 0.3 * random(200)
-    for options in ({"penalty": 2 * 0.09 * 2 * 5.3}, {"max_error": 200 * 0.09 * 1.3}):
+    choices: tuple[dict[str, Any], ...] = ({"penalty": 2 * 0.09 * 2 * 5.3}, {"max_error": 200 * 0.09 * 1.3})
+    for options in choices:
         for method in ("exact", "merge"):
             fit = fit_piecewise(x, degree=0, method=method, **options)
             assert fit.breakpoints.tolist() == [0, 50, 100, 150, 200]

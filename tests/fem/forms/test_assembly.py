@@ -1,5 +1,7 @@
 """Assembly: vectors and matrices against dense sums over cells and points, sparsity, patch tests."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -27,7 +29,7 @@ def random(V, *batch: int, seed: int = 0) -> Tensor:
     return torch.rand(*batch, *V.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def spaces(name: str):
+def spaces(name: str) -> Any:
     if name == "curved":
         return FunctionSpace(hard_mesh("quadrilateral", "curved"), Lagrange(2))
     if name == "tetrahedra":

@@ -1,6 +1,7 @@
 """Energies and weak forms: values, residuals, Hessians, batches, constraints, derivatives in everything."""
 
 from inspect import unwrap
+from typing import Any
 
 import pytest
 import torch
@@ -357,7 +358,7 @@ def test_energies_that_do_not_add_up() -> None:
     with pytest.raises(TypeError, match="unsupported operand"):
         _ = first + Energy(FunctionSpace(V.mesh, Lagrange(1)), scalar_density)
     with pytest.raises(TypeError, match="unsupported operand"):
-        _ = first + WeakForm(V, lambda x, u, g, v, gv: u * v)
+        _ = first + WeakForm(V, lambda x, u, g, v, gv: u * v)  # pyright: ignore[reportOperatorIssue]
 
 
 # -- constraints -------------------------------------------------------------------------------------------------------
@@ -470,8 +471,8 @@ def test_energy_differentiates_twice_in_everything_at_once() -> None:
     """Dofs, a coefficient field, a number, Dirichlet values, and the nodes."""
     mesh = distorted(unit_square(2, 1))
 
-    def value(*tensors: Tensor) -> Tensor:
-        energy, arguments = everything(*tensors, mesh)
+    def value(*tensors: Any) -> Tensor:
+        energy, arguments = everything(*tensors, mesh=mesh)
         return energy(*arguments)
 
     assert gradcheck(value, inputs(mesh))
@@ -482,12 +483,12 @@ def test_residual_and_product_differentiate_in_everything() -> None:
     mesh = distorted(unit_square(2, 1, cell="triangle"))
     direction = random(FunctionSpace(mesh, Lagrange(1)), seed=5)
 
-    def residual(*tensors: Tensor) -> Tensor:
-        energy, arguments = everything(*tensors, mesh)
+    def residual(*tensors: Any) -> Tensor:
+        energy, arguments = everything(*tensors, mesh=mesh)
         return energy.residual(*arguments)
 
-    def product(*tensors: Tensor) -> Tensor:
-        energy, (u, *params) = everything(*tensors, mesh)
+    def product(*tensors: Any) -> Tensor:
+        energy, (u, *params) = everything(*tensors, mesh=mesh)
         return energy.hessian_product(u, direction, *params)
 
     assert gradcheck(residual, inputs(mesh))
@@ -513,7 +514,7 @@ def test_taylor_in_each_input(which: int) -> None:
     direction = torch.rand(tensors[which].shape, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
 
     def value(t: Tensor) -> Tensor:  # squared: the energy is linear in its coefficient, where there is no rate to see
-        energy, arguments = everything(*tensors[:which], t, *tensors[which + 1 :], mesh)
+        energy, arguments = everything(*[*tensors[:which], t, *tensors[which + 1 :]], mesh=mesh)
         return energy(*arguments).square()
 
     assert min(taylor_rates(value, tensors[which], direction, 1e-3 if which == 2 else 1e-2)) > 1.9
@@ -591,7 +592,7 @@ def test_densities_that_forget_the_sum(tag) -> None:
 def test_densities_that_return_no_tensor() -> None:
     V = FunctionSpace(unit_square(2), Lagrange(1))
     with pytest.raises(TypeError, match="the density must return a tensor with one number per point; got float"):
-        Energy(V, lambda x, u, g: 1.0)(random(V))
+        Energy(V, lambda x, u, g: 1.0)(random(V))  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="`Energy` needs a callable; got float"):
         unwrap(Energy.__init__)(object.__new__(Energy), V, 1.0)
 

@@ -89,7 +89,7 @@ def elastic(x, u, g, k, f):
     return k * (strain.square().sum((-2, -1)) + 0.5 * trace.square()) + 0.3 * cubic - f * u[..., -1]
 
 
-def results(form: DiscreteForm, u: Tensor, v: Tensor) -> dict[str, Tensor]:
+def results(form: DiscreteForm, u: Tensor, v: Tensor) -> dict[str, Any]:
     with torch.no_grad():
         state = form.evaluate(u)
         return {
@@ -331,8 +331,10 @@ def test_third_derivatives_are_those_of_the_other_path() -> None:
         with path(on_grid):
             J, u, params = energy(*tensors)
             first = torch.autograd.grad(J(u, *params), tensors, create_graph=True)
-            second = torch.autograd.grad(sum(f.sin().sum() for f in first), tensors, create_graph=True)
-            found.append(torch.autograd.grad(sum(s.sin().sum() for s in second), tensors))
+            second = torch.autograd.grad(
+                sum((f.sin().sum() for f in first), torch.zeros(())), tensors, create_graph=True
+            )
+            found.append(torch.autograd.grad(sum((s.sin().sum() for s in second), torch.zeros(())), tensors))
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
@@ -496,9 +498,9 @@ def test_mistakes_are_told_as_ever() -> None:
         with pytest.raises(ValueError, match="the density must return one number per point"):
             Energy(V, lambda x, u, g: g.square())(random(*V.shape))
         with pytest.raises(TypeError, match="the density must return a tensor"):
-            Energy(V, lambda x, u, g: 1.0)(random(*V.shape))
+            Energy(V, lambda x, u, g: 1.0)(random(*V.shape))  # pyright: ignore[reportArgumentType]
         with pytest.raises(NameError):
-            Energy(V, lambda x, u, g: no_such_thing * u)(random(*V.shape))
+            Energy(V, lambda x, u, g: no_such_thing * u)(random(*V.shape))  # pyright: ignore[reportUndefinedVariable]
         with pytest.raises(ValueError, match=r"u holds nan at index \[2\]"):
             Energy(V, lambda x, u, g: u)(random(*V.shape).index_fill(0, torch.tensor(2), torch.nan))
 
@@ -555,7 +557,7 @@ def test_minimisation_and_its_gradients(degree: int) -> None:
             k, f = (random(*V.shape, seed=i).add(0.5).requires_grad_() for i in (1, 2))
             u = minimize(Energy(V, nonlinear, Dirichlet(V, {"left": 0.3})), (V.function(k), V.function(f))).value
             first = torch.autograd.grad((u**2).sum(), (k, f), create_graph=True)
-            second = torch.autograd.grad(sum(g.sin().sum() for g in first), (k, f))
+            second = torch.autograd.grad(sum((g.sin().sum() for g in first), torch.zeros(())), (k, f))
             found.append((u.detach(), *first, *second))
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a.detach(), b.detach(), rtol=1e-8, atol=1e-9)

@@ -1,5 +1,7 @@
 """Grids by arithmetic: their numbers and places are those of the same mesh given explicitly."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -76,7 +78,7 @@ def test_some_cells_have_the_rows_of_all(cell: str, degree: int) -> None:
     every, some = grid.cell_nodes(degree), torch.tensor([grid.num_cells - 1, 0])
     assert len(every) == grid.num_cells
     assert torch.equal(grid.cell_nodes(degree, some), every[some])
-    assert torch.equal(every.unique(), torch.arange(torch.tensor(grid.node_shape(degree)).prod()))
+    assert torch.equal(every.unique(), torch.arange(math.prod(grid.node_shape(degree))))
 
 
 @cells

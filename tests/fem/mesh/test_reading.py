@@ -5,6 +5,7 @@ import os
 import re
 from math import pi
 from pathlib import Path
+from typing import Any
 
 import meshio
 import numpy as np
@@ -100,7 +101,7 @@ def test_real_files_that_hold_no_usable_mesh(name: str, capfd: pytest.CaptureFix
 def test_xdmf_needs_h5py(name: str):
     path = SHARED / f"meshes/dolfinx__create_unit_{name}.xdmf"
     try:
-        import h5py  # noqa: F401
+        import h5py  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError:
         with pytest.raises(MeshError, match="needs the package h5py; `pip install h5py`"):
             read_mesh(path)
@@ -157,14 +158,14 @@ def test_gmsh_cubic_order_is_a_permutation(cell: str):
 def test_gmsh_groups(version: str, tmp_path: Path):
     """Two materials, a named side, a numbered one, an unused node and a point: what a typical file of Gmsh holds."""
     points = np.vstack([[[9.0, 9, 0]], SQUARE])
-    cells = [
+    cells: list[Any] = [
         ("vertex", [[1]]),
         ("line", [[1, 4]]),
         ("line", [[2, 3]]),
         ("triangle", [[1, 2, 3]]),
         ("triangle", [[1, 3, 4]]),
     ]
-    numbers = [np.array([n]) for n in (9, 1, 5, 3, 4)]
+    numbers: list[Any] = [np.array([n]) for n in (9, 1, 5, 3, 4)]
     contents = meshio.Mesh(points, cells, cell_data={"gmsh:physical": numbers, "gmsh:geometrical": numbers})
     contents.field_data = {"left": np.array([1, 1]), "steel": np.array([3, 2]), "air": np.array([4, 2])}
     if version == "4.1":
@@ -179,9 +180,9 @@ def test_gmsh_groups(version: str, tmp_path: Path):
 
 
 def test_a_group_called_boundary_must_be_the_boundary(tmp_path: Path):
-    cells = [("triangle", [[0, 1, 2], [0, 2, 3]]), ("line", [[0, 1], [1, 2], [2, 3], [3, 0]])]
+    cells: list[Any] = [("triangle", [[0, 1, 2], [0, 2, 3]]), ("line", [[0, 1], [1, 2], [2, 3], [3, 0]])]
     names = {"boundary": np.array([1, 1])}
-    data = {
+    data: dict[str, Any] = {
         "gmsh:physical": [np.zeros(2, dtype=int), np.ones(4, dtype=int)],
         "gmsh:geometrical": [np.ones(2), np.ones(4)],
     }
@@ -195,7 +196,7 @@ def test_a_group_called_boundary_must_be_the_boundary(tmp_path: Path):
 
 
 def test_facets_must_belong_to_cells(tmp_path: Path):
-    cells = [("triangle", [[0, 1, 2], [0, 2, 3]]), ("line", [[1, 3]])]
+    cells: list[Any] = [("triangle", [[0, 1, 2], [0, 2, 3]]), ("line", [[1, 3]])]
     meshio.Mesh(SQUARE, cells, cell_sets={"cut": [[], [0]]}).write(tmp_path / "m.inp")
     mesh = meshio.Mesh(SQUARE, cells, cell_data={"material": [np.array([1, 2]), np.array([7])]})
     mesh.write(tmp_path / "m.vtk", file_format="vtk")

@@ -1,5 +1,7 @@
 """Pictures: every kind draws without a display, a warning or a trace in pyplot; what cannot be drawn is named."""
 
+from typing import Any
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -78,7 +80,8 @@ def test_every_kind_draws(kind: str, edges_too: bool):
     d = mesh.nodes.shape[1]
     V, W = FunctionSpace(mesh, Lagrange(2)), FunctionSpace(mesh, Lagrange(1), components=d)
     u = V.interpolate(lambda x: x[:, 0] ** 2).requires_grad_()
-    for arguments in ((mesh,), (V,), (V, u), (W, 0.1 * W.dof_coordinates), (V, W.function(W.dof_coordinates))):
+    drawn: tuple[Any, ...] = ((mesh,), (V,), (V, u), (W, 0.1 * W.dof_coordinates), (V, W.function(W.dof_coordinates)))
+    for arguments in drawn:
         ax = plot(*arguments, ax=axes(d == 3), mesh=edges_too)
         ax.figure.canvas.draw()
         bars = len(ax.figure.axes) + len(ax.child_axes) - 1
@@ -129,6 +132,7 @@ def test_splines_draw():
     V = FunctionSpace(unit_square(3), BSpline.uniform((3, 3), 2))
     u = torch.ones(V.num_dofs, dtype=DTYPE)
     x, _, values = mosaic(View(V.mesh, (V, u), 1.0))
+    assert values is not None
     np.testing.assert_allclose(values, np.ones(len(x)), atol=1e-14)
     plot(V, u, ax=axes()).figure.canvas.draw()
 

@@ -27,6 +27,7 @@ def test_samples_are_the_polynomial(cell: str, degree: int):
     V = FunctionSpace(mesh, Lagrange(degree))
     u = V.interpolate(lambda x: (x @ torch.arange(1.0, dim + 1, dtype=DTYPE)) ** degree)
     x, triangles, values = mosaic(View(mesh, (V, u), 1.0))
+    assert values is not None
     np.testing.assert_allclose(values, (x @ np.arange(1, dim + 1)) ** degree, rtol=1e-12)
     assert areas(x, triangles).sum() == pytest.approx(2 if dim == 2 else 10)
 

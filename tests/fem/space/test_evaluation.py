@@ -93,6 +93,7 @@ def test_points_outside_are_named_or_filled(mesh):
     assert V.evaluate(u, points, outside=math.nan)[:, 1].isnan().tolist() == [False, True, True]
     points.requires_grad_()
     V.evaluate(V.interpolate(lambda x: x), points, outside=math.nan)[:1].sum().backward()
+    assert points.grad is not None
     assert torch.allclose(points.grad, torch.tensor([[1.0, 1], [0, 0], [0, 0]], dtype=torch.float64))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ def test_sizes(cell: str, degree: int) -> None:
 def test_dof_coordinates_agree_between_the_cells_that_share_them(cell: str, degree: int, kind: str) -> None:
     mesh = hard_mesh(cell, kind)
     space = FunctionSpace(mesh, Lagrange(degree))
-    positions, _, _ = mesh.map(0, None, space.elements[0].nodes)
+    positions, _, _ = mesh.map(0, None, space.elements[0].nodes)  # pyright: ignore[reportAttributeAccessIssue]
     torch.testing.assert_close(space.dof_coordinates[space.cell_dofs[0]], positions, rtol=0, atol=1e-14)
 
 
@@ -407,7 +408,7 @@ def test_dofs_of_the_wrong_shape_or_type(space: str) -> None:
 def test_dofs_that_are_no_tensor() -> None:
     V = FunctionSpace(unit_square(2), Lagrange(1))
     with pytest.raises(TypeError):
-        V.check([0.0] * 9)
+        V.check([0.0] * 9)  # pyright: ignore[reportArgumentType]
 
 
 def test_functions_check_their_values() -> None:
@@ -425,7 +426,8 @@ def test_repr() -> None:
 def test_numbers_are_constants_for_interpolation() -> None:
     V = FunctionSpace(unit_square(2), Lagrange(1), components=2)
     two = torch.full(V.shape, 2.0, dtype=V.dtype)
-    for value in (2, 2.0, lambda x: 2, lambda x: 2.0, lambda x: (2.0, 2.0), lambda x: torch.full_like(x, 2.0)):
+    functions: list[Any] = [lambda x: 2, lambda x: 2.0, lambda x: (2.0, 2.0), lambda x: torch.full_like(x, 2.0)]
+    for value in (2, 2.0, *functions):
         assert torch.equal(V.interpolate(value), two)
 
 

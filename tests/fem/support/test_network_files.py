@@ -12,7 +12,7 @@ pytest.importorskip("safetensors")
 
 def test_weights_return_with_what_was_said_about_them(tmp_path):
     torch.manual_seed(0)
-    network, other = UNet(width=4).to(memory_format=torch.channels_last), UNet(width=4)
+    network, other = UNet(width=4).to(memory_format=torch.channels_last), UNet(width=4)  # pyright: ignore[reportCallIssue]
     path = save_network(network, tmp_path / "weights.safetensors", "made by a test")
     assert load_network(other, path) == "made by a test"
     image = torch.randn(1, 1, 9, 9)

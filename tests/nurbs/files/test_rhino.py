@@ -20,7 +20,7 @@ def assert_near(found: Patch, expected: Patch) -> None:
     torch.testing.assert_close(found.control_points, expected.control_points, rtol=3e-16, atol=0)
     assert (found.weights is None) == (expected.weights is None)
     if found.weights is not None:
-        assert torch.equal(found.weights, expected.weights)
+        torch.testing.assert_close(found.weights, expected.weights, rtol=0, atol=0)
     for t, s in zip(found.knots, expected.knots, strict=True):
         assert torch.equal(t[1:-1], s[1:-1])
 

@@ -140,6 +140,7 @@ def test_projection_finds_the_parameters_of_a_cloud() -> None:
     first = fit_surface(cloud, shape=(6, 6), projections=0)
     fit = fit_surface(cloud, shape=(6, 6), projections=20)
     assert fit.residual < 0.1 * first.residual
+    assert isinstance(fit.parameters, Tensor)
     assert fit.parameters.shape == (600, 2)
     torch.testing.assert_close(
         (fit.surface.at(fit.parameters) - cloud).square().mean(), fit.residual, rtol=1e-10, atol=0
@@ -218,7 +219,7 @@ def test_progress_and_single_precision() -> None:
     )
     assert fit.residual.dtype == torch.float32
     assert fit.status is FitStatus.CONVERGED
-    assert [i for i, _ in told] == list(range(1, len(told) + 1)) == list(range(1, fit.iterations.item() + 1))
+    assert [i for i, _ in told] == list(range(1, len(told) + 1)) == list(range(1, int(fit.iterations) + 1))
     assert told[-1][1] == pytest.approx(fit.residual.item(), rel=1e-3)
 
 

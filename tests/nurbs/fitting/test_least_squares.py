@@ -36,7 +36,7 @@ def test_surfaces_as_scipy() -> None:
     ours = solve_grid(points, u, KNOTS, DEGREE)[0]
     for d in range(3):
         z = points[0, ..., d].flatten().numpy()
-        theirs = LSQBivariateSpline(*cloud.T, z, *inner, bbox=[0, 1, 0, 1], kx=3, ky=2, eps=1e-14)
+        theirs = LSQBivariateSpline(cloud[:, 0], cloud[:, 1], z, *inner, bbox=[0, 1, 0, 1], kx=3, ky=2, eps=1e-14)
         np.testing.assert_allclose(ours[..., d].flatten().numpy(), theirs.get_coeffs(), rtol=1e-10, atol=1e-10)
 
 

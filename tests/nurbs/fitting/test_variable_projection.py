@@ -45,7 +45,7 @@ def test_value_gradient_and_matrix(knots: bool, weights: bool) -> None:
     Phi = columns(reduced, x)
     P = torch.linalg.lstsq(Phi, reduced.points).solution
     V = torch.randn(4, *x.shape).double()
-    D = torch.stack([torch.autograd.functional.jvp(lambda x: columns(reduced, x) @ P, x, v)[1] for v in V], 1)
+    D = torch.stack([torch.func.jvp(lambda x: columns(reduced, x) @ P, (x,), (v,))[1] for v in V], 1)
     normal = D - torch.einsum("bqn,bnm,bkmd->bkqd", Phi, torch.linalg.pinv(Phi), D)
     torch.testing.assert_close(
         torch.einsum("kbi,bij,lbj->bkl", V, H, V), torch.einsum("bkqd,blqd->bkl", normal, normal), rtol=1e-8, atol=1e-9

@@ -195,7 +195,7 @@ def test_learnt_knots_stay_in_order_and_equal_ones_equal():
     knots = torch.tensor([0, 0, 0, 0.2, 0.5, 0.5, 1, 1, 1], dtype=torch.float64)
     module = Curve(torch.rand(6, 2, dtype=torch.float64), None, knots, 2).learn("knots", floor=1e-3)
     with torch.no_grad():
-        module.knots["u"].logits.mul_(100)
+        module.knots["u"].get_parameter("logits").mul_(100)
     moved = module.patch.knots[0]
     assert torch.equal(moved.diff() > 0, knots.diff() > 0)
     assert moved.diff()[knots.diff() > 0].min() >= 0.999e-3 / 3

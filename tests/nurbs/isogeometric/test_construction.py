@@ -410,7 +410,7 @@ def test_sum_factorisation(derivatives: int, monkeypatch: pytest.MonkeyPatch) ->
     assert (torch.cat(parts, 1) - values).abs().max() < 1e-13
     total = sum(
         W.quadrature.from_points(w, slab, derivatives)
-        for w, slab in zip(weights.split([len(s.cells) for s in slabs], 1), slabs, strict=True)
+        for w, slab in zip(weights.split([len(s.cells) for s in slabs if s.cells is not None], 1), slabs, strict=True)
     )
     assert (total - sums).abs().max() < 1e-12
 

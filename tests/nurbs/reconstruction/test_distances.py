@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch.autograd import gradcheck
 
 import nurbs.reconstruction.distances
@@ -21,7 +21,7 @@ def test_nearest_points_are_those_of_a_search_tree(dim):
     a, b = clouds(dim=dim)
     index, distance = nearest(a, b), squared_distance(a, b)
     for item in np.ndindex(2, 3):
-        reference, where = cKDTree(b[item].numpy()).query(a[item].numpy())
+        reference, where = KDTree(b[item].numpy()).query(a[item].numpy())
         assert np.array_equal(where, index[item].numpy())
         assert np.allclose(reference**2, distance[item].numpy(), rtol=1e-13, atol=0)
 

@@ -115,7 +115,7 @@ def test_corrections_are_bounded_and_start_at_nothing():
     correction = Correction((6, 5), 5, 8).double()
     start = torch.rand(2, 6, 5, 3, dtype=torch.float64)
     assert torch.equal(correction(local, start), start)
-    torch.nn.init.constant_(correction.layers[-1].bias, 1e3)
+    torch.nn.init.constant_(correction.layers[-1].get_parameter("bias"), 1e3)
     assert torch.allclose(correction(local, start) - start, torch.full_like(start, 0.5), atol=1e-5)
 
 

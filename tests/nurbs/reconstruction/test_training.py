@@ -1,5 +1,7 @@
 """Training on clouds: with labels or without, against a target, and on where it was."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -53,7 +55,7 @@ def test_the_loss_compares_with_the_target_while_the_network_sees_the_clouds():
         asked.append((start, count))
         return aside, surface
 
-    net = network((4, 4))
+    net: Any = network((4, 4))
     first = net.stages(points)[-1].detach()
     stages, net.stages = net.stages, lambda x: seen.append(x) or stages(x)
     done = train_reconstruction(net, lambda *_: (points, surface), 2, 2, target=target, lr=0.0, every=1, progress=False)

@@ -356,7 +356,7 @@ def test_a_missing_pyamg_is_named_with_the_extra(monkeypatch):
 
 def test_the_global_generators_are_left_alone():
     system, *_ = system_of("vector", 8)
-    before = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
+    before, state = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].copy()  # noqa: NPY002
     AlgebraicMultigrid().prepare(system)
-    assert np.array_equal(before[0], np.random.get_state()[1])  # noqa: NPY002
-    assert torch.equal(before[1], torch.get_rng_state())
+    assert np.array_equal(state, np.random.get_state(legacy=False)["state"]["key"])  # noqa: NPY002
+    assert torch.equal(before, torch.get_rng_state())

@@ -28,6 +28,7 @@ def test_coarse_operators_are_galerkin_products(cells, dim, components):
 @pytest.mark.parametrize("dim", [1, 2])
 def test_operators_of_lower_degree_are_galerkin_products(high, low, dim):
     stencil = grid_system(high, dim).stencil
+    assert stencil is not None
     for axis in range(dim):
         step = DegreeCoarsening(stencil.grid, axis, low)
         check_step(step, stencil)
@@ -77,6 +78,7 @@ def test_interpolation_is_exact_on_linear_functions_of_uneven_grids():
     mesh = distorted(5)
     grid = grid_of(FunctionSpace(mesh, Lagrange(1)), 1)
     width = torch.rand(5, dtype=torch.float64) + 0.5
+    assert grid is not None
     step = VertexCoarsening(grid, 1, width)
     x, fine = step.coarse.buffer(width), grid.buffer(width)
     ends = torch.cat([torch.zeros(1), step.width.cumsum(0)]).to(width)

@@ -40,6 +40,7 @@ def test_direct_solves_with_a_nonsymmetric_matrix_and_its_transpose(backend, tra
     system, functional, params, u = system_of("weak")
     H = dense(functional, u, params) + torch.diag(system.fixed.double())
     assert (H - H.mT).norm() > 0.1 * H.norm()
+    assert system.fixed is not None
     rhs = torch.randn_like(u).masked_fill(system.fixed, 0)
     found = Direct(backend).prepare(system).solve(rhs, transpose=transpose)
     torch.testing.assert_close(found, torch.linalg.solve(H.mT if transpose else H, rhs), rtol=1e-10, atol=1e-12)
@@ -70,6 +71,7 @@ def test_a_mean_border_solves_in_the_space_of_mean_zero(backend):
     rhs = torch.randn_like(u)
     prepared = Direct(backend).prepare(system)
     found = prepared.solve(rhs)
+    assert system.form.data is not None
     assert abs(float(found @ system.form.data)) < 1e-13 * float(found.abs().max())
     torch.testing.assert_close(system.apply(found), system.project(rhs), rtol=1e-10, atol=1e-12)
     assert not bool(prepared.singular | prepared.indefinite)
@@ -160,6 +162,7 @@ def test_a_batch_may_hold_different_dofs_fixed(backend):
     held = System(system.form, u, system.fixed | (torch.rand(u.shape) < 0.3))
     rhs = torch.randn_like(u)
     found = Direct(backend).prepare(held).solve(rhs)
+    assert held.fixed is not None
     assert float(found[held.fixed].abs().max()) == 0.0
     torch.testing.assert_close(held.apply(found), rhs.masked_fill(held.fixed, 0), rtol=1e-10, atol=1e-11)
 

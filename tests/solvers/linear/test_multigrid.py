@@ -19,7 +19,7 @@ from fem import (
 )
 from solvers import CG, Direct, Multigrid, Newton, minimize
 from solvers.linear.coarsening import widths
-from solvers.linear.multigrid import GridHierarchy
+from solvers.linear.multigrid import GridHierarchy, PreparedMultigrid
 from solvers.operators.system import System
 from tests.problems import conduction, diffusion, laplace, poisson
 from tests.solvers.operators.test_stencil import grid_system
@@ -83,6 +83,10 @@ def test_partially_fixed_sides():
 def test_a_cycle_is_symmetric_and_close_to_the_inverse(degree, cells):
     system = grid_system(degree, 2, cells=cells)
     prepared = Multigrid().prepare(system)
+    assert isinstance(prepared, PreparedMultigrid)
+    assert isinstance(system.form.space, FunctionSpace)
+    assert system.stencil is not None
+    assert system.fixed is not None
     prepared.hierarchy = GridHierarchy(system.stencil, system.fixed_images, widths(system.form.space), torch.float64)
     torch.manual_seed(4)
     V = torch.randn(24, *system.u.shape, dtype=torch.float64).masked_fill(system.fixed, 0)

@@ -99,6 +99,7 @@ def test_a_stencil_is_what_element_matrices_add_up_to(degree, components, facet,
         every = replace(integral.domain, cells=torch.arange(space.mesh.num_cells))
         hessian = replace(integral, domain=every).hessian(hessian.u, hessian.batch)
     grid = grid_of(space, 2)
+    assert grid is not None
     stencil = Stencil.zeros(grid, system.u)
     stencil.add(hessian)
     matrices = element_matrices(space, hessian.coefficients, integral.domain, integral.geometry, system.batch)

@@ -1,5 +1,7 @@
 """Networks as trial functions: derivatives, boundary values, and losses against what they must be."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -41,7 +43,9 @@ def test_derivatives_are_those_of_nested_automatic_differentiation(dim, settings
     for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
     # And so are the gradients of a loss in the parameters.
-    sums = [sum((k + 1) * t.square().sum() for k, t in enumerate(parts)) for parts in (found, wanted)]
+    sums = [
+        sum(((k + 1) * t.square().sum() for k, t in enumerate(parts)), torch.zeros(())) for parts in (found, wanted)
+    ]
     for a, b in zip(*[torch.autograd.grad(s, list(network.parameters())) for s in sums], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
 
@@ -124,7 +128,8 @@ def test_what_does_not_fit_is_told():
         network(torch.rand(4, 3, dtype=torch.float64))
     with pytest.raises(TypeError, match=r"computes in torch\.float64; got points in torch\.float32"):
         network.at(torch.rand(4, 2))
-    for settings in ({"dim": 0}, {"dim": 1, "width": 0}, {"dim": 1, "depth": 0}):
+    wrong: tuple[dict[str, Any], ...] = ({"dim": 0}, {"dim": 1, "width": 0}, {"dim": 1, "depth": 0})
+    for settings in wrong:
         with pytest.raises(ValueError, match="must be a positive integer; got 0"):
             PINN(**settings)
     with pytest.raises(ValueError, match="only together with `distance=`"):

@@ -10,6 +10,11 @@ from solvers import PINN, ConvergenceError, Status, deep_ritz, fit_pinn, gauss_p
 from tests.problems import laplace
 
 
+def squares(network: torch.nn.Module, power: int = 2) -> torch.Tensor:
+    """Σ pⁿ over all parameters."""
+    return torch.cat([(p**power).flatten() for p in network.parameters()]).sum()
+
+
 def bubble(x):
     return (x * (1 - x)).prod(-1)
 
@@ -102,7 +107,7 @@ def test_a_stall_is_detected_and_reported(network):
     flat = fit_pinn(network, lambda: 1 + 0 * network.layers[0].weight.sum(), steps=500, adam_share=0)
     assert flat.status is Status.STALLED
     assert flat.lbfgs < 500
-    least = fit_pinn(network, lambda: 5 + sum(p.square().sum() for p in network.parameters()), steps=500)
+    least = fit_pinn(network, lambda: 5 + squares(network), steps=500)
     assert least.status is Status.STALLED
     assert least.lbfgs < 400
     assert least.loss == pytest.approx(5, abs=1e-12)
@@ -110,7 +115,7 @@ def test_a_stall_is_detected_and_reported(network):
 
 def test_a_fresh_start_is_tried_first(network):
     """A quartic, flat around its minimum, on which the line search gives up early."""
-    fit = fit_pinn(network, lambda: sum((p**4).sum() for p in network.parameters()), steps=2000, adam_share=0)
+    fit = fit_pinn(network, lambda: squares(network, 4), steps=2000, adam_share=0)
     assert fit.loss < 1e-20
     assert fit.status is Status.BUDGET or fit.restarts >= 1
 
@@ -120,7 +125,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_the_last_finite_parame
 
     def loss():
         calls.append(1)
-        value = sum(p.square().sum() for p in network.parameters())
+        value = squares(network)
         return value if len(calls) < 9 else value * float("nan")
 
     for share in (1, 0):

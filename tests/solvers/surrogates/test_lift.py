@@ -24,7 +24,7 @@ def test_bounded_lifts_stay_between_their_bounds_and_are_exact_at_the_ends(value
     network = BoundedLift(Constant(value), lambda x: 3 - x[..., 0], lower=2.0, upper=3.0).to(dtype)
     u = network(torch.zeros(2, 1, 9, 17, dtype=dtype))
     u.sum().backward()
-    assert bool(network.network.value.grad.isfinite())
+    assert bool(network.network.get_parameter("value").grad.isfinite())
     u = u.detach()
     assert u.dtype == dtype
     assert bool((u[..., 0] == 3).all())

@@ -1,5 +1,7 @@
 """The reduced solution is the best in its space, and snapshots come back."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ from tests.problems import diffusion
 V = FunctionSpace(unit_square(16), Lagrange(1))
 
 
-def family(items=12, start=0):
+def family(items=12, start=0) -> Any:
     energy = Energy(
         V, lambda x, u, g, nu: diffusion(x, u, g, nu) - x[..., 0] * u, Dirichlet(V, {"left": 1.0, "right": 0.0})
     )

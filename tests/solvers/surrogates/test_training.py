@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -43,7 +44,7 @@ def network(seed=0, dropout=0.0):
     return BoundedLift(nn.Sequential(nn.Dropout(dropout), inner), lambda x: 1 - x[..., 0])
 
 
-def train(net, steps=8, batch=4, problems=PROBLEMS, energy=ENERGY, **options):
+def train(net, steps=8, batch=4, problems: Any = PROBLEMS, energy=ENERGY, **options):
     return train_surrogate(net, energy, problems, steps, batch, **{"every": 3, "progress": False, **options})
 
 
@@ -131,7 +132,8 @@ def test_energies_stay_precise_where_networks_do_not():
 
     energy = Energy(W, density, Dirichlet(W, {"left": 1.0, "right": 0.0}))
     problems = DiffusionProblems(W, PROBLEMS.family)
-    inner, kinds = network(), set()
+    inner: Any = network()
+    kinds = set()
     inner.network[1].down[0][0].register_forward_hook(lambda module, given, out: kinds.add(out.dtype))
     done = train(inner, 2, 4, problems, energy, precision="bf16-mixed")
     assert kinds == {torch.bfloat16}
@@ -159,7 +161,7 @@ def test_loads_vectors_and_three_dimensions():
 
 def test_networks_in_evaluation_return_to_it_and_their_parts_rest():
     seen = []
-    net = network(dropout=0.1)
+    net: Any = network(dropout=0.1)
     net.network[0].register_forward_hook(lambda module, given, out: seen.append(module.training))
     for resting in (False, True):  # a part of the network
         net.train()
@@ -186,11 +188,12 @@ def test_without_a_compiler_networks_learn_as_they_are(monkeypatch):
 
 
 def test_what_cannot_be_trained(tmp_path):
-    for options, message in (
+    wrong: tuple[tuple[dict[str, Any], str], ...] = (
         ({"steps": 0}, r"`train_surrogate\(steps=...\)` must be a positive integer; got 0"),
         ({"batch": 3, "devices": 2}, "2 processes cannot share a batch of 3 evenly"),
         ({"loss": "square"}, 'must be "log", "mean" or a function; got \'square\''),
-    ):
+    )
+    for options, message in wrong:
         with pytest.raises(ValueError, match=message):
             train(network(), **options)
     with pytest.raises(ValueError, match=r"takes images \(b, 2, y, x\); got a tensor of shape \(4, 1, 9, 9\)"):

@@ -1,5 +1,7 @@
 """The network takes any size, sees contrast, and tells what it cannot take."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -38,7 +40,8 @@ def test_the_contrast_of_the_input_is_seen():
     """With a norm after the first convolution, and no coordinates, it is not."""
     torch.manual_seed(0)
     image = torch.randn(1, 1, 32, 32)
-    for options, seen in (({}, True), ({"norm_first": True, "coordinates": False}, False)):
+    blind: dict[str, Any] = {"norm_first": True, "coordinates": False}
+    for options, seen in (({}, True), (blind, False)):
         network = UNet(width=4, **options)
         with torch.no_grad():
             change = (network(3 * image) - network(image)).abs().max() / network(image).abs().max()
