@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from solvers.newton import Newton
     from solvers.pinn.network import PINN, deep_ritz, gauss_points, mismatch, strong_form
     from solvers.pinn.training import Fit, fit_pinn
-    from solvers.reuse import Reuse
+    from solvers.reuse import Reuse, forget
     from solvers.solution import Solution
     from solvers.surrogates.families import ExponentialSeries, GaussianField
     from solvers.surrogates.lift import BoundedLift, Lift
@@ -47,7 +47,7 @@ _HOME = {
     "solvers.pinn.training": ("Fit", "fit_pinn"),
     "solvers.surrogates.problems": ("DiffusionProblems",),
     "solvers.surrogates.reduced_basis": ("ReducedBasis",),
-    "solvers.reuse": ("Reuse",),
+    "solvers.reuse": ("Reuse", "forget"),
     "solvers.solution": ("Solution",),
     "solvers.surrogates.training": ("train_surrogate",),
     "fem.support.training.plan": ("Training",),
@@ -89,6 +89,7 @@ __all__ = [
     "deep_ritz",
     "eigenmodes",
     "fit_pinn",
+    "forget",
     "gauss_points",
     "load_network",
     "minimize",

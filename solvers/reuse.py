@@ -6,6 +6,7 @@ its last solve left as `reuse`, and both are gone together; `minimize(..., reuse
 
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -40,6 +41,9 @@ class Kept:
         return same and system.same_matrix(mine)
 
 
+_living: "WeakSet[Reuse]" = WeakSet()  # for `forget` alone: it keeps none of them
+
+
 class Reuse:
     """Room for the last factorisation or hierarchy, which the next solve takes if its matrix is the same.
 
@@ -48,11 +52,15 @@ class Reuse:
 
     def __init__(self):
         self._kept: list[Kept] = []
+        _living.add(self)
 
     def take(self, system: System, method: LinearMethod) -> Kept | None:
         """What serves the system. Anything is taken out, so that no two solves share it and only one is ever kept."""
-        kept = self._kept.pop() if self._kept else None
-        return kept if kept is not None and kept.serves(system, method) else None
+        try:
+            kept = self._kept.pop()
+        except IndexError:  # nothing there, or another thread has it
+            return None
+        return kept if kept.serves(system, method) else None
 
     def leave(self, kept: Kept | None) -> None:
         self._kept[:] = [] if kept is None else [kept]
@@ -70,3 +78,9 @@ def reuse_of(functional: Functional) -> Reuse:
     if functional.reuse is None:
         functional.reuse = Reuse()
     return functional.reuse
+
+
+def forget() -> None:
+    """Let go of what all solves so far have left for the next ones: to time a solve from scratch, or to free memory."""
+    for reuse in list(_living):
+        reuse.forget()

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, unit_square
-from solvers import CG, AlgebraicMultigrid, Direct, Multigrid, Reuse, minimize
+from solvers import CG, AlgebraicMultigrid, Direct, Multigrid, Reuse, forget, minimize
+from solvers.reuse import reuse_of
+from tests.problems import poisson
 
 
 def loaded(x, u, grad_u, k, f):
@@ -97,3 +99,13 @@ def test_a_solve_that_fails_leaves_nothing():
     floating = Energy(V, loaded)
     assert not minimize(floating, (1.0, 1.0), throw=False).converged
     assert not floating.reuse._kept
+
+
+def test_forgetting_empties_what_all_energies_carry() -> None:
+    V = FunctionSpace(unit_square(4), Lagrange(1))
+    energies = [Energy(V, poisson, Dirichlet(V, {"boundary": 0.0})) for _ in range(2)]
+    for energy in energies:
+        minimize(energy)
+    assert all(reuse_of(energy)._kept for energy in energies)
+    forget()
+    assert not any(reuse_of(energy)._kept for energy in energies)
