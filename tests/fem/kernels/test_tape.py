@@ -1,5 +1,8 @@
 """Tapes: whatever changes what a density gives is seen at the next call; numbers that leave tensors are refused."""
 
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOperatorIssue=false
+# What objects have is only known as the tests run.
+
 import contextvars
 import dataclasses
 import functools
