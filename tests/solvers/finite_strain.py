@@ -32,6 +32,6 @@ def saint_venant(x: Tensor, u: Tensor, g: Tensor) -> Tensor:
     return strain.square().sum((-2, -1)) + strain.diagonal(dim1=-2, dim2=-1).sum(-1).square()
 
 
-def pressed(V: FunctionSpace, load) -> Dirichlet:
+def pressed(V: FunctionSpace, load: float | Tensor) -> Dirichlet:
     """A square on rollers, pressed from the top by a load."""
     return Dirichlet(V, {("left", 0): 0.0, ("bottom", 1): 0.0, ("top", 1): -load})
