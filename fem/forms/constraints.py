@@ -171,11 +171,10 @@ class MeanZero:
     """
 
     def __init__(self, space: AnySpace, field: int | None = None, dirichlet: "Dirichlet | None" = None):
-        check_kind("MeanZero", "space", space, Space, "a `FunctionSpace` or `MixedSpace`")
-        if field is None and len(space.fields) > 1:
+        if not isinstance(space, FunctionSpace if field is None else Space):
             raise TypeError(
-                "`MeanZero` takes a single function space, or one field of a mixed space, `MeanZero(W, field=1)`; got "
-                f"{shown(space)} alone."
+                f"`MeanZero` takes a single function space; got {shown(space)}. One field of a mixed space is "
+                "`MeanZero(W, field=1)`."
             )
         if field is not None and not (is_integer(field, 0) and field < len(space.fields)):
             raise ValueError(f"`MeanZero(field=...)` must be an integer in [0, {len(space.fields)}); got {field!r}.")
