@@ -117,7 +117,7 @@ def integrand_of(
     except UntraceableError:
         integrand = None
     while len(term.integrands) >= KEPT:
-        term.integrands.pop(next(iter(term.integrands)), None)
+        term.integrands.pop(next(iter(list(term.integrands)), None), None)
     term.integrands[key] = space, integrand
     return integrand
 

@@ -63,7 +63,7 @@ class Term:
         if count & (count - 1) == 0:
             check_pointwise(self.name, self.density, *arguments())  # if it raises, it will the next time too
             while len(self.evaluations) >= KEPT:
-                self.evaluations.pop(next(iter(self.evaluations)), None)
+                self.evaluations.pop(next(iter(list(self.evaluations)), None), None)
         self.evaluations[kind] = count
 
     def check(self, value: Any, shape: tuple[int, ...]) -> Tensor:

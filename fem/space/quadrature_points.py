@@ -44,7 +44,7 @@ class QuadraturePoints:
         key = (tag, self.degree if degree is None else degree)
         if key not in self._domains:
             make = cell_domains(self.mesh, key[1]) if tag is None else facet_domains(self.mesh, tag, key[1])
-            self._domains[key] = make
+            self._domains.setdefault(key, make)  # of several threads the first one's counts: domains are keys
         return self._domains[key]
 
     def geometry(self, domain: Domain, derivatives: int = 1) -> Geometry:
@@ -73,7 +73,7 @@ class QuadraturePoints:
         key = domain.block if domain.cells is None else domain
         if key not in self._cells:
             dofs = self.cell_dofs.of(domain.block, domain.cells)
-            self._cells[key] = GatherScatter(dofs, self.cell_dofs.count)
+            self._cells.setdefault(key, GatherScatter(dofs, self.cell_dofs.count))
         return self._cells[key]
 
     def dofs(self, domain: Domain) -> Int[Tensor, "e a"]:

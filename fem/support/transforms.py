@@ -33,7 +33,8 @@ outside_transforms = temporarily_clear_interpreter_stack  # what is kept must no
 
 def transformed() -> bool:
     """Whether a `torch.func` transformation, `torch.vmap` or a level of forward differentiation is under way."""
-    return peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+    forward = forward_ad._current_level >= 0 and forward_ad._is_fwd_grad_enabled()  # off where functions run plainly
+    return peek_interpreter_stack() is not None or forward
 
 
 def carries(tensor: Tensor) -> bool:
