@@ -346,8 +346,9 @@ class Error:
     def jumps(self) -> bool:
         """Whether data jump inside cells, as far as fine rules see it; not known of splines and mixed spaces."""
         space, terms = self.energy.space, self.energy.terms
-        known = isinstance(space, FunctionSpace) and space.is_lagrange and all(t.derivatives <= 1 for t in terms)
-        return known and data_jump(space, terms, self.params)
+        if not isinstance(space, FunctionSpace) or not space.is_lagrange or any(t.derivatives > 1 for t in terms):
+            return False
+        return data_jump(space, terms, self.params)
 
     @outside_modes
     @torch.no_grad()

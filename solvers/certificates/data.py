@@ -37,7 +37,7 @@ class Data:
 
     loads: list[Float[Tensor, "..."]]
     unseen: Float[Tensor, "..."]
-    traces: list[tuple[Domain, Float[Tensor, "..."], Float[Tensor, "..."] | float]]
+    traces: Sequence[tuple[Domain, Float[Tensor, "..."], Float[Tensor, "..."] | float]]
     unknown: Float[Tensor, "..."]
 
 

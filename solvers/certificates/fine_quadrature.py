@@ -138,7 +138,7 @@ def moments(space: FunctionSpace, term: Term, params: Sequence[Parameter], degre
             a = torch.cat([x.expand(*shape, *x.shape[len(shape) :]).flatten(len(shape)) for x in entries], -1)
         values = [(f * weights).sum(-1), (f.square() * weights).sum(-1)]
         values += [torch.einsum("...eqk,eq->...ek", x, weights) for x in (a, a.square())]
-        parts.append(Moments(*values, weights.sum(-1)))
+        parts.append(Moments(values[0], values[1], values[2], values[3], weights.sum(-1)))
     if term.tag is not None:
         return parts
     names = (("load", -1), ("load_square", -1), ("stiffness", -2), ("stiffness_square", -2), ("size", -1))
