@@ -341,7 +341,7 @@ class Error:
         return flux_bound(self.energy, self.v, self.params, self.jumps)
 
     @cached_property
-    @outside_inference
+    @outside_modes
     @torch.no_grad()
     def jumps(self) -> bool:
         """Whether data jump inside cells, as far as fine rules see it; not known of splines and mixed spaces."""
