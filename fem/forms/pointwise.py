@@ -132,7 +132,7 @@ def evaluated(density: Callable[..., Any], arguments: Sequence[Any]) -> Tensor |
 
 def differ(a: Tensor, b: Tensor | None, scale: Tensor | None = None) -> bool:
     """Whether two values of one expression are different by more than round-off, which is large where terms cancel."""
-    if b is None or not a.is_floating_point():
+    if b is None or not a.numel() or not a.is_floating_point():
         return False
     finite = (a if scale is None else scale).nan_to_num(0, 0, 0).abs().max()
     tolerance = 10 * torch.finfo(a.dtype).eps ** 0.5
