@@ -33,7 +33,7 @@ from fem.support.modes import outside_modes
 from fem.support.sums import sum_of
 from solvers.certificates.enrichment import next_degree
 from solvers.certificates.equilibration import FluxBound, flux_bound
-from solvers.certificates.fine_quadrature import fine_degrees, tested
+from solvers.certificates.fine_quadrature import data_jump, fine_degrees, tested
 from solvers.linear.choice import default_linear
 from solvers.linear.conjugate_gradients import conjugate_gradients, ritz_values
 from solvers.minimization import check_tensors
@@ -338,22 +338,33 @@ class Error:
         return count
 
     def bound(self) -> FluxBound | None:
-        return flux_bound(self.energy, self.v, self.params)
+        return flux_bound(self.energy, self.v, self.params, self.jumps)
+
+    @cached_property
+    @outside_modes
+    @torch.no_grad()
+    def jumps(self) -> bool:
+        """Whether data jump inside cells, as far as fine rules see it; not known of splines and mixed spaces."""
+        space, terms = self.energy.space, self.energy.terms
+        if not isinstance(space, FunctionSpace) or not space.is_lagrange or any(t.derivatives > 1 for t in terms):
+            return False
+        return data_jump(space, terms, self.params)
 
     @outside_modes
     @torch.no_grad()
     def enriched(self, error: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """rᵀe / ‖e‖ with e = B r in the space of the next degree, which is nearer to u; else in the space itself.
 
-        Any e gives a bound, as long as both products are right, so they are made by fine rules: where two disagree, the
-        bound stays below both by as much.
+        Any e gives a bound, as long as both products are right. Where data jump they are made by fine rules: where two
+        disagree, the bound stays below both by as much.
         """
         richer = next_degree(self.energy, self.v)
         own = self if richer is None else Error("certify", *richer, self.params, None)
         space = own.energy.space
         e, t, rest = own.cycle()
-        if not isinstance(space, FunctionSpace) or not space.is_lagrange:
-            return error
+        if not self.jumps:
+            return error if richer is None else torch.where(t > rest, t / (t - rest).sqrt(), 0)  # ‖e‖² = t₀ − t₁
+        assert isinstance(space, FunctionSpace)
         batch = self.system.batch
         v, e = (x.expand(*batch, *space.shape) for x in (own.v, e))
         degrees = fine_degrees(space, prod(batch))

@@ -37,7 +37,7 @@ class Data:
 
     loads: list[Float[Tensor, "..."]]
     unseen: Float[Tensor, "..."]
-    traces: list[tuple[Domain, Float[Tensor, "..."], Float[Tensor, "..."]]]
+    traces: Sequence[tuple[Domain, Float[Tensor, "..."], Float[Tensor, "..."] | float]]
     unknown: Float[Tensor, "..."]
 
 
@@ -47,14 +47,18 @@ def data(
     outer: Sequence[Term],
     params: Sequence[Parameter],
     free: Bool[Tensor, "f"],
-    fine: Moments,
-    degrees: tuple[int, int],
+    finer: tuple[Moments, int, int] | None,
 ) -> Data:
     """f = −∂ψ/∂u at the space's points and g on facets where nothing is prescribed.
 
     Args:
-        fine: of the first of two finer rules, which have these `degrees`.
+        finer: the degrees of two finer rules, after the moments by the first; None where data are smooth.
     """
+    if finer is None:
+        zero = torch.zeros(space.mesh.num_cells, dtype=space.dtype, device=space.device)
+        groups = [(domain, g, 0.0) for domain, g in traces(space, outer, params, free)]
+        return Data(loads(space, term, params), zero, groups, zero.new_zeros(()))
+    fine, *degrees = finer
     items = batch_size(space, term, params)
     (own,) = moments(space, term, params, space.quadrature_degree, items)
     jumps = load_jumps(own, fine)

@@ -95,7 +95,7 @@ class FluxBound:
 
 @outside_modes
 @torch.no_grad()
-def flux_bound(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> FluxBound | None:
+def flux_bound(energy: Energy, v: Tensor, params: Sequence[Parameter], jumps: bool = True) -> FluxBound | None:
     """What ‖u − v‖ is at most, u being the exact solution with v's boundary values; None where no flux is at hand.
 
     One is where the space is scalar on a plane domain without holes, the density is quadratic in ∇u plus −f u, and
@@ -103,6 +103,7 @@ def flux_bound(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> FluxBo
 
     Args:
         v: dofs that meet the constraint.
+        jumps: whether data may jump inside cells, so that they are held against finer rules.
     """
     space = energy.space
     if not is_plane(energy):
@@ -117,10 +118,13 @@ def flux_bound(energy: Energy, v: Tensor, params: Sequence[Parameter]) -> FluxBo
     loaded = is_loaded(energy, v, params)
     if loaded is None or (loaded and any(block.degree > 1 for block in mesh.blocks)):
         return None
+    names = list(named)
+    if not jumps:
+        return best_flux(W, energy, v, params, loaded, free, names)
     items = batch_size(W, term, params)
     degrees = fine_degrees(W, items)
     own, fine = (moments(W, term, params, degree, items)[0] for degree in (W.quadrature_degree, degrees[0]))
-    make = lambda W: best_flux(W, energy, v, params, loaded, free, list(named), fine, degrees)  # noqa: E731
+    make = lambda W: best_flux(W, energy, v, params, loaded, free, names, (fine, *degrees))  # noqa: E731
     if not bool(stiffness_jumps(own, fine).any()):
         return make(W)
     # Two rules that see the jumps, and the worse of both bounds with their difference on top.
@@ -138,19 +142,18 @@ def best_flux(
     loaded: bool,
     free: Bool[Tensor, "f"],
     named: Sequence[str],
-    fine: Moments,
-    degrees: tuple[int, int],
+    finer: tuple[Moments, int, int] | None = None,
 ) -> FluxBound | None:
     """The bound by the space that φ is in; None where a part of the mesh has no way out.
 
     Args:
         free: facets where nothing is prescribed, which are tagged by `named`, stretch by stretch.
-        fine: of the data by the first of the two rules of these `degrees`.
+        finer: where data may jump, the degrees of two rules, after what the first of them says.
     """
     (term, *outer), rest, unknown = energy.terms, None, v.new_zeros(())
     given: tuple[Parameter, ...] = (gradient(energy.space.function(v)), *params)  # type: ignore[union-attr]
     if loaded:
-        known = data(W, term, outer, params, free, fine, degrees)
+        known = data(W, term, outer, params, free, finer)
         flux = particular_flux(W, known.loads, known.traces, ~free)
         if flux is None:
             return None

@@ -20,7 +20,9 @@ from fem.mesh.geometry import Domain
 from fem.space.space import FunctionSpace
 from fem.support.portions import at_a_time
 
-POINTS = 2**18  # of the finest rules, all cells and items together
+POINTS = 2**17  # of the finest rules, all cells and items together
+DIRECTION = (0.8, 0.53, 0.31)  # along which a density is sampled, none of the axes
+SMOOTH = 1e-4  # relative differences that quadrature of smooth data stays below
 MOST = 48  # of them in one direction of a cell
 
 
@@ -34,6 +36,43 @@ def fine_degrees(space: FunctionSpace, items: int, most: int = MOST) -> tuple[in
 def with_degree(space: FunctionSpace, degree: int) -> FunctionSpace:
     """The same space with another quadrature; what is kept for its points goes with it."""
     return FunctionSpace(space.mesh, space.family, space.components, degree)
+
+
+def data_jump(space: FunctionSpace, terms: Sequence[Term], params: Sequence[Parameter]) -> bool:
+    """Whether a finer rule sees other data than that of the space does: densities at a fixed u, and at a fixed ∇u."""
+    items = batch_size(space, terms[0], params)
+    own, fine = max(2 * space.degree + 3, space.quadrature_degree), fine_degrees(space, items)[0]
+    return any(
+        differ(a, b, SMOOTH)
+        for t in terms
+        for a, b in zip(*[samples(space, t, params, d) for d in (own, fine)], strict=True)
+    )
+
+
+def samples(space: FunctionSpace, term: Term, params: Sequence[Parameter], degree: int) -> list[Tensor]:
+    """∫ ψ and ∫ ψ² "2 *b e" in cells or on facets, at u = 1 and ∇u = 0 and the other way round, and their sizes."""
+    found = []
+    for domain in space.quadrature.domains(term.tag, degree):
+        integral = integral_on(space, term, domain, params)
+        points, batch = integral.geometry.points, integral.batch
+        weights = integral.geometry.weights.expand(points.shape[:2])
+        shape = (*points.shape[:2], *space.shape[1:])
+        u, grad = points.new_ones(shape), points.new_tensor(DIRECTION[: space.mesh.dim]).expand(*shape, -1)
+        states = [[u, 0 * grad], [0 * u, grad]] if term.derivatives else [[u]]
+        for state in states:
+            value = integral.integrand(state, None, batch).expand(*batch, *points.shape[:2])
+            sums = [(x * weights).sum(-1) for x in (value, value.square())]
+            found.append(torch.stack([*sums, weights.sum(-1).expand_as(sums[0])]))
+    return found
+
+
+def differ(own: Tensor, fine: Tensor, tolerance: float) -> bool:
+    """Whether means or mean squares differ in some cell, measured by what the function is there."""
+    mean, square, size = fine
+    scale = (square / size).sqrt()
+    return bool(
+        (((own[0] - mean).abs() > tolerance * scale * size) | ((own[1] - square).abs() > 10 * tolerance * square)).any()
+    )
 
 
 def tested(
@@ -99,7 +138,7 @@ def moments(space: FunctionSpace, term: Term, params: Sequence[Parameter], degre
             a = torch.cat([x.expand(*shape, *x.shape[len(shape) :]).flatten(len(shape)) for x in entries], -1)
         values = [(f * weights).sum(-1), (f.square() * weights).sum(-1)]
         values += [torch.einsum("...eqk,eq->...ek", x, weights) for x in (a, a.square())]
-        parts.append(Moments(*values, weights.sum(-1)))
+        parts.append(Moments(values[0], values[1], values[2], values[3], weights.sum(-1)))
     if term.tag is not None:
         return parts
     names = (("load", -1), ("load_square", -1), ("stiffness", -2), ("stiffness_square", -2), ("size", -1))
