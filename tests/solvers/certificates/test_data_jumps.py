@@ -1,5 +1,7 @@
 """Bounds hold where loads, coefficients and boundary data jump inside cells; none is given that may be wrong."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -40,7 +42,7 @@ def chosen(functions, number, x):
 
 def rectangles(count, value):
     ends = torch.rand(count, 2, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64).sort(-1).values
-    return [rectangle(*box.flatten().tolist(), value) for box in ends]
+    return [rectangle(a, b, c, d, value) for (a, b), (c, d) in ends.tolist()]
 
 
 ONE = [lambda p: torch.ones_like(p[..., 0])]
@@ -75,7 +77,7 @@ def problem(n, cell, degree, data, quadrature_degree=None):
     inside = lambda x, u, g, i: density(x, u, g, chosen(a, i, x), chosen(f, i, x))  # noqa: E731
     if not flux:
         return V, Energy(V, inside, Dirichlet(V, {"boundary": 0.0}))
-    side = {"right": lambda x, u, normal, i: -chosen(h, i, x) * u}
+    side: dict[Any, Any] = {"right": lambda x, u, normal, i: -chosen(h, i, x) * u}
     return V, Energy(V, inside, Dirichlet(V, {"left": 0.0, "top": 0.0}), side)
 
 
