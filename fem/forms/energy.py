@@ -19,7 +19,6 @@ from fem.forms.lowering import discrete_form
 from fem.forms.parameters import Parameter, PointValues, tensor_in
 from fem.forms.term import Density, Term
 from fem.mesh.geometry import check_side
-from fem.mesh.tags import FacetTag
 from fem.space.field import Function, Gradient
 from fem.space.space import AnySpace, Space
 from fem.support.checks import check_kind, is_integer
@@ -40,7 +39,7 @@ class Functional:
         space: AnySpace,
         density: Density,
         dirichlet: Constraint | None = None,
-        boundary: Mapping[FacetTag, Density] | None = None,
+        boundary: Mapping[Any, Density] | None = None,
         derivatives: int | tuple[int, int] = 1,
     ):
         kind = type(self).__name__
@@ -179,7 +178,7 @@ class WeakForm(Functional):
         space: AnySpace,
         form: Density,
         dirichlet: Constraint | None = None,
-        boundary: Mapping[FacetTag, Density] | None = None,
+        boundary: Mapping[Any, Density] | None = None,
         derivatives: int | tuple[int, int] = 1,
     ):
         super().__init__(space, form, dirichlet, boundary, derivatives)

@@ -299,7 +299,8 @@ class EvenOnly:
     def insert(self, u, data):
         return 0.5 * (u + u.flip(-1))
 
-    project = insert
+    def project(self, residual, data):
+        return self.insert(residual, data)
 
 
 def test_a_constraint_without_a_mask_is_refused_and_goes_with_conjugate_gradients():
