@@ -281,14 +281,15 @@ def test_where_there_is_none():
     v = torch.zeros(V.shape, dtype=V.dtype)
     curved = V.mesh.curved(2)
     B = FunctionSpace(curved, Lagrange(1))
-    inner = V.mesh.with_tags(facet_tags={"inner": torch.nonzero(V.mesh.topology.facets.num_cells == 2).flatten()[:1]})
+    between = torch.nonzero(V.mesh.topology.facets.num_cells == 2).flatten()[:1]
+    inner = V.mesh.with_tags({"inner": between}, {"side": V.mesh.topology.facets.cell[between]})
     I = FunctionSpace(inner, Lagrange(1))  # noqa: E741
     plain = lambda x, u, g: g.square().sum(-1)  # noqa: E731
     cases = [
         (Energy(V, lambda x, u, g: g.square().sum(-1) + u**2, Dirichlet(V, held)), v + 1),
         (Energy(V, lambda x, u, g: g.square().sum(-1) + u * g[..., 0], Dirichlet(V, held)), v),
         (Energy(V, plain, Dirichlet(V, held), {"top": lambda x, u, n: u**2}), v),
-        (Energy(I, plain, Dirichlet(I, held), {"inner": lambda x, u, n: u}), v),
+        (Energy(I, plain, Dirichlet(I, held), {("inner", "side"): lambda x, u, n: u}), v),
         (Energy(V, lambda x, u, g: g.square().sum(-1) - torch.cos(3 * x[..., 0]) * u, MeanZero(V)), v),
         (Energy(B, lambda x, u, g: g.square().sum(-1) - u, Dirichlet(B, held)), v),
     ]
