@@ -342,7 +342,7 @@ def largest_eigenvalue(stencil: Stencil, steps: int = 8, sample: int = 2**13) ->
         return y
 
     generator = torch.Generator(x.device).manual_seed(0)
-    # All dofs weigh the same in |D|⁻¹, fixed ones with their ones on the diagonal too, whatever the scale of the others.
+    # All dofs weigh the same in |D|⁻¹, fixed ones with their ones on the diagonal too, whatever the scale of others.
     start = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype) * diagonal.sqrt() * (inverse > 0)
     largest = ritz_values(apply, lambda r: inverse * r, start, steps, lead=1).abs().amax(-1)
     return torch.where(largest > 0, largest, 1).to(x.dtype)
