@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fem.errors import MeshError
+    from fem.files.reading import read_mesh
     from fem.forms.constraints import Dirichlet, MeanZero
     from fem.forms.energy import Energy, WeakForm
     from fem.forms.integrals import h1_error, integrate, l2_error
     from fem.forms.parameters import Constant, by_cell_tag
     from fem.mesh.generators import box, unit_cube, unit_interval, unit_square
     from fem.mesh.mesh import Mesh
-    from fem.mesh.reading import read_mesh
     from fem.output.plotting import plot
     from fem.output.vtk import write_pvd, write_vtk
     from fem.reference.lagrange import Lagrange
@@ -33,7 +33,7 @@ _HOME = {
     "fem.support.compilation": ("compilation",),
     "fem.reference.lagrange": ("Lagrange",),
     "fem.mesh.mesh": ("Mesh",),
-    "fem.mesh.reading": ("read_mesh",),
+    "fem.files.reading": ("read_mesh",),
     "fem.forms.integrals": ("h1_error", "integrate", "l2_error"),
     "fem.forms.parameters": ("Constant", "by_cell_tag"),
     "fem.space.field": ("gradient",),

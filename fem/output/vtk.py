@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fem.mesh.reading import exchanged_edges
+from fem.files.node_order import exchanged_edges
 from fem.reference.cells import Cell
 from fem.reference.lagrange import lagrange_element
 from fem.space.field import Function

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from fem.files.reading import read_mesh
 from fem.forms.integrals import integrate
 from fem.mesh.generators import box, unit_interval, unit_square
 from fem.mesh.mesh import Mesh
-from fem.mesh.reading import read_mesh
 from fem.output.vtk import write_pvd, write_vtk
 from fem.reference.cells import CELLS
 from fem.reference.lagrange import Lagrange, lagrange_element

@@ -13,10 +13,12 @@ import pytest
 import torch
 
 from fem.errors import MeshError
+from fem.files.node_order import GMSH_EDGES, exchanged_edges, vtk_order
+from fem.files.orientation import oriented
+from fem.files.reading import read_mesh
 from fem.mesh.generators import box, unit_cube, unit_square
 from fem.mesh.geometry import cell_domains, geometry
 from fem.mesh.mesh import Mesh
-from fem.mesh.reading import GMSH_EDGES, exchanged_edges, oriented, read_mesh, vtk_order
 from fem.reference.cells import CELLS
 from fem.reference.lagrange import lagrange_element
 

@@ -1,0 +1,1 @@
+"""Meshes from files that other programs wrote."""

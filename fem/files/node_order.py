@@ -1,0 +1,85 @@
+"""Kinds of cells as meshio calls them, and where the nodes of our order stand in theirs."""
+
+from pathlib import Path
+
+import torch
+
+from fem.errors import MeshError
+from fem.reference.cells import CELLS, Cell, point
+from fem.reference.lagrange import lagrange_element
+
+PREFIXES = {
+    "line": "interval",
+    "triangle": "triangle",
+    "quad": "quadrilateral",
+    "tetra": "tetrahedron",
+    "hexahedron": "hexahedron",
+}
+LAGRANGE = {
+    "VTK_LAGRANGE_CURVE": "interval",
+    "VTK_LAGRANGE_TRIANGLE": "triangle",
+    "VTK_LAGRANGE_QUADRILATERAL": "quadrilateral",
+    "VTK_LAGRANGE_TETRAHEDRON": "tetrahedron",
+    "VTK_LAGRANGE_HEXAHEDRON": "hexahedron",
+}
+# Gmsh numbers the interiors of edges and faces in this order and orientation (reference manual, "Node ordering").
+GMSH_EDGES = {
+    "quadrilateral": ((0, 1), (1, 2), (2, 3), (3, 0)),
+    "tetrahedron": ((0, 1), (1, 2), (2, 0), (3, 0), (3, 2), (3, 1)),
+    "hexahedron": (
+        *((0, 1), (0, 3), (0, 4), (1, 2), (1, 5), (2, 3)),
+        *((2, 6), (3, 7), (4, 5), (4, 7), (5, 6), (6, 7)),
+    ),
+}
+GMSH_FACES = {
+    "quadrilateral": ((0, 1, 2, 3),),
+    "tetrahedron": ((0, 2, 1), (0, 1, 3), (0, 3, 2), (3, 1, 2)),
+    "hexahedron": ((0, 3, 2, 1), (0, 1, 5, 4), (0, 4, 7, 3), (1, 2, 6, 5), (2, 3, 7, 6), (4, 5, 6, 7)),
+}
+
+
+def cell_of(path: Path, name: str) -> Cell:
+    """The reference cell of one of meshio's kinds."""
+    if name == "vertex":
+        return point
+    if name in LAGRANGE:
+        return CELLS[LAGRANGE[name]]
+    supported = {}
+    for prefix, cell in PREFIXES.items():
+        sizes = [lagrange_element(CELLS[cell], degree).num_basis for degree in (1, 2, 3)]
+        supported |= {prefix: cell} | {f"{prefix}{size}": cell for size in sizes[1:]}
+    if name not in supported:
+        raise MeshError(f"{path} contains {name} cells; supported are {', '.join(supported)} and VTK's Lagrange cells.")
+    return CELLS[supported[name]]
+
+
+def vtk_order(name: str, cell: Cell, size: int, old_hexahedra: bool) -> list[int]:
+    """Where each node of our order stands in the file's.
+
+    meshio keeps Gmsh's own order for cubic cells. VTK exchanged the last two vertical edges of Lagrange hexahedra in
+    version 9; files older than format 2.1 have them the other way round.
+    """
+    natural = list(range(size))
+    if name == "VTK_LAGRANGE_HEXAHEDRON":
+        return exchanged_edges(size) if old_hexahedra else natural
+    if name in LAGRANGE or cell.name not in GMSH_EDGES or size != lagrange_element(cell, 3).num_basis:
+        return natural
+    vertices = torch.tensor(cell.vertices, dtype=torch.float64, device="cpu")
+    nodes = [vertices]
+    for edge in GMSH_EDGES[cell.name]:
+        ends = vertices[list(edge)]
+        nodes.append((2 * ends + ends.flip(0)) / 3)
+    for face in GMSH_FACES[cell.name]:
+        corners = vertices[list(face)]
+        nodes.append((corners + 2 * corners.mean(0)) / 3 if len(face) == 4 else corners.mean(0, keepdim=True))
+    if cell.name == "hexahedron":
+        nodes.append((vertices + 2 * vertices.mean(0)) / 3)
+    return torch.cdist(lagrange_element(cell, 3).nodes, torch.cat(nodes)).argmin(1).tolist()
+
+
+def exchanged_edges(size: int) -> list[int]:
+    """Lagrange hexahedra with the interiors of edges 10 and 11 exchanged; its own inverse."""
+    inner = round(size ** (1 / 3)) - 2
+    start = 8 + 10 * inner
+    swapped = [*range(start + inner, start + 2 * inner), *range(start, start + inner)]
+    return [*range(start), *swapped, *range(start + 2 * inner, size)]

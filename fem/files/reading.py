@@ -1,0 +1,94 @@
+"""Meshes from files: whatever meshio reads, in our node order, with the file's own names for facets and cells.
+
+The cells of highest dimension make the mesh; those one dimension lower only say which facets a name belongs to. Names
+are Gmsh's physical groups, meshio's cell sets (Abaqus) and integer cell data called "material" or the like; a group
+without a name goes by its number. Nodes that no cell uses are dropped, and so is a last coordinate that never varies.
+"""
+
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fem.errors import MeshError
+from fem.files.contents import read_contents
+from fem.files.labels import tags
+from fem.files.node_order import cell_of, vtk_order
+from fem.files.orientation import oriented
+from fem.mesh.mesh import Mesh, make_block
+from fem.support.checks import check_floating, check_kind
+
+
+def read_mesh(
+    path: str | PathLike[str], *, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
+) -> Mesh:
+    """The mesh in a file of any format that meshio knows: Gmsh .msh, .vtu and .vtk, Abaqus .inp, .xdmf, .med, ….
+
+    Intervals, triangles, quadrilaterals, tetrahedra and hexahedra of degree 1 to 3, mixed where they are of one
+    dimension; VTK's Lagrange cells among them. Many programs write cells of either orientation: those that run the
+    wrong way round are turned, provided that no cell then lies on top of its neighbour.
+
+    Returns:
+        A mesh whose `facet_tags` and `cell_tags` carry the names in the file ("3" for a group numbered 3 without one).
+
+    Raises:
+        MeshError: no such file, unreadable or without cells; unsupported kinds of cells; inverted, folded or degenerate
+            cells; a group "boundary" that is not the whole boundary, as that name means in every mesh.
+    """
+    check_kind("read_mesh", "path", path, str | PathLike, "the path of a file")
+    check_floating("read_mesh", dtype)
+    path = Path(path)
+    contents, version = read_contents(path)
+    blocks = [(b.type, np.asarray(b.data)) for b in contents.cells]
+    kinds = [cell_of(path, name) for name, _ in blocks]
+    dim = max((kind.dim for kind, (_, rows) in zip(kinds, blocks, strict=True) if len(rows)), default=0)
+    if dim == 0:
+        raise MeshError(f"{path} contains no cells.")
+    tops = [i for i, kind in enumerate(kinds) if kind.dim == dim]
+    nodes, blocks = used_nodes(path, np.asarray(contents.points, dtype=np.float64), blocks, tops, dim)
+    coordinates = torch.tensor(nodes, dtype=dtype, device=device)
+    old_hexahedra = version is not None and version < (2, 1)
+    try:
+        parts: dict[str, list[Tensor]] = {}
+        for i in tops:
+            name, rows = blocks[i]
+            order = vtk_order(name, kinds[i], rows.shape[1], old_hexahedra)
+            block = make_block(
+                coordinates, kinds[i].name, torch.tensor(rows[:, order], dtype=torch.int64, device="cpu")
+            )
+            parts.setdefault(kinds[i].name, []).append(block.connectivity)
+        if any(len({part.shape[1] for part in several}) > 1 for several in parts.values()):
+            raise MeshError("cells of one kind must all be of one degree.")
+        mesh = oriented(coordinates, {name: torch.cat(several) for name, several in parts.items()})
+        facet_tags, cell_tags = tags(contents, blocks, kinds, dim, list(parts))
+        if "boundary" in facet_tags:
+            name = "boundary in the file"
+            own = mesh.with_tags({name: facet_tags.pop("boundary")}).facets_tagged(name).unique()
+            if not torch.equal(own, mesh.topology.boundary):
+                raise MeshError(
+                    f"its group 'boundary' has {len(own)} facets, but that name means the whole boundary of "
+                    f"{len(mesh.topology.boundary)}; give the group another name."
+                )
+        return mesh.with_tags(facet_tags, cell_tags)
+    except MeshError as error:
+        raise MeshError(f"{path}: {error}") from error
+
+
+def used_nodes(
+    path: Path, nodes: np.ndarray, blocks: list[tuple[str, np.ndarray]], tops: list[int], dim: int
+) -> tuple[np.ndarray, list[tuple[str, np.ndarray]]]:
+    """Only the nodes of the cells, without last coordinates that are constant, and the blocks in their numbers."""
+    connectivity = np.concatenate([blocks[i][1].ravel() for i in tops])
+    if connectivity.min() < 0 or connectivity.max() >= len(nodes):
+        wrong = connectivity[(connectivity < 0) | (connectivity >= len(nodes))][0]
+        raise MeshError(f"{path}: a cell names node {wrong}, but there are {len(nodes)} nodes.")
+    used = np.unique(connectivity)
+    number = np.full(len(nodes), -1)
+    number[used] = np.arange(len(used))
+    nodes = nodes[used]
+    extent = np.ptp(nodes, axis=0)
+    while nodes.shape[1] > dim and extent[nodes.shape[1] - 1] <= 1e-12 * extent.max():
+        nodes = nodes[:, :-1]
+    return nodes, [(name, number[rows]) for name, rows in blocks]
