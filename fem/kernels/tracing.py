@@ -10,7 +10,7 @@ The derivatives' structure comes for free: an energy is quadratic where its seco
 
 import operator
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import count
 from math import prod
 from typing import Any
@@ -136,11 +136,14 @@ def trace_parts(
 
 def at_random(shapes: Sequence[tuple[int, ...]], dtype: torch.dtype, start: float) -> list[Tensor]:
     """Arguments at some point, all entries different and between 0.3 and 0.7."""
+    numbers = numbers_at(tuple(shapes), start)
+    return [torch.tensor(n, dtype=dtype, device="cpu", requires_grad=True) for n in numbers]
+
+
+@lru_cache(256)
+def numbers_at(shapes: tuple[tuple[int, ...], ...], start: float) -> list[Any]:
     fractions = ((start + k * 0.6180339887498949) % 1 for k in count())
-    made = [
-        torch.tensor([0.3 + 0.4 * next(fractions) for _ in range(prod(s))], dtype=dtype, device="cpu") for s in shapes
-    ]
-    return [t.reshape(s).requires_grad_() for t, s in zip(made, shapes, strict=True)]
+    return [np.reshape([0.3 + 0.4 * next(fractions) for _ in range(prod(s))], s).tolist() for s in shapes]
 
 
 def finite_size(values: Tensor) -> float:
@@ -217,8 +220,10 @@ class Recorder(TorchDispatchMode):
         if known and rule is not unchanged:
             found = rule(self, func, args, kwargs, results)
             for tensor, entries in zip(results, found, strict=True):
-                entries = entries if entries.shape == tensor.shape else np.broadcast_to(entries, tuple(tensor.shape))
-                self.write(tensor, entries.reshape(-1).tolist())
+                array, shape = np.asarray(entries, dtype=object), tuple(tensor.shape)
+                self.write(
+                    tensor, (array if array.shape == shape else np.broadcast_to(array, shape)).reshape(-1).tolist()
+                )
         return outcome
 
 
@@ -237,9 +242,16 @@ def addresses(tensor: Tensor) -> list[int]:
 
 def tensors_in(value: Any) -> list[Tensor]:
     """All tensors in nested lists."""
-    if isinstance(value, list | tuple):
-        return [t for v in value for t in tensors_in(v)]
-    return [value] if isinstance(value, Tensor) else []
+    if isinstance(value, Tensor):
+        return [value]
+    found = []
+    if isinstance(value, (list, tuple)):
+        for v in value:
+            if isinstance(v, Tensor):
+                found.append(v)
+            elif isinstance(v, (list, tuple)):
+                found += tensors_in(v)
+    return found
 
 
 @cache
