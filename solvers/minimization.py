@@ -22,6 +22,7 @@ from fem.space.field import Function, Gradient
 from fem.space.space import AnySpace, FunctionSpace
 from fem.support.checks import check_flags, check_kind, check_params, shown
 from fem.support.modes import outside_modes
+from fem.support.shapes import common_batch
 from fem.support.status import ConvergenceError, first_failure, nest
 from fem.support.transforms import plainly, transformed
 from solvers.adjoint import Deferred, Stationary, attach
@@ -158,7 +159,7 @@ def solved(
     batches = [b.shape[: b.ndim - len(space.shape)] for b in limits if b is not None]
     batch = detached.full_batch(u)
     if batches:
-        batch = tuple(torch.broadcast_shapes(batch, *batches))
+        batch = common_batch(batch, *batches)
     u = u.expand(*batch, *space.shape)
     if torch.is_grad_enabled():
         check_capture(detached, u)

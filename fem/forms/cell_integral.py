@@ -32,6 +32,7 @@ from fem.mesh.grid import grid_order, number, places
 from fem.space.quadrature_points import Slots
 from fem.space.space import AnySpace, MixedSpace
 from fem.support.portions import at_a_time
+from fem.support.shapes import common_batch
 from fem.support.transforms import depends
 
 BatchShape = tuple[int, ...]
@@ -74,7 +75,7 @@ class CellIntegral:
     @property
     def batch(self) -> BatchShape:
         """The batch shape of the parameters together."""
-        return tuple(torch.broadcast_shapes(*[p.batch for p in self.params]))
+        return common_batch(*[p.batch for p in self.params])
 
     # -- at points -----------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from fem.forms.cell_integral import BatchShape, CellHessian, CellIntegral, Parts
 from fem.forms.constraints import Constraint, MeanZero
 from fem.forms.grid_integral import GridHessian, GridIntegral
 from fem.space.space import AnySpace
+from fem.support.shapes import common_batch
 from fem.support.sums import sum_of
 
 Hessian = CellHessian | GridHessian
@@ -61,11 +62,11 @@ class DiscreteForm:
         shapes = [i.batch for i in self.integrals]
         if self.data is not None:
             shapes.append(tuple(self.data.shape[: self.data.ndim - len(self.space.shape)]))
-        return tuple(torch.broadcast_shapes(*shapes))
+        return common_batch(*shapes)
 
     def full_batch(self, u: Tensor) -> BatchShape:
         own = tuple(u.shape[: u.ndim - len(self.space.shape)])
-        return own if own == self.batch else tuple(torch.broadcast_shapes(self.batch, own))
+        return own if own == self.batch else common_batch(self.batch, own)
 
     def constrained(self, u: Tensor, batch: BatchShape | None = None) -> tuple[BatchShape, Tensor]:
         """The full batch shape, and u with its constraint applied, expanded to it."""
@@ -106,7 +107,7 @@ class DiscreteForm:
 
     def hessian_product(self, u: Tensor, v: Tensor, transpose: bool = False) -> Tensor:
         """The residual's derivative times v (or its transpose times v), differentiable like the residual."""
-        batch = tuple(torch.broadcast_shapes(self.full_batch(u), self.full_batch(v)))
+        batch = common_batch(self.full_batch(u), self.full_batch(v))
         _, full = self.constrained(u, batch)
         along = self.linear_part(v).expand(*batch, *self.space.shape)
         products = [i.hessian_product(full, along, batch, transpose) for i in self.integrals]

@@ -22,6 +22,7 @@ from fem.kernels.c_source import Targets
 from fem.kernels.integrand import IntegralSlopes, IntegralValue, Integrand
 from fem.mesh.geometry import Domain, Geometry
 from fem.space.space import FunctionSpace
+from fem.support.shapes import common_batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +58,7 @@ class GridIntegral:
     def batch(self) -> BatchShape:
         """The batch shape of the parameters together."""
         pairs = zip(self._tensors, self.integrand.inputs[1:], strict=True)
-        return tuple(torch.broadcast_shapes(*[t.shape[: t.ndim - i.rank] for t, i in pairs]))
+        return common_batch(*[t.shape[: t.ndim - i.rank] for t, i in pairs])
 
     def captures_gradient(self, u: Tensor, batch: BatchShape) -> bool:
         """Never: the trace of the density would have met such a tensor."""

@@ -110,10 +110,8 @@ def integrand_of(
     try:
         check(term.density, arguments, space.dtype, tape)
         term.check_pointwise(key, lambda: at_some_points(space, term, values, arguments))
-        # An operation may have one derivative, but not two.
-        programs = made.program("gradient", (0,)), made.derivative((0,)).program("slope", (0,))
         where = [i for i, (argument, _) in enumerate(made.entries) if argument in places]
-        integrand = made if all(p.is_arithmetic(where) for p in programs) else None
+        integrand = made if all(p.is_arithmetic(where) for p in made.value_and_derivatives()) else None
     except UntraceableError:
         integrand = None
     while len(term.integrands) >= KEPT:

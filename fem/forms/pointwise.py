@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 from fem.forms.parameters import PointValues
 from fem.kernels.tape import name_of
@@ -58,13 +57,13 @@ def check_pointwise(name: str, density: Callable[..., Any], arguments: Sequence[
     Raises:
         ValueError: with the remedy.
     """
-    given = [p for p in tree_leaves(arguments) if isinstance(p.value, Tensor)]
+    given = [p for p in leaves(arguments) if isinstance(p.value, Tensor)]
     lead = torch.broadcast_shapes(*[p.value.shape[: p.value.ndim - p.rank] for p in given])
     some, points = chosen(arguments, lead)
     for size in SIZES:
         seeds = count()
         own = [
-            tree_map(lambda p: PointValues(scattered(p.value, size, next(seeds)), p.rank), argument)  # noqa: B023
+            each(lambda p: PointValues(scattered(p.value, size, next(seeds)), p.rank), argument)  # noqa: B023
             for argument in some[1 : slots + 1]
         ]
         check_values(name, density, [some[0], *own, *some[slots + 1 :]], points, own)
@@ -84,7 +83,7 @@ def check_values(
             return None
 
     try:
-        with NoLeaving([p.value for p in tree_leaves(own)]):
+        with NoLeaving([p.value for p in leaves(own)]):
             values = at(*arguments)
     except LeavesError as error:
         raise ValueError(
@@ -95,7 +94,7 @@ def check_values(
         return
     mask = torch.arange(lead[-2], device=values.device)[:, None] + torch.arange(lead[-1], device=values.device)
     for kept in (mask % 2 == 0, mask % 2 == 1):
-        others = at(*tree_map(lambda p, kept=kept: mixed(p, kept), list(arguments)))
+        others = at(*each(lambda p, kept=kept: mixed(p, kept), arguments))
         same = kept.expand(lead)
         if others is not None and differ(values[same], others[same]) and not differ(values, at(*arguments)):
             raise ValueError(message(name, "with the values at other points"))
@@ -110,6 +109,18 @@ def check_values(
             raise ValueError(message(name, "with how many points are evaluated at once"))
 
 
+def each(function: Callable[[PointValues], Any], arguments: Any) -> Any:
+    """Some function of all arguments, in the tuples in which they stand on mixed spaces."""
+    if isinstance(arguments, PointValues):
+        return function(arguments)
+    found = [each(function, a) for a in arguments]
+    return tuple(found) if isinstance(arguments, tuple) else found
+
+
+def leaves(arguments: Any) -> list[PointValues]:
+    return [arguments] if isinstance(arguments, PointValues) else [p for a in arguments for p in leaves(a)]
+
+
 def message(name: str, how: str) -> str:
     return (
         f"the {name} is no expression at a point: its value at a point changes {how}. Let functions act on components "
@@ -122,7 +133,7 @@ def evaluated(density: Callable[..., Any], arguments: Sequence[Any]) -> Tensor |
     """What a density gives, None where it gives no tensor or fails: that is told where it is evaluated in earnest."""
     try:
         with torch.enable_grad():
-            found = density(*tree_map(lambda p: p.value, list(arguments)))
+            found = density(*each(lambda p: p.value, arguments))
     except LeavesError:
         raise
     except Exception:
@@ -158,7 +169,7 @@ def chosen(arguments: Sequence[Any], lead: tuple[int, ...]) -> tuple[list[Any], 
             return p
         return PointValues(fresh(p.value.index_select(axis, cells.to(p.value.device)), p.value), p.rank)
 
-    return tree_map(some, list(arguments)), (*lead[:-2], number, lead[-1])
+    return each(some, arguments), (*lead[:-2], number, lead[-1])
 
 
 def mixed(p: PointValues, kept: Tensor) -> PointValues:
@@ -179,7 +190,7 @@ def alone(arguments: Sequence[Any], place: tuple[int, ...], lead: tuple[int, ...
         index = [i if n > 1 else 0 for i, n in zip(place[len(lead) - len(own) :], own, strict=True)]
         return PointValues(fresh(p.value[tuple(slice(i, i + 1) if axes else i for i in index)], p.value), p.rank)
 
-    return tree_map(picked, list(arguments))
+    return each(picked, arguments)
 
 
 def fresh(value: Tensor, like: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -83,8 +84,8 @@ class Term:
                 "`.abs()` of complex numbers, and cast nothing to half precision."
             )
         try:
-            fits = torch.broadcast_shapes(tuple(value.shape), shape) == shape
-        except RuntimeError:
+            fits = np.broadcast_shapes(tuple(value.shape), shape) == shape
+        except ValueError:
             fits = False
         if not fits:
             raise ValueError(

@@ -61,16 +61,7 @@ class LoopBody:
 
     def run(self, program: Program, inputs: Sequence[Value | None]) -> list[Value]:
         """The outputs of a program."""
-        values, given = {}, iter(inputs)
-        for node in program.graph.nodes:
-            if node.op == "placeholder":
-                values[node] = next(given)
-            elif node.op == "call_function":
-                args = [values[a] if isinstance(a, torch.fx.Node) else a for a in node.args]
-                values[node] = self.operation(node.target, args, node.kwargs)
-            else:
-                return [values[o] if isinstance(o, torch.fx.Node) else o for o in node.args[0]]
-        raise AssertionError("a program ends with its outputs")
+        return program.values(inputs, self.operation)
 
     def operation(self, target: Any, args: list[Any], options: dict[str, Any]) -> Value:
         packet = getattr(target, "overloadpacket", target)

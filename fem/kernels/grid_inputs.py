@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil, prod
 
-import torch
 from torch import Tensor
 
 from fem.kernels.tensor_interpolation import GridRule, add_types, split_types
 from fem.support.portions import at_a_time
+from fem.support.shapes import common_batch
 
 Chunk = tuple[slice, slice]  # batch items, and layers of cells along the last axis of the grid (the first of an image)
 
@@ -40,7 +40,7 @@ class GridInputs:
         self.inputs, self.rule = inputs, rule
         self.cells = self.rule.cells[::-1]  # as the axes of an image
         batches = [t.shape[: t.ndim - i.rank] for t, i in zip(tensors, self.inputs, strict=True)]
-        self.batch = tuple(torch.broadcast_shapes(*batches))
+        self.batch = common_batch(*batches)
         self.size, self.like = prod(self.batch), tensors[0]
         self.fields: list[Tensor] = []
         self.constants: list[Tensor] = []

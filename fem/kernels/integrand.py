@@ -23,7 +23,14 @@ from fem.kernels.grid_loop import GridLoop, as_image
 from fem.kernels.program import Program, UntraceableError
 from fem.kernels.tape import Tape
 from fem.kernels.tensor_interpolation import GridRule, grid_rule
-from fem.kernels.tracing import directional, hessian, trace, value_and_gradient
+from fem.kernels.tracing import (
+    directional,
+    hessian,
+    trace,
+    trace_parts,
+    value_and_gradient,
+    value_gradient_and_curvature,
+)
 from fem.support.cache import Store
 from fem.support.modes import outside_modes
 from fem.support.transforms import hidden, pulled_back
@@ -99,20 +106,13 @@ class Integrand:
         Raises:
             UntraceableError: see `fem.kernels.tracing.trace`.
         """
-        free = [i for i, a in enumerate(self.arguments) if isinstance(a, tuple)]
-
-        def at_point(*args: Tensor) -> Tensor:
-            full = list(self.arguments)
-            for i, a in zip(free, args, strict=True):
-                full[i] = a
-            return self.function(*full)
 
         def build() -> Program | str:
-            wanted = [free.index(p) for p in self.positions(wrt)]
-            both = value_and_gradient(at_point, wanted)
-            make = {"gradient": both, "slope": lambda *a: both(*a)[1:], "hessian": hessian(at_point, wanted)}
+            wanted = [self.free.index(p) for p in self.positions(wrt)]
+            both = value_and_gradient(self.at_point, wanted)
+            make = {"gradient": both, "slope": lambda *a: both(*a)[1:], "hessian": hessian(self.at_point, wanted)}
             try:
-                return trace(make[kind], [self.arguments[i] for i in free], self.space.dtype)
+                return trace(make[kind], [self.arguments[i] for i in self.free], self.space.dtype)
             except UntraceableError as error:
                 return str(error)
 
@@ -120,6 +120,45 @@ class Integrand:
         if isinstance(found, str):
             raise UntraceableError(found)
         return found
+
+    def value_and_derivatives(self) -> tuple[Program, Program]:
+        """ψ with its gradient in the first input, and the slopes of its derivative there: of one trace for both.
+
+        Raises:
+            UntraceableError: an operation may have one derivative, but not two.
+        """
+        along, shapes = self.derivative((0,)), [self.arguments[i] for i in self.free]
+        wanted = [self.free.index(p) for p in self.positions((0,))]
+
+        def build() -> Sequence[Program] | str:
+            directions = [shapes[i] for i in wanted]
+            try:
+                return trace_parts(
+                    value_gradient_and_curvature(self.at_point, wanted),
+                    [*shapes, *directions],
+                    self.space.dtype,
+                    [len(shapes), len(shapes) + len(directions)],
+                )
+            except UntraceableError as error:
+                return str(error)
+
+        found = self.kept(("value and derivatives",), build)
+        if isinstance(found, str):
+            raise UntraceableError(found)
+        first, second = found
+        return self.kept(("gradient", (0,)), lambda: first), along.kept(("slope", (0,)), lambda: second)
+
+    @cached_property
+    def free(self) -> list[int]:
+        """The arguments that are no plain numbers."""
+        return [i for i, a in enumerate(self.arguments) if isinstance(a, tuple)]
+
+    def at_point(self, *args: Tensor) -> Tensor:
+        """ψ of the arguments that are no plain numbers."""
+        full = list(self.arguments)
+        for i, a in zip(self.free, args, strict=True):
+            full[i] = a
+        return self.function(*full)
 
     def loop(self, kind: str, wrt: Sequence[int], scatters: tuple[bool, ...] = ()) -> GridLoop:
         make = lambda: GridLoop(self.inputs, self.entries, self.rule, self.program(kind, wrt), wrt, scatters)  # noqa: E731

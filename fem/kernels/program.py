@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.fx import Graph, GraphModule, Node
-from torch.fx.node import map_arg
+from torch.fx import Graph, GraphModule
 
 aten = torch.ops.aten
 
@@ -30,65 +29,74 @@ class Program:
     Outputs are arrays, or plain numbers where nothing is computed. `used` tells which inputs matter at all.
     """
 
-    def __init__(self, builder: "Builder", outputs: Sequence[np.ndarray]):
+    def __init__(self, builder: "Builder", outputs: Sequence[np.ndarray], num_inputs: int | None = None):
+        """What a builder has made of (the first) inputs, as far as the outputs need it."""
         self.shapes = [o.shape for o in outputs]
-        flat = [entry for o in outputs for entry in o.reshape(-1)]
-        self.outputs = [e.node.name if isinstance(e, Scalar) else e for e in flat]
-        graph = builder.graph
-        graph.output([e.node if isinstance(e, Scalar) else e for e in flat])
-        graph.eliminate_dead_code()
-        self.used = tuple(bool(node.users) for node in builder.inputs)
-        self.graph = graph
+        self.results = [entry for o in outputs for entry in o.reshape(-1)]
+        needed = {e for e in self.results if isinstance(e, Scalar)}
+        for scalar in reversed(builder.scalars):  # each stands behind those that it is made of
+            if scalar in needed:
+                needed.update(a for a in scalar.args if isinstance(a, Scalar))
+        self.inputs = builder.inputs[:num_inputs]
+        self.operations = [s for s in builder.scalars if s.target is not None and s in needed]
+        self.used = tuple(s in needed for s in self.inputs)
+        assert not needed.intersection(builder.inputs[len(self.inputs) :])
+        names = {s: f"%{i}" for i, s in enumerate(s for s in builder.scalars if s in needed)}
+        named = lambda args: [names[a] if isinstance(a, Scalar) else a for a in args]  # noqa: E731
+        self.outputs = named(self.results)
         # Equal for programs that compute the same from the inputs that matter, whatever others they are given.
-        nodes = [node for node in graph.nodes if node.op != "placeholder" or node.users]
-        names = {node: f"%{i}" for i, node in enumerate(nodes)}
-        self.signature = tuple(
-            (n.op, n.op == "placeholder" or str(n.target), repr(map_arg((n.args, n.kwargs), names.__getitem__)))
-            for n in nodes
-        )
+        lines = [(str(o.target), repr(named(o.args)), repr(o.options)) for o in self.operations]
+        self.signature = (sum(self.used), *lines, repr(self.outputs))
 
     @cached_property
     def run(self) -> Callable[..., list[Any]]:
         """As a Python function, made when it is called first: some programs are only read."""
-        return GraphModule(torch.nn.Module(), self.graph)
+        graph = Graph()
+        made: dict[Any, Any] = {s: graph.placeholder(f"s{i}") for i, s in enumerate(self.inputs)}
+        placed = lambda args: [made[a] if isinstance(a, Scalar) else a for a in args]  # noqa: E731
+        for o in self.operations:
+            made[o] = graph.call_function(o.target, tuple(placed(o.args)), o.options)
+        graph.output(placed(self.results))
+        return GraphModule(torch.nn.Module(), graph)
 
-    def values(self, inputs: Sequence[Any]) -> list[Any]:
-        """The outputs for some inputs, one operation after another: for once, without making a function."""
-        given, known = iter(inputs), {}
-        for node in self.graph.nodes:
-            if node.op == "placeholder":
-                known[node] = next(given)
-            elif node.op == "output":
-                return list(map_arg(node.args[0], known.__getitem__))
-            else:
-                known[node] = node.target(*map_arg(node.args, known.__getitem__), **node.kwargs)
-        raise AssertionError("a graph ends with its output")
+    def values(self, inputs: Sequence[Any], compute: Callable[..., Any] | None = None) -> list[Any]:
+        """The outputs for some inputs, one operation after another, without making a function.
+
+        Args:
+            compute: what to make of an operation, its arguments and its options; without it their value.
+        """
+        known: dict[Any, Any] = dict(zip(self.inputs, inputs, strict=True))
+        for o in self.operations:
+            args = [known[a] if isinstance(a, Scalar) else a for a in o.args]
+            known[o] = compute(o.target, args, o.options) if compute else o.target(*args, **o.options)
+        return [known[e] if isinstance(e, Scalar) else e for e in self.results]
 
     def is_arithmetic(self, numbers: Collection[int]) -> bool:
         """Whether some inputs take part in sums, products and quotients alone: their values would not simplify it."""
-        nodes = list(self.graph.nodes)
-        alone = {nodes[i] for i in numbers}  # what depends on nothing else
-        for node in nodes:
-            given = [a for a in node.args if isinstance(a, Node)] if node.op == "call_function" else []
+        alone = {self.inputs[i] for i in numbers}  # what depends on nothing else
+        for o in self.operations:
+            given = [a for a in o.args if isinstance(a, Scalar)]
             if any(a in alone for a in given):
-                if node.target not in ARITHMETIC:
+                if o.target not in ARITHMETIC:
                     return False
                 if all(a in alone for a in given):
-                    alone.add(node)
+                    alone.add(o)
         return True
 
 
 class Builder:
-    """A graph of scalar operations under construction: folds constants and finds common subexpressions."""
+    """Operations on scalars under construction: folds constants and finds common subexpressions."""
 
     def __init__(self, dtype: torch.dtype):
         self.dtype = dtype
-        self.graph, self.inputs, self.known = Graph(), [], {}
+        self.inputs: list[Scalar] = []
+        self.scalars: list[Scalar] = []  # inputs and operations, in the order in which they were made
+        self.known: dict[Any, Scalar] = {}
 
     def input(self) -> "Scalar":
-        node = self.graph.placeholder(f"s{len(self.inputs)}")
-        self.inputs.append(node)
-        return Scalar(self, node)
+        self.inputs.append(Scalar(self))
+        self.scalars.append(self.inputs[-1])
+        return self.inputs[-1]
 
     def constant(self, value: Any) -> "Scalar":
         """A number in the place of a tensor: of no dimension, it leaves the type of the others as it is."""
@@ -118,30 +126,36 @@ class Builder:
     def known_or(self, target: Any, args: tuple[Any, ...], options: dict[str, Any] | None = None) -> "Scalar":
         """The result of an operation, the known one where the same has been done before."""
         # Numbers by their names, since 0 and −0, 1 and True are equal.
-        key = (target, *[a.node if isinstance(a, Scalar) else repr(a) for a in args], repr(options or {}))
+        key = (target, *[a if isinstance(a, Scalar) else repr(a) for a in args], repr(options) if options else "")
         if key not in self.known:
             if len(self.known) > LARGEST:
                 raise UntraceableError(f"it takes more than {LARGEST} operations at a point")
-            nodes = tuple(a.node if isinstance(a, Scalar) else a for a in args)
-            self.known[key] = Scalar(self, self.graph.call_function(target, nodes, options or {}))
+            self.known[key] = Scalar(self, target, args, options)
+            self.scalars.append(self.known[key])
         return self.known[key]
 
 
 class Scalar:
-    """One number of a program; sums and products of object arrays of these come from NumPy."""
+    """One number of a program: an input (without target), or what an operation makes of others.
 
-    def __init__(self, builder: Builder, node: Node):
-        self.builder, self.node = builder, node
+    Sums and products of object arrays of these come from NumPy.
+    """
+
+    __slots__ = ("args", "builder", "options", "target")
+
+    def __init__(
+        self, builder: Builder, target: Any = None, args: tuple[Any, ...] = (), options: dict[str, Any] | None = None
+    ):
+        self.builder, self.target, self.args, self.options = builder, target, args, options or {}
 
     @property
     def factor(self) -> Any:
         """The number this is a multiple of `base` by."""
-        scaled = self.node.target is operator.mul and not isinstance(self.node.args[1], Node)
-        return self.node.args[1] if scaled else 1
+        return self.args[1] if self.target is operator.mul and not isinstance(self.args[1], Scalar) else 1
 
     @property
     def base(self) -> "Scalar":
-        return self if self.factor == 1 else Scalar(self.builder, self.node.args[0])  # type: ignore[arg-type]
+        return self if self.factor == 1 else self.args[0]
 
     def __add__(self, other: Any) -> Any:
         return self.builder.emit(operator.add, self, other)

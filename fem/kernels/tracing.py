@@ -10,7 +10,7 @@ The derivatives' structure comes for free: an energy is quadratic where its seco
 
 import operator
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import count
 from math import prod
 from typing import Any
@@ -37,6 +37,22 @@ def value_and_gradient(function: Callable[..., Tensor], wrt: Sequence[int]) -> C
     def both(*args: Any) -> list[Tensor]:
         value = function(*args)
         return [value, *gradients(value, [args[i] for i in wrt])]
+
+    return both
+
+
+def value_gradient_and_curvature(
+    function: Callable[..., Tensor], wrt: Sequence[int]
+) -> Callable[..., tuple[list[Tensor], list[Tensor]]]:
+    """What `value_and_gradient` gives, and the slopes of ψ′ (see `directional`), whose directions are last."""
+
+    def both(*args: Any) -> tuple[list[Tensor], list[Tensor]]:
+        arguments, directions = args[: len(args) - len(wrt)], args[len(args) - len(wrt) :]
+        slots = [arguments[i] for i in wrt]
+        value = function(*arguments)
+        first = gradients(value, slots)
+        along = torch.stack([(g * w).sum() for g, w in zip(first, directions, strict=True)]).sum()
+        return [value, *first], gradients(along, slots)
 
     return both
 
@@ -79,7 +95,14 @@ def gradients(value: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
 
 
 def trace(function: Callable[..., Any], shapes: Sequence[tuple[int, ...]], dtype: torch.dtype) -> Program:
-    """The program of a function of one point, a list of tensors from tensors of these shapes.
+    """The program of a function of one point, a list of tensors from tensors of these shapes."""
+    return trace_parts(lambda *args: [function(*args)], shapes, dtype, [len(shapes)])[0]
+
+
+def trace_parts(
+    function: Callable[..., Any], shapes: Sequence[tuple[int, ...]], dtype: torch.dtype, counts: Sequence[int]
+) -> list[Program]:
+    """Several programs of one trace: of a function that gives lists, the k-th of the first counts[k] arguments.
 
     Raises:
         UntraceableError: it branches on values, needs a gradient of a captured tensor, or uses an operation that is
@@ -93,10 +116,13 @@ def trace(function: Callable[..., Any], shapes: Sequence[tuple[int, ...]], dtype
             for tensor in here:
                 recorder.write(tensor, [recorder.builder.input() for _ in range(tensor.numel())])
             with recorder:
-                outputs = function(*here)
-            program = Program(recorder.builder, [recorder.read(o) for o in outputs])
-            wanted = torch.cat([w.detach().reshape(-1, 1) for w in function(*there)])
-            found = program.values([entry for t in there for entry in t.detach().reshape(-1, 1)])
+                parts = [list(part) for part in function(*here)]
+            arrays = [[recorder.read(o) for o in part] for part in parts]
+            sizes = [sum(t.numel() for t in here[:count]) for count in counts]
+            programs = [Program(recorder.builder, a, size) for a, size in zip(arrays, sizes, strict=True)]
+            wanted = torch.cat([w.detach().reshape(-1, 1) for part in function(*there) for w in part])
+            entries = [entry for t in there for entry in t.detach().reshape(-1, 1)]
+            found = [v for p, size in zip(programs, sizes, strict=True) for v in p.values(entries[:size])]
     except UntraceableError:
         raise
     except Exception as error:  # whatever a density can trip over at a single point
@@ -105,16 +131,19 @@ def trace(function: Callable[..., Any], shapes: Sequence[tuple[int, ...]], dtype
     tolerance = torch.finfo(dtype).eps ** 0.5
     if not torch.allclose(same, wanted, rtol=tolerance, atol=tolerance * finite_size(wanted), equal_nan=True):
         raise UntraceableError("its values depend on more than its arguments, or on how numbers left their tensors")
-    return program
+    return programs
 
 
 def at_random(shapes: Sequence[tuple[int, ...]], dtype: torch.dtype, start: float) -> list[Tensor]:
     """Arguments at some point, all entries different and between 0.3 and 0.7."""
+    numbers = numbers_at(tuple(shapes), start)
+    return [torch.tensor(n, dtype=dtype, device="cpu", requires_grad=True) for n in numbers]
+
+
+@lru_cache(256)
+def numbers_at(shapes: tuple[tuple[int, ...], ...], start: float) -> list[Any]:
     fractions = ((start + k * 0.6180339887498949) % 1 for k in count())
-    made = [
-        torch.tensor([0.3 + 0.4 * next(fractions) for _ in range(prod(s))], dtype=dtype, device="cpu") for s in shapes
-    ]
-    return [t.reshape(s).requires_grad_() for t, s in zip(made, shapes, strict=True)]
+    return [np.reshape([0.3 + 0.4 * next(fractions) for _ in range(prod(s))], s).tolist() for s in shapes]
 
 
 def finite_size(values: Tensor) -> float:
@@ -191,7 +220,10 @@ class Recorder(TorchDispatchMode):
         if known and rule is not unchanged:
             found = rule(self, func, args, kwargs, results)
             for tensor, entries in zip(results, found, strict=True):
-                self.write(tensor, np.broadcast_to(entries, tuple(tensor.shape)).reshape(-1).tolist())
+                array, shape = np.asarray(entries, dtype=object), tuple(tensor.shape)
+                self.write(
+                    tensor, (array if array.shape == shape else np.broadcast_to(array, shape)).reshape(-1).tolist()
+                )
         return outcome
 
 
@@ -210,9 +242,16 @@ def addresses(tensor: Tensor) -> list[int]:
 
 def tensors_in(value: Any) -> list[Tensor]:
     """All tensors in nested lists."""
-    if isinstance(value, list | tuple):
-        return [t for v in value for t in tensors_in(v)]
-    return [value] if isinstance(value, Tensor) else []
+    if isinstance(value, Tensor):
+        return [value]
+    found = []
+    if isinstance(value, (list, tuple)):
+        for v in value:
+            if isinstance(v, Tensor):
+                found.append(v)
+            elif isinstance(v, (list, tuple)):
+                found += tensors_in(v)
+    return found
 
 
 @cache
@@ -254,7 +293,7 @@ def elementwise(recorder: Recorder, func: Any, args: Any, kwargs: Any, results: 
     if alpha != 1:
         arrays[1] = np.asarray(arrays[1] * alpha, dtype=object)
     shape = np.broadcast_shapes(*[a.shape for a in arrays])
-    columns = [np.broadcast_to(a, shape).reshape(-1) for a in arrays]
+    columns = [(a if a.shape == shape else np.broadcast_to(a, shape)).reshape(-1) for a in arrays]
     return [object_array([recorder.builder.emit(call, *row, **kwargs) for row in zip(*columns, strict=True)], shape)]
 
 

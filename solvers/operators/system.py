@@ -51,14 +51,17 @@ class System:
 
     def project(self, v: Tensor) -> Tensor:
         """Zero at fixed dofs, balanced where the mean is."""
-        v = self.form.constraint.project(v, self.form.data)
-        return v if self.fixed is None else v.masked_fill(self.fixed, 0)
+        return self.masked(self.form.constraint.project(v, self.form.data))
+
+    def masked(self, v: Tensor) -> Tensor:
+        """Zero at those fixed dofs that the constraint does not fix already."""
+        return v if self.fixed is None or self.fixed is self.form.constraint.fixed else v.masked_fill(self.fixed, 0)
 
     @torch.no_grad()
     def apply(self, v: Float[Tensor, "..."]) -> Tensor:
         """H v: by its stencil on grids, elsewhere by sparse products, item by item."""
         shape = self.form.space.shape
-        v = self.form.linear_part(v if self.fixed is None else v.masked_fill(self.fixed, 0))
+        v = self.form.linear_part(self.masked(v))
         if self.tensor is not None:
             return self.project(self.tensor(v.expand(*self.batch, *shape)))
         if self.stencil is not None:
