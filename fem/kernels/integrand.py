@@ -205,7 +205,7 @@ class Integrand:
         kinds = [self.inputs[i].kind for i in loop.wrt]
         pairs = [(kind, r) for found in results for kind, r in zip(kinds, found, strict=True)]
         images = [
-            image for kind, r in pairs if kind != "constant" for image in (r if kind == "field" else r.flatten(0, 1))
+            image for kind, r in pairs if kind != "constant" for image in (r.flatten(0, 1) if kind == "points" else r)
         ]
         sums = code(data, data.whole, images)
         if sums is None:
