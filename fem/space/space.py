@@ -86,7 +86,8 @@ class Space(ABC):
         """
         call, shape, count = "per_cell", tuple(shape), self.mesh.num_cells
         check_kind(call, "values", values, Tensor, "a tensor with one value per cell")
-        check_integers(call, 1, **{f"shape[{i}]": n for i, n in enumerate(shape)})
+        for n in shape:
+            check_integers(call, shape=n)
         if tuple(values.shape[max(values.ndim - len(shape) - 1, 0) :]) != (count, *shape):
             raise ValueError(
                 f"`per_cell(values)` needs one value of shape {shape} for each of {count} cells, (..., "
