@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fem.mesh.mesh import Mesh
     from fem.output.plotting import plot
     from fem.output.vtk import write_pvd, write_vtk
+    from fem.reference.discontinuous import Discontinuous
     from fem.reference.lagrange import Lagrange
     from fem.reference.spline_element import BSpline
     from fem.space.field import gradient
@@ -31,6 +32,7 @@ _HOME = {
     "fem.errors": ("MeshError",),
     "fem.mesh.generators": ("box", "unit_cube", "unit_interval", "unit_square"),
     "fem.support.compilation": ("compilation",),
+    "fem.reference.discontinuous": ("Discontinuous",),
     "fem.reference.lagrange": ("Lagrange",),
     "fem.mesh.mesh": ("Mesh",),
     "fem.files.reading": ("read_mesh",),
@@ -49,6 +51,7 @@ __all__ = [
     "Constant",
     "ConvergenceError",
     "Dirichlet",
+    "Discontinuous",
     "Energy",
     "FunctionSpace",
     "Lagrange",

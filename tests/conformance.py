@@ -17,6 +17,7 @@ from torch import Tensor
 from fem import FunctionSpace
 from fem.reference.bspline import uniform_knots
 from fem.reference.cells import CELLS, Cell
+from fem.reference.discontinuous import discontinuous_element
 from fem.reference.lagrange import lagrange_element
 from fem.reference.quadrature import quadrature
 from fem.reference.spline_element import BSpline
@@ -53,6 +54,11 @@ def spline(dim: int, degree: int, rational: bool) -> Row:
 
 ELEMENTS: tuple[Row, ...] = (
     *(Row(f"Lagrange-{c.name}-{p}", lagrange_element(c, p), nodal=True) for c in CELLS.values() for p in (1, 2, 3)),
+    *(
+        Row(f"Discontinuous-{c.name}-{p}", discontinuous_element(c, p), nodal=True)
+        for c in CELLS.values()
+        for p in (0, 1, 2, 3)
+    ),
     *(
         spline(dim, p, rational)
         for rational in (False, True)

@@ -5,6 +5,7 @@ space, parameters and density allow it, and with them everywhere else.
 """
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from fem.kernels.integrand import Integrand
 from fem.kernels.program import UntraceableError
 from fem.kernels.tape import check, record
 from fem.mesh.geometry import Domain, geometry
+from fem.reference.discontinuous import Discontinuous
 from fem.space.space import AnySpace, FunctionSpace
 
 KEPT = 4  # integrands of one term, for parameters of different kinds
@@ -166,8 +168,10 @@ def grid_input(value: Resolved, place: int, dim: int) -> tuple[Any, list[Input]]
         shape = tuple(value.value.shape[value.value.ndim - value.rank :])
         return shape, [Input("points", ((0, place),), shape)]
     function, order = field_of(value)
+    shape = function.value_shape
+    if function.space.family == Discontinuous(0):
+        return shape, [Input("cells", ((0, place),), (prod(shape),) if shape else ())]
     if not function.space.is_lagrange:
         return None
-    shape = () if function.space.components is None else (function.space.components,)
     given = Input("field", ((order, place),), shape, function.space.degree)
     return ((*shape, dim) if order else shape), [given]

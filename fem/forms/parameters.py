@@ -131,8 +131,10 @@ def point_values(given: Resolved, domain: Domain, geometry: Geometry) -> PointVa
     if isinstance(given, PointValues):
         return given
     function, order = field_of(given)
-    rank = order + (function.space.components is not None)
-    return PointValues(function.space.quadrature.values(function.values, domain, geometry, order)[order], rank)
+    value = function.space.quadrature.values(function.values, domain, geometry, order)[order]
+    if function.shape is not None:
+        value = value.unflatten(-1, function.shape)
+    return PointValues(value, order + len(function.value_shape))
 
 
 def resolved(parameter: Any, name: str, space: Any, domain: Domain, geometry: Geometry | None) -> Resolved:
@@ -249,8 +251,8 @@ def check_batch(parameter: Tensor, name: str, space: Any) -> None:
         raise ValueError(
             f"{name} is a tensor of shape {shape}, which would be a batch of numbers, but there are {found[0]} "
             f"{counts.get(found[0], 'points')} here. Write `V.function(t)` for a field with these dofs; "
-            "`by_cell_tag({tag: value})` or a callable of x for values cell by cell; and `Constant(t, shape=())` for a "
-            "batch that happens to have this size."
+            "`V.per_cell(t)` for one value per cell; and `Constant(t, shape=())` for a batch that happens to have this "
+            "size."
         )
 
 

@@ -167,6 +167,9 @@ class GeneratedLoop:
                     self.sums.append(f"sum{len(self.sums)}")
                     parts = [self.sized(v, size) for v in f.values()]
                     body.lines.append(f"{self.sums[-1]} += {' + '.join(map(body.text, parts)) or '0'};")
+                elif loop.inputs[i].kind == "cells":
+                    parts = [(1.0, self.sized(v, size)) for v in f.values()]
+                    self.write_image(next(self.outputs), body.combination(parts))
                 else:
                     by_point = {loop.rule.order[q]: self.sized(v, size) for (q, _), v in f.items()}
                     for k in range(len(loop.rule.weights)):

@@ -18,8 +18,9 @@ Chunk = tuple[slice, slice]  # batch items, and layers of cells along the last a
 class Input:
     """One tensor that an integral depends on, and where its values and derivatives stand among the arguments.
 
-    kind: "field" (dofs "*b n (c)" of a Lagrange space of this degree), "constant" ("*b *shape"), or "points"
-    ("*b e q *shape", values at quadrature points). places: (order of derivative, position) pairs.
+    kind: "field" (dofs "*b n (c)" of a Lagrange space of this degree), "constant" ("*b *shape"), "cells"
+    ("*b e *shape", one value per cell), or "points" ("*b e q *shape", values at quadrature points). places: (order of
+    derivative, position) pairs.
     """
 
     kind: str
@@ -30,7 +31,12 @@ class Input:
     @property
     def rank(self) -> int:
         """How many trailing axes are not batch."""
-        return len(self.shape) + {"field": 1, "constant": 0, "points": 2}[self.kind]
+        return len(self.shape) + {"field": 1, "constant": 0, "cells": 1, "points": 2}[self.kind]
+
+    @property
+    def by_cell(self) -> bool:
+        """Whether it is read and written cell by cell."""
+        return self.kind in ("cells", "points")
 
 
 class GridInputs:
@@ -55,6 +61,7 @@ class GridInputs:
             elif given.kind == "constant":
                 self.constants += flat.reshape(b, *[1] * len(self.cells), prod(given.shape)).unbind(-1)
             else:
+                flat = flat.unsqueeze(2) if given.kind == "cells" else flat
                 full = flat.expand(b, prod(self.cells), len(self.rule.weights), *given.shape)
                 full = full.reshape(b, *self.cells, len(self.rule.weights), prod(given.shape))
                 self.points.append(full.movedim(-1, 0).movedim(-1, 1))
@@ -96,6 +103,8 @@ class GridInputs:
             return self.like.new_zeros(entries, self.size, *self.nodes(given.degree))
         if given.kind == "constant":
             return self.like.new_zeros(entries, self.size)
+        if given.kind == "cells":
+            return self.like.new_zeros(entries, self.size, *self.cells)
         return self.like.new_zeros(entries, len(self.rule.weights), self.size, *self.cells)
 
     def add(self, given: Input, result: Tensor, chunk: Chunk, entry: int, parts: list[Tensor]) -> None:
@@ -104,12 +113,14 @@ class GridInputs:
             add_types(result[entry, items, nodes(layers, given.degree)], parts, given.degree, len(self.cells))
         elif given.kind == "constant":
             result[entry, items] += parts[0]
+        elif given.kind == "cells":
+            result[entry, items, layers] = parts[0]
         else:
             result[entry, :, items, layers] = parts[0]
 
     def shaped(self, given: Input, result: Tensor) -> Tensor:
         """A derivative as the input is shaped, with the full batch."""
-        if given.kind == "field":
+        if given.kind in ("field", "cells"):
             flat = result.flatten(2).movedim(0, -1)
         elif given.kind == "constant":
             flat = result.movedim(0, -1)

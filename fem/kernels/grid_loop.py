@@ -13,6 +13,7 @@ from fem.kernels.grid_inputs import Input
 from fem.kernels.program import Program
 from fem.kernels.tensor_interpolation import GridRule, TensorInterpolation, node_types, scatter
 from fem.support.compilation import Kernel
+from fem.support.sums import sum_of
 
 
 class GridLoop:
@@ -45,15 +46,18 @@ class GridLoop:
         """Where an input of the program comes from: (kind, which list entry, which derivative or entry)."""
         if argument == 0:
             return "x", entry, None
-        starts = {"field": 0, "constant": 0, "points": 0}
+        starts = {"field": 0, "constant": 0, "points": 0}  # one value per cell is the same at all its points
         for given in self.inputs:
             for order, place in given.places:
                 if place == argument:
-                    if given.kind == "points":
+                    if given.by_cell:
                         return "points", starts["points"], entry
                     component, axis = (entry // self.dim, entry % self.dim) if order else (entry, None)
                     return given.kind, starts[given.kind] + component, axis
-            starts[given.kind] += 1 if given.kind == "points" else prod(given.shape)
+            if given.by_cell:
+                starts["points"] += 1
+            else:
+                starts[given.kind] += prod(given.shape)
         raise AssertionError("every argument of a program is x or belongs to an input")
 
     def scalars(self, q: tuple[int, ...], lists: Sequence[list[Any]]) -> list[Any]:
@@ -127,6 +131,8 @@ class GridLoop:
         if given.kind == "points":
             zero = like.new_zeros(shape)
             return [torch.stack([at_points.get(k, zero) for k in range(len(self.rule.weights))])]
+        if given.kind == "cells":
+            return [sum_of(at_points.values()) if at_points else like.new_zeros(shape)]
         total = like.new_zeros(shape[0])
         for flux in at_points.values():
             total = total + flux.flatten(1).sum(1)

@@ -18,19 +18,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fem.kernels.c_source import Targets, generated
+from fem.kernels.derivatives_at_point import (
+    directional,
+    hessian,
+    value_and_gradient,
+    value_gradient_and_curvature,
+)
 from fem.kernels.grid_inputs import Chunk, GridInputs, Input
 from fem.kernels.grid_loop import GridLoop, as_image
 from fem.kernels.program import Program, UntraceableError
 from fem.kernels.tape import Tape
 from fem.kernels.tensor_interpolation import GridRule, grid_rule
-from fem.kernels.tracing import (
-    directional,
-    hessian,
-    trace,
-    trace_parts,
-    value_and_gradient,
-    value_gradient_and_curvature,
-)
+from fem.kernels.tracing import trace, trace_parts
 from fem.support.cache import Store
 from fem.support.modes import outside_modes
 from fem.support.transforms import hidden, pulled_back
@@ -205,7 +204,7 @@ class Integrand:
         kinds = [self.inputs[i].kind for i in loop.wrt]
         pairs = [(kind, r) for found in results for kind, r in zip(kinds, found, strict=True)]
         images = [
-            image for kind, r in pairs if kind != "constant" for image in (r if kind == "field" else r.flatten(0, 1))
+            image for kind, r in pairs if kind != "constant" for image in (r.flatten(0, 1) if kind == "points" else r)
         ]
         sums = code(data, data.whole, images)
         if sums is None:

@@ -1,12 +1,14 @@
 """Fields as VTK files for ParaView and its kin: every polynomial space written as what it is, curved cells included.
 
 A file holds one Lagrange node set, of the highest degree among geometry and fields, and everything is evaluated there,
-which is exact: degree 1 becomes VTK's linear cells, degree 2 its quadratic ones, degree 3 its Lagrange cells. A file is
-written beside its place and moved there when complete, so that no reader ever sees half of one.
+which is exact: degree 1 becomes VTK's linear cells, degree 2 its quadratic ones, degree 3 its Lagrange cells. Where a
+field may jump between cells, nodes are not shared; one value per cell is cell data. A file is written beside its place
+and moved there when complete, so that no reader ever sees half of one.
 """
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ from torch import Tensor
 
 from fem.files.node_order import exchanged_edges
 from fem.reference.cells import Cell
-from fem.reference.lagrange import lagrange_element
+from fem.reference.discontinuous import Discontinuous
+from fem.reference.lagrange import Lagrange, lagrange_element
+from fem.space.cell_dofs import CellDofs
 from fem.space.field import Function
 from fem.space.space import AnySpace, FunctionSpace, MixedSpace
 from fem.support.checks import check_kind, shown
@@ -34,9 +38,7 @@ Fields = Mapping[str, Tensor | Function]
 
 
 @outside_modes
-def write_vtk(
-    path: str | os.PathLike[str], V: AnySpace, fields: Fields, cell_data: Mapping[str, Tensor] | None = None
-) -> Path:
+def write_vtk(path: str | os.PathLike[str], V: AnySpace, fields: Fields, cell_data: Fields | None = None) -> Path:
     """Write fields over the mesh of V to a compressed `.vtu` file; returns its path.
 
     Args:
@@ -44,7 +46,7 @@ def write_vtk(
         V: the space of the fields given as tensors.
         fields: name → dofs "n" or "n c" on V, or a field `W.function(values)` on any space over the same mesh (the way
             to write what lives in a `MixedSpace`). Vectors with two components get a third, 0, as VTK expects.
-        cell_data: name → one value per cell, "e" or "e c", block after block.
+        cell_data: name → one value per cell, "e" or "e c", block after block, or `V.per_cell(values)`.
 
     Gradients are cut, CUDA tensors copied, single precision and integers kept, NaN written as such. Spline fields of a
     degree above 3 are interpolated by cubics on each span.
@@ -56,9 +58,7 @@ def write_vtk(
     path = checked_path(path, ".vtu")
     check_mappings("write_vtk", fields, cell_data)
     points, blocks, numbering, degree = nodes_of(V, fields.values())
-    point_data = {name: at_nodes(name, field, V, numbering, degree) for name, field in fields.items()}
-    data = {name: per_cell(name, values, V) for name, values in (cell_data or {}).items()}
-    write_vtu(path, points, blocks, point_data, data)
+    write_vtu(path, points, blocks, *data_of(V, fields, cell_data or {}, numbering, degree))
     return path
 
 
@@ -67,7 +67,7 @@ def write_pvd(
     V: AnySpace,
     times: Sequence[float] | Tensor,
     fields: Fields,
-    cell_data: Mapping[str, Tensor] | None = None,
+    cell_data: Fields | None = None,
 ) -> Path:
     """Write a time series: one `.vtu` file per time in the folder beside `path` that bears its name, then the `.pvd`.
 
@@ -100,9 +100,9 @@ def write_pvd(
     points, blocks, numbering, degree = nodes_of(V, fields.values())
 
     def frame(i: int) -> tuple[dict[str, np.ndarray], dict[str, list[np.ndarray]]]:
-        chosen = {k: Function(f.space, f.values[i]) if isinstance(f, Function) else f[i] for k, f in fields.items()}
-        point_data = {name: at_nodes(name, field, V, numbering, degree) for name, field in chosen.items()}
-        return point_data, {name: per_cell(name, values[i], V) for name, values in cell_data.items()}
+        item = lambda f: replace(f, values=f.values[i]) if isinstance(f, Function) else f[i]  # noqa: E731
+        at, cells = ({name: item(f) for name, f in given.items()} for given in (fields, cell_data))
+        return data_of(V, at, cells, numbering, degree)
 
     frame(0)  # what is wrong with one time is wrong with all: raise before anything is written
     folder = path.with_suffix("")
@@ -146,21 +146,21 @@ def output_degree(V: AnySpace, others: list[FunctionSpace]) -> int:
     return min(max(degrees), 3)
 
 
-def nodes_of(
-    V: AnySpace, fields: Any
-) -> tuple[np.ndarray, list[tuple[str, np.ndarray]], tuple[tuple[Tensor, ...], int], int]:
+def nodes_of(V: AnySpace, fields: Any) -> tuple[np.ndarray, list[tuple[str, np.ndarray]], CellDofs, int]:
     """Points "n 3", VTK's cells, and the Lagrange numbering of the output degree that both follow."""
     if not hasattr(V, "fields"):
         raise TypeError(f"VTK files are written from a function space; got {type(V).__name__}.")
-    mesh, degree = V.mesh, output_degree(V, [f.space for f in fields if isinstance(f, Function)])
-    numbering = mesh.topology.lagrange_numbering(degree)
+    others = [f.space for f in fields if isinstance(f, Function)]
+    mesh, degree, spaces = V.mesh, output_degree(V, others), [*V.fields, *others]
+    jumps = any(space.is_discontinuous and space.degree for space in spaces)
+    numbering = FunctionSpace(mesh, Discontinuous(degree) if jumps else Lagrange(degree)).cell_dofs
     with torch.no_grad():
-        points = mesh.nodes.new_zeros(numbering[1], 3)
-        for i, (block, numbers) in enumerate(zip(mesh.blocks, numbering[0], strict=True)):
+        points = mesh.nodes.new_zeros(numbering.count, 3)
+        for i, (block, numbers) in enumerate(zip(mesh.blocks, numbering, strict=True)):
             position, _, _ = mesh.map(i, None, lagrange_element(block.cell, degree).nodes.to(mesh.nodes))
             points[numbers, : position.shape[-1]] = position
     blocks = []
-    for block, numbers in zip(mesh.blocks, numbering[0], strict=True):
+    for block, numbers in zip(mesh.blocks, numbering, strict=True):
         cells = numbers.cpu().numpy()
         if KINDS[block.cell.name][degree - 1] == "VTK_LAGRANGE_HEXAHEDRON":
             # meshio writes format 0.1, in which two edges of these hexahedra are numbered the other way round.
@@ -169,20 +169,33 @@ def nodes_of(
     return as_array(points), blocks, numbering, degree
 
 
-def at_nodes(
-    name: str, field: Tensor | Function, V: AnySpace, numbering: tuple[tuple[Tensor, ...], int], degree: int
-) -> np.ndarray:
+def data_of(
+    V: AnySpace, fields: Fields, cell_data: Fields, numbering: CellDofs, degree: int
+) -> tuple[dict[str, np.ndarray], dict[str, list[np.ndarray]]]:
+    """Point data and cell data; fields of one value per cell are the latter."""
+    point_data, by_cell = {}, dict(cell_data)
+    for name, field in fields.items():
+        space, values = checked_field(name, field, V)
+        if space.family != Discontinuous(0):
+            point_data[name] = at_nodes(name, space, values, numbering, degree)
+        elif name in by_cell:
+            raise ValueError(f"{name!r} is both a field of one value per cell and cell data; give one another name.")
+        else:
+            by_cell[name] = values
+    return point_data, {name: per_cell(name, values, V) for name, values in by_cell.items()}
+
+
+def at_nodes(name: str, space: FunctionSpace, values: Tensor, numbering: CellDofs, degree: int) -> np.ndarray:
     """The field at the output nodes, "n" or "n c" with two components padded to three."""
-    space, values = checked_field(name, field, V)
-    if not (space.is_lagrange and space.degree == degree):
+    if not (space.is_lagrange and space.degree == numbering.degree):
         if not values.is_floating_point():
             values = values.to(space.dtype)
-        found = values.new_zeros(numbering[1], *values.shape[1:])
+        found = values.new_zeros(numbering.count, *values.shape[1:])
         local = values_at(space, values, lambda cell: lagrange_element(cell, degree).nodes)
-        for part, numbers in zip(local, numbering[0], strict=True):
+        for part, numbers in zip(local, numbering, strict=True):
             found[numbers] = part
         scale = 1e-3 * float(values.nan_to_num(0, 0, 0).abs().max())
-        for part, numbers in zip(local, numbering[0], strict=True):
+        for part, numbers in zip(local, numbering, strict=True):
             if not space.is_lagrange and not torch.allclose(found[numbers], part, 0, scale, equal_nan=True):
                 raise ValueError(f"field {name!r} jumps between cells, which a file of shared nodes cannot show.")
         values = found
@@ -225,6 +238,8 @@ def values_at(space: FunctionSpace, values: Tensor, points: Callable[[Cell], Ten
 def per_cell(name: str, values: Tensor | Function, V: AnySpace) -> list[np.ndarray]:
     """Cell data, block by block."""
     count = V.mesh.num_cells
+    if isinstance(values, Function) and values.space.family == Discontinuous(0):
+        values = checked_field(name, values, V)[1]
     if not isinstance(values, Tensor) or values.ndim not in (1, 2) or len(values) != count:
         found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise ValueError(f"cell data {name!r} must be a tensor of shape ({count},) or ({count}, c); got {found}.")

@@ -8,10 +8,21 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Function:
-    """A field with dofs `values` "*b n (c)" on a `FunctionSpace`: made by `space.function(values)`."""
+    """A field with dofs `values` "*b n (c)" on a `FunctionSpace`: made by `space.function(values)`.
+
+    `shape` says that the components are those of a matrix: of `space.per_cell(values, shape=(i, j))`.
+    """
 
     space: Any
     values: Tensor
+    shape: tuple[int, ...] | None = None
+
+    @property
+    def value_shape(self) -> tuple[int, ...]:
+        """The shape of one value."""
+        if self.shape is not None:
+            return self.shape
+        return () if self.space.components is None else (self.space.components,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,4 +36,6 @@ def gradient(function: Function) -> Gradient:
     """The gradient "… d" (vectors: "… c d") of a field, as a parameter of a density."""
     if not isinstance(function, Function):
         raise TypeError(f"`gradient` takes a field, `V.function(values)`; got {type(function).__name__}.")
+    if function.space.degree == 0:
+        raise ValueError("`gradient` of one value per cell is zero wherever it exists; interpolate it into `Lagrange`.")
     return Gradient(function)

@@ -6,6 +6,7 @@ flattened) for mixed spaces. Leading axes are a batch.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from fem.mesh.geometry import facet_cells
 from fem.mesh.mesh import Mesh
+from fem.reference.discontinuous import Discontinuous, DiscontinuousElement
 from fem.reference.element import Element, ElementFamily
 from fem.reference.lagrange import LagrangeElement
 from fem.space.cell_dofs import CellDofs
@@ -72,9 +74,40 @@ class Space(ABC):
             )
         return u
 
+    def per_cell(self, values: Tensor, shape: Sequence[int] = ()) -> Function:
+        """One value for each cell, "*b e *shape", as a parameter of a density: cells in the order of the mesh.
+
+        Args:
+            shape: of one value: `(3,)` for vectors, `(2, 2)` for matrices.
+
+        Raises:
+            ValueError: another number of cells, or values of another shape.
+            TypeError: not a tensor of the space's dtype, or on another device.
+        """
+        call, shape, count = "per_cell", tuple(shape), self.mesh.num_cells
+        check_kind(call, "values", values, Tensor, "a tensor with one value per cell")
+        for n in shape:
+            check_integers(call, shape=n)
+        if tuple(values.shape[max(values.ndim - len(shape) - 1, 0) :]) != (count, *shape):
+            raise ValueError(
+                f"`per_cell(values)` needs one value of shape {shape} for each of {count} cells, (..., "
+                f"{', '.join(map(str, (count, *shape)))}); got {tuple(values.shape)}."
+            )
+        components = prod(shape) if shape else None
+        if components not in self._per_cell:
+            self._per_cell[components] = FunctionSpace(self.mesh, Discontinuous(0), components)
+        space = self._per_cell[components]
+        flat = values.flatten(values.ndim - len(shape)) if len(shape) > 1 else values
+        return Function(space, space.check(flat, "values"), shape if len(shape) > 1 else None)
+
+    @cached_property
+    def _per_cell(self) -> "dict[int | None, FunctionSpace]":
+        """Spaces of one value per cell, by how many components they have."""
+        return {}
+
 
 class FunctionSpace(Space):
-    """Functions that belong to `element` on every cell of `mesh`, continuous across cells.
+    """Functions that belong to `element` on every cell of `mesh`, as continuous across cells as it says.
 
     Args:
         mesh: the cells.
@@ -116,8 +149,13 @@ class FunctionSpace(Space):
 
     @property
     def is_lagrange(self) -> bool:
-        """Whether dofs are values at nodes."""
+        """Whether dofs are values at nodes that cells share."""
         return all(isinstance(e, LagrangeElement) for e in self.elements)
+
+    @property
+    def is_discontinuous(self) -> bool:
+        """Whether dofs are values at nodes of one cell each."""
+        return all(isinstance(e, DiscontinuousElement) for e in self.elements)
 
     @property
     def degree(self) -> int:
@@ -136,7 +174,7 @@ class FunctionSpace(Space):
 
     @property
     def continuity(self) -> int:
-        """How many derivatives are continuous across cells."""
+        """How many derivatives are continuous across cells; −1 where not even values are."""
         return min(getattr(element, "continuity", 0) for element in self.elements)
 
     @property
@@ -168,7 +206,9 @@ class FunctionSpace(Space):
         """Nodes of the space on the facets with that tag, in ascending order."""
         sides, grid = self.mesh.sides_tagged(tag), self.mesh.topology.grid
         if not self.is_lagrange:
-            raise ValueError("only Lagrange spaces have dofs on facets; impose values on splines weakly.")
+            raise ValueError(
+                f"only Lagrange spaces have dofs on facets; impose values on {self.family} weakly, by boundary terms."
+            )
         if sides is not None and grid is not None:
             return grid.side_nodes(self.degree, sides)
         marked = torch.zeros(self.num_nodes, dtype=torch.bool, device=self.device)
@@ -187,8 +227,11 @@ class FunctionSpace(Space):
     @property
     def dof_coordinates(self) -> Float[Tensor, "n d"]:
         """Where each node's dofs sit, differentiable with respect to `mesh.nodes`."""
+        if self.is_discontinuous:
+            parts = [self.mesh.map(i, None, e.nodes)[0] for i, e in enumerate(self.elements)]  # type: ignore[attr-defined]
+            return torch.cat([p.flatten(0, 1) for p in parts])
         if not self.is_lagrange:
-            raise ValueError("only Lagrange spaces have nodes; project onto a spline space instead.")
+            raise ValueError("only Lagrange and discontinuous spaces have nodes; project onto a spline space instead.")
         return self.mesh.lagrange_nodes(self.degree)
 
     def trace(self, tag: str, dofs: Int[Tensor, "k"], value: Callable[[Tensor], Any]) -> Any:
@@ -246,8 +289,13 @@ class FunctionSpace(Space):
         return flat if self.components is None else flat.mT
 
     def _grid_nodes(self) -> tuple[int, ...]:
+        if self.mesh.grid is not None and self.is_discontinuous and self.num_nodes == prod(self.mesh.grid):
+            return tuple(self.mesh.grid[::-1])
         if self.mesh.grid is None or not self.is_lagrange:
-            raise ValueError("only Lagrange spaces on meshes made as grids (`unit_square`, `box`, …) have a grid form.")
+            raise ValueError(
+                "only Lagrange spaces, and `Discontinuous(0)` on cells that are not cut into triangles or tetrahedra, "
+                "have a grid form, on meshes made as grids (`unit_square`, `box`, …)."
+            )
         return tuple(self.degree * n + 1 for n in self.mesh.grid[::-1])
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "FunctionSpace":
@@ -321,8 +369,8 @@ AnySpace = FunctionSpace | MixedSpace
 
 
 def cell_dofs(mesh: Mesh, elements: Sequence[Element]) -> CellDofs:
-    """The numbering of Lagrange elements, of elements that say how many dofs each entity carries (`entity_dofs`), or of
-    a spline patch, which brings its own: one span for each grid cell.
+    """The numbering of Lagrange elements, of those that share no dof (cell by cell), of elements that say how many dofs
+    each entity carries (`entity_dofs`), or of a spline patch, which brings its own: one span for each grid cell.
 
     Raises:
         ValueError: the spans are not the cells of the grid.
@@ -330,6 +378,10 @@ def cell_dofs(mesh: Mesh, elements: Sequence[Element]) -> CellDofs:
     if all(isinstance(e, LagrangeElement) for e in elements):
         degree = max(e.degree for e in elements)
         return CellDofs(mesh.topology, mesh.topology.num_lagrange_nodes(degree), degree)
+    if all(isinstance(e, DiscontinuousElement) for e in elements):
+        sizes = [block.num_cells * e.num_basis for block, e in zip(mesh.blocks, elements, strict=True)]
+        numbers = torch.arange(sum(sizes), device=mesh.device).split(sizes)
+        return CellDofs(tuple(n.view(-1, e.num_basis) for n, e in zip(numbers, elements, strict=True)), sum(sizes))
     element, grid = elements[0], mesh.grid
     if hasattr(element, "entity_dofs"):
         return CellDofs(*mesh.topology.numbering(element.entity_dofs))  # type: ignore[attr-defined]

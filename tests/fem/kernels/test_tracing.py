@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from fem.kernels.derivatives_at_point import directional, gradients, hessian, value_and_gradient
 from fem.kernels.program import UntraceableError
-from fem.kernels.tracing import directional, gradients, hessian, trace, value_and_gradient
+from fem.kernels.tracing import trace
 from tests.problems import conduction, diffusion
 
 C = torch.tensor([[2.0, -0.5], [0.25, 3.0]], dtype=torch.float64)

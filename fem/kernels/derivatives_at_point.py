@@ -1,0 +1,69 @@
+"""Derivatives of a density at one point, by automatic differentiation: functions of the same arguments to be traced."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fem.kernels.program import UntraceableError
+
+
+def value_and_gradient(function: Callable[..., Tensor], wrt: Sequence[int]) -> Callable[..., list[Tensor]]:
+    """(ψ, ∂ψ/∂arguments of the given positions)."""
+
+    def both(*args: Any) -> list[Tensor]:
+        value = function(*args)
+        return [value, *gradients(value, [args[i] for i in wrt])]
+
+    return both
+
+
+def value_gradient_and_curvature(
+    function: Callable[..., Tensor], wrt: Sequence[int]
+) -> Callable[..., tuple[list[Tensor], list[Tensor]]]:
+    """What `value_and_gradient` gives, and the slopes of ψ′ (see `directional`), whose directions are last."""
+
+    def both(*args: Any) -> tuple[list[Tensor], list[Tensor]]:
+        arguments, directions = args[: len(args) - len(wrt)], args[len(args) - len(wrt) :]
+        slots = [arguments[i] for i in wrt]
+        value = function(*arguments)
+        first = gradients(value, slots)
+        along = torch.stack([(g * w).sum() for g, w in zip(first, directions, strict=True)]).sum()
+        return [value, *first], gradients(along, slots)
+
+    return both
+
+
+def directional(function: Callable[..., Tensor], wrt: Sequence[int]) -> Callable[..., Tensor]:
+    """ψ′: a function of the arguments and of one direction for each position of `wrt`, Σ ⟨∂ψ/∂aᵢ, wᵢ⟩."""
+
+    def along(*args: Any) -> Tensor:
+        arguments, directions = args[: len(args) - len(wrt)], args[len(args) - len(wrt) :]
+        slopes = gradients(function(*arguments), [arguments[i] for i in wrt])
+        return torch.stack([(g * w).sum() for g, w in zip(slopes, directions, strict=True)]).sum()
+
+    return along
+
+
+def hessian(function: Callable[..., Tensor], wrt: Sequence[int]) -> Callable[..., list[Tensor]]:
+    """All second derivatives with respect to the entries of some arguments: one row for each entry, concatenated."""
+
+    def rows(*args: Any) -> list[Tensor]:
+        slots = [args[i] for i in wrt]
+        fluxes = [f for g in gradients(function(*args), slots) for f in g.reshape(-1)]
+        return [torch.cat([r.reshape(-1) for r in gradients(flux, slots)]) for flux in fluxes]
+
+    return rows
+
+
+def gradients(value: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """∂value/∂inputs, zero where nothing depends on them."""
+    if value.shape != ():
+        raise UntraceableError(f"it gives {tuple(value.shape)} numbers at a point, not one")
+    if value.dtype in (torch.float16, torch.bfloat16):
+        raise UntraceableError(f"it gives {value.dtype}")  # which `Term.check` refuses
+    if not inputs or not value.requires_grad:
+        return [torch.zeros_like(i) for i in inputs]
+    found = torch.autograd.grad(value, list(inputs), create_graph=True, allow_unused=True)
+    return [torch.zeros_like(i) if g is None else g for g, i in zip(found, inputs, strict=True)]
