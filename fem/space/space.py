@@ -293,8 +293,8 @@ class FunctionSpace(Space):
             return tuple(self.mesh.grid[::-1])
         if self.mesh.grid is None or not self.is_lagrange:
             raise ValueError(
-                "only Lagrange spaces, and `Discontinuous(0)` on cells that are not cut into triangles or tetrahedra, "
-                "have a grid form, on meshes made as grids (`unit_square`, `box`, …)."
+                "only Lagrange spaces on meshes made as grids (`unit_square`, `box`, …) have a grid form, and "
+                "`Discontinuous(0)` there on intervals, quadrilaterals and hexahedra."
             )
         return tuple(self.degree * n + 1 for n in self.mesh.grid[::-1])
 
