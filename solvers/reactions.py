@@ -50,13 +50,14 @@ def reaction(
     """
     check_kind("reaction", "energy", energy, Functional, "an `Energy` or a `WeakForm`")
     space = energy.space
-    key = tag if isinstance(tag, tuple) else (tag,)
+    key: tuple[Any, ...] = tag if isinstance(tag, tuple) else (tag,)
     mask = Dirichlet(space, {tag: 0.0}).fixed
     form = energy.discrete_form(params)
     full = form.constrained(space.check(u))[1]
     free = replace(form, constraint=Free(space), data=None)
     forces = differentiated(free, DiscreteForm.residual, full)
-    field, chosen = space, mask
+    field: Any = space
+    chosen = mask
     if isinstance(space, MixedSpace):
         masks, parts = space.split(mask), space.split(forces)
         touched = [i for i, m in enumerate(masks) if bool(m.any())]

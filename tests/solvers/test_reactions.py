@@ -53,7 +53,7 @@ def test_forces_and_moments_of_a_clamped_body(dim: int) -> None:
     degree = V.quadrature_degree
     force = integrate(V, body_force, degree=degree) + integrate(V, traction, "right", degree=degree)
     torch.testing.assert_close(reaction(energy, u, "left", (body_force,)), -force, rtol=0, atol=1e-12)
-    # The nodal loads balance the nodal reactions; their moments are those of the loads where rotations are in the space.
+    # Rotations are in the space: the moments of loads are those of the nodal ones.
     nodal = -Energy(V, elastic, boundary={"right": pull}).residual(torch.zeros_like(u), body_force)
     arms = V.dof_coordinates - torch.tensor(about, dtype=V.dtype)
     moments = torch.linalg.cross(*(torch.nn.functional.pad(t, (0, 3 - dim)) for t in (arms, nodal))).sum(0)
