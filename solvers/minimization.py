@@ -297,6 +297,8 @@ def bound_dofs(space: AnySpace, bound: Any, name: str) -> Tensor | None:
         return None
     if isinstance(bound, Function):
         bound = bound.values
+    if isinstance(bound, bool) or (isinstance(bound, Tensor) and bound.dtype == torch.bool):
+        raise TypeError(f"`{name}` must be a number, dofs, a callable of x or None; got {shown(bound)}.")
     if isinstance(bound, Tensor) and bound.ndim:
         return space.check(bound, name)
     if isinstance(bound, Real | Tensor):

@@ -244,12 +244,16 @@ class FunctionSpace(Space):
         result = value(self.dof_coordinates) if callable(value) else value
         if not isinstance(result, Tensor):
             try:
+                if isinstance(result, bool):
+                    raise TypeError
                 result = torch.as_tensor(result, dtype=self.dtype, device=self.device)
             except (TypeError, ValueError, RuntimeError):
                 wanted = "a number, or a callable of x that returns numbers or a tensor"
                 raise TypeError(f"`interpolate` needs {wanted}; got {shown(result)}.") from None
         if result.dtype != self.dtype:
-            raise TypeError(f"`interpolate` got {result.dtype} values; the space is {self.dtype}.")
+            raise TypeError(
+                f"`interpolate` got {result.dtype} values; the space is {self.dtype}. Convert them, by `.to(x.dtype)`."
+            )
         try:
             if result.ndim > len(self.shape):
                 return self.check(result)

@@ -108,6 +108,8 @@ class PINN(nn.Module):
         check_kind("PINN.at", "weights", weights, Tensor, "a tensor with one weight per point")
         if weights.shape != x.shape[:1]:
             raise ValueError(f"`weights` needs one entry for each of {len(x)} points; got {shown(weights)}.")
+        if weights.dtype != x.dtype:
+            raise TypeError(f"`weights` are {weights.dtype} and the points {x.dtype}; convert with `weights.to(x)`.")
         lift, distance = (None if f is None else jet_of(f, x, name) for f, name in self.known())
         return Points(x.detach(), weights, lift, distance)
 
@@ -247,7 +249,7 @@ def one_each(value: Any, points: Points, name: str) -> Float[Tensor, "n"]:
     """What a user's function returned, as one number per point.
 
     Raises:
-        TypeError: not a tensor.
+        TypeError: not a tensor of the network's type of numbers.
         ValueError: another shape.
     """
     if not isinstance(value, Tensor):
@@ -256,6 +258,10 @@ def one_each(value: Any, points: Points, name: str) -> Float[Tensor, "n"]:
         raise ValueError(
             f"the {name} must return one number per point, shape {tuple(points.weights.shape)}; got "
             f"{tuple(value.shape)}. Sum over directions, as in `grad_u.square().sum(-1)`."
+        )
+    if value.dtype != points.weights.dtype:
+        raise TypeError(
+            f"the {name} returns {value.dtype}, but the network computes in {points.weights.dtype}; convert by `.to(x)`."
         )
     return value.expand(points.weights.shape)
 
@@ -267,7 +273,7 @@ def mismatch(network: PINN, x: Float[Tensor, "n d"], value: Field | float = 0.0)
     check_kind("mismatch", "value", wanted, Real | Tensor, "a number, or a callable of x that returns one per point")
     if isinstance(wanted, Tensor) and wanted.ndim and wanted.shape != x.shape[:-1]:
         raise ValueError(f"`mismatch(value=...)` must give one number per point {tuple(x.shape)}; got {shown(wanted)}.")
-    return (network(x) - wanted).square().mean()
+    return (network(x) - torch.as_tensor(wanted, dtype=x.dtype, device=x.device)).square().mean()
 
 
 def gauss_points(mesh: Mesh, degree: int) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n"]]:
