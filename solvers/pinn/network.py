@@ -261,7 +261,7 @@ def one_each(value: Any, points: Points, name: str) -> Float[Tensor, "n"]:
         )
     if value.dtype != points.weights.dtype:
         raise TypeError(
-            f"the {name} returns {value.dtype}, but the network computes in {points.weights.dtype}; convert by `.to(x)`."
+            f"the {name} returns {value.dtype}, but the network computes in {points.x.dtype}; convert by `.to(x)`."
         )
     return value.expand(points.weights.shape)
 
