@@ -16,7 +16,7 @@ from torch import Tensor
 from fem.forms.assembly import element_matrices, flat_dofs
 from fem.forms.constraints import MeanZero
 from fem.forms.discrete import DiscreteForm, Hessian
-from solvers.operators.stencil import Stencil, grid_of
+from solvers.operators.stencil import Stencil, grid_of, replaced_items
 from solvers.operators.stencil_product import Product
 from solvers.operators.tensor_operator import TensorOperator, has_factors
 from solvers.operators.workspace import workspace_of
@@ -98,9 +98,10 @@ class System:
     @cached_property
     @torch.no_grad()
     def product(self) -> Product:
-        """The stencil's product between two buffers of its own."""
+        """The stencil's product between two buffers of its own; the identity's for items that are not finite."""
         assert self.stencil is not None
-        return Product(self.stencil, self.stencil.buffer(), self.stencil.buffer())
+        stencil = replaced_items(self.stencil, ~self.finite.flatten())
+        return Product(stencil, stencil.buffer(), stencil.buffer())
 
     @cached_property
     def fixed_images(self) -> Bool[Tensor, "t k"]:
