@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fem.forms.constraints import Free, MeanZero
+from fem.forms.constraints import MeanZero
 from fem.support.checks import check_choice, shown
 from solvers.operators.system import System
 
@@ -34,10 +34,10 @@ class Direct:
         if system.u.device.type != "cpu":
             raise ValueError(f"`Direct()` works on the CPU; these tensors are on {system.u.device}. Use `CG()`.")
         constraint = system.form.constraint
-        if constraint.fixed is None and not isinstance(constraint, Free | MeanZero):
+        if not system.holds_dofs_alone and not isinstance(constraint, MeanZero):
             raise ValueError(
                 "`Direct()` serves constraints that prescribe dofs, and `MeanZero`; got "
-                f"{shown(constraint)}, which has no mask of `fixed` dofs. `CG()` applies any projection."
+                f"{shown(constraint)}, which does more than its mask `fixed` says. `CG()` applies any projection."
             )
         return DirectFactors(system, factoriser(self.backend))
 

@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fem.forms.constraints import MeanZero
 from fem.space.space import FunctionSpace
 from fem.support.checks import check_integers, check_numbers
 from solvers.linear.coarsening import DegreeCoarsening, VertexCoarsening, widths
@@ -59,8 +58,7 @@ class Multigrid:
         check_integers("Multigrid", max_iterations=self.max_iterations)
 
     def prepare(self, system: System) -> "PreparedMultigrid | PreparedCG":
-        if isinstance(system.form.constraint, MeanZero):
-            # The mean is not held by any dof: the projections around H are those of the general iteration.
+        if not system.holds_dofs_alone:  # the projections around H are those of the general iteration
             check_stencil(system)
             return CG(self.rtol, self.max_iterations, self).prepare(system)
         return PreparedMultigrid(system, self)

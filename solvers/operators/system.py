@@ -44,6 +44,14 @@ class System:
             return False
         return all(mine.equals(theirs) for mine, theirs in zip(self.hessians, other.hessians, strict=True))
 
+    @cached_property
+    def holds_dofs_alone(self) -> bool:
+        """Whether the constraint does nothing but prescribe the dofs that are fixed, so that the others are free."""
+        constraint, space = self.form.constraint, self.form.space
+        v = torch.linspace(1, 2, space.num_dofs, dtype=space.dtype, device=space.device).view(space.shape)
+        held = v if constraint.fixed is None else v.masked_fill(constraint.fixed, 0)
+        return torch.equal(constraint.project(v, self.form.data), held)
+
     @property
     def matrix_tensors(self) -> list[Tensor]:
         """The tensors, as the user gave them, that the matrix depends on."""
