@@ -155,6 +155,10 @@ def descend_together(form: DiscreteForm, u: Tensor, method: LBFGS | Adam) -> Rep
         if taken >= method.max_iterations:
             finish(codes, running, Status.MAX_ITERATIONS)
             break
-        taken = next(steps)
+        try:
+            taken = next(steps)
+        except IndexError:  # what the line search of PyTorch raises where no energy along it is finite
+            finish(codes, running, Status.NOT_FINITE)
+            break
     report.u = form.constraint.insert(report.u, form.data)
     return report

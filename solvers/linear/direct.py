@@ -181,7 +181,7 @@ class SuperLUFactor:
             self.negative = int((self.lu.U.diagonal() < 0).sum()) if ordered else 1
             if border is not None:
                 self.lu = lu(matrix, diag_pivot_thresh=0.1, **options)
-            if border is not None or not self.negative:
+            if border is not None or not self.negative or (ordered and is_stable(self.lu, matrix)):
                 return
         # Pivots off the diagonal ruin an ordering that counts on symmetry; this one bounds the fill whatever they are.
         self.negative = more + 1 if saddle else self.negative
@@ -204,6 +204,15 @@ def lu(matrix: Any, **options) -> Any:
         if "singular" not in str(error):
             raise
         return None
+
+
+def is_stable(factor: Any, matrix: Any) -> bool:
+    """Whether pivots as they came, of a symmetric matrix that is not definite, solve it to round-off all the same."""
+    b = np.random.default_rng(0).standard_normal(matrix.shape[0])
+    with np.errstate(all="ignore"):
+        x = factor.solve(b)
+        left = np.abs(matrix @ x - b).max()
+        return bool(left <= np.finfo(float).eps ** 0.75 * (np.abs(matrix).sum(0).max() * np.abs(x).max()))
 
 
 class PardisoFactor:

@@ -139,3 +139,18 @@ def test_one_bad_item_leaves_the_others(method, bad):
         assert found.status[row][0] is found.status[row][2] is Status.CONVERGED
         assert found.status[row][1] is not Status.CONVERGED or bad == 1e300
         torch.testing.assert_close(found.value[row, ::2], wanted[row], rtol=0, atol=1e-4)
+
+
+def test_a_line_search_without_finite_energies_ends_with_a_status():
+    """Where all trial energies overflow, the line search of PyTorch raises an IndexError of its own."""
+    V = FunctionSpace(unit_square(12), Lagrange(1))
+    energy = Energy(
+        V,
+        lambda x, u, g, k: laplace(x, u, g) - 0.5 * k * u**2 - x[..., 0].exp() * u,
+        Dirichlet(V, {"boundary": 0.0}),
+    )
+    k = torch.tensor([1.0, 500.0], dtype=torch.float64)
+    found = minimize(energy, (k,), method=LBFGS(max_iterations=200), throw=False)
+    assert found.status == (Status.CONVERGED, Status.NOT_FINITE)
+    with pytest.raises(ConvergenceError, match="not finite"):
+        minimize(energy, (500.0,), method=LBFGS(max_iterations=200))

@@ -18,7 +18,7 @@ from fem import (
     unit_interval,
     unit_square,
 )
-from solvers import CG, AlgebraicMultigrid, ConvergenceError, FastDiagonalization, Multigrid, minimize, solve
+from solvers import CG, AlgebraicMultigrid, ConvergenceError, FastDiagonalization, Multigrid, Reuse, minimize, solve
 from solvers.linear import direct
 from solvers.linear.direct import Direct, pardiso_is_there
 from solvers.operators.system import System
@@ -343,3 +343,34 @@ def test_every_method_serves_such_a_constraint_or_names_one_that_does(kind, prec
     remedy = r"`CG\(\)`" if preconditioner is None else r"`CG\(preconditioner=FastDiagonalization\(\)\)`"
     with pytest.raises(ValueError, match=f"got an object.*{remedy}|found an object.*{remedy}"):
         minimize(energy, method=refused)
+
+
+@pytest.mark.parametrize("cell", ["quadrilateral", "triangle"])
+@pytest.mark.parametrize("wave", [30.0, 300.0])
+def test_waves_are_factorised_once_as_long_as_the_pivots_serve(cell, wave, monkeypatch):
+    """½|∇u|² − ½ k² u² − f u: a positive diagonal, eigenvalues of both signs; no minimum, one stationary point."""
+    made = []
+    monkeypatch.setattr(direct, "lu", lambda *a, _lu=direct.lu, **options: made.append(_lu(*a, **options)) or made[-1])
+    V = FunctionSpace(unit_square(24, cell=cell), Lagrange(1))
+    energy = Energy(V, lambda x, u, g: laplace(x, u, g) - 0.5 * wave * u**2 - x[..., 0] * u, Dirichlet(V, {"left": 0}))
+    found = solve(energy, method=Direct("superlu"))
+    assert len(made) == 1
+    H, zero = dense(energy, found.value, ()), torch.zeros_like(found.value)
+    left = V.dofs("left")
+    H[left, left] = 1
+    torch.testing.assert_close(found.value, torch.linalg.solve(H, -energy.residual(zero)), rtol=1e-9, atol=1e-12)
+    with pytest.raises(ConvergenceError, match="no lower bound"):
+        minimize(energy, method=Direct("superlu"))
+    made.clear()
+    monkeypatch.setattr(direct, "is_stable", lambda *a: False)
+    torch.testing.assert_close(solve(energy, method=Direct("superlu"), reuse=Reuse()).value, found.value)
+    assert len(made) == 2
+
+
+def test_pivots_as_they_come_are_not_trusted_where_they_are_tiny():
+    scipy = pytest.importorskip("scipy.sparse")
+    tiny = scipy.csc_array(torch.tensor([[1e-18, 1.0], [1.0, 1.0]]).double().numpy())
+    good = scipy.csc_array(torch.tensor([[1.0, 2.0], [2.0, 1.0]]).double().numpy())
+    for matrix, stable in ((tiny, False), (good, True)):
+        kept = {"permc_spec": "NATURAL", "diag_pivot_thresh": 0.0, "options": {"SymmetricMode": True}}
+        assert direct.is_stable(direct.lu(matrix, **kept), matrix) is stable
