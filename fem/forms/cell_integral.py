@@ -98,7 +98,8 @@ class CellIntegral:
             arguments += self._arguments(test)
         if geometry.normal is not None:
             arguments.append(geometry.normal)
-        self.term.check_pointwise((self.domain, batch), lambda: self._at_points(slots, test))
+        kind = self.domain.block, self.domain.facet, len(self.domain.weights), batch
+        self.term.check_pointwise(kind, lambda: self._at_points(slots, test))
         value = self.term.density(*arguments, *[p.value for p in self.params])
         return self.term.check(value, (*batch, *geometry.points.shape[:2]))
 

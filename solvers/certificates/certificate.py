@@ -31,6 +31,7 @@ from fem.space.space import FunctionSpace
 from fem.support.checks import check_integers, check_kind, check_numbers, check_params
 from fem.support.modes import outside_modes
 from fem.support.sums import sum_of
+from fem.support.transforms import transformed
 from solvers.certificates.enrichment import next_degree
 from solvers.certificates.equilibration import FluxBound, flux_bound
 from solvers.certificates.fine_quadrature import data_jump, fine_degrees, tested
@@ -237,6 +238,11 @@ class Error:
         method: Preconditioner | LinearMethod | None,
     ):
         check_kind(call, "energy", energy, Energy, "an `Energy`")
+        if transformed():
+            raise ValueError(
+                f"`{call}` looks at numbers, which `torch.func`, `torch.vmap` and forward differentiation hide, and "
+                "what it returns has no derivatives; call it outside of them."
+            )
         if method is not None:
             wanted = "a preconditioner or linear method, `Multigrid()`, `AlgebraicMultigrid()`, `Direct()`, …, or None"
             check_kind(call, "method", method, Preconditioner | LinearMethod, wanted)
@@ -279,7 +285,9 @@ class Error:
 
     def size(self, u: Tensor) -> Float[Tensor, "*b"]:
         """‖u‖, boundary values included."""
-        return dot(u, self.free.hessian_product(u, u), self.lead).clamp(min=0).sqrt()
+        largest = u.abs().flatten(self.lead).amax(-1)  # in units of it no square underflows
+        unit = u / per_item(torch.where(largest > 0, largest, 1), u)
+        return largest * dot(unit, self.free.hessian_product(u, unit), self.lead).clamp(min=0).sqrt()
 
     @cached_property
     def contraction(self) -> float:

@@ -28,6 +28,7 @@ from fem.forms.signature import check_arguments, signature
 from fem.mesh.geometry import cell_domains, geometry
 from fem.mesh.mesh import Mesh
 from fem.support.checks import check_callable, check_floating, check_integers, check_kind, check_params, shown
+from fem.support.transforms import hidden, pulled_back, transformed
 
 Field = Callable[[Tensor], Tensor]
 
@@ -122,8 +123,9 @@ class PINN(nn.Module):
         n, d = x.shape
         parts = [x[None], torch.eye(d, dtype=x.dtype, device=x.device)[:, None].expand(d, n, d)]
         a = torch.cat([*parts, torch.zeros_like(x)[None]] if laplacian else parts)
+        activation: Callable[..., Any] = activated if transformed() else Tanh.apply
         for layer in self.layers[:-1]:
-            a = Tanh.apply(a @ layer.weight.T, layer.bias, d)
+            a = activation(a @ layer.weight.T, layer.bias, d)
         a, last = a @ self.layers[-1].weight[0], self.layers[-1].bias
         u = Jet(a[0] + last, a[1 : d + 1].T, a[-1] if laplacian else None)
         if points.distance is not None:
@@ -140,11 +142,18 @@ class PINN(nn.Module):
             raise TypeError(f"this network computes in {dtype}; got points in {x.dtype}.")
 
 
-class Tanh(torch.autograd.Function):
-    """(z, ∂z, Δz), b ↦ (t, s ∂z, s Δz − 2ts |∇z|²) with t = tanh(z + b), s = 1 − t²: "1+d n w", or 2 + d with Δ.
+def activated(z: Tensor, bias: Tensor, d: int) -> Tensor:
+    """(z, ∂z, Δz), b ↦ (t, s ∂z, s Δz − 2ts |∇z|²) with t = tanh(z + b), s = 1 − t²: "1+d n w", or 2 + d with Δ."""
+    t = (z[0] + bias).tanh()
+    s = 1 - t * t
+    parts = [t[None], z[1 : d + 1] * s]
+    if len(z) == d + 2:
+        parts.append((s * z[-1] - 2 * t * s * z[1:-1].square().sum(0))[None])
+    return torch.cat(parts)
 
-    One operation, because as twelve it spends half of its time on writing intermediate results.
-    """
+
+class Tanh(torch.autograd.Function):
+    """`activated` as one operation, because as twelve it spends half of its time on writing intermediate results."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, bias: Tensor, d: int) -> Tensor:
@@ -157,13 +166,17 @@ class Tanh(torch.autograd.Function):
         if len(z) == d + 2:
             square = z[1:-1].square().sum(0)
             out[-1].addcmul_(t * s, square, value=-2)
-        ctx.save_for_backward(z, t, s, square)
+        ctx.save_for_backward(z, bias, t, s, square)
+        ctx.d = d
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        (y,), (z, t, s, square) = grads, ctx.saved_tensors
+        (y,), (z, bias, t, s, square), d = grads, ctx.saved_tensors, ctx.d
+        if hidden(y):
+            along_z, along_bias = pulled_back(lambda z, b: (activated(z, b, d),), [z, bias], [True, True], [y])
+            return along_z, along_bias, None  # type: ignore[return-value]
         out = torch.empty_like(z)
         torch.mul(y[1:], s, out=out[1:])
         torch.mul(y[0], s, out=out[0])
