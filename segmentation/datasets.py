@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
-from fem.support.checks import check_integers, check_kind, check_numbers, is_integer, shown
+from fem.support.checks import check_floats, check_integers, check_kind, check_numbers, is_integer, shown
 
 KINDS = ("masks", "labels")
 
@@ -167,6 +167,10 @@ def augment(
     check_kind("augment", "generator", generator, torch.Generator, "a `torch.Generator()` on the CPU")
     check_integers("augment", optional=True, crop=crop)
     check_numbers("augment", "non-negative", turn=turn)
+    check_floats("augment", "images", images, "a tensor of images (b, c, y, x)")
+    check_kind("augment", "masks", masks, Tensor, "a tensor of bool (b, y, x)")
+    if masks.dtype != torch.bool:
+        raise TypeError(f"`augment(masks=...)` must be of bool; got {masks.dtype}. `labels > 0` makes masks.")
     if images.ndim != 4 or masks.shape != (len(images), *images.shape[2:]):
         raise ValueError(
             f"`augment` takes images (b, c, y, x) with masks (b, y, x); got shapes {tuple(images.shape)} and "

@@ -25,6 +25,21 @@ def check_masks(call: str, prediction: Any, truth: Any) -> None:
         raise ValueError(f"`{call}` compares masks of one shape; got {shapes}.")
 
 
+def check_labels(call: str, **images: Any) -> None:
+    """Raise where an image does not number its objects: truth values make one object of all, other numbers many.
+
+    Raises:
+        TypeError: with what numbers them.
+    """
+    for name, image in images.items():
+        check_kind(call, name, image, Tensor, "labels, a tensor of integers")
+        if image.is_floating_point() or image.dtype == torch.bool:
+            raise TypeError(
+                f"`{call}({name}=...)` must be integers that number objects; got {image.dtype}. "
+                "`label_components(mask)` numbers the components of a mask."
+            )
+
+
 def jaccard(prediction: Bool[Tensor, "b y x"], truth: Bool[Tensor, "b y x"]) -> Float[Tensor, "b"]:
     """|P ∩ T| / |P ∪ T| of each image; 1 where both are empty."""
     check_masks("jaccard", prediction, truth)
@@ -104,6 +119,10 @@ def object_f1(
     check_numbers("object_f1", "finite", overlap=overlap)
     if not 0.5 <= overlap < 1:
         refuse("object_f1", "overlap", "at least 1/2 and less than 1", overlap)
+    check_labels("object_f1", prediction=prediction, truth=truth)
+    if prediction.shape != truth.shape:
+        shapes = f"{tuple(prediction.shape)} and {tuple(truth.shape)}"
+        raise ValueError(f"`object_f1` compares labels of one shape; got {shapes}.")
     found = []
     for p, t in zip(prediction.flatten(1), truth.flatten(1), strict=True):
         p, t = (torch.unique(v, return_inverse=True) for v in (p, t))
@@ -119,6 +138,7 @@ def object_f1(
 def measures(prediction: Bool[Tensor, "b y x"], labels: Int[Tensor, "b y x"]) -> dict[str, float]:
     """All of the above against true labels, means over images: "jaccard", "pooled", "false", "holes", "boundary", and
     "objects", the components of the prediction against the labels."""
+    check_labels("measures", labels=labels)
     truth = labels > 0
     return {
         "jaccard": float(jaccard(prediction, truth).mean()),

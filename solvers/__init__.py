@@ -7,7 +7,8 @@ if TYPE_CHECKING:
     from fem.support.network_files import load_network, save_network
     from fem.support.status import ConvergenceError, Status
     from fem.support.training.plan import Training
-    from solvers.certificates.certificate import Certificate, Prediction, certify, predict
+    from solvers.certificates.certificate import Certificate, certify
+    from solvers.certificates.prediction import Prediction, predict
     from solvers.descent import LBFGS, Adam
     from solvers.eigenproblem import Eigenmodes, eigenmodes
     from solvers.linear.algebraic_multigrid import AlgebraicMultigrid
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
 _HOME = {
     "solvers.linear.algebraic_multigrid": ("AlgebraicMultigrid",),
-    "solvers.certificates.certificate": ("Certificate", "Prediction", "certify", "predict"),
+    "solvers.certificates.certificate": ("Certificate", "certify"),
+    "solvers.certificates.prediction": ("Prediction", "predict"),
     "solvers.descent": ("LBFGS", "Adam"),
     "solvers.linear.direct": ("Direct",),
     "solvers.eigenproblem": ("Eigenmodes", "eigenmodes"),

@@ -16,7 +16,7 @@ from fem.forms.discrete import DiscreteForm
 from fem.support.checks import check_integers, check_numbers
 from fem.support.status import Status
 from solvers.line_search import Bounds
-from solvers.report import RUNNING, Report, finish, finish_small, round_off, settle
+from solvers.report import RUNNING, STATUSES, Report, finish, finish_small, round_off, settle
 from solvers.solution import norm, per_item
 
 
@@ -93,9 +93,24 @@ class Adam:
 
 
 def descent(form: DiscreteForm, u: Tensor, method: LBFGS | Adam, bounds: Bounds | None = None) -> Report:
-    """Minimise from u "*b *shape" until every item reaches the tolerance, none moves any more, or time is up."""
+    """Minimise from u "*b *shape", all items together; where L-BFGS ends without success an item gets a try alone.
+
+    One that falls without end, or is far from the others in scale, spoils the steps of all. Adam's are dof by dof.
+    """
     if bounds is not None:
         raise ValueError(f"`{type(method).__name__}()` has no bounds; use `Newton()`.")
+    report = descend_together(form, u, method)
+    if isinstance(method, Adam) or report.codes.numel() < 2:
+        return report
+    for index in map(tuple, (report.codes != STATUSES.index(Status.CONVERGED)).nonzero().tolist()):
+        alone = descend_together(form.item(index), u[index], method)
+        for name in ("u", "codes", "iterations", "residual"):
+            getattr(report, name)[index] = getattr(alone, name)
+    return report
+
+
+def descend_together(form: DiscreteForm, u: Tensor, method: LBFGS | Adam) -> Report:
+    """Minimise the sum of all items until each reaches the tolerance, none moves any more, or time is up."""
     lead = u.ndim - len(form.space.shape)
     leaf = u.clone().requires_grad_()
     codes = torch.full(u.shape[:lead], RUNNING, device=u.device)
@@ -140,6 +155,10 @@ def descent(form: DiscreteForm, u: Tensor, method: LBFGS | Adam, bounds: Bounds 
         if taken >= method.max_iterations:
             finish(codes, running, Status.MAX_ITERATIONS)
             break
-        taken = next(steps)
+        try:
+            taken = next(steps)
+        except IndexError:  # what the line search of PyTorch raises where no energy along it is finite
+            finish(codes, running, Status.NOT_FINITE)
+            break
     report.u = form.constraint.insert(report.u, form.data)
     return report

@@ -15,6 +15,7 @@ from fem.support.checks import check_integers, check_kind, check_numbers, check_
 from fem.support.modes import outside_modes
 from fem.support.status import ConvergenceError, Status
 from fem.support.transforms import plainly, transformed
+from solvers.minimization import check_tensors
 from solvers.solution import Solution
 
 
@@ -98,6 +99,8 @@ def modes_of(
 
     space = energy.space
     zero = torch.zeros(space.shape, dtype=space.dtype, device=space.device)
+    for form in forms:
+        check_tensors(form.detach())
     with torch.no_grad():
         pair = [form.pattern.csr(form.matrix_values(zero)) for form in forms]
     if any(matrix.ndim != 2 for matrix in pair):
@@ -118,8 +121,10 @@ def modes_of(
     if count >= K.shape[0]:
         raise ValueError(f"`eigenmodes(count={count})` needs 0 < count < {K.shape[0]}, the number of free dofs.")
     start = np.random.default_rng(0).standard_normal(K.shape[0])  # the same each time
+    k, m = (abs(matrix.data).max(initial=0) or 1 for matrix in (K, M))  # in units of them nothing overflows
+    K, M = K / k, M / m
     try:
-        values, vectors = eigsh(K.tocsc(), count, M.tocsc(), sigma=near, v0=start)
+        values, vectors = eigsh(K.tocsc(), count, M.tocsc(), sigma=near * (m / k), v0=start)
     except (ArpackError, RuntimeError) as error:
         if "singular" in str(error):
             raise ValueError(
@@ -135,6 +140,6 @@ def modes_of(
     left, right = K @ vectors, (M @ vectors) * values
     residual = np.linalg.norm(left - right, axis=0) / np.maximum(np.linalg.norm(right, axis=0), 1e-300)
     modes = zero.new_zeros(count, zero.numel())
-    modes[:, torch.from_numpy(np.flatnonzero(free)).to(zero.device)] = torch.from_numpy(vectors.T.copy()).to(zero)
+    modes[:, torch.from_numpy(np.flatnonzero(free)).to(zero.device)] = torch.from_numpy(vectors.T / m**0.5).to(zero)
     modes = modes.view(count, *space.shape)
     return forms[0].value(modes) / forms[1].value(modes), modes, torch.from_numpy(residual).to(zero)

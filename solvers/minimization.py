@@ -24,7 +24,7 @@ from fem.support.checks import check_flags, check_kind, check_params, shown
 from fem.support.modes import outside_modes
 from fem.support.shapes import common_batch
 from fem.support.status import ConvergenceError, first_failure, nest
-from fem.support.transforms import plainly, transformed
+from fem.support.transforms import Plain, mapped, plainly, transformed
 from solvers.adjoint import Deferred, Stationary, attach
 from solvers.descent import LBFGS, Adam, descent
 from solvers.line_search import Bounds
@@ -103,7 +103,7 @@ def run(
     reuse: Reuse | None,
     minimum: bool,
 ) -> Solution:
-    """Lower, and solve: under transformations of PyTorch on plain tensors, item by item where they map."""
+    """Lower, and solve: under transformations of PyTorch on plain tensors, what they map being a batch if it can be."""
     if method is not None:
         check_kind(call, "method", method, Method, METHODS)
     check_flags(call, throw=throw)
@@ -117,24 +117,54 @@ def run(
         return solved(problem, form, u, limits, method, throw, reuse, minimum)
 
     numberless = [torch.full(t.shape, 0.7, dtype=t.dtype, device=t.device) for t in form.tensors()]
-    check_capture(form.with_tensors(numberless), torch.full_like(u, 0.7))
-    count, known, solutions = len(form.tensors()), {}, []
-
-    def plain(*tensors: Tensor) -> tuple[Tensor, ...]:
-        rest = iter(tensors[count + 1 :])
-        own = [None if b is None else next(rest) for b in limits]
-        given = form.with_tensors(tensors[:count]), tensors[count], own
-        solutions.append(solved(problem, *given, method, throw, reuse, minimum, known))
-        return tuple(getattr(solutions[-1], name) for name in ("value", "iterations", "residual", "energy"))
-
-    found = plainly(plain, [*form.tensors(), u, *(b for b in limits if b is not None)])
-    if len(known) > 1 and not throw:
+    check_capture(form.with_tensors(numberless), torch.full(u.shape, 0.7, dtype=u.dtype, device=u.device))
+    solves = Solves(problem, form, u, limits, (method, throw, reuse, minimum))
+    found = plainly(solves, [*form.tensors(), u, *(b for b in limits if b is not None)])
+    if not throw and mapped(found[0]):
         raise ValueError(
             f"`{call}(throw=False)` cannot tell statuses under `torch.vmap`; it solves batches by itself: give the "
             "parameters a leading axis instead."
         )
     value, iterations, residual, energy = found
-    return replace(solutions[0], value=value, iterations=iterations, residual=residual, energy=energy)
+    return replace(solves.solutions[0], value=value, iterations=iterations, residual=residual, energy=energy)
+
+
+class Solves:
+    """`solved` as a function of plain tensors: those of the form, the start and bounds. Each problem is solved once."""
+
+    def __init__(
+        self, problem: Functional, form: DiscreteForm, u: Tensor, limits: list[Tensor | None], settings: tuple[Any, ...]
+    ):
+        self.problem, self.form, self.settings, self.given = problem, form, settings, [b is not None for b in limits]
+        self.count, rank = len(form.tensors()), len(form.space.shape)
+        batches = [b.shape[: b.ndim - rank] for b in limits if b is not None]
+        self.lead = len(common_batch(form.full_batch(u), *batches))
+        self.item_axes = [*form.item_axes, rank, *[rank] * len(batches)]
+        self.known: dict[Any, tuple[list[Tensor], Report]] = {}
+        self.solutions: list[Solution] = []
+
+    def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        rest = iter(tensors[self.count + 1 :])
+        limits = [next(rest) if given else None for given in self.given]
+        form, u = self.form.with_tensors(tensors[: self.count]), tensors[self.count]
+        self.solutions.append(solved(self.problem, form, u, limits, *self.settings, known=self.known))
+        return tuple(getattr(self.solutions[-1], name) for name in ("value", "iterations", "residual", "energy"))
+
+    def folded(self, extended: Sequence[bool]) -> Plain | None:
+        """The same for tensors some of which have an axis more, in front: it becomes the first one of the batch."""
+        pairs = list(zip(extended, self.item_axes, strict=True))
+        if any(more and own is None for more, own in pairs):
+            return None
+
+        def plain(*tensors: Tensor) -> tuple[Tensor, ...]:
+            return self(
+                *[
+                    t.reshape(len(t), *[1] * (self.lead + 1 + own - t.ndim), *t.shape[1:]) if more else t
+                    for t, (more, own) in zip(tensors, pairs, strict=True)
+                ]
+            )
+
+        return plain
 
 
 def solved(
@@ -160,7 +190,7 @@ def solved(
     batch = detached.full_batch(u)
     if batches:
         batch = common_batch(batch, *batches)
-    u = u.expand(*batch, *space.shape)
+    start, u = u, u.expand(*batch, *space.shape)
     if torch.is_grad_enabled():
         check_capture(detached, u)
     if isinstance(problem, WeakForm):
@@ -173,7 +203,9 @@ def solved(
         box = Bounds(*[None if b is None else b.detach().expand(*batch, *space.shape) for b in limits])
         if box.lower is not None and box.upper is not None and bool((box.lower > box.upper).any()):
             raise ValueError("`lower` exceeds `upper` at some dofs, so no u is allowed.")
-    symmetric, key = isinstance(problem, Energy), tuple((t.data_ptr(), t.shape, t.stride()) for t in form.tensors())
+    symmetric = isinstance(problem, Energy)
+    inputs = [*form.tensors(), start, *(b for b in limits if b is not None)]
+    key = batch, *[(t.data_ptr(), *[pair for pair in zip(t.shape, t.stride(), strict=True) if pair[1]]) for t in inputs]
     report = None if known is None or key not in known else known[key][1]
     if isinstance(method, LBFGS | Adam):
         linear, name = default_linear(space, symmetric, prod(batch), form.couples_neighbours), type(method).__name__
@@ -186,7 +218,7 @@ def solved(
             chosen, reuse = replace(chosen, linear=linear), reuse or reuse_of(problem)
             report = report or newton(detached, u, chosen, symmetric, minimum, box, reuse)
     if known is not None:
-        known[key] = form.tensors(), report
+        known[key] = inputs, report
 
     if report.active is not None:
         form = fix_active(form, report, limits)
@@ -297,6 +329,8 @@ def bound_dofs(space: AnySpace, bound: Any, name: str) -> Tensor | None:
         return None
     if isinstance(bound, Function):
         bound = bound.values
+    if isinstance(bound, bool) or (isinstance(bound, Tensor) and bound.dtype == torch.bool):
+        raise TypeError(f"`{name}` must be a number, dofs, a callable of x or None; got {shown(bound)}.")
     if isinstance(bound, Tensor) and bound.ndim:
         return space.check(bound, name)
     if isinstance(bound, Real | Tensor):

@@ -60,6 +60,12 @@ class CellIntegral:
         moving = [] if self.moving is None else vars(self.moving).values()
         return [t for t in (*moving, *map(tensor_in, self.params)) if t is not None]
 
+    @property
+    def item_axes(self) -> list[int | None]:
+        """See `DiscreteForm.item_axes`."""
+        moving = [] if self.moving is None else [None for t in vars(self.moving).values() if t is not None]
+        return moving + [t.ndim - len(p.batch) for p in self.params if (t := tensor_in(p)) is not None]
+
     def with_tensors(self, rest: Iterator[Tensor]) -> "CellIntegral":
         """The same integral of other tensors, taken in the order of `tensors()`."""
         moving = self.moving
@@ -92,7 +98,8 @@ class CellIntegral:
             arguments += self._arguments(test)
         if geometry.normal is not None:
             arguments.append(geometry.normal)
-        self.term.check_pointwise((self.domain, batch), lambda: self._at_points(slots, test))
+        kind = self.domain.block, self.domain.facet, len(self.domain.weights), batch
+        self.term.check_pointwise(kind, lambda: self._at_points(slots, test))
         value = self.term.density(*arguments, *[p.value for p in self.params])
         return self.term.check(value, (*batch, *geometry.points.shape[:2]))
 

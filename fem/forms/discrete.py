@@ -58,6 +58,18 @@ class DiscreteForm:
         return self.with_tensors([t.detach() for t in self.tensors()])
 
     @cached_property
+    def item_axes(self) -> list[int | None]:
+        """How many trailing axes of each of `tensors()` belong to one item; None where all items share a tensor."""
+        own: list[int | None] = [] if self.data is None else [len(self.space.shape)]
+        if isinstance(self.constraint, MeanZero):
+            own = [None]
+        return own + [axes for i in self.integrals for axes in i.item_axes]
+
+    def item(self, index: tuple[int, ...]) -> "DiscreteForm":
+        """One item of the batch."""
+        return self.with_tensors([item_of(t, k, index) for t, k in zip(self.tensors(), self.item_axes, strict=True)])
+
+    @cached_property
     def batch(self) -> BatchShape:
         """The batch shape of parameters and prescribed values together."""
         shapes = [i.batch for i in self.integrals]
@@ -160,3 +172,9 @@ class DiscreteForm:
 
     def _projected(self, shares: Iterable[Parts], like: Tensor, batch: BatchShape) -> Tensor:
         return self.constraint.project(self.join(shares, like, batch), self.data)
+
+
+def item_of(tensor: Tensor, own: int | None, index: tuple[int, ...]) -> Tensor:
+    """What a tensor "*b …", `own` axes after the batch, has for one item; axes that are missing or one serve all."""
+    lead = () if own is None else tuple(tensor.shape[: tensor.ndim - own])
+    return tensor[tuple(i if n > 1 else 0 for i, n in zip(index[len(index) - len(lead) :], lead, strict=True))]

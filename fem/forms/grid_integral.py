@@ -49,6 +49,11 @@ class GridIntegral:
     def _tensors(self) -> list[Tensor]:
         return [t for t in map(tensor_in, self.params) if t is not None]
 
+    @property
+    def item_axes(self) -> list[int | None]:
+        """See `DiscreteForm.item_axes`."""
+        return [i.rank for i in self.integrand.inputs[1:]]
+
     def with_tensors(self, rest: Iterator[Tensor]) -> "GridIntegral":
         """The same integral of other tensors, taken in the order of `tensors()`."""
         params = tuple(p if tensor_in(p) is None else with_tensor(p, next(rest)) for p in self.params)

@@ -11,7 +11,7 @@ from torch import Tensor
 from fem.mesh.location import attach, locate
 from fem.mesh.mesh import Mesh
 from fem.reference.element import Element
-from fem.support.checks import check_kind
+from fem.support.checks import shown
 from fem.support.transforms import carries
 
 
@@ -27,8 +27,8 @@ def evaluate_fields(
         TypeError: points that are no tensor of the mesh's dtype on its device.
         ValueError: points of another shape or not finite; a point outside the mesh, unless `outside` gives a value.
     """
-    if outside is not None:
-        check_kind("evaluate", "outside", outside, Real, "None or a number, such as `math.nan`")
+    if outside is not None and (isinstance(outside, bool) or not isinstance(outside, Real)):
+        raise TypeError(f"`evaluate(outside=...)` must be None or a number, such as `math.nan`; got {shown(outside)}.")
     mesh: Mesh = fields[0].mesh
     cell, reference = locate(mesh, points)
     lost = cell < 0

@@ -4,6 +4,9 @@ They are each other's transpose. What does not depend on dofs (the points themse
 basis functions) is made once for each domain.
 """
 
+from collections.abc import MutableMapping
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -15,6 +18,7 @@ from fem.reference.element import Element
 from fem.space.cell_dofs import CellDofs
 from fem.space.facet_pairs import FacetPairs, facet_pairs, geometry_on
 from fem.space.gather_scatter import GatherScatter
+from fem.support.cache import ByObject
 from fem.support.sums import sum_of
 
 Slots = list[Tensor]  # u and its derivatives at points
@@ -34,9 +38,11 @@ class QuadraturePoints:
         self.degree = degree
         self._domains: dict[tuple[FacetTag | None, int], tuple[Domain, ...]] = {}
         self._pairs: dict[FacetTag, tuple[FacetPairs, ...]] = {}
-        self._geometry: dict[tuple[Domain, int], tuple[int, Geometry]] = {}
-        self._tables: dict[tuple[Domain, int], Tensor] = {}
-        self._cells: dict[int | Domain, GatherScatter] = {}
+        # Certificates and others make domains of their own, again and again: what is known of one dies with it.
+        self._geometry: MutableMapping[Domain, dict[int, tuple[int, Geometry]]] = ByObject()
+        self._tables: MutableMapping[Domain, dict[int, Tensor]] = ByObject()
+        self._cells: MutableMapping[Domain, GatherScatter] = ByObject()
+        self._blocks: dict[int, GatherScatter] = {}
 
     def domains(self, tag: FacetTag | None = None, degree: int | None = None) -> tuple[Domain, ...]:
         """All cells (tag None) or tagged facets with quadrature of the given degree, the space's own by default.
@@ -53,37 +59,39 @@ class QuadraturePoints:
         """Facets inside the domain with that name, "" all of them, seen from both sides."""
         if tag not in self._pairs:
             start = len(self.mesh.blocks) + sum(map(len, self._pairs.values()))
-            self._pairs[tag] = facet_pairs(self.mesh, tag, self.degree, start)
+            self._pairs.setdefault(tag, facet_pairs(self.mesh, tag, self.degree, start))  # as for domains
         return self._pairs[tag]
 
     def geometry(self, domain: Domain, derivatives: int = 1) -> Geometry:
         """Geometry at the domain's points; kept while the nodes stay as they are and need no gradient."""
-        key, version = (domain, derivatives), self.mesh.version
+        version = self.mesh.version
         if version is None:
             return geometry_on(self.mesh, domain, derivatives)
-        if key not in self._geometry or self._geometry[key][0] != version:
-            self._geometry[key] = (version, geometry_on(self.mesh, domain, derivatives))
-        return self._geometry[key][1]
+        kept = self._geometry.setdefault(domain, {})
+        if derivatives not in kept or kept[derivatives][0] != version:
+            kept[derivatives] = (version, geometry_on(self.mesh, domain, derivatives))
+        return kept[derivatives][1]
 
     def table(self, domain: Domain, derivatives: int = 1) -> Float[Tensor, "#e q s a"]:
         """Reference tabulation with the value and all derivatives in one axis s = 1 + r (+ r²)."""
-        key = (domain, derivatives)
-        if key not in self._tables:
+        kept = self._tables.setdefault(domain, {})
+        if derivatives not in kept:
             tabulation = self.elements[domain.block].tabulate(domain.points, derivatives)
             parts = [tabulation.value[..., None], tabulation.grad, tabulation.hess]
             stacked = torch.cat([p.flatten(3) for p in parts[: derivatives + 1] if p is not None], -1).mT
             if len(stacked) > 1 and domain.cells is not None:
                 stacked = stacked[domain.cells]
-            self._tables[key] = stacked.contiguous()
-        return self._tables[key]
+            kept[derivatives] = stacked.contiguous()
+        return kept[derivatives]
 
     def cells(self, domain: Domain) -> GatherScatter:
         """The dofs of the domain's cells; the same for whatever quadrature all cells of a block are given."""
-        key = domain.block if domain.cells is None else domain
-        if key not in self._cells:
+        kept: MutableMapping[Any, GatherScatter] = self._blocks if domain.cells is None else self._cells
+        key: Any = domain.block if domain.cells is None else domain
+        if key not in kept:
             dofs = self.cell_dofs.of(domain.block, domain.cells)
-            self._cells.setdefault(key, GatherScatter(dofs, self.cell_dofs.count))
-        return self._cells[key]
+            kept.setdefault(key, GatherScatter(dofs, self.cell_dofs.count))
+        return kept[key]
 
     def dofs(self, domain: Domain) -> Int[Tensor, "e a"]:
         """Numbers of the local dofs of the domain's cells."""

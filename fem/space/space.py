@@ -19,7 +19,7 @@ from fem.mesh.mesh import Mesh
 from fem.reference.discontinuous import Discontinuous, DiscontinuousElement
 from fem.reference.element import Element, ElementFamily
 from fem.reference.lagrange import LagrangeElement
-from fem.space.cell_dofs import CellDofs
+from fem.space.cell_dofs import CellDofs, cell_dofs
 from fem.space.evaluation import evaluate_fields
 from fem.space.field import Function
 from fem.space.quadrature_points import QuadraturePoints
@@ -248,12 +248,16 @@ class FunctionSpace(Space):
         result = value(self.dof_coordinates) if callable(value) else value
         if not isinstance(result, Tensor):
             try:
+                if isinstance(result, bool):
+                    raise TypeError
                 result = torch.as_tensor(result, dtype=self.dtype, device=self.device)
             except (TypeError, ValueError, RuntimeError):
                 wanted = "a number, or a callable of x that returns numbers or a tensor"
                 raise TypeError(f"`interpolate` needs {wanted}; got {shown(result)}.") from None
         if result.dtype != self.dtype:
-            raise TypeError(f"`interpolate` got {result.dtype} values; the space is {self.dtype}.")
+            raise TypeError(
+                f"`interpolate` got {result.dtype} values; the space is {self.dtype}. Convert them, by `.to(x.dtype)`."
+            )
         try:
             if result.ndim > len(self.shape):
                 return self.check(result)
@@ -370,28 +374,3 @@ class MixedSpace(Space):
 
 
 AnySpace = FunctionSpace | MixedSpace
-
-
-def cell_dofs(mesh: Mesh, elements: Sequence[Element]) -> CellDofs:
-    """The numbering of Lagrange elements, of those that share no dof (cell by cell), of elements that say how many dofs
-    each entity carries (`entity_dofs`), or of a spline patch, which brings its own: one span for each grid cell.
-
-    Raises:
-        ValueError: the spans are not the cells of the grid.
-    """
-    if all(isinstance(e, LagrangeElement) for e in elements):
-        degree = max(e.degree for e in elements)
-        return CellDofs(mesh.topology, mesh.topology.num_lagrange_nodes(degree), degree)
-    if all(isinstance(e, DiscontinuousElement) for e in elements):
-        sizes = [block.num_cells * e.num_basis for block, e in zip(mesh.blocks, elements, strict=True)]
-        numbers = torch.arange(sum(sizes), device=mesh.device).split(sizes)
-        return CellDofs(tuple(n.view(-1, e.num_basis) for n, e in zip(numbers, elements, strict=True)), sum(sizes))
-    element, grid = elements[0], mesh.grid
-    if hasattr(element, "entity_dofs"):
-        return CellDofs(*mesh.topology.numbering(element.entity_dofs))  # type: ignore[attr-defined]
-    spans = getattr(element, "grid_shape", None)
-    if grid is None or tuple(spans or ()) != tuple(grid):
-        raise ValueError(
-            f"a spline basis needs one knot span per cell of a grid; got spans {spans} on a mesh with grid {grid}."
-        )
-    return CellDofs((element.cell_dofs.to(mesh.device),), element.num_dofs)  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from threading import RLock
 from typing import Any
-from weakref import WeakSet, ref
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 _stores: "WeakSet[Store]" = WeakSet()
 
@@ -80,6 +80,16 @@ class Store:
         with self._lock:
             for key in [k for k in self._kept if isinstance(k, tuple) and k[0] is owner]:
                 del self._kept[key]
+
+
+class ByObject(WeakKeyDictionary):
+    """What is known of objects, by their identity, for as long as they live; copies of it are empty."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ByObject, ()
+
+    def __deepcopy__(self, memo: Any) -> "ByObject":
+        return ByObject()
 
 
 def sizes() -> dict[str, int]:

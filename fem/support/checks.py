@@ -130,6 +130,20 @@ def check_floating(call: str, dtype: Any) -> None:
         )
 
 
+def check_floats(call: str, name: str, value: Any, wanted: str) -> None:
+    """Raise where a tensor's numbers are whole, truth values or complex, and what is made like it would be too.
+
+    Raises:
+        TypeError: with what is `wanted`, in words.
+    """
+    check_kind(call, name, value, Tensor, wanted)
+    if not value.is_floating_point():
+        raise TypeError(
+            f"`{call}({name}=...)` must be {wanted}, of floating-point numbers; got {value.dtype}. `{name}.double()` "
+            "converts."
+        )
+
+
 def did_you_mean(word: Any, known: Iterable[Any]) -> str:
     """A remedy for a misspelt word, starting with a blank; nothing where no word is like it."""
     words = {k.lower(): k for k in known if isinstance(k, str)}

@@ -90,6 +90,29 @@ def plainly(function: Plain, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return Opaque.apply(function, *tensors)  # type: ignore[return-value]
 
 
+def folded(function: Plain, extended: Sequence[bool]) -> Plain | None:
+    """The function for tensors some of which have one more axis, in front, and so has what it returns: all items at
+    once, if it knows how (`function.folded`); None else."""
+    own = getattr(function, "folded", None)
+    return None if own is None else own(extended)
+
+
+def folded_derivative(kind: Any, derivative: Any, chosen: Sequence[int], extended: Sequence[bool]) -> Plain | None:
+    """`Pullback` or `Pushforward` with one more axis; where it is on directions alone, the function has no batch."""
+    count = derivative.count
+    more = [i >= count or i in chosen or e for i, e in enumerate(extended)]
+    inner = folded(derivative.function, more[:count]) if any(extended[:count]) else None
+    if inner is None:
+        return None
+
+    def plain(*given: Tensor) -> Sequence[Tensor]:
+        size = next(len(t) for t, e in zip(given, extended, strict=True) if e)
+        triples = zip(given, extended, more, strict=True)
+        return kind(inner, count, chosen)(*[t.expand(size, *t.shape) if m and not e else t for t, e, m in triples])
+
+    return plain
+
+
 def pulled_back(
     function: Plain, tensors: Sequence[Tensor], needed: Sequence[bool], grads: Sequence[Tensor]
 ) -> list[Tensor | None]:
@@ -100,7 +123,10 @@ def pulled_back(
 
 
 class Opaque(torch.autograd.Function):
-    """A function of plain tensors as one node for every transformation; `torch.vmap` runs it item by item."""
+    """A function of plain tensors as one node for every transformation.
+
+    `torch.vmap` runs it item by item, unless it can be `folded`, and at once then.
+    """
 
     @staticmethod
     def forward(function: Plain, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -133,6 +159,11 @@ class Opaque(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, axes: tuple, function: Plain, *tensors: Tensor) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        at_once = folded(function, [d is not None for d in axes[1:]])
+        if at_once is not None:
+            moved = [t if d is None else t.movedim(d, 0) for t, d in zip(tensors, axes[1:], strict=True)]
+            found = plainly(at_once, moved)
+            return found, (0,) * len(found)
         items = [
             plainly(function, [t if d is None else t.select(d, i) for t, d in zip(tensors, axes[1:], strict=True)])
             for i in range(info.batch_size)
@@ -148,6 +179,9 @@ class Pullback:
     function: Plain
     count: int
     wanted: Sequence[int]
+
+    def folded(self, extended: Sequence[bool]) -> Plain | None:
+        return folded_derivative(Pullback, self, self.wanted, extended)
 
     def __call__(self, *given: Tensor) -> list[Tensor]:
         graph = torch.is_grad_enabled()
@@ -165,6 +199,9 @@ class Pushforward:
     function: Plain
     count: int
     moved: Sequence[int]
+
+    def folded(self, extended: Sequence[bool]) -> Plain | None:
+        return folded_derivative(Pushforward, self, self.moved, extended)
 
     def __call__(self, *given: Tensor) -> list[Tensor]:
         graph = torch.is_grad_enabled()

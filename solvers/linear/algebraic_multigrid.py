@@ -166,11 +166,13 @@ class Cycles:
         size = torch.where(size > 0, size, 1)
         parts = []
         for group, levels in zip(self.groups, self.levels, strict=True):
-            scale = self.scale[group.start]
-            b = flat[group] * (scale / size[group])
+            largest = self.scale[group.start].max()  # which alone may leave the range of single precision
+            scale = self.scale[group.start] / torch.where(largest > 0, largest, 1)
+            b = flat[group] / size[group] * scale
             levels[0].b.copy_(b[0] if len(b) == 1 else b.mT)
             v_cycle(levels)
-            parts.append(levels[0].x.reshape(b.shape[1], -1).mT * (scale * size[group]))
+            x = levels[0].x.reshape(b.shape[1], -1).mT * (scale * largest)
+            parts.append(x * (largest * size[group]))
         z = torch.cat(parts).reshape(*system.batch, *system.form.space.shape)
         return system.form.linear_part(z) if isinstance(system.form.constraint, MeanZero) else z
 

@@ -78,13 +78,22 @@ class PreparedCG:
         return b, target if atol is None else torch.maximum(target, atol)
 
     def iterate(self, b: Tensor, target: Tensor, limit: int) -> tuple[Tensor, Tensor, Tensor]:
-        """x, what it leaves of b (nothing for items that met negative curvature), and the count of iterations "*b"."""
+        """x, what it leaves of b (nothing for items that met negative curvature), and the count of iterations "*b".
+
+        NaN where b or the matrix is not finite.
+        """
         size = norm(b, target.ndim)  # in units of it no product of two residuals underflows
-        size = torch.where((size > 0) & torch.isfinite(size), size, 1)
+        known = torch.isfinite(size) & self.system.finite
+        size = torch.where((size > 0) & known, size, 1)
+        precondition = self.precondition
+        if not bool(known.all()):  # what is no number would reach other items through products with zeros
+            precondition = lambda r: torch.where(per_item(known, r), self.precondition(r), 0)  # noqa: E731
+            b = torch.where(per_item(known, b), b, 0)
         x, r, p = torch.zeros_like(b), b / per_item(size, b), torch.empty_like(b)
-        iterations, turned = conjugate_gradients(self.system.apply, self.precondition, x, r, p, target / size, limit)
+        iterations, turned = conjugate_gradients(self.system.apply, precondition, x, r, p, target / size, limit)
         self.indefinite = self.indefinite | turned
-        return x.mul_(per_item(size, x)), r.masked_fill(per_item(turned, r), 0).mul_(per_item(size, r)), iterations
+        x.mul_(per_item(torch.where(known, size, torch.nan), x))
+        return x, r.masked_fill(per_item(turned, r), 0).mul_(per_item(size, r)), iterations
 
 
 def conjugate_gradients(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fem.forms.constraints import Free, MeanZero
+from fem.forms.constraints import MeanZero
 from fem.support.checks import check_choice, shown
 from solvers.operators.system import System
 
@@ -34,10 +34,10 @@ class Direct:
         if system.u.device.type != "cpu":
             raise ValueError(f"`Direct()` works on the CPU; these tensors are on {system.u.device}. Use `CG()`.")
         constraint = system.form.constraint
-        if constraint.fixed is None and not isinstance(constraint, Free | MeanZero):
+        if not system.holds_dofs_alone and not isinstance(constraint, MeanZero):
             raise ValueError(
                 "`Direct()` serves constraints that prescribe dofs, and `MeanZero`; got "
-                f"{shown(constraint)}, which has no mask of `fixed` dofs. `CG()` applies any projection."
+                f"{shown(constraint)}, which does more than its mask `fixed` says. `CG()` applies any projection."
             )
         return DirectFactors(system, factoriser(self.backend))
 
@@ -181,7 +181,7 @@ class SuperLUFactor:
             self.negative = int((self.lu.U.diagonal() < 0).sum()) if ordered else 1
             if border is not None:
                 self.lu = lu(matrix, diag_pivot_thresh=0.1, **options)
-            if border is not None or not self.negative:
+            if border is not None or not self.negative or (ordered and is_stable(self.lu, matrix)):
                 return
         # Pivots off the diagonal ruin an ordering that counts on symmetry; this one bounds the fill whatever they are.
         self.negative = more + 1 if saddle else self.negative
@@ -204,6 +204,15 @@ def lu(matrix: Any, **options) -> Any:
         if "singular" not in str(error):
             raise
         return None
+
+
+def is_stable(factor: Any, matrix: Any) -> bool:
+    """Whether pivots as they came, of a symmetric matrix that is not definite, solve it to round-off all the same."""
+    b = np.random.default_rng(0).standard_normal(matrix.shape[0])
+    with np.errstate(all="ignore"):
+        x = factor.solve(b)
+        left = np.abs(matrix @ x - b).max()
+        return bool(left <= np.finfo(float).eps ** 0.75 * (np.abs(matrix).sum(0).max() * np.abs(x).max()))
 
 
 class PardisoFactor:

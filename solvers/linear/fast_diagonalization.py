@@ -22,7 +22,7 @@ from torch import Tensor
 from fem.forms.constraints import MeanZero
 from fem.mesh.geometry import Domain
 from fem.space.space import AnySpace, FunctionSpace
-from fem.support.checks import check_flags
+from fem.support.checks import check_flags, shown
 from solvers.linear.axis_modes import LagrangeLine, SplineLine
 from solvers.linear.separable import Component, Separable, definite, largest
 from solvers.operators.system import System
@@ -65,6 +65,9 @@ class FastDiagonalization:
         check_flags("FastDiagonalization", scaled=self.scaled)
 
     def prepare(self, system: System) -> "Diagonalized":
+        constraint = system.form.constraint
+        if not system.holds_dofs_alone and not isinstance(constraint, MeanZero):
+            raise refuse(shown(constraint), "`CG(preconditioner=FastDiagonalization())`")
         return Diagonalized(system)
 
     def preconditioner(self, system: System) -> Callable[[Tensor], Tensor]:

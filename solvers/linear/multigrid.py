@@ -16,13 +16,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fem.forms.constraints import MeanZero
 from fem.space.space import FunctionSpace
 from fem.support.checks import check_integers, check_numbers
 from solvers.linear.coarsening import DegreeCoarsening, VertexCoarsening, widths
 from solvers.linear.conjugate_gradients import CG, PreparedCG, conjugate_gradients, ritz_values
 from solvers.linear.cycle import Level, chebyshev, v_cycle
-from solvers.operators.stencil import Stencil, StencilGrid
+from solvers.operators.stencil import Stencil, StencilGrid, replaced_items
 from solvers.operators.stencil_product import Product
 from solvers.operators.system import System
 from solvers.operators.workspace import Buffers, workspace_of
@@ -59,8 +58,7 @@ class Multigrid:
         check_integers("Multigrid", max_iterations=self.max_iterations)
 
     def prepare(self, system: System) -> "PreparedMultigrid | PreparedCG":
-        if isinstance(system.form.constraint, MeanZero):
-            # The mean is not held by any dof: the projections around H are those of the general iteration.
+        if not system.holds_dofs_alone:  # the projections around H are those of the general iteration
             check_stencil(system)
             return CG(self.rtol, self.max_iterations, self).prepare(system)
         return PreparedMultigrid(system, self)
@@ -156,17 +154,6 @@ def check_stencil(system: System) -> Stencil:
             f"quadrilaterals or hexahedra (`unit_square`, `box`, …); got {what}. Use `CG()` or `Direct()`."
         )
     return system.stencil
-
-
-def replaced_items(stencil: Stencil, items: Bool[Tensor, "b"]) -> Stencil:
-    """The identity for some items: one that is not finite would reach its neighbours through products with zeros."""
-    if not bool(items.any()):
-        return stencil
-    grid, data = stencil.grid, stencil.data.clone()
-    shaped = grid.shifted(data).unflatten(-1, (grid.batch, -1))
-    shaped[:, items] = 0
-    shaped[: len(grid.types), items] = 1
-    return Stencil(grid, data, stencil.memory)
 
 
 class GridLevel(Level):

@@ -264,3 +264,14 @@ def vertex_images(grid: StencilGrid) -> tuple[tuple[int, tuple[int, ...]], ...]:
 def reachable(row: tuple[int, ...], column: tuple[int, ...]) -> Iterable[tuple[int, ...]]:
     """Offsets between the cells of two types whose dofs share a cell."""
     return product(*(range(-(s == 0), (t == 0) + 1) for t, s in zip(column[:-1], row[:-1], strict=True)))
+
+
+def replaced_items(stencil: Stencil, items: Bool[Tensor, "b"]) -> Stencil:
+    """The identity for some items: one that is not finite would reach its neighbours through products with zeros."""
+    if not bool(items.any()):
+        return stencil
+    grid, data = stencil.grid, stencil.data.clone()
+    shaped = grid.shifted(data).unflatten(-1, (grid.batch, -1))
+    shaped[:, items] = 0
+    shaped[: len(grid.types), items] = 1
+    return Stencil(grid, data, stencil.memory)

@@ -16,7 +16,7 @@ from torch import Tensor
 from fem.forms.assembly import element_matrices, flat_dofs
 from fem.forms.constraints import MeanZero
 from fem.forms.discrete import DiscreteForm, Hessian
-from solvers.operators.stencil import Stencil, grid_of
+from solvers.operators.stencil import Stencil, grid_of, replaced_items
 from solvers.operators.stencil_product import Product
 from solvers.operators.tensor_operator import TensorOperator, has_factors
 from solvers.operators.workspace import workspace_of
@@ -43,6 +43,14 @@ class System:
         if self.fixed is not other.fixed and not torch.equal(self.fixed, other.fixed):  # type: ignore[arg-type]
             return False
         return all(mine.equals(theirs) for mine, theirs in zip(self.hessians, other.hessians, strict=True))
+
+    @cached_property
+    def holds_dofs_alone(self) -> bool:
+        """Whether the constraint does nothing but prescribe the dofs that are fixed, so that the others are free."""
+        constraint, space = self.form.constraint, self.form.space
+        v = torch.linspace(1, 2, space.num_dofs, dtype=space.dtype, device=space.device).view(space.shape)
+        held = v if constraint.fixed is None else v.masked_fill(constraint.fixed, 0)
+        return torch.equal(constraint.project(v, self.form.data), held)
 
     @property
     def matrix_tensors(self) -> list[Tensor]:
@@ -98,9 +106,10 @@ class System:
     @cached_property
     @torch.no_grad()
     def product(self) -> Product:
-        """The stencil's product between two buffers of its own."""
+        """The stencil's product between two buffers of its own; the identity's for items that are not finite."""
         assert self.stencil is not None
-        return Product(self.stencil, self.stencil.buffer(), self.stencil.buffer())
+        stencil = replaced_items(self.stencil, ~self.finite.flatten())
+        return Product(stencil, stencil.buffer(), stencil.buffer())
 
     @cached_property
     def fixed_images(self) -> Bool[Tensor, "t k"]:

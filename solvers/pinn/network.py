@@ -36,6 +36,7 @@ from fem.support.checks import (
     shown,
     signature,
 )
+from fem.support.transforms import hidden, pulled_back, transformed
 
 Field = Callable[[Tensor], Tensor]
 
@@ -116,6 +117,8 @@ class PINN(nn.Module):
         check_kind("PINN.at", "weights", weights, Tensor, "a tensor with one weight per point")
         if weights.shape != x.shape[:1]:
             raise ValueError(f"`weights` needs one entry for each of {len(x)} points; got {shown(weights)}.")
+        if weights.dtype != x.dtype:
+            raise TypeError(f"`weights` are {weights.dtype} and the points {x.dtype}; convert with `weights.to(x)`.")
         lift, distance = (None if f is None else jet_of(f, x, name) for f, name in self.known())
         return Points(x.detach(), weights, lift, distance)
 
@@ -128,8 +131,9 @@ class PINN(nn.Module):
         n, d = x.shape
         parts = [x[None], torch.eye(d, dtype=x.dtype, device=x.device)[:, None].expand(d, n, d)]
         a = torch.cat([*parts, torch.zeros_like(x)[None]] if laplacian else parts)
+        activation: Callable[..., Any] = activated if transformed() else Tanh.apply
         for layer in self.layers[:-1]:
-            a = Tanh.apply(a @ layer.weight.T, layer.bias, d)
+            a = activation(a @ layer.weight.T, layer.bias, d)
         a, last = a @ self.layers[-1].weight[0], self.layers[-1].bias
         u = Jet(a[0] + last, a[1 : d + 1].T, a[-1] if laplacian else None)
         if points.distance is not None:
@@ -146,11 +150,18 @@ class PINN(nn.Module):
             raise TypeError(f"this network computes in {dtype}; got points in {x.dtype}.")
 
 
-class Tanh(torch.autograd.Function):
-    """(z, ∂z, Δz), b ↦ (t, s ∂z, s Δz − 2ts |∇z|²) with t = tanh(z + b), s = 1 − t²: "1+d n w", or 2 + d with Δ.
+def activated(z: Tensor, bias: Tensor, d: int) -> Tensor:
+    """(z, ∂z, Δz), b ↦ (t, s ∂z, s Δz − 2ts |∇z|²) with t = tanh(z + b), s = 1 − t²: "1+d n w", or 2 + d with Δ."""
+    t = (z[0] + bias).tanh()
+    s = 1 - t * t
+    parts = [t[None], z[1 : d + 1] * s]
+    if len(z) == d + 2:
+        parts.append((s * z[-1] - 2 * t * s * z[1:-1].square().sum(0))[None])
+    return torch.cat(parts)
 
-    One operation, because as twelve it spends half of its time on writing intermediate results.
-    """
+
+class Tanh(torch.autograd.Function):
+    """`activated` as one operation, because as twelve it spends half of its time on writing intermediate results."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, bias: Tensor, d: int) -> Tensor:
@@ -163,13 +174,17 @@ class Tanh(torch.autograd.Function):
         if len(z) == d + 2:
             square = z[1:-1].square().sum(0)
             out[-1].addcmul_(t * s, square, value=-2)
-        ctx.save_for_backward(z, t, s, square)
+        ctx.save_for_backward(z, bias, t, s, square)
+        ctx.d = d
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        (y,), (z, t, s, square) = grads, ctx.saved_tensors
+        (y,), (z, bias, t, s, square), d = grads, ctx.saved_tensors, ctx.d
+        if hidden(y):
+            along_z, along_bias = pulled_back(lambda z, b: (activated(z, b, d),), [z, bias], [True, True], [y])
+            return along_z, along_bias, None  # type: ignore[return-value]
         out = torch.empty_like(z)
         torch.mul(y[1:], s, out=out[1:])
         torch.mul(y[0], s, out=out[0])
@@ -255,7 +270,7 @@ def one_each(value: Any, points: Points, name: str) -> Float[Tensor, "n"]:
     """What a user's function returned, as one number per point.
 
     Raises:
-        TypeError: not a tensor.
+        TypeError: not a tensor of the network's type of numbers.
         ValueError: another shape.
     """
     if not isinstance(value, Tensor):
@@ -264,6 +279,10 @@ def one_each(value: Any, points: Points, name: str) -> Float[Tensor, "n"]:
         raise ValueError(
             f"the {name} must return one number per point, shape {tuple(points.weights.shape)}; got "
             f"{tuple(value.shape)}. Sum over directions, as in `grad_u.square().sum(-1)`."
+        )
+    if value.dtype != points.weights.dtype:
+        raise TypeError(
+            f"the {name} returns {value.dtype}, but the network computes in {points.x.dtype}; convert by `.to(x)`."
         )
     return value.expand(points.weights.shape)
 
@@ -275,7 +294,7 @@ def mismatch(network: PINN, x: Float[Tensor, "n d"], value: Field | float = 0.0)
     check_kind("mismatch", "value", wanted, Real | Tensor, "a number, or a callable of x that returns one per point")
     if isinstance(wanted, Tensor) and wanted.ndim and wanted.shape != x.shape[:-1]:
         raise ValueError(f"`mismatch(value=...)` must give one number per point {tuple(x.shape)}; got {shown(wanted)}.")
-    return (network(x) - wanted).square().mean()
+    return (network(x) - torch.as_tensor(wanted, dtype=x.dtype, device=x.device)).square().mean()
 
 
 def gauss_points(mesh: Mesh, degree: int) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n"]]:

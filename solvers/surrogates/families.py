@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from fem.support.cache import Store
-from fem.support.checks import check_choice, check_integers, check_kind, check_numbers
+from fem.support.checks import check_choice, check_floats, check_integers, check_kind, check_numbers
 
 # Sequences stay where they were left: going there takes time in proportion to the number.
 _sequences = Store("quasi-random sequences", 16)
@@ -56,6 +56,8 @@ class ExponentialSeries:
         """ω number start, …, start + count − 1 of a scrambled Sobol sequence."""
         check_integers("ExponentialSeries.sample", 0, count=count, start=start)
         check_integers("ExponentialSeries.sample", None, seed=seed)
+        if like is not None:
+            check_floats("ExponentialSeries.sample", "like", like, "None or a tensor")
         engine = _sequences.take((self.size, seed)) or SobolEngine(self.size, scramble=True, seed=seed)
         if start < engine.num_generated:
             engine.reset()
@@ -72,7 +74,7 @@ class ExponentialSeries:
 
     def log(self, omega: Float[Tensor, "*b m"], x: Float[Tensor, "*n d"]) -> Tensor:
         """log ν "*b *n" at points x."""
-        check_coefficients(omega, self.size)
+        check_coefficients("ExponentialSeries", omega, self.size, x)
         a = torch.tensor(self.frequencies, dtype=x.dtype, device=x.device)
         angle = a * x[..., None]  # "*n d m"
         terms = (0.5 * a * angle.cos() + angle.sin()).prod(-2) / (1 + 0.25 * a**2)
@@ -121,6 +123,8 @@ class GaussianField:
         """Normal ω, number start, …, start + count − 1: each has a generator of its own."""
         check_integers("GaussianField.sample", 0, count=count, start=start)
         check_integers("GaussianField.sample", None, seed=seed)
+        if like is not None:
+            check_floats("GaussianField.sample", "like", like, "None or a tensor")
         rows = []
         for number in range(start, start + count):
             generator = torch.Generator().manual_seed((2654435761 * seed + number) % 2**32)
@@ -130,7 +134,7 @@ class GaussianField:
 
     def log(self, omega: Float[Tensor, "*b m"], x: Float[Tensor, "*n d"]) -> Tensor:
         """log ν "*b *n" at points x."""
-        check_coefficients(omega, self.size)
+        check_coefficients("GaussianField", omega, self.size, x)
         if x.shape[-1] != self.dim:
             raise ValueError(f"this field lives in {self.dim} dimensions; got points x of shape {tuple(x.shape)}.")
         k = torch.tensor(list(product(range(self.modes), repeat=self.dim))[1:], dtype=x.dtype, device=x.device)
@@ -153,7 +157,9 @@ def combined(omega: Float[Tensor, "*b m"], terms: Float[Tensor, "*n m"]) -> Tens
     return (omega @ terms.reshape(-1, terms.shape[-1]).mT).reshape(omega.shape[:-1] + terms.shape[:-1])
 
 
-def check_coefficients(omega: Tensor, size: int) -> None:
-    check_kind("log", "omega", omega, Tensor, "a tensor of coefficients (*b, m)")
+def check_coefficients(call: str, omega: Tensor, size: int, x: Tensor) -> None:
+    """Raise where a field is given other coefficients than it has, or points that are no floating-point numbers."""
+    check_kind(call, "omega", omega, Tensor, "a tensor of coefficients (*b, m)")
+    check_floats(call, "x", x, "a tensor of points (*n, d)")
     if omega.shape[-1:] != (size,):
         raise ValueError(f"a field of this family has {size} coefficients; got ω of shape {tuple(omega.shape)}.")

@@ -58,6 +58,13 @@ CALLS = {
     "holes(masks.long(), masks)": r"`holes\(prediction=\.\.\.\)` must be of bool; got torch.int64",
     "jaccard(mask, mask[:, :3])": r"compares masks of one shape; got \(1, 8, 8\) and \(1, 3, 8\)",
     "boundary_f(mask, mask, tolerance=nan)": r"`boundary_f\(tolerance=\.\.\.\)` must be a non-negative number",
+    "augment(images.byte(), masks, chance)": r"`augment\(images=\.\.\.\)` must be .* floating-point .*uint8",
+    "augment(images, masks.byte(), chance)": r"`augment\(masks=\.\.\.\)` must be of bool; .*uint8\. `labels > 0`",
+    "augment(images, 3, chance)": r"`augment\(masks=\.\.\.\)` must be a tensor of bool \(b, y, x\); got 3",
+    "object_f1(mask, mask)": r"`object_f1\(prediction=\.\.\.\)` must be integers that number objects; got torch.bool",
+    "object_f1(mask.long(), mask.float())": r"`object_f1\(truth=\.\.\.\)` .*; got torch.float32\. `label_components",
+    "object_f1(mask.long(), mask[:, :4].long())": r"compares labels of one shape; got \(1, 8, 8\) and \(1, 4, 8\)",
+    "measures(mask, mask)": r"`measures\(labels=\.\.\.\)` must be integers that number objects; got torch.bool",
     "object_f1(mask.long(), mask.long(), overlap=0.2)": r"`object_f1\(overlap=\.\.\.\)` must be at least 1/2 and less",
 }
 

@@ -5,7 +5,7 @@ import torch
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, unit_interval, unit_square
 from solvers import LBFGS, Adam, ConvergenceError, Status, minimize, solve
-from tests.problems import diffusion, laplace, poisson
+from tests.problems import conduction, diffusion, laplace, poisson
 
 
 @pytest.fixture
@@ -123,3 +123,34 @@ def test_they_neither_know_bounds_nor_saddles(energy, method):
         minimize(energy, (1.0,), method=method, lower=0.0)
     with pytest.raises((ValueError, TypeError)):
         solve(energy, (1.0,), method=method)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 0.0, -1.0, 1e300])
+@pytest.mark.parametrize("method", [LBFGS(max_iterations=100), Adam(max_iterations=1000)], ids=["LBFGS", "Adam"])
+def test_one_bad_item_leaves_the_others(method, bad):
+    """Not finite, singular, falling without end, or far from the others in scale; over two axes of items."""
+    V = FunctionSpace(unit_square(4, cell="triangle"), Lagrange(1))
+    shifted = torch.tensor([[0.0], [0.1]], dtype=torch.float64)  # boundary values are a batch as well
+    energy = Energy(V, conduction, Dirichlet(V, {"boundary": shifted.expand(2, len(V.dofs("boundary")))[:, None]}))
+    stiffness = torch.tensor([1.0, bad, 2.0], dtype=torch.float64)
+    found = minimize(energy, (stiffness,), method=method, throw=False)
+    wanted = minimize(energy, (stiffness[::2],)).value
+    for row in range(2):
+        assert found.status[row][0] is found.status[row][2] is Status.CONVERGED
+        assert found.status[row][1] is not Status.CONVERGED or bad == 1e300
+        torch.testing.assert_close(found.value[row, ::2], wanted[row], rtol=0, atol=1e-4)
+
+
+def test_a_line_search_without_finite_energies_ends_with_a_status():
+    """Where all trial energies overflow, the line search of PyTorch raises an IndexError of its own."""
+    V = FunctionSpace(unit_square(12), Lagrange(1))
+    energy = Energy(
+        V,
+        lambda x, u, g, k: laplace(x, u, g) - 0.5 * k * u**2 - x[..., 0].exp() * u,
+        Dirichlet(V, {"boundary": 0.0}),
+    )
+    k = torch.tensor([1.0, 500.0], dtype=torch.float64)
+    found = minimize(energy, (k,), method=LBFGS(max_iterations=200), throw=False)
+    assert found.status == (Status.CONVERGED, Status.NOT_FINITE)
+    with pytest.raises(ConvergenceError, match="not finite"):
+        minimize(energy, (500.0,), method=LBFGS(max_iterations=200))

@@ -88,3 +88,19 @@ def test_modes_are_shown_in_one_line_and_compare_by_identity():
     assert repr(found).startswith("Eigenmodes(5 eigenvalues 20.7733, 58.3866, 58.3866, ")
     assert ", …; modes (5, 25), residual ≤ " in repr(found)
     assert found == found != eigenmodes(Energy(V, laplace, Dirichlet(V, {"boundary": 0.0})), Energy(V, mass), 5)
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e-30, 1e30, 1e200])
+def test_units_do_not_matter(unit: float) -> None:
+    V = FunctionSpace(unit_square(6), Lagrange(1))
+    energy, weighted = (
+        Energy(V, diffusion, Dirichlet(V, {"boundary": 0.0})),
+        Energy(V, lambda x, u, g, k: k * mass(x, u, g)),
+    )
+    wanted = eigenmodes(energy, weighted, 3, (1.0,), (1.0,), near=40.0)
+    stiff = eigenmodes(energy, weighted, 3, (unit,), (1.0,), near=40.0 * unit)
+    light = eigenmodes(energy, weighted, 3, (1.0,), (unit,), near=40.0 / unit)
+    torch.testing.assert_close(stiff.values / unit, wanted.values)
+    torch.testing.assert_close(light.values * unit, wanted.values)
+    torch.testing.assert_close(weighted(light.modes, unit), weighted(wanted.modes, 1.0))
+    assert max(float(found.residual.max()) for found in (stiff, light)) < 1e-10

@@ -7,7 +7,7 @@ from torch.autograd.functional import hessian, jacobian
 from torch.func import grad, jacfwd, jacrev, jvp, vjp, vmap
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, Mesh, WeakForm, unit_square
-from solvers import Direct, eigenmodes, minimize, solve
+from solvers import ConvergenceError, Direct, Newton, eigenmodes, minimization, minimize, solve
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # what PyTorch runs forward mode by
 
@@ -130,15 +130,64 @@ def test_tangents_are_limits_of_differences(f):
     torch.testing.assert_close(dual(f), (f(K + h) - f(K - h)) / (2 * h), rtol=1e-5, atol=1e-9)
 
 
-def test_vmap_solves_item_by_item_and_says_so_where_it_cannot():
-    several = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
-    for f in (by_parameter, by_boundary_value, by_weak_form):
-        torch.testing.assert_close(vmap(f)(several), torch.stack([f(k) for k in several]), rtol=1e-12, atol=0)
-        torch.testing.assert_close(vmap(grad(f))(several)[1], jacobian(f, K), rtol=1e-9, atol=0)
+def by_start(k):
+    return minimize(ENERGY, (0.1, V.function(30 * LOAD)), initial=k * LOAD).value.square().sum()
+
+
+def by_nested_maps(k):
+    return vmap(lambda j: by_field(k * j))(SEVERAL).sum()
+
+
+SEVERAL = torch.tensor([1.0, 2.0, 3.5], dtype=torch.float64)
+MAPPED = [f for f in FUNCTIONS if f is not by_nodes] + [by_start, by_nested_maps]
+
+
+@pytest.mark.parametrize("f", MAPPED)
+def test_vmap_is_a_batch_with_the_numbers_of_its_items(f):
+    values, slopes = torch.stack([f(k) for k in SEVERAL]), torch.stack([jacobian(f, k) for k in SEVERAL])
+    curvatures = torch.stack([hessian(f, k) for k in SEVERAL])
+    torch.testing.assert_close(vmap(f)(SEVERAL), values, rtol=1e-12, atol=0)
+    for way in (
+        vmap(grad(f)),
+        vmap(jacfwd(f)),
+        vmap(lambda k: jvp(f, (k,), (torch.ones_like(k),))[1]),
+        grad(lambda several: vmap(f)(several).sum()),
+        lambda several: jacrev(vmap(f))(several).diagonal(),
+    ):
+        torch.testing.assert_close(way(SEVERAL), slopes, rtol=1e-9, atol=1e-12)
+    for way in (vmap(grad(grad(f))), vmap(torch.func.hessian(f))):
+        torch.testing.assert_close(way(SEVERAL), curvatures, rtol=1e-8, atol=1e-12)
+
+
+def test_vmap_solves_once_for_all_items(monkeypatch):
+    """Items that share nodes whose gradient is asked for are solved one by one: a mesh has no batch."""
+    solves, newton = [], minimization.newton
+    monkeypatch.setattr(minimization, "newton", lambda *given: (solves.append(given[1].shape), newton(*given))[1])
+    vmap(grad(by_parameter))(SEVERAL)
+    assert solves == [(3, *V.shape)]
+    solves.clear()
+    vmap(by_batch)(SEVERAL)
+    assert solves == [(3, 2, *V.shape)]
+
+    def by_nodes_and_load(scale, load):
+        W = FunctionSpace(Mesh(MESH.nodes * scale, MESH.cells, cell="quadrilateral"), Lagrange(1))
+        return minimize(Energy(W, density, Dirichlet(W, {"boundary": 0.1})), (1.0, load)).value.square().sum()
+
+    found = vmap(grad(by_nodes_and_load, argnums=(0, 1)), in_dims=(None, 0))(K, SEVERAL)
+    alone = [jacobian(by_nodes_and_load, (K, load)) for load in SEVERAL]
+    for part, wanted in zip(found, zip(*alone, strict=True), strict=True):
+        torch.testing.assert_close(part, torch.stack(wanted), rtol=1e-9, atol=0)
+
+
+def test_vmap_says_so_where_it_cannot():
     with pytest.raises(ValueError, match="give the parameters a leading axis"):
-        vmap(lambda k: minimize(ENERGY, (k, 1.0), throw=False).value)(several)
+        vmap(lambda k: minimize(ENERGY, (k, 1.0), throw=False).value)(SEVERAL)
     with pytest.raises(ValueError, match="many meshes"):
-        vmap(by_nodes)(several)
+        vmap(by_nodes)(SEVERAL)
+    with pytest.raises(ConvergenceError, match=r"1 of 3 batch items \(the first is 1\)"):
+        vmap(lambda k: minimize(ENERGY, (k, 1.0), method=Newton(max_iterations=2)).value)(
+            torch.tensor([1e6, 0.1, 1e6]).double()
+        )
 
 
 def test_a_density_that_captures_what_is_transformed_raises():

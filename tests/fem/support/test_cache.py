@@ -1,11 +1,13 @@
 """What is kept is bounded, goes with its owner, and is one for all threads."""
 
+import copy
 import gc
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 from fem.support import cache
-from fem.support.cache import Store
+from fem.support.cache import ByObject, Store
 
 
 class Owner:
@@ -72,3 +74,14 @@ def test_sizes_and_clear() -> None:
     assert cache.sizes()["of a test"] == 2
     cache.clear()
     assert set(cache.sizes().values()) == {0}
+
+
+def test_what_is_known_of_an_object_dies_with_it() -> None:
+    kept, key = ByObject(), Owner()
+    kept[key] = [1]
+    assert not copy.deepcopy(kept)
+    assert not pickle.loads(pickle.dumps(kept))
+    assert len(kept) == 1
+    del key
+    gc.collect()
+    assert not kept

@@ -184,3 +184,12 @@ def test_certificates_and_predictions_are_shown_in_three_lines():
     lines = repr(prediction).splitlines()
     assert lines[0].startswith("Prediction(value (2, 25), cycles ≤ ")
     assert len(lines) == 2
+
+
+@pytest.mark.parametrize("way", [torch.func.grad, torch.vmap])
+def test_certificates_are_refused_under_transformations_of_pytorch(way):
+    V = FunctionSpace(unit_square(4), Lagrange(1))
+    energy, v = Energy(V, lambda x, u, g, k: 0.5 * k * g.square().sum(-1) - u), V.interpolate(0.0)
+    k = torch.ones(() if way is torch.func.grad else (2,), dtype=torch.float64)
+    with pytest.raises(ValueError, match="`certify` looks at numbers"):
+        way(lambda k: certify(energy, v, (k,)).energy_error)(k)

@@ -1,11 +1,13 @@
 """Bounds hold where loads, coefficients and boundary data jump inside cells; none is given that may be wrong."""
 
+import gc
 from typing import Any
 
 import pytest
 import torch
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, unit_square
+from fem.mesh.geometry import Domain
 from solvers import Direct, Newton, certify, minimize
 from solvers.certificates.certificate import agreeing
 from solvers.certificates.fine_quadrature import data_jump, fine_degrees
@@ -181,3 +183,29 @@ def test_bounds_that_contradict_each_other_are_none():
     torch.testing.assert_close(lower, torch.tensor([1.0, torch.nan, 1.0]), equal_nan=True)
     torch.testing.assert_close(upper, torch.tensor([1.5, torch.nan, 1.0001]), equal_nan=True)
     assert agreeing(None, high) == (None, high)
+
+
+def test_bounds_in_a_loop_leave_nothing_behind():
+    """They look at portions of cells and at points of their own: domains that nobody knows afterwards."""
+    V = FunctionSpace(unit_square(12, cell="triangle"), Lagrange(1))
+    energy = Energy(V, lambda x, u, g, k: 0.5 * k * g.square().sum(-1) - u, Dirichlet(V, {"boundary": 0.0}))
+
+    def domains(count):
+        for i in range(count):
+            found = certify(energy, V.interpolate(0.0), (1.0 + i,))
+            assert found.upper_bound is not None
+            assert bool(found.lower_bound <= found.upper_bound)
+            del found
+        gc.collect()
+        return sum(isinstance(thing, Domain) for thing in gc.get_objects())
+
+    assert domains(2) == domains(4)
+
+
+@pytest.mark.parametrize("load", [1e-150, 1e-100, 1e100, 1e150])
+def test_relative_errors_do_not_depend_on_units(load):
+    V = FunctionSpace(unit_square(8), Lagrange(1))
+    energy = Energy(V, lambda x, u, g, f: 0.5 * g.square().sum(-1) - f * u, Dirichlet(V, {"boundary": 0.0}))
+    found, wanted = (certify(energy, 0.9 * minimize(energy, (f,)).value, (f,)) for f in (load, 1.0))
+    torch.testing.assert_close(found.relative, wanted.relative)
+    torch.testing.assert_close(found.energy_error / load, wanted.energy_error)

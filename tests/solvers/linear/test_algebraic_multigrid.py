@@ -341,6 +341,17 @@ def test_scattered_dofs_may_be_fixed_and_even_all(components, part):
     agrees_with_direct(System(energy.discrete_form(()), torch.zeros(V.shape, dtype=V.dtype), fixed))
 
 
+@pytest.mark.parametrize("unit", [1e-200, 1e-100, 1e-40, 1e40, 1e100, 1e200])
+@pytest.mark.parametrize("method", [AlgebraicMultigrid(), CG(preconditioner=AlgebraicMultigrid())])
+def test_units_beyond_single_precision_do_not_matter(method, unit):
+    """Cycles run in single precision, and see neither the scale of the matrix nor that of the residual."""
+    V = FunctionSpace(jittered(2, 12), Lagrange(1))
+    energy = Energy(V, lambda x, u, g, k: k * (laplace(x, u, g) - u), Dirichlet(V, {"boundary": 0.0}))
+    found, wanted = (minimize(energy, (k,), method=method) for k in (unit, 1.0))
+    torch.testing.assert_close(found.value, wanted.value)
+    assert int(found.iterations) == int(wanted.iterations)
+
+
 def test_it_needs_a_symmetric_operator():
     system, *_ = system_of("weak")
     for make in (AlgebraicMultigrid().prepare, AlgebraicMultigrid().preconditioner):

@@ -4,8 +4,12 @@ import pytest
 import torch
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, unit_interval, unit_square
-from solvers.linear.conjugate_gradients import CG, conjugate_gradients, ritz_values
+from fem.support.status import Status
+from solvers.linear.conjugate_gradients import CG, Jacobi, conjugate_gradients, ritz_values
 from solvers.linear.direct import Direct
+from solvers.linear.fast_diagonalization import FastDiagonalization
+from solvers.linear.multigrid import Multigrid
+from solvers.minimization import minimize
 from solvers.operators.system import System
 from tests.problems import laplace
 from tests.solvers.systems import dense, system_of
@@ -122,3 +126,20 @@ def test_where_lanczos_has_nothing_left_to_find_it_repeats_a_value():
     start = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
     found = ritz_values(product_with(A), lambda r: r, start, 3, lead=1)
     assert found.tolist() == [[5.0, 5.0, 5.0], [0.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("preconditioner", [Jacobi(), Multigrid(), FastDiagonalization()])
+def test_an_item_that_is_not_finite_does_not_reach_its_neighbours_on_a_grid(preconditioner, bad):
+    """Nothing is prescribed between them: items lie side by side in memory, and zero times NaN is NaN."""
+    V = FunctionSpace(unit_square(6), Lagrange(1))
+    energy = Energy(V, lambda x, u, g, k: 0.5 * g.square().sum(-1) + 0.5 * k * u**2 - x[..., 0] * u)
+    k, method = torch.tensor([1.0, bad, 2.0], dtype=torch.float64), CG(preconditioner=preconditioner)
+    found, alone = minimize(energy, (k,), method=method, throw=False), minimize(energy, (k[::2],))
+    assert [status is Status.CONVERGED for status in found.status] == [True, False, True]
+    torch.testing.assert_close(found.value[::2], alone.value)
+    k.requires_grad_()
+    (slope,) = torch.autograd.grad(minimize(energy, (k,), method=method, throw=False).value.square().sum(), k)
+    u, step = [minimize(energy, (k.detach()[::2] + h,)).value.square().sum(-1) for h in (-1e-6, 1e-6)], 2e-6
+    torch.testing.assert_close(slope[::2], (u[1] - u[0]) / step, rtol=1e-6, atol=0)
+    assert bool(slope[1].isnan())

@@ -18,7 +18,7 @@ from fem import (
     unit_interval,
     unit_square,
 )
-from solvers import CG, ConvergenceError, minimize, solve
+from solvers import CG, AlgebraicMultigrid, ConvergenceError, FastDiagonalization, Multigrid, Reuse, minimize, solve
 from solvers.linear import direct
 from solvers.linear.direct import Direct, pardiso_is_there
 from solvers.operators.system import System
@@ -309,3 +309,68 @@ def test_a_constraint_without_a_mask_is_refused_and_goes_with_conjugate_gradient
     with pytest.raises(ValueError, match=r"`Direct\(\)` serves .*; got an object of class `EvenOnly`.*`CG\(\)`"):
         minimize(energy)
     torch.testing.assert_close(minimize(energy, method=CG()).value, torch.full((9,), 0.5, dtype=torch.float64))
+
+
+class EvenAndHeld(EvenOnly):
+    """The same, zero at both ends: it has a mask, and does more than the mask says."""
+
+    @property
+    def fixed(self):
+        return torch.arange(self.space.num_dofs) % (self.space.num_dofs - 1) == 0
+
+    def insert(self, u, data):
+        return super().insert(u, data).masked_fill(self.fixed, 0)
+
+
+@pytest.mark.parametrize("kind", [EvenOnly, EvenAndHeld])
+@pytest.mark.parametrize("preconditioner", [None, Multigrid(), AlgebraicMultigrid(), FastDiagonalization()])
+def test_every_method_serves_such_a_constraint_or_names_one_that_does(kind, preconditioner):
+    V = FunctionSpace(unit_interval(16), Lagrange(1))
+    energy = Energy(V, lambda x, u, g: laplace(x, u, g) + 0.5 * u.square() - x[..., 0] ** 2 * u, kind(V))
+    halves = torch.eye(V.num_dofs, dtype=torch.float64)
+    basis = torch.linalg.svd(kind(V).insert(halves, None))[0][:, : 9 if kind is EvenOnly else 8]
+    zero = torch.zeros(V.shape, dtype=torch.float64)
+    whole = Energy(V, energy.terms[0].density)
+    H, r = basis.T @ whole.hessian(zero).to_dense() @ basis, -basis.T @ whole.residual(zero)
+    expected = basis @ torch.linalg.solve(H, r)
+    served = CG() if preconditioner is None else CG(preconditioner=preconditioner)
+    assert int(minimize(energy, method=served).iterations) <= 2
+    torch.testing.assert_close(minimize(energy, method=served).value, expected)
+    if isinstance(preconditioner, Multigrid | AlgebraicMultigrid):
+        torch.testing.assert_close(minimize(energy, method=preconditioner).value, expected)
+        return
+    refused = Direct() if preconditioner is None else preconditioner
+    remedy = r"`CG\(\)`" if preconditioner is None else r"`CG\(preconditioner=FastDiagonalization\(\)\)`"
+    with pytest.raises(ValueError, match=f"got an object.*{remedy}|found an object.*{remedy}"):
+        minimize(energy, method=refused)
+
+
+@pytest.mark.parametrize("cell", ["quadrilateral", "triangle"])
+@pytest.mark.parametrize("wave", [30.0, 300.0])
+def test_waves_are_factorised_once_as_long_as_the_pivots_serve(cell, wave, monkeypatch):
+    """½|∇u|² − ½ k² u² − f u: a positive diagonal, eigenvalues of both signs; no minimum, one stationary point."""
+    made = []
+    monkeypatch.setattr(direct, "lu", lambda *a, _lu=direct.lu, **options: made.append(_lu(*a, **options)) or made[-1])
+    V = FunctionSpace(unit_square(24, cell=cell), Lagrange(1))
+    energy = Energy(V, lambda x, u, g: laplace(x, u, g) - 0.5 * wave * u**2 - x[..., 0] * u, Dirichlet(V, {"left": 0}))
+    found = solve(energy, method=Direct("superlu"))
+    assert len(made) == 1
+    H, zero = dense(energy, found.value, ()), torch.zeros_like(found.value)
+    left = V.dofs("left")
+    H[left, left] = 1
+    torch.testing.assert_close(found.value, torch.linalg.solve(H, -energy.residual(zero)), rtol=1e-9, atol=1e-12)
+    with pytest.raises(ConvergenceError, match="no lower bound"):
+        minimize(energy, method=Direct("superlu"))
+    made.clear()
+    monkeypatch.setattr(direct, "is_stable", lambda *a: False)
+    torch.testing.assert_close(solve(energy, method=Direct("superlu"), reuse=Reuse()).value, found.value)
+    assert len(made) == 2
+
+
+def test_pivots_as_they_come_are_not_trusted_where_they_are_tiny():
+    scipy = pytest.importorskip("scipy.sparse")
+    tiny = scipy.csc_array(torch.tensor([[1e-18, 1.0], [1.0, 1.0]]).double().numpy())
+    good = scipy.csc_array(torch.tensor([[1.0, 2.0], [2.0, 1.0]]).double().numpy())
+    for matrix, stable in ((tiny, False), (good, True)):
+        kept = {"permc_spec": "NATURAL", "diag_pivot_thresh": 0.0, "options": {"SymmetricMode": True}}
+        assert direct.is_stable(direct.lu(matrix, **kept), matrix) is stable

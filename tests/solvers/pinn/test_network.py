@@ -4,6 +4,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.func import functional_call, grad, jvp, vmap
 
 from fem import Energy, FunctionSpace, Lagrange, unit_interval, unit_square
 from solvers import PINN, deep_ritz, gauss_points, mismatch, strong_form
@@ -142,3 +145,52 @@ def test_what_does_not_fit_is_told():
         network_of(2, distance=bubble, lift=lambda x: 1.0).at(points_of(2))
     with pytest.raises(ValueError, match="`distance` or one of its first two derivatives is not finite"):
         network_of(1, distance=lambda x: x[..., 0].sqrt()).at(torch.zeros(1, 1, dtype=torch.float64))
+
+
+def ritz_loss(network: PINN, points: Any) -> Tensor:
+    return deep_ritz(network, points, lambda x, u, g: 0.5 * g.square().sum(-1) + u**3 - u)
+
+
+def residual_loss(network: PINN, points: Any) -> Tensor:
+    return strong_form(network, points, lambda x, u, g, laplacian: laplacian + u * u + 1)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # what PyTorch runs forward mode by
+@pytest.mark.parametrize("loss", [ritz_loss, residual_loss])
+def test_losses_under_transformations_of_pytorch(loss: Any) -> None:
+    """Gradients, tangents, maps over weights and Hessian products are those of reverse mode and of differences."""
+    torch.manual_seed(0)
+    network = PINN(2, 5, 3, distance=lambda x: (x * (1 - x)).prod(-1))
+    points = network.at(torch.rand(7, 2, dtype=torch.float64))
+
+    class Loss(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def forward(self) -> Tensor:
+            return loss(self.network, points)
+
+    module = Loss()
+    weights = {name: p.detach() for name, p in module.named_parameters()}
+    along = {name: torch.randn_like(p) for name, p in weights.items()}
+    at = lambda w: functional_call(module, w, ())  # noqa: E731
+    moved = lambda t: {name: p + t * along[name] for name, p in weights.items()}  # noqa: E731
+    slope = dict(zip(weights, torch.autograd.grad(module(), list(module.parameters())), strict=True))
+    torch.testing.assert_close(grad(at)(weights), slope)
+    rate = torch.stack([(slope[name] * along[name]).sum() for name in weights]).sum()
+    torch.testing.assert_close(jvp(at, (weights,), (along,))[1], rate)
+    with forward_ad.dual_level():
+        dual = at({name: forward_ad.make_dual(p, along[name]) for name, p in weights.items()})
+        torch.testing.assert_close(forward_ad.unpack_dual(dual).tangent, rate)
+    several = {name: torch.stack([p, moved(0.1)[name]]) for name, p in weights.items()}
+    torch.testing.assert_close(vmap(at)(several), torch.stack([at(weights), at(moved(0.1))]))
+    for name, found in vmap(grad(at))(several).items():
+        torch.testing.assert_close(found[0], slope[name])
+    for name, bend in jvp(grad(at), (weights,), (along,))[1].items():
+        difference = (grad(at)(moved(1e-5))[name] - grad(at)(moved(-1e-5))[name]) / 2e-5
+        torch.testing.assert_close(bend, difference, rtol=1e-5, atol=1e-8)
+    u, eye = network.jet(points).value, torch.eye(7, dtype=torch.float64)
+    bias = network.layers[0].bias
+    (together,) = torch.autograd.grad(u, bias, eye, is_grads_batched=True, retain_graph=True)
+    torch.testing.assert_close(together, torch.stack([torch.autograd.grad(v, bias, retain_graph=True)[0] for v in u]))
