@@ -17,7 +17,8 @@ from fem.files.contents import read_contents
 from fem.files.labels import tags
 from fem.files.node_order import cell_of, vtk_order
 from fem.files.orientation import oriented
-from fem.mesh.mesh import Mesh, make_block
+from fem.mesh.construction import make_block
+from fem.mesh.mesh import Mesh
 from fem.support.checks import check_floating, check_kind
 
 

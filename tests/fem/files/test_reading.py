@@ -234,7 +234,7 @@ def test_crossed_nodes_are_not_hidden_by_turning():
     mesh = unit_square(4, cell="triangle")
     nodes = mesh.nodes.clone()
     nodes[12] = torch.tensor([1.3, 0.5])  # the centre is dragged beyond the right side
-    with pytest.raises(MeshError, match=r"cells lie on top of their neighbours.* their boundary encloses 1\. "):
+    with pytest.raises(MeshError, match="cells lie on top of their neighbours: triangle 10 and triangle 13 share"):
         oriented(nodes, {"triangle": mesh.cells})
 
 

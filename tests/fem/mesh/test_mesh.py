@@ -5,7 +5,7 @@ import torch
 from torch.autograd import gradcheck
 
 from fem import FunctionSpace, Lagrange, Mesh, MeshError, integrate, unit_cube, unit_interval, unit_square
-from fem.mesh.mesh import mirrored_nodes
+from fem.mesh.construction import mirrored_nodes
 from fem.reference.cells import CELLS
 from tests.problems import bend, disk, hard_mesh, mixed_mesh, scrambled, small_mesh
 
