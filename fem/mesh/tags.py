@@ -60,9 +60,9 @@ def select_facets(
 def facet_numbers(topology: Topology, tuples: Int[Tensor, "k _"]) -> Int[Tensor, "k"]:
     """The facet with these vertices, mesh nodes in any order and padded with −1; −1 where there is none."""
     known = topology.facet_nodes
-    tuples = torch.nn.functional.pad(tuples, (0, known.shape[1] - tuples.shape[1]), value=-1)
-    lowest = min(int(tuples.min()), -1) if len(tuples) else -1
-    number, _ = unique_rows(torch.cat([known, tuples]).sort(1).values - lowest)
+    width = max(known.shape[1], tuples.shape[1])
+    both = torch.cat([torch.nn.functional.pad(rows, (0, width - rows.shape[1]), value=-1) for rows in (known, tuples)])
+    number, _ = unique_rows(both.sort(1).values - min(int(both.min()), 0))
     index = torch.full((int(number.max()) + 1,), -1, dtype=torch.int64, device=topology.device)
     index[number[: len(known)]] = torch.arange(len(known), device=topology.device)
     return index[number[len(known) :]]

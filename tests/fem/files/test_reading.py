@@ -197,13 +197,17 @@ def test_a_group_called_boundary_must_be_the_boundary(tmp_path: Path):
         read_mesh(tmp_path / "m.msh")
 
 
-def test_facets_must_belong_to_cells(tmp_path: Path):
-    cells: list[Any] = [("triangle", [[0, 1, 2], [0, 2, 3]]), ("line", [[1, 3]])]
-    meshio.Mesh(SQUARE, cells, cell_sets={"cut": [[], [0]]}).write(tmp_path / "m.inp")
-    mesh = meshio.Mesh(SQUARE, cells, cell_data={"material": [np.array([1, 2]), np.array([7])]})
+def test_facets_that_no_cell_has_are_left_out_by_name(tmp_path: Path):
+    points = np.vstack([SQUARE, [[7.0, 7, 0], [8, 7, 0]]])
+    cells: list[Any] = [("triangle", [[0, 1, 2], [0, 2, 3]]), ("line", [[1, 3], [0, 1], [4, 5]]), ("line", [[1, 3]])]
+    mesh = meshio.Mesh(points, cells, cell_data={"material": [np.array(n) for n in ([1, 2], [7, 7, 7], [8])]})
     mesh.write(tmp_path / "m.vtk", file_format="vtk")
-    with pytest.raises(MeshError, match=r"m\.vtk: facet tag '7': no facet of this mesh has the vertices \[1, 3\]"):
-        read_mesh(tmp_path / "m.vtk")
+    with pytest.warns(
+        UserWarning, match=r"m\.vtk: left out are 2 of 3 facets in the group '7', .*1 of 1 .* '8', which no"
+    ):
+        read = read_mesh(tmp_path / "m.vtk")
+    assert list(read.facet_tags) == ["7"]
+    assert read.facets[read.facets_tagged("7")].sort().values.tolist() == [[0, 1]]
 
 
 def test_curves_and_surfaces_keep_the_coordinates_that_vary(tmp_path: Path):
