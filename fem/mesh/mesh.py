@@ -191,6 +191,17 @@ class Mesh:
         return None if carries(self.nodes) else self.nodes._version
 
     @property
+    def curved_degree(self) -> int:
+        """How much finer quadrature must be than on straight cells to see the same: d (g − 1), 0 if all are straight.
+
+        |det J| is a polynomial of that degree in the reference coordinates where the geometry has degree g > 1
+        (simplices; on products of intervals, of degree d g − 1 in each, against d − 1 for g = 1). Cells whose nodes
+        stand where they would for g = 1 are straight, unless somebody asks for their gradient, which sees every
+        direction.
+        """
+        return max(b.cell.dim * (b.degree - 1) if is_curved(self, b) else 0 for b in self.blocks)
+
+    @property
     def block_starts(self) -> list[int]:
         """Number of the first cell of each block: cells are numbered block after block."""
         return self.topology.block_starts
@@ -341,3 +352,18 @@ def check_jacobians(mesh: Mesh) -> None:
             with torch.no_grad():
                 _, jacobian, _ = mesh.map(i, cells, rule.points)
             measure(jacobian, block.cell.name, mesh.block_starts[i], cells)
+
+
+def is_curved(mesh: Mesh, block: Block) -> bool:
+    """Whether some node is elsewhere than the cell's vertices alone would put it, by more than round-off."""
+    if block.degree == 1 or mesh.version is None:
+        return block.degree > 1
+    nodes, eps = mesh.nodes.detach(), torch.finfo(mesh.dtype).eps
+    table = lagrange_element(block.cell, 1).tabulate(block.element.nodes, 0).value[0].to(nodes)
+    for cells in block.portions():
+        corners = nodes[block.nodes_of(cells)]
+        apart = (table @ corners[:, : block.cell.num_vertices] - corners).abs().amax((1, 2))
+        size = (corners.amax(1) - corners.amin(1)).amax(1)
+        if bool((apart > eps ** (2 / 3) * size + 8 * eps * corners.abs().amax((1, 2))).any()):
+            return True
+    return False
