@@ -174,7 +174,8 @@ def coincident(points: Float[Tensor, "n d"], reach: Float[Tensor, "n"]) -> Int[T
         distance = (points[first] - points[second]).norm(dim=1)
         near = distance <= torch.minimum(reach[first], reach[second])
         found.append(torch.stack([order[first[near]], order[second[near]]]))
-        first, step = first[distance > 0], step + 1  # a copy finds the other partners by itself
+        # A copy that reaches as far finds the other partners by itself.
+        first, step = first[(distance > 0) | (reach[second] < reach[first])], step + 1
     return torch.cat(found, 1) if found else order.new_zeros(2, 0)
 
 
