@@ -52,7 +52,7 @@ def gaps(nodes: Float[Tensor, "n d"], topology: Topology) -> str:
             f"{nodes[again].tolist()}; facets that stand twice: {facets}. "
             f"`merge={10.0 ** ceil(log10(2 * distance)):g}` makes one node of those at one place."
         )
-    rim, hung = rim_of(glued), dict[int, str]()
+    rim, hung = rim_of(glued), dict[int, int]()
     for k, cell, depth in holders(nodes, glued, nodes[rim], -1 - rim):
         if topology.dim == nodes.shape[1] and bool((depth > DEEP).any()):
             one, other = int(rim[k[depth.argmax()]]), int(cell[depth.argmax()])
