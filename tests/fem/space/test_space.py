@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from fem import (
+    Discontinuous,
     Energy,
     FunctionSpace,
     Lagrange,
@@ -544,6 +545,15 @@ def test_straight_cells_pay_nothing_for_their_degree(cell: str, geometry: int) -
         bent = mesh.dim * (geometry - 1)
         assert mesh.with_nodes(moved).curved_degree == bent
         assert mesh.with_nodes(mesh.nodes.requires_grad_()).curved_degree == bent
+
+
+@cells
+def test_constants_on_cells_see_their_size(cell: str) -> None:
+    """The measure of hexahedra with plane edges is no constant."""
+    for mesh in (hard_mesh(cell, "scrambled"), hard_mesh(cell, "curved")):
+        V = FunctionSpace(mesh, Discontinuous(0))
+        volume = Energy(V, lambda x, u: u, derivatives=0)(V.interpolate(1.0))
+        assert volume.item() == pytest.approx(integrate(V, 1.0, degree=20).item(), rel=1e-13)
 
 
 def test_one_curved_block_counts() -> None:
