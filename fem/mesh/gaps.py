@@ -52,21 +52,23 @@ def gaps(nodes: Float[Tensor, "n d"], topology: Topology) -> str:
             f"{nodes[again].tolist()}; facets that stand twice: {facets}. "
             f"`merge={10.0 ** ceil(log10(2 * distance)):g}` makes one node of those at one place."
         )
-    rim, hung = rim_of(glued), dict[int, int]()
-    for k, cell, depth in holders(nodes, glued, nodes[rim], -1 - rim):
+    hung = dict[int, int]()
+    for owner, cell, depth, x in holders(nodes, glued):
         if topology.dim == nodes.shape[1] and bool((depth > DEEP).any()):
-            one, other = int(rim[k[depth.argmax()]]), int(cell[depth.argmax()])
-            raise overlap(glued, f"node {one} at {nodes[one].tolist()}", other)
-        for node, number in zip(rim[k].tolist(), cell.tolist(), strict=True):
-            hung.setdefault(node, number)
+            k = int(depth.argmax())
+            own, holder = int(owner[k]), listed(topology, [int(cell[k])])
+            what = f"node {-1 - own}" if own < 0 else f"a point of {listed(topology, [own])}"
+            raise MeshError(
+                f"cells overlap: {what} at {x[k].tolist()} lies inside {holder}. Where bodies that touch may overlap, "
+                "`merge=False` says so."
+            )
+        hung |= {-1 - own: number for own, number in zip(owner.tolist(), cell.tolist(), strict=True) if own < 0}
     if hung:
         node, cell = min(hung.items())
         found.append(
             f"Hanging nodes: {len(hung)}, such as node {node} at {nodes[node].tolist()}, which lies on "
             f"{listed(topology, [cell])} but is no vertex of it; divide such cells so that they share the node."
         )
-    if found and topology.dim == nodes.shape[1]:
-        check_centres(nodes, glued)
     if not found:
         return ""
     return " ".join(["some cells touch without sharing their nodes.", *found, "`merge=False` says that it is meant."])
@@ -107,36 +109,32 @@ def edges(
     return ends, (nodes[ends[..., 0]] - nodes[ends[..., 1]]).norm(dim=-1)
 
 
-def check_centres(nodes: Float[Tensor, "n d"], topology: Topology) -> None:
-    """Raise where the centre of a cell at the boundary lies in another cell.
+def probes(nodes: Float[Tensor, "n d"], topology: Topology) -> tuple[Float[Tensor, "m d"], Int[Tensor, "m"]]:
+    """Points of the boundary, with the cell that each belongs to, or −1 − n for the vertex n.
 
-    Vertices do not tell where regions coincide, each with its own on the boundary of the other.
+    Where cells fill their space, a point inside each cell near each of its facets on the boundary goes with the
+    vertices: they do not tell where cells cross that have all of them in common, or on the boundary of each other.
     """
-    points, owners = [], []
-    for block, start, cells in zip(topology.blocks, topology.block_starts[:-1], cells_at(topology), strict=True):
-        centre = torch.tensor(block.cell.vertices, dtype=torch.float64, device="cpu").mean(0, keepdim=True)
-        points.append(block.element.tabulate(centre, 0).value[0, 0].to(nodes) @ nodes[block.nodes_of(cells)])
-        owners.append(start + cells)
-    owner = torch.cat(owners)
-    for k, cell, _ in holders(nodes, topology, torch.cat(points), owner):
-        if len(k):
-            raise overlap(topology, f"the centre of {listed(topology, [int(owner[k[0]])])}", int(cell[0]))
-
-
-def overlap(topology: Topology, what: str, cell: int) -> MeshError:
-    return MeshError(
-        f"cells overlap: {what} lies inside {listed(topology, [cell])}. Where bodies that touch may overlap, "
-        "`merge=False` says so."
-    )
+    rim, facets = rim_of(topology), topology.facets
+    points, owners = [nodes[rim]], [-1 - rim]
+    for i, block in enumerate(topology.blocks if topology.dim == nodes.shape[1] else ()):
+        vertices = torch.tensor(block.cell.vertices, dtype=torch.float64, device="cpu")
+        for local, facet in enumerate(block.cell.facets):
+            inside = 0.8 * vertices[list(facet)].mean(0) + 0.2 * vertices.mean(0)
+            here = topology.boundary[
+                (facets.block[topology.boundary] == i) & (facets.local[topology.boundary] == local)
+            ]
+            weights = block.element.tabulate(inside[None], 0).value[0, 0].to(nodes)
+            points.append(weights @ nodes[block.nodes_of(facets.cell[here])])
+            owners.append(topology.block_starts[i] + facets.cell[here])
+    return torch.cat(points), torch.cat(owners)
 
 
 def holders(
-    nodes: Float[Tensor, "n d"], topology: Topology, points: Float[Tensor, "m d"], owner: Int[Tensor, "m"]
-) -> Iterator[tuple[Int[Tensor, "k"], Int[Tensor, "k"], Float[Tensor, "k"]]]:
-    """Which points lie in which cells that are not their own, and how deep: the least of the cell's coordinates λ.
-
-    The owner of a point is a cell, or those that have the vertex n where it is −1 − n.
-    """
+    nodes: Float[Tensor, "n d"], topology: Topology
+) -> Iterator[tuple[Int[Tensor, "k"], Int[Tensor, "k"], Float[Tensor, "k"], Float[Tensor, "k d"]]]:
+    """Which probes lie in cells that are not their own: owner, cell, how deep (the least of the cell's λ), place."""
+    points, owner = probes(nodes, topology)
     lower, upper = bounds(nodes, topology.blocks)
     roundoff = 8 * torch.finfo(nodes.dtype).eps * float(nodes.abs().max())
     slack = near(nodes) * (upper - lower).amax(1) + 2 * roundoff
@@ -152,9 +150,10 @@ def holders(
             for p, c in pairs.split(at_a_time(width, points, roomy=True), 1):
                 corners = nodes[block.connectivity[c - start]]
                 at, inside = pull_back(block.element, corners, points[p], slack[c], near(nodes), roundoff)
-                matrix, offset = barycentric_map(block.cell)
-                depth = (at[inside] @ matrix.T.to(at) + offset.to(at)).amin(1)
-                yield p[inside], c[inside], depth
+                p, c = p[inside], c[inside]
+                if len(p):
+                    matrix, offset = barycentric_map(block.cell)
+                    yield owner[p], c, (at[inside] @ matrix.T.to(at) + offset.to(at)).amin(1), points[p]
 
 
 def coincident(points: Float[Tensor, "n d"], reach: Float[Tensor, "n"]) -> Int[Tensor, "2 m"]:

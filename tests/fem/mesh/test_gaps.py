@@ -272,7 +272,7 @@ def test_bodies_that_overlap(cell: str):
     mesh = hard_mesh(cell, "scrambled", 3)
     nodes = torch.cat([mesh.nodes, mesh.nodes + 0.41])
     both = torch.cat([mesh.cells, mesh.cells + len(mesh.nodes)])
-    with pytest.raises(MeshError, match=rf"cells overlap: node \d+ at \[.*\] lies inside {cell} \d+\..*`merge=False`"):
+    with pytest.raises(MeshError, match=rf"cells overlap: .* \d+ at \[.*\] lies inside {cell} \d+\..*`merge=False`"):
         Mesh(nodes, both, cell)
     assert Mesh(nodes, both, cell, merge=False).num_cells == 2 * mesh.num_cells
 
@@ -281,7 +281,7 @@ def test_bodies_that_overlap(cell: str):
 def test_a_body_inside_another_one(cell: str):
     mesh = hard_mesh(cell, "scrambled", 3)
     nodes = torch.cat([mesh.nodes, 0.1 * mesh.nodes + 0.41])
-    with pytest.raises(MeshError, match=rf"cells overlap: node \d+ .*lies inside {cell} \d+\."):
+    with pytest.raises(MeshError, match=rf"cells overlap: .* \d+ .*lies inside {cell} \d+\."):
         Mesh(nodes, torch.cat([mesh.cells, mesh.cells + len(mesh.nodes)]), cell)
 
 
@@ -297,13 +297,29 @@ def test_two_meshes_of_one_region(shared: bool):
 
 
 def test_two_meshes_of_one_region_that_share_no_vertex_but_the_corners():
-    """Vertices of each lie on the boundary of the other: the centres of cells tell."""
+    """Vertices of each lie on the boundary of the other: points inside cells tell."""
     one, two = unit_square(2), unit_square(3)
     nodes, both = torch.cat([one.nodes, two.nodes]), torch.cat([one.cells, two.cells + len(one.nodes)])
     with pytest.raises(
-        MeshError, match=r"cells overlap: the centre of quadrilateral \d+ lies inside quadrilateral \d+"
+        MeshError, match=r"cells overlap: a point of quadrilateral \d+ at .* lies inside quadrilateral \d+"
     ):
         Mesh(nodes, both, "quadrilateral")
+
+
+@pytest.mark.parametrize("cell", ["triangle", "tetrahedron"])
+def test_a_cell_across_others_with_which_it_shares_its_vertices(cell: str):
+    """One vertex of a cell is another node than was meant: nothing but the cell itself lies where it should not."""
+    mesh = hard_mesh(cell, "scrambled", 4)
+    at_boundary, seen = boundary_nodes(mesh), 0
+    for number in range(0, mesh.num_cells, 7):
+        wrong = mesh.cells.clone()
+        wrong[number, 0] = at_boundary[number % len(at_boundary)]
+        if wrong[number, 0] in mesh.cells[number]:
+            continue
+        with pytest.raises(MeshError, match=r"cells overlap|lie on top|degenerate|inverted"):
+            Mesh(mesh.nodes, wrong, cell)
+        seen += 1
+    assert seen > 3
 
 
 def test_a_doubled_part():
