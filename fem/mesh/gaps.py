@@ -52,17 +52,19 @@ def gaps(nodes: Float[Tensor, "n d"], topology: Topology) -> str:
             f"{nodes[again].tolist()}; facets that stand twice: {facets}. "
             f"`merge={10.0 ** ceil(log10(2 * distance)):g}` makes one node of those at one place."
         )
+    points, owner = probes(nodes, glued)
     hung = dict[int, int]()
-    for owner, cell, depth, x in holders(nodes, glued):
+    for point, cell, depth in holders(nodes, glued, points, owner):
         if topology.dim == nodes.shape[1] and bool((depth > DEEP).any()):
             k = int(depth.argmax())
-            own, holder = int(owner[k]), listed(topology, [int(cell[k])])
+            own, holder = int(owner[point[k]]), listed(topology, [int(cell[k])])
             what = f"node {-1 - own}" if own < 0 else f"a point of {listed(topology, [own])}"
             raise MeshError(
-                f"cells overlap: {what} at {x[k].tolist()} lies inside {holder}. Where bodies that touch may overlap, "
-                "`merge=False` says so."
+                f"cells overlap: {what} at {points[point[k]].tolist()} lies inside {holder}. Where bodies that touch may "
+                "overlap, `merge=False` says so."
             )
-        hung |= {-1 - own: number for own, number in zip(owner.tolist(), cell.tolist(), strict=True) if own < 0}
+        pairs = zip(owner[point].tolist(), cell.tolist(), strict=True)
+        hung |= {-1 - own: number for own, number in pairs if own < 0}
     if hung:
         node, cell = min(hung.items())
         found.append(
@@ -131,10 +133,10 @@ def probes(nodes: Float[Tensor, "n d"], topology: Topology) -> tuple[Float[Tenso
 
 
 def holders(
-    nodes: Float[Tensor, "n d"], topology: Topology
-) -> Iterator[tuple[Int[Tensor, "k"], Int[Tensor, "k"], Float[Tensor, "k"], Float[Tensor, "k d"]]]:
-    """Which probes lie in cells that are not their own: owner, cell, how deep (the least of the cell's λ), place."""
-    points, owner = probes(nodes, topology)
+    nodes: Float[Tensor, "n d"], topology: Topology, points: Float[Tensor, "m d"], owner: Int[Tensor, "m"]
+) -> Iterator[tuple[Int[Tensor, "k"], Int[Tensor, "k"], Float[Tensor, "k"]]]:
+    """Which points lie in cells that are not their owners (see `probes`): the points, the cells and how deep they lie,
+    the least of the cell's coordinates λ."""
     lower, upper = bounds(nodes, topology.blocks)
     roundoff = 8 * torch.finfo(nodes.dtype).eps * float(nodes.abs().max())
     slack = near(nodes) * (upper - lower).amax(1) + 2 * roundoff
@@ -150,10 +152,9 @@ def holders(
             for p, c in pairs.split(at_a_time(width, points, roomy=True), 1):
                 corners = nodes[block.connectivity[c - start]]
                 at, inside = pull_back(block.element, corners, points[p], slack[c], near(nodes), roundoff)
-                p, c = p[inside], c[inside]
-                if len(p):
-                    matrix, offset = barycentric_map(block.cell)
-                    yield owner[p], c, (at[inside] @ matrix.T.to(at) + offset.to(at)).amin(1), points[p]
+                matrix, offset = barycentric_map(block.cell)
+                depth = (at[inside] @ matrix.T.to(at) + offset.to(at)).amin(1)
+                yield p[inside], c[inside], depth
 
 
 def coincident(points: Float[Tensor, "n d"], reach: Float[Tensor, "n"]) -> Int[Tensor, "2 m"]:

@@ -263,6 +263,31 @@ def test_plates_that_meet_without_being_joined():
     )
 
 
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda", marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
+        ),
+    ],
+)
+@pytest.mark.parametrize("degree", [1, 2])
+def test_meshes_on_devices(device: str, degree: int):
+    """Found, merged and refused where the nodes are."""
+    nodes, blocks, _ = cut(halves("triangle", degree))
+    nodes, cells = nodes.to(device), blocks["triangle"].to(device)
+    assert "coincide" in said(lambda: Mesh(nodes, cells))
+    merged = Mesh(nodes, cells, facet_tags={"some": cells[:, :2]}, merge=1e-9)
+    assert merged.cells.device.type == merged.facets_tagged("some").device.type == device
+    with pytest.raises(MeshError, match="one cell that stands twice"):
+        Mesh(nodes, torch.cat([cells, cells[:1]]))
+    with pytest.raises(MeshError, match="cells overlap"):
+        Mesh(torch.cat([nodes, nodes + 0.3]), torch.cat([merged.cells, merged.cells + len(nodes)]))
+    hung = refined_half("triangle")
+    assert "Hanging" in said(lambda: Mesh(hung[0].to(device), {"triangle": hung[1]["triangle"].to(device)}))
+
+
 # -- cells that reach into one another ---------------------------------------------------------------------------------
 
 
