@@ -57,11 +57,11 @@ def gaps(nodes: Float[Tensor, "n d"], topology: Topology) -> str:
     for point, cell, depth in holders(nodes, glued, points, owner):
         if topology.dim == nodes.shape[1] and bool((depth > DEEP).any()):
             k = int(depth.argmax())
-            own, holder = int(owner[point[k]]), listed(topology, [int(cell[k])])
+            own, x, holder = int(owner[point[k]]), points[point[k]].tolist(), listed(topology, [int(cell[k])])
             what = f"node {-1 - own}" if own < 0 else f"a point of {listed(topology, [own])}"
             raise MeshError(
-                f"cells overlap: {what} at {points[point[k]].tolist()} lies inside {holder}. Where bodies that touch may "
-                "overlap, `merge=False` says so."
+                f"cells overlap: {what} at {x} lies inside {holder}. Where bodies in contact may overlap, say so by "
+                "`merge=False`."
             )
         pairs = zip(owner[point].tolist(), cell.tolist(), strict=True)
         hung |= {-1 - own: number for own, number in pairs if own < 0}
