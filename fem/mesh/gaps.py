@@ -30,31 +30,52 @@ def gaps(nodes: Float[Tensor, "n d"], topology: Topology) -> str:
     Raises:
         MeshError: cells reach into one another; they are named.
     """
-    nodes, found = nodes.detach(), list[str]()
-    rim = rim_of(topology)
-    if len(rim) == 0:  # a closed surface
+    nodes = nodes.detach()
+    if len(topology.boundary) == 0:  # a closed surface
         return ""
+    glued, coincidence = glue(nodes, topology)
+    found = list(filter(None, [coincidence, hanging(nodes, glued)]))
+    if not found:
+        return ""
+    return " ".join(["some cells touch without sharing their nodes.", *found, "`merge=False` says that it is meant."])
+
+
+def glue(nodes: Float[Tensor, "n d"], topology: Topology) -> tuple[Topology, str]:
+    """The cells as if vertices of the boundary at one place were one, and what there is to say about these.
+
+    Raises:
+        MeshError: cells overlap then.
+    """
+    rim = rim_of(topology)
     reach = near(nodes) * shortest_edges(nodes, topology)
     pairs = rim[coincident(nodes[rim], reach[rim])]
-    glued = topology
-    if pairs.shape[1]:
-        lowest = lowest_of_each(len(nodes), pairs)
-        glued = Topology([Block(b.cell, b.degree, lowest[b.connectivity]) for b in topology.blocks], len(nodes))
-        if topology.dim == nodes.shape[1]:
-            check_sides(glued)
-        extra = torch.nonzero(lowest != torch.arange(len(lowest), device=lowest.device)).flatten()
-        first, again = int(lowest[extra[0]]), int(extra[0])
-        distance = float((nodes[pairs[0]] - nodes[pairs[1]]).norm(dim=1).max())
-        distance = max(distance, 1e-10 * float(nodes.max() - nodes.min()))
-        facets = (len(topology.boundary) - len(glued.boundary)) // 2
-        found.append(
-            f"Nodes that coincide with another one: {len(extra)}, such as nodes {first} and {again} at "
-            f"{nodes[again].tolist()}; facets that stand twice: {facets}. "
-            f"`merge={10.0 ** ceil(log10(2 * distance)):g}` makes one node of those at one place."
-        )
-    points, owner = probes(nodes, glued)
+    if pairs.shape[1] == 0:
+        return topology, ""
+    lowest = lowest_of_each(len(nodes), pairs)
+    glued = Topology([Block(b.cell, b.degree, lowest[b.connectivity]) for b in topology.blocks], len(nodes))
+    if topology.dim == nodes.shape[1]:
+        check_sides(glued)
+    extra = torch.nonzero(lowest != torch.arange(len(lowest), device=lowest.device)).flatten()
+    first, again = int(lowest[extra[0]]), int(extra[0])
+    distance = float((nodes[pairs[0]] - nodes[pairs[1]]).norm(dim=1).max())
+    distance = max(distance, 1e-10 * float(nodes.max() - nodes.min()))
+    facets = (len(topology.boundary) - len(glued.boundary)) // 2
+    return glued, (
+        f"Nodes that coincide with another one: {len(extra)}, such as nodes {first} and {again} at "
+        f"{nodes[again].tolist()}; facets that stand twice: {facets}. "
+        f"`merge={10.0 ** ceil(log10(2 * distance)):g}` makes one node of those at one place."
+    )
+
+
+def hanging(nodes: Float[Tensor, "n d"], topology: Topology) -> str:
+    """What there is to say about vertices of the boundary that lie on cells that do not have them.
+
+    Raises:
+        MeshError: one lies inside a cell, or another point of a cell at the boundary does.
+    """
+    points, owner = probes(nodes, topology)
     hung = dict[int, int]()
-    for point, cell, depth in holders(nodes, glued, points, owner):
+    for point, cell, depth in holders(nodes, topology, points, owner):
         if topology.dim == nodes.shape[1] and bool((depth > DEEP).any()):
             k = int(depth.argmax())
             own, x, holder = int(owner[point[k]]), points[point[k]].tolist(), listed(topology, [int(cell[k])])
@@ -65,15 +86,13 @@ def gaps(nodes: Float[Tensor, "n d"], topology: Topology) -> str:
             )
         pairs = zip(owner[point].tolist(), cell.tolist(), strict=True)
         hung |= {-1 - own: number for own, number in pairs if own < 0}
-    if hung:
-        node, cell = min(hung.items())
-        found.append(
-            f"Hanging nodes: {len(hung)}, such as node {node} at {nodes[node].tolist()}, which lies on "
-            f"{listed(topology, [cell])} but is no vertex of it; divide such cells so that they share the node."
-        )
-    if not found:
+    if not hung:
         return ""
-    return " ".join(["some cells touch without sharing their nodes.", *found, "`merge=False` says that it is meant."])
+    node, cell = min(hung.items())
+    return (
+        f"Hanging nodes: {len(hung)}, such as node {node} at {nodes[node].tolist()}, which lies on "
+        f"{listed(topology, [cell])} but is no vertex of it; divide such cells so that they share the node."
+    )
 
 
 def near(nodes: Tensor) -> float:
