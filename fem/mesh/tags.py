@@ -1,14 +1,15 @@
-"""Facets and cells that get a name: chosen by index, by their vertices, or by where they are."""
+"""Facets, cells and nodes that get a name: chosen by index, by their vertices, or by where they are."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from fem.errors import MeshError
 from fem.mesh.topology import Topology, unique_rows
+from fem.reference.lagrange import lagrange_element
 from fem.support.checks import shown
 
 FacetTag = str | tuple[str, str]  # facets, or facets seen from the cells with the second name
@@ -76,6 +77,82 @@ def select_cells(topology: Topology, nodes: Nodes, name: str, selector: Selector
     if len(given) and not (int(given.min()) >= 0 and int(given.max()) < topology.num_cells):
         raise MeshError(f"cell tag {name!r}: indices must lie in [0, {topology.num_cells}); got {int(given.max())}.")
     return given
+
+
+def select_nodes(topology: Topology, nodes: Nodes, name: str, selector: Selector) -> Int[Tensor, "k"]:
+    """Indices of the nodes meant, in ascending order: indices, a mask "n", or a callable of coordinates "n d".
+
+    Raises:
+        MeshError: there are no such nodes.
+    """
+    if callable(selector) and not isinstance(selector, Tensor):
+        selector = selector(nodes())
+    given = indices_or_mask(f"node tag {name!r}", selector, topology.device)
+    if given.dtype == torch.bool:
+        if given.shape != (topology.num_nodes,):
+            raise MeshError(f"node tag {name!r}: a mask needs {topology.num_nodes} entries; got {tuple(given.shape)}.")
+        return torch.nonzero(given).flatten()
+    given = given.long().reshape(-1).unique()
+    if len(given) and not (int(given[0]) >= 0 and int(given[-1]) < topology.num_nodes):
+        wrong = int(given[0] if given[0] < 0 else given[-1])
+        raise MeshError(f"node tag {name!r}: indices must lie in [0, {topology.num_nodes}); got {wrong}.")
+    return given
+
+
+def nodes_between(topology: Topology, tagged: Int[Tensor, "k"], degree: int) -> Int[Tensor, "n"]:
+    """Lagrange nodes of that degree that some tagged mesh nodes mean: those at the same place, and those between them.
+
+    A set of vertices stands for more than its points where a basis has nodes on edges and faces too. A boundary facet
+    belongs to it, with all its nodes, if all mesh nodes of the facet do. Cells and the facets inside do so where it is
+    solid (`solid_cells`): two clamped sides clamp nothing that runs across the corner between them.
+    """
+    numbering, count = topology.lagrange_numbering(degree)
+    inside = torch.zeros(topology.num_nodes, dtype=torch.bool, device=topology.device)
+    inside[tagged] = True
+    if all(bool(inside[block.connectivity].all()) for block in topology.blocks):
+        return torch.arange(count, device=topology.device)
+    found = torch.zeros(count, dtype=torch.bool, device=topology.device)
+    for block, numbers in zip(topology.blocks, numbering, strict=True):
+        same = slice(None) if block.degree == degree else slice(block.cell.num_vertices)
+        found[numbers[:, same][inside[block.connectivity[:, same]]]] = True
+    if all(block.degree == degree for block in topology.blocks):
+        return torch.nonzero(found).flatten()
+    facets, solid = topology.facets, solid_cells(topology, inside)
+    for i, (block, numbers, own) in enumerate(zip(topology.blocks, numbering, solid, strict=True)):
+        found[numbers[own]] = True
+        own_facets = zip(block.element.facet_nodes, lagrange_element(block.cell, degree).facet_nodes, strict=True)
+        for local, (given, wanted) in enumerate(own_facets):
+            cells = facets.cell[(facets.num_cells == 1) & (facets.block == i) & (facets.local == local)]
+            cells = cells[inside[block.connectivity[cells][:, list(given)]].all(1)]
+            found[numbers[cells][:, list(wanted)]] = True
+    return torch.nonzero(found).flatten()
+
+
+def solid_cells(topology: Topology, inside: Bool[Tensor, "n"]) -> list[Bool[Tensor, "_"]]:
+    """Block by block, the cells all of whose nodes are inside a set that holds more than a boundary.
+
+    Those in a corner of the domain may have all their nodes on its sides, and say nothing: they count if, from one to
+    the next across facets, they lead to one that has a vertex inside the domain.
+    """
+    surface = torch.zeros_like(inside)
+    facets = topology.facet_nodes[topology.boundary]
+    surface[facets[facets >= 0]] = True
+    full, solid = [], []
+    for block in topology.blocks:
+        full.append(inside[block.connectivity].all(1))
+        solid.append(full[-1] & ~surface[block.connectivity[:, : block.cell.num_vertices]].all(1))
+    sizes, whole, solid = [len(own) for own in full], torch.cat(full), torch.cat(solid)
+    number, (owner, cell, _) = topology.facets_of_cells()
+    cell = cell + torch.tensor([0, *sizes], device=cell.device).cumsum(0)[owner]
+    while True:
+        reached = torch.zeros(len(topology.facets.cell), dtype=torch.bool, device=cell.device)
+        reached[number[solid[cell]]] = True
+        grown = solid.clone()
+        grown[cell[reached[number]]] = True
+        grown &= whole
+        if torch.equal(grown, solid):
+            return list(solid.split(sizes))
+        solid = grown
 
 
 def indices_or_mask(what: str, selector: Any, device: torch.device) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fem.mesh.geometry import facet_cells
 from fem.mesh.mesh import Mesh
+from fem.mesh.tags import nodes_between
 from fem.reference.discontinuous import Discontinuous, DiscontinuousElement
 from fem.reference.element import Element, ElementFamily
 from fem.reference.lagrange import LagrangeElement
@@ -203,7 +204,23 @@ class FunctionSpace(Space):
     # -- numbering -----------------------------------------------------------------------------------------------------
 
     def dofs(self, tag: str) -> Int[Tensor, "k"]:
-        """Nodes of the space on the facets with that tag, in ascending order."""
+        """Nodes of the space on the facets with that tag and at the nodes with that tag, in ascending order.
+
+        A node tag that holds all nodes of a boundary facet holds all dofs of that facet; see `nodes_between`.
+
+        Raises:
+            ValueError: no such tag, or no dof of this space at any node that has it.
+        """
+        if tag in self.mesh.node_tags and self.is_lagrange:
+            at_nodes = nodes_between(self.mesh.topology, self.mesh.node_tags[tag], self.degree)
+            if tag in self.mesh.facet_tags:
+                return torch.cat([at_nodes, self._facet_dofs(tag)]).unique()
+            if len(at_nodes) == 0:
+                raise ValueError(f"no dof of {self.family} stands at a node with the tag {tag!r}.")
+            return at_nodes
+        return self._facet_dofs(tag)
+
+    def _facet_dofs(self, tag: str) -> Int[Tensor, "k"]:
         sides, grid = self.mesh.sides_tagged(tag), self.mesh.topology.grid
         if not self.is_lagrange:
             raise ValueError(
