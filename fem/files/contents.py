@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from fem.errors import MeshError
+from fem.files.formats.abaqus import read_abaqus
+from fem.files.formats.exodus import read_exodus
+from fem.files.formats.su2 import su2_markers
+
+READERS = {".inp": read_abaqus, ".e": read_exodus, ".exo": read_exodus, ".ex2": read_exodus}
 
 
 def read_contents(path: Path) -> tuple[Any, tuple[int, int] | None]:
@@ -22,6 +27,16 @@ def read_contents(path: Path) -> tuple[Any, tuple[int, int] | None]:
         raise MeshError(f"cannot read {path}: {'it is a directory' if path.is_dir() else 'no such file'}.")
     if path.stat().st_size == 0:
         raise MeshError(f"cannot read {path}: it is empty.")
+    suffix = path.suffix.lower()
+    if suffix in READERS:
+        try:
+            return READERS[suffix](path), None
+        except ModuleNotFoundError as error:
+            raise MeshError(
+                f"cannot read {path}: this needs the package {error.name}; `pip install {error.name}`."
+            ) from error
+        except MeshError as error:
+            raise MeshError(f"cannot read {path}: {error}") from error
     printed = io.StringIO()
     try:
         with (
@@ -40,6 +55,8 @@ def read_contents(path: Path) -> tuple[Any, tuple[int, int] | None]:
                 renamed = re.sub(rb'(<VTKFile[^>]*\bversion=")[\d.]+', rb"\g<1>1.0", path.read_bytes(), count=1)
                 source.write_bytes(renamed)
             contents = meshio.read(source)
+            if suffix == ".su2":
+                contents.side_sets = su2_markers(path)  # type: ignore[attr-defined]
     except ModuleNotFoundError as error:
         raise MeshError(
             f"cannot read {path}: this needs the package {error.name}; `pip install {error.name}`."

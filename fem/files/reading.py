@@ -5,6 +5,7 @@ are Gmsh's physical groups, meshio's cell sets (Abaqus) and integer cell data ca
 without a name goes by its number. Nodes that no cell uses are dropped, and so is a last coordinate that never varies.
 """
 
+import warnings
 from os import PathLike
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from torch import Tensor
 
 from fem.errors import MeshError
 from fem.files.contents import read_contents
-from fem.files.labels import tags
+from fem.files.labels import labels
 from fem.files.node_order import cell_of, vtk_order
 from fem.files.orientation import oriented
 from fem.mesh.mesh import Mesh, make_block
+from fem.mesh.tags import whole_facets
 from fem.support.checks import check_floating, check_kind
 
 
@@ -47,7 +49,7 @@ def read_mesh(
     if dim == 0:
         raise MeshError(f"{path} contains no cells.")
     tops = [i for i, kind in enumerate(kinds) if kind.dim == dim]
-    nodes, blocks = used_nodes(path, np.asarray(contents.points, dtype=np.float64), blocks, tops, dim)
+    nodes, blocks, number = used_nodes(path, np.asarray(contents.points, dtype=np.float64), blocks, tops, dim)
     coordinates = torch.tensor(nodes, dtype=dtype, device=device)
     old_hexahedra = version is not None and version < (2, 1)
     try:
@@ -62,24 +64,40 @@ def read_mesh(
         if any(len({part.shape[1] for part in several}) > 1 for several in parts.values()):
             raise MeshError("cells of one kind must all be of one degree.")
         mesh = oriented(coordinates, {name: torch.cat(several) for name, several in parts.items()})
-        facet_tags, cell_tags = tags(contents, blocks, kinds, dim, list(parts))
-        if "boundary" in facet_tags:
+        named = labels(contents, blocks, kinds, list(parts), number)
+        if "boundary" in named.facets:
             name = "boundary in the file"
-            own = mesh.with_tags({name: facet_tags.pop("boundary")}).facets_tagged(name).unique()
+            own = mesh.with_tags({name: named.facets.pop("boundary")}).facets_tagged(name).unique()
             if not torch.equal(own, mesh.topology.boundary):
                 raise MeshError(
                     f"its group 'boundary' has {len(own)} facets, but that name means the whole boundary of "
                     f"{len(mesh.topology.boundary)}; give the group another name."
                 )
-        return mesh.with_tags(facet_tags, cell_tags)
+        if "boundary" in named.nodes:
+            own = torch.tensor(named.nodes.pop("boundary"), device=mesh.device)
+            every = mesh.facets[mesh.topology.boundary].unique()
+            if not torch.equal(own[torch.isin(own, mesh.topology.vertex_nodes)], every[every >= 0]):
+                raise MeshError(
+                    f"its node set 'boundary' has {len(own)} nodes, but that name means the whole boundary; give the "
+                    "set another name."
+                )
+        for name, own in named.nodes.items():
+            inside = torch.zeros(mesh.num_nodes, dtype=torch.bool, device=mesh.device)
+            inside[own] = True
+            if name not in named.facets and len(whole := whole_facets(mesh.topology, inside)):
+                named.facets[name] = whole
+        if named.left_out:
+            warnings.warn(f"{path}: no tags are made of the labels {'; '.join(named.left_out)}.", stacklevel=2)
+        return mesh.with_tags(named.facets, named.cells, named.nodes)
     except MeshError as error:
         raise MeshError(f"{path}: {error}") from error
 
 
 def used_nodes(
     path: Path, nodes: np.ndarray, blocks: list[tuple[str, np.ndarray]], tops: list[int], dim: int
-) -> tuple[np.ndarray, list[tuple[str, np.ndarray]]]:
-    """Only the nodes of the cells, without last coordinates that are constant, and the blocks in their numbers."""
+) -> tuple[np.ndarray, list[tuple[str, np.ndarray]], np.ndarray]:
+    """Only the nodes of the cells, without last coordinates that are constant, the blocks in their numbers, and these:
+    the node that each point of the file is, or −1."""
     connectivity = np.concatenate([blocks[i][1].ravel() for i in tops])
     if connectivity.min() < 0 or connectivity.max() >= len(nodes):
         wrong = connectivity[(connectivity < 0) | (connectivity >= len(nodes))][0]
@@ -91,4 +109,4 @@ def used_nodes(
     extent = np.ptp(nodes, axis=0)
     while nodes.shape[1] > dim and extent[nodes.shape[1] - 1] <= 1e-12 * extent.max():
         nodes = nodes[:, :-1]
-    return nodes, [(name, number[rows]) for name, rows in blocks]
+    return nodes, [(name, number[rows]) for name, rows in blocks], number

@@ -117,15 +117,23 @@ def nodes_between(topology: Topology, tagged: Int[Tensor, "k"], degree: int) -> 
         found[numbers[:, same][inside[block.connectivity[:, same]]]] = True
     if all(block.degree == degree for block in topology.blocks):
         return torch.nonzero(found).flatten()
-    facets, solid = topology.facets, solid_cells(topology, inside)
+    facets, whole, solid = topology.facets, whole_facets(topology, inside), solid_cells(topology, inside)
     for i, (block, numbers, own) in enumerate(zip(topology.blocks, numbering, solid, strict=True)):
         found[numbers[own]] = True
-        own_facets = zip(block.element.facet_nodes, lagrange_element(block.cell, degree).facet_nodes, strict=True)
-        for local, (given, wanted) in enumerate(own_facets):
-            cells = facets.cell[(facets.num_cells == 1) & (facets.block == i) & (facets.local == local)]
-            cells = cells[inside[block.connectivity[cells][:, list(given)]].all(1)]
-            found[numbers[cells][:, list(wanted)]] = True
+        for local, nodes in enumerate(lagrange_element(block.cell, degree).facet_nodes):
+            cells = facets.cell[whole][(facets.block[whole] == i) & (facets.local[whole] == local)]
+            found[numbers[cells][:, list(nodes)]] = True
     return torch.nonzero(found).flatten()
+
+
+def whole_facets(topology: Topology, inside: Bool[Tensor, "n"]) -> Int[Tensor, "f"]:
+    """The boundary facets all of whose mesh nodes are in a set."""
+    facets, found = topology.facets, []
+    for i, block in enumerate(topology.blocks):
+        for local, nodes in enumerate(block.element.facet_nodes):
+            own = topology.boundary[(facets.block == i)[topology.boundary] & (facets.local == local)[topology.boundary]]
+            found.append(own[inside[block.connectivity[facets.cell[own]][:, list(nodes)]].all(1)])
+    return torch.cat(found).sort().values
 
 
 def solid_cells(topology: Topology, inside: Bool[Tensor, "n"]) -> list[Bool[Tensor, "_"]]:
