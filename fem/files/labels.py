@@ -26,11 +26,15 @@ Groups = dict[str, list[np.ndarray]]  # cells by name, block by block
 
 @dataclass
 class Labels:
-    """Facets as nodes "f v" at their vertices, padded with −1, cells and nodes by number; what names nothing here."""
+    """Facets as nodes "f v" at their vertices, padded with −1, cells and nodes by number.
+
+    `sets` are the tags of nodes that the file has as sets of nodes; `left_out` says what names nothing in the mesh.
+    """
 
     facets: dict[str, Any] = field(default_factory=dict)
     cells: dict[str, np.ndarray] = field(default_factory=dict)
     nodes: dict[str, np.ndarray] = field(default_factory=dict)
+    sets: set[str] = field(default_factory=set)
     left_out: list[str] = field(default_factory=list)
 
 
@@ -63,9 +67,12 @@ def labels(
                 nodes.setdefault(f"{what} {name}" if name.isdecimal() else name, []).append(rows[chosen[i]].ravel())
     for name, sides in getattr(contents, "side_sets", {}).items():
         facets.setdefault(name, []).extend(number[side] for side in sides)
-    for name, points in point_groups(contents, left_out):
-        nodes.setdefault(name, []).append(number[points])
     found = Labels(left_out=left_out)
+    for name, points in point_sets(contents):
+        nodes.setdefault(name, []).append(number[points])
+        found.sets.add(name)
+    for name, points in point_numbers(contents, left_out):
+        nodes.setdefault(name, []).append(number[points])
     for name, parts in nodes.items():
         known = np.unique(np.concatenate(parts))
         found.nodes[name] = known[known >= 0]
@@ -131,8 +138,8 @@ def groups(contents: Any, kinds: list[Cell], left_out: list[str]) -> Groups:
     return found
 
 
-def point_groups(contents: Any, left_out: list[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Sets, families and numbers of points by name."""
+def point_sets(contents: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """Sets and families of points by name."""
     for name, chosen in contents.point_sets.items():
         if len(chosen):
             yield f"node set {name}" if name.isdecimal() else name, np.asarray(chosen, dtype=np.int64)
@@ -140,7 +147,10 @@ def point_groups(contents: Any, left_out: list[str]) -> Iterator[tuple[str, np.n
     for value, chosen in grouped(np.asarray(contents.point_data.get("point_tags", ()))):
         for name in families.get(value, ()) or ([f"point_tags={value}"] if value else ()):
             yield name, chosen
-    # Values at points are functions more often than labels: floating-point numbers count only where the name says so.
+
+
+def point_numbers(contents: Any, left_out: list[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Points by the numbers that data give them: integers, or floating-point numbers where the name says labels."""
     data = {
         key: [np.asarray(values)]
         for key, values in contents.point_data.items()

@@ -8,6 +8,7 @@ without a name goes by its number. Nodes that no cell uses are dropped, and so i
 import warnings
 from os import PathLike
 from pathlib import Path
+from typing import Literal, overload
 
 import numpy as np
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from fem.errors import MeshError
 from fem.files.contents import read_contents
-from fem.files.labels import labels
+from fem.files.file_data import FileData, file_data
+from fem.files.labels import labels, starts
 from fem.files.node_order import cell_of, vtk_order
 from fem.files.orientation import oriented
 from fem.mesh.mesh import Mesh, make_block
@@ -23,17 +25,41 @@ from fem.mesh.tags import whole_facets
 from fem.support.checks import check_floating, check_kind
 
 
+@overload
 def read_mesh(
-    path: str | PathLike[str], *, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
-) -> Mesh:
+    path: str | PathLike[str],
+    *,
+    dtype: torch.dtype = ...,
+    device: torch.device | str = ...,
+    fields: Literal[False] = ...,
+) -> Mesh: ...
+@overload
+def read_mesh(
+    path: str | PathLike[str], *, dtype: torch.dtype = ..., device: torch.device | str = ..., fields: Literal[True]
+) -> tuple[Mesh, FileData]: ...
+def read_mesh(
+    path: str | PathLike[str],
+    *,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+    fields: bool = False,
+) -> Mesh | tuple[Mesh, FileData]:
     """The mesh in a file of any format that meshio knows: Gmsh .msh, .vtu and .vtk, Abaqus .inp, .xdmf, .med, ….
 
     Intervals, triangles, quadrilaterals, tetrahedra and hexahedra of degree 1 to 3, mixed where they are of one
     dimension; VTK's Lagrange cells among them. Many programs write cells of either orientation: those that run the
     wrong way round are turned, provided that no cell then lies on top of its neighbour.
 
+    Args:
+        fields: whether to return the data in the file as well, at the last time where there are several.
+
     Returns:
-        A mesh whose `facet_tags` and `cell_tags` carry the names in the file ("3" for a group numbered 3 without one).
+        A mesh whose `facet_tags`, `cell_tags` and `node_tags` carry the names in the file, "3" for a group numbered 3
+        without one (`fem.files.labels` has the rules); a set of nodes that holds whole boundary facets is a tag of
+        these too. With `fields`, the mesh and a mapping from names to dofs on it, or values of its cells (`FileData`).
+
+    Warns:
+        UserWarning: once for all labels that name nothing in the mesh.
 
     Raises:
         MeshError: no such file, unreadable or without cells; unsupported kinds of cells; inverted, folded or degenerate
@@ -84,11 +110,16 @@ def read_mesh(
         for name, own in named.nodes.items():
             inside = torch.zeros(mesh.num_nodes, dtype=torch.bool, device=mesh.device)
             inside[own] = True
-            if name not in named.facets and len(whole := whole_facets(mesh.topology, inside)):
+            if name in named.sets - set(named.facets) and len(whole := whole_facets(mesh.topology, inside)):
                 named.facets[name] = whole
+        mesh, data = mesh.with_tags(named.facets, named.cells, named.nodes), None
+        if fields:
+            first = starts(blocks, kinds, list(parts))
+            cells = [(i, first[i] + np.arange(len(blocks[i][1]))) for i in tops]
+            data = file_data(contents, mesh, number, cells, named.left_out)
         if named.left_out:
             warnings.warn(f"{path}: no tags are made of the labels {'; '.join(named.left_out)}.", stacklevel=2)
-        return mesh.with_tags(named.facets, named.cells, named.nodes)
+        return mesh if data is None else (mesh, data)
     except MeshError as error:
         raise MeshError(f"{path}: {error}") from error
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from fem.errors import MeshError
-from fem.files.formats.abaqus_elements import FACES, POINTLIKE, STRAIGHT, exposed, kind_of
+from fem.files.formats.abaqus_elements import FACES, POINTLIKE, STRAIGHT, exposed, in_vtk_order, kind_of
 from fem.files.formats.abaqus_keywords import Keyword, keywords
 from fem.files.raw import RawBlock, RawMesh
 
@@ -244,14 +244,16 @@ class Model:
 
     def contents(self) -> RawMesh:
         """The whole mesh."""
-        points, cells = [np.empty((0, 3))], []
+        parts, cells = [np.empty((0, 3))], []
         for body in self.bodies:
             place = self.instances[body.key][2] if body.key in self.instances else np.empty(0)
-            points += [moved(x, place, body.name) for _, x in body.scope.nodes]
+            parts += [moved(x, place, body.name) for _, x in body.scope.nodes]
+        points = np.concatenate(parts)
+        for body in self.bodies:
             for kind, ids, rows in body.scope.elements:
-                nodes = body.points(rows.ravel(), f"a {kind} element (of {ids[0]}, …)")
-                cells.append(RawBlock(kind, nodes.reshape(rows.shape)))
-        contents = RawMesh(np.concatenate(points), cells, left_out=list(self.left_out))
+                nodes = body.points(rows.ravel(), f"a {kind} element (of {ids[0]}, …)").reshape(rows.shape)
+                cells.append(RawBlock(kind, in_vtk_order(kind, nodes, points)))
+        contents = RawMesh(points, cells, left_out=list(self.left_out))
         several = len(self.bodies) > 2
         for body in self.bodies:
             for kind, definitions in body.scope.sets.items():

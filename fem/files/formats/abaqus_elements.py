@@ -1,4 +1,4 @@
-"""Elements of Abaqus: what meshio calls them, and their faces (Abaqus Elements Guide); nodes stand in VTK's order."""
+"""Elements of Abaqus: what meshio calls them, their faces, and the order of their nodes (Abaqus Elements Guide)."""
 
 import re
 
@@ -32,6 +32,12 @@ FACES = {
 }
 STRAIGHT = {"line": 2, "triangle": 3, "quad": 4, "tetra": 4, "pyramid": 5, "wedge": 6, "hexahedron": 8}
 
+# Where the nodes of VTK's order stand in that of Abaqus, if it is another, and the vertices among them.
+ORDER = {
+    "line3": ((0, 2, 1), 2),
+    "hexahedron27": ((*range(20), 26, 24, 23, 25, 21, 22, 20), 8),
+}
+
 
 def kind_of(element_type: str) -> str | None:
     """What meshio calls elements of a type of Abaqus."""
@@ -40,6 +46,19 @@ def kind_of(element_type: str) -> str | None:
         if found is not None:
             return kinds.get(int(found[1] or found[2]))
     return None
+
+
+def in_vtk_order(kind: str, cells: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Cells of Abaqus in VTK's order; meshio writes that into its files, and the node in the middle tells it."""
+    if kind not in ORDER:
+        return cells
+    order, vertices = ORDER[kind]
+
+    def off_centre(x: np.ndarray) -> float:
+        return float(np.linalg.norm(x[:, -1] - x[:, :vertices].mean(1), axis=1).sum())
+
+    other = cells[:, list(order)]
+    return other if off_centre(points[other]) < off_centre(points[cells]) else cells
 
 
 def exposed(blocks: list[RawBlock], tuples: np.ndarray) -> np.ndarray:
