@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fem.errors import MeshError
+from fem.files.completion import complete
 from fem.files.contents import read_contents
 from fem.files.file_data import FileData, file_data
 from fem.files.labels import labels, starts
@@ -68,7 +69,11 @@ def read_mesh(
     check_kind("read_mesh", "path", path, str | PathLike, "the path of a file")
     check_floating("read_mesh", dtype)
     path = Path(path)
-    contents, version = read_contents(path)
+    contents = read_contents(path)
+    try:
+        complete(contents)
+    except MeshError as error:
+        raise MeshError(f"{path}: {error}") from error
     blocks = [(b.type, np.asarray(b.data)) for b in contents.cells]
     kinds = [cell_of(path, name) for name, _ in blocks]
     dim = max((kind.dim for kind, (_, rows) in zip(kinds, blocks, strict=True) if len(rows)), default=0)
@@ -77,12 +82,11 @@ def read_mesh(
     tops = [i for i, kind in enumerate(kinds) if kind.dim == dim]
     nodes, blocks, number = used_nodes(path, np.asarray(contents.points, dtype=np.float64), blocks, tops, dim)
     coordinates = torch.tensor(nodes, dtype=dtype, device=device)
-    old_hexahedra = version is not None and version < (2, 1)
     try:
         parts: dict[str, list[Tensor]] = {}
         for i in tops:
             name, rows = blocks[i]
-            order = vtk_order(name, kinds[i], rows.shape[1], old_hexahedra)
+            order = vtk_order(name, kinds[i], rows.shape[1])
             block = make_block(
                 coordinates, kinds[i].name, torch.tensor(rows[:, order], dtype=torch.int64, device="cpu")
             )
@@ -138,6 +142,6 @@ def used_nodes(
     number[used] = np.arange(len(used))
     nodes = nodes[used]
     extent = np.ptp(nodes, axis=0)
-    while nodes.shape[1] > dim and extent[nodes.shape[1] - 1] <= 1e-12 * extent.max():
+    while nodes.shape[1] > dim and extent[nodes.shape[1] - 1] <= 1e-7 * extent.max():
         nodes = nodes[:, :-1]
     return nodes, [(name, number[rows]) for name, rows in blocks], number
