@@ -49,7 +49,7 @@ def labels(
         number: the node of the mesh that each point of the file is, or −1.
     """
     dim = max(kind.dim for kind in kinds if kind.name in order)
-    left_out = list(getattr(contents, "left_out", ()))
+    left_out: list[str] = list(getattr(contents, "left_out", ()))
     facets: dict[str, list[np.ndarray]] = {}
     cells: dict[str, list[np.ndarray]] = {}
     nodes: dict[str, list[np.ndarray]] = {}
@@ -66,7 +66,8 @@ def labels(
                 what = ("point", "curve")[kind.dim]
                 nodes.setdefault(f"{what} {name}" if name.isdecimal() else name, []).append(rows[chosen[i]].ravel())
     for name, sides in getattr(contents, "side_sets", {}).items():
-        facets.setdefault(name, []).extend(number[side] for side in sides)
+        if any(len(side) for side in sides):
+            facets.setdefault(name, []).extend(number[side] for side in sides)
     found = Labels(left_out=left_out)
     for name, points in point_sets(contents):
         nodes.setdefault(name, []).append(number[points])

@@ -9,7 +9,7 @@ from fem.files.raw import RawBlock
 # Families of element types; the number that follows is that of the nodes, of beams one more than their degree.
 FAMILIES = (
     (
-        r"(?:C|DC|AC|DCC|QC|SC)(?:3D)?(\d+)",
+        r"(?:C|DC|AC|DCC|QC)3D(\d+)|SC(\d)",
         {4: "tetra", 5: "pyramid", 6: "wedge", 8: "hexahedron", 10: "tetra10", 13: "pyramid13"}
         | {15: "wedge15", 20: "hexahedron20", 27: "hexahedron27"},
     ),

@@ -60,13 +60,15 @@ class Keyword:
     def numbers(self, kind: type) -> np.ndarray:
         """All entries of all lines as numbers; in floating-point numbers a D may stand for the E."""
         words = ",".join(self.lines).split(",") if self.lines else []
-        try:
-            if kind is float:
-                words = [word.lower().replace("d", "e") for word in words]
-            return np.array([kind(word) for word in words], dtype=np.int64 if kind is int else float)
-        except (ValueError, OverflowError):
-            wrong = next(word for word in words if not re.fullmatch(r"\s*[-+]?[\d.]+(e[-+]?\d+)?\s*", word))
-            raise MeshError(f"{self.place}: *{self.name} needs numbers; got {wrong.strip()[:60]!r}.") from None
+        found = []
+        for word in words:
+            try:
+                found.append(int(word) if kind is int else float(word.lower().replace("d", "e")))
+            except ValueError:
+                found.append(None)
+            if found[-1] is None or "_" in word or not abs(found[-1]) < 1e300 or (kind is int and len(word) > 18):
+                raise MeshError(f"{self.place}: *{self.name} needs numbers; got {word.strip()[:60]!r}.")
+        return np.array(found, dtype=np.int64 if kind is int else float)
 
 
 def keywords(path: Path, folder: Path | None = None, depth: int = 0) -> Iterator[Keyword]:

@@ -75,7 +75,7 @@ def test_what_meshio_writes(cell: str, tmp_path: Path):
 @pytest.mark.parametrize("cell", CELLS)
 def test_what_vtk_writes(cell: str, tmp_path: Path):
     vtk = pytest.importorskip("vtk")
-    from vtk.util.numpy_support import numpy_to_vtk
+    from vtk.util.numpy_support import numpy_to_vtk  # pyright: ignore[reportMissingImports]
 
     mesh = grid(cell).curved(2)
     found = vtk.vtkUnstructuredGrid()

@@ -93,7 +93,7 @@ def test_one_model_in_all_formats(name: str, tmp_path: Path):
 
 def test_markers_of_su2_have_names():
     mesh = read_mesh(DATA / "plate.su2")
-    assert {name: len(facets) for name, facets in mesh.facet_tags.items()} == {"clamp": 2, "load": 2, "glue": 2}
+    assert {name: len(mesh.facets_tagged(name)) for name in mesh.facet_tags} == {"clamp": 2, "load": 2, "glue": 2}
     for name, x in (("clamp", 0.0), ("load", 2.0), ("glue", 1.0)):
         assert bool((mesh.nodes[mesh.facets[mesh.facets_tagged(name)]][..., 0] == x).all())
     assert mesh.cell_tags == {}
@@ -119,12 +119,12 @@ def test_numbers_of_one_array(suffix: str, key: str, tmp_path: Path):
     mesh.write(tmp_path / f"m{suffix}")
     mesh = read_mesh(tmp_path / f"m{suffix}")
     assert ({k: v.tolist() for k, v in mesh.cell_tags.items()}) == {"4": [0], "5": [1]}
-    assert mesh.facets[mesh.facet_tags["7"]].sort().values.tolist() == [[0, 3]]
-    assert mesh.facets[mesh.facet_tags["8"]].sort().values.tolist() == [[1, 2]]
+    assert mesh.facets[mesh.facets_tagged("7")].sort().values.tolist() == [[0, 3]]
+    assert mesh.facets[mesh.facets_tagged("8")].sort().values.tolist() == [[1, 2]]
 
 
 def test_netgen_and_tetgen(tmp_path: Path):
-    index = {"netgen:index": [np.array([1, 2]), np.array([3, 4])]}
+    index: dict[str, Any] = {"netgen:index": [np.array([1, 2]), np.array([3, 4])]}
     mesh = meshio.Mesh(SQUARE[:, :2], BLOCKS, cell_data=index, field_data={"inner": [2, 2], "wall": [3, 1]})
     mesh.write(tmp_path / "m.vol")
     mesh = read_mesh(tmp_path / "m.vol")
@@ -177,16 +177,16 @@ def test_what_is_no_label_is_named_in_one_warning(tmp_path: Path):
 
 def test_families_of_med_by_name(tmp_path: Path):
     pytest.importorskip("h5py")
-    families = [np.array([-1, -2]), np.array([-3, 0])]
+    families: list[Any] = [np.array([-1, -2]), np.array([-3, 0])]
     contents: Any = meshio.Mesh(SQUARE[:, :2], BLOCKS, {"point_tags": np.array([2, 0, 0, 3])}, {"cell_tags": families})
     contents.cell_tags = {-1: ["steel", "everything"], -2: ["everything"], -3: ["left side"]}
     contents.point_tags = {2: ["origin"], 3: ["origin", "top left"]}
     contents.write(tmp_path / "m.med")
     mesh = read_mesh(tmp_path / "m.med")
     assert {k: v.tolist() for k, v in mesh.cell_tags.items()} == {"steel": [0], "everything": [0, 1]}
-    assert mesh.facets[mesh.facet_tags["left side"]].sort().values.tolist() == [[0, 3]]
+    assert mesh.facets[mesh.facets_tagged("left side")].sort().values.tolist() == [[0, 3]]
     assert {k: v.tolist() for k, v in mesh.node_tags.items()} == {"origin": [0, 3], "top left": [3]}
-    assert torch.equal(mesh.facet_tags["origin"], mesh.facet_tags["left side"])  # it holds the whole facet
+    assert torch.equal(mesh.facets_tagged("origin"), mesh.facets_tagged("left side"))  # it holds the whole facet
 
 
 def test_a_set_of_nodes_called_boundary(tmp_path: Path):
