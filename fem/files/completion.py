@@ -23,7 +23,7 @@ CENTRED = {"triangle7": "triangle6"}
 
 
 def complete(contents: Any) -> None:
-    """Makes nodes and cells of `contents` such as ours; values of the new nodes follow from those of the old.
+    """Makes nodes and cells of `contents` such as ours; values and sets of the new nodes follow from the old.
 
     Raises:
         MeshError: the additional node of a triangle with 7 is not where 6 of them put it.
@@ -48,6 +48,9 @@ def complete(contents: Any) -> None:
     contents.points = extended(np.asarray(contents.points, dtype=float), new, owners, first)
     for name, values in contents.point_data.items():
         contents.point_data[name] = extended(np.asarray(values), new, owners, first)
+    for name, chosen in contents.point_sets.items():
+        inside = np.isin(np.arange(start), chosen).astype(np.int64)
+        contents.point_sets[name] = np.flatnonzero(extended(inside, new, owners, first))
     at = 0
     for i, name, rows, _ in new:
         added = start + number.reshape(-1)[at : at + len(rows), None]

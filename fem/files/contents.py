@@ -12,6 +12,7 @@ from fem.errors import MeshError
 from fem.files.formats.abaqus import read_abaqus
 from fem.files.formats.exodus import read_exodus
 from fem.files.formats.gmsh import read_gmsh
+from fem.files.formats.med import read_med
 from fem.files.formats.scanner import text_of
 from fem.files.formats.su2 import su2_markers
 from fem.files.formats.vtk_legacy import read_vtk_legacy
@@ -19,7 +20,11 @@ from fem.files.formats.vtu import read_vtu
 from fem.files.references import check_hdf5, checked, unpacked
 
 READERS: dict[str, Callable[[bytes], Any]] = {".msh": read_gmsh, ".vtk": read_vtk_legacy, ".vtu": read_vtu}
-OF_PATHS = {".inp": read_abaqus, ".e": read_exodus, ".exo": read_exodus, ".ex2": read_exodus}
+OF_PATHS = {
+    ".inp": read_abaqus,
+    ".med": read_med,
+    **dict.fromkeys((".e", ".exo", ".ex2"), read_exodus),
+}
 # Formats of meshio's that are read from a stream, as text or in bytes, which tells when the file ends.
 TEXT = {
     ".avs": "avsucd",
@@ -37,7 +42,7 @@ TEXT = {
     ".wkt": "wkt",
 }
 BYTES = {".msh": "ansys", ".f3grid": "flac3d", ".mdpa": "mdpa", ".ply": "ply", ".stl": "stl"}
-WHOLE = (".xdmf", ".xmf", ".cgns", ".h5m", ".hmf", ".med", ".xml", ".mesh", ".meshb", ".node", ".ele", ".ugrid")
+WHOLE = (".xdmf", ".xmf", ".cgns", ".h5m", ".hmf", ".xml", ".mesh", ".meshb", ".node", ".ele", ".ugrid")
 HDF5 = (".cgns", ".h5m", ".hmf", ".med", ".e", ".exo", ".ex2")
 
 

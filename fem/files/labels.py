@@ -20,7 +20,7 @@ MARKERS = (
     *("gmshphysical", "meditref", "celltags", "material", "attribute", "region", "subdomain", "netgenindex"),
     *("avsucdmaterial", "tetgenref", "nastranref", "ugridref", "cellentity", "objgroup", "gmshgeometrical"),
 )
-KEPT = ("cell_ids", "gmsh:dim_tags", "point_tags", "su2:tag")  # what meshio keeps for itself, or is here by name
+KEPT = ("cell_ids", "gmsh:dim_tags", "su2:tag")  # what meshio keeps for itself, or is here by name
 Groups = dict[str, list[np.ndarray]]  # cells by name, block by block
 
 
@@ -102,7 +102,7 @@ def starts(blocks: list[tuple[str, np.ndarray]], kinds: list[Cell], order: list[
 
 
 def groups(contents: Any, kinds: list[Cell], left_out: list[str]) -> Groups:
-    """Sets, families and numbers of cells by name, block by block."""
+    """Sets and numbers of cells by name, block by block."""
     found: Groups = {}
 
     def add(name: str, block: int, chosen: Any) -> None:
@@ -114,7 +114,6 @@ def groups(contents: Any, kinds: list[Cell], left_out: list[str]) -> Groups:
             for i, own in enumerate(chosen):
                 if own is not None and len(own):
                     add(flac3d_name(name), i, own)
-    families = {k: names for k, names in getattr(contents, "cell_tags", {}).items() if names}
     names = {
         (int(v[1]), int(v[0])): name
         for name, v in contents.field_data.items()
@@ -127,12 +126,8 @@ def groups(contents: Any, kinds: list[Cell], left_out: list[str]) -> Groups:
     for key, blocks in arrays.items():
         for i, values in enumerate(blocks):
             for value, chosen in grouped(values):
-                if value == 0 and (key.startswith("gmsh:") or (key == "cell_tags" and families)):
-                    continue  # no group, no family
-                if key == "cell_tags" and value in families:
-                    for name in families[value]:
-                        add(name, i, chosen)
-                    continue
+                if value == 0 and key.startswith("gmsh:"):
+                    continue  # no group
                 name = names.get((kinds[i].dim, value), str(value)) if key == leading else f"{key}={value}"
                 if name not in contents.cell_sets:
                     add(name, i, chosen)
@@ -140,14 +135,10 @@ def groups(contents: Any, kinds: list[Cell], left_out: list[str]) -> Groups:
 
 
 def point_sets(contents: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """Sets and families of points by name."""
+    """Sets of points by name."""
     for name, chosen in contents.point_sets.items():
         if len(chosen):
             yield f"node set {name}" if name.isdecimal() else name, np.asarray(chosen, dtype=np.int64)
-    families = getattr(contents, "point_tags", {})
-    for value, chosen in grouped(np.asarray(contents.point_data.get("point_tags", ()))):
-        for name in families.get(value, ()) or ([f"point_tags={value}"] if value else ()):
-            yield name, chosen
 
 
 def point_numbers(contents: Any, left_out: list[str]) -> Iterator[tuple[str, np.ndarray]]:
