@@ -28,7 +28,7 @@ def integrate(space: FunctionSpace, value: Parameter, tag: FacetTag | None = Non
         value: a callable of x, a field `V.function(u)`, its `gradient`, a number, or any other parameter of a density.
         tag: facets, or (facet tag, cell tag): facets inside the domain as seen from the cells with that tag, where it
             matters (gradients, materials).
-        degree: of the quadrature; 2p + 4 by default.
+        degree: of the quadrature; by default 2p + 4, and more on curved cells as in `FunctionSpace`.
 
     Returns:
         "*b", or "*b c" for vectors.
@@ -42,7 +42,7 @@ def integrate(space: FunctionSpace, value: Parameter, tag: FacetTag | None = Non
     if tag is not None and one_sided:
         check_side(space.mesh, tag)
     parts = []
-    for domain in space.quadrature.domains(tag, 2 * space.degree + 4 if degree is None else degree):
+    for domain in space.quadrature.domains(tag, own_degree(space) if degree is None else degree):
         geometry = space.quadrature.geometry(domain)
         point = at_points(value, "the integrand", space, domain, geometry)
         values = torch.as_tensor(point.value, dtype=space.dtype, device=space.device)
@@ -56,7 +56,7 @@ def integrate(space: FunctionSpace, value: Parameter, tag: FacetTag | None = Non
 
 @outside_modes
 def l2_error(space: FunctionSpace, u: Tensor, exact: Exact) -> Tensor:
-    """‖u − exact‖_L2 = (∫ |u − exact|²)^½, "*b", with quadrature of degree 2p + 4.
+    """‖u − exact‖_L2 = (∫ |u − exact|²)^½, "*b", with quadrature of degree 2p + 4, more on curved cells.
 
     Args:
         exact: a callable of x "… d", a number, a tensor of dofs on the same space, or a field `W.function(values)`.
@@ -68,7 +68,7 @@ def l2_error(space: FunctionSpace, u: Tensor, exact: Exact) -> Tensor:
 def h1_error(
     space: FunctionSpace, u: Tensor, exact: Exact, gradient: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
-    """|u − exact|_H1 = (∫ |∇u − ∇exact|²)^½, "*b": the seminorm, with quadrature of degree 2p + 4.
+    """|u − exact|_H1 = (∫ |∇u − ∇exact|²)^½, "*b": the seminorm, with quadrature as in `l2_error`.
 
     Args:
         exact: a callable of x "… d" in PyTorch, a number, a tensor of dofs on the same space, or a field.
@@ -82,6 +82,11 @@ def h1_error(
     return error("h1_error", space, u, exact, 1)
 
 
+def own_degree(space: FunctionSpace) -> int:
+    """Of quadrature that sees more than that of the space does."""
+    return 2 * space.degree + 4 + space.mesh.curved_degree
+
+
 def error(call: str, space: FunctionSpace, u: Tensor, exact: Any, order: int) -> Tensor:
     """(∫ |∂u − exact|²)^½ with the derivative ∂u of that order; a field or dofs are differentiated as u is."""
     check_kind(call, "space", space, FunctionSpace, "a `FunctionSpace`")
@@ -91,7 +96,7 @@ def error(call: str, space: FunctionSpace, u: Tensor, exact: Any, order: int) ->
     if not callable(exact):
         check_kind(call, "exact", exact, Real | Tensor | Function, "a callable of x, a number, dofs or a field")
     parts = []
-    for domain in space.quadrature.domains(None, 2 * space.degree + 4):
+    for domain in space.quadrature.domains(None, own_degree(space)):
         geometry = space.quadrature.geometry(domain)
         found = space.quadrature.values(u, domain, geometry, order)[order]
         rank = order + (space.components is not None)

@@ -5,6 +5,7 @@ cell under the Lagrange element of that degree. `with_nodes` moves a mesh withou
 computed from `mesh.nodes` differentiates with respect to them.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
@@ -14,15 +15,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fem.errors import MeshError
+from fem.mesh.conformity import check_facets
+from fem.mesh.construction import check_nodes, make_block, turn_if_reversed
+from fem.mesh.gaps import gaps, merged
 from fem.mesh.grid import BoxNodes, Side
-from fem.mesh.jacobian import determinant, measure
+from fem.mesh.jacobian import measure
 from fem.mesh.tags import FacetTag, Selector, nodes_between, select_cells, select_facets, select_nodes
 from fem.mesh.topology import Block, Topology
-from fem.reference.cells import Cell, get_cell
 from fem.reference.lagrange import Lagrange, lagrange_element
 from fem.reference.quadrature import quadrature
-from fem.support.checks import check_callable, check_floating, check_kind, did_you_mean, shown
-from fem.support.transforms import carries, mapped
+from fem.support.checks import check_callable, check_floating, check_kind, check_numbers, did_you_mean
+from fem.support.transforms import carries
 
 Cells = Tensor | Mapping[str, Tensor] | Any
 
@@ -35,15 +38,20 @@ class Mesh:
         cells: connectivity "e v" in VTK node order, or a mapping from cell name to connectivity for mixed meshes. The
             number of columns tells the geometry degree (triangles: 3, 6 or 10).
         cell: interval, triangle, quadrilateral, tetrahedron or hexahedron.
-        facet_tags: name → facets, given as vertex tuples "f v", indices into `mesh.facets`, or a callable of
-            coordinates "... d" that is true on all vertices of the boundary facets meant. "boundary" always exists.
+        facet_tags: name → facets, given as vertex tuples "f v", indices into `mesh.facets`, a mask of them, or a
+            callable of coordinates "... d" that is true on all vertices of the boundary facets meant. "boundary" always
+            exists, and means nothing else.
         cell_tags: name → cells, given as indices, a mask "e", or a callable of the cells' centres.
         node_tags: name → nodes, given as indices, a mask "n", or a callable of coordinates "n d".
+        merge: nodes that lie within this distance of each other become one, the lowest-numbered, in cells and tags
+            (`nodes` stay as they are). None: parts that touch without sharing nodes, or with a node that hangs on a
+            neighbour, are warned of. False: they are meant (cracks, bodies in contact), and are not looked for.
 
-    Cells that all run the wrong way round are turned; anything else that is inverted or flat raises.
+    Cells that all run the wrong way round are turned; anything else that is inverted or flat raises. So do cells that
+    stand twice or overlap; curves and surfaces in space may branch and cross.
 
     Raises:
-        MeshError: unusable connectivity or tags, inverted or degenerate cells (index and det J named).
+        MeshError: unusable connectivity or tags; inverted, degenerate or overlapping cells, named.
         TypeError: nodes that are neither float64 nor float32.
     """
 
@@ -55,35 +63,56 @@ class Mesh:
         facet_tags: Mapping[str, Selector] | None = None,
         cell_tags: Mapping[str, Selector] | None = None,
         node_tags: Mapping[str, Selector] | None = None,
+        *,
+        merge: float | bool | None = None,
     ):
         self.nodes, self._box = check_nodes(nodes), None
         given = cells if isinstance(cells, Mapping) else {cell: cells}
-        blocks = [turn_if_reversed(self.nodes, make_block(self.nodes, name, c)) for name, c in given.items()]
+        blocks = [make_block(self.nodes, name, c) for name, c in given.items()]
         dims = {block.cell.dim for block in blocks}
         if len(dims) != 1:
             raise MeshError(f"`Mesh(cells=...)` must hold cells of one dimension; got {', '.join(given)}.")
         if dims.pop() > self.nodes.shape[1]:
             raise MeshError(f"{', '.join(given)} cells need more than {self.nodes.shape[1]} coordinates per node.")
-        self._set(Topology(blocks, len(self.nodes)), {}, {}, {})
+        number = None
+        if merge is not None and merge is not False:
+            check_numbers("Mesh", "non-negative", merge=merge)
+            number = merged(self.nodes, blocks, float(merge))
+            blocks = [Block(block.cell, block.degree, number[block.connectivity]) for block in blocks]
+        topology = Topology([turn_if_reversed(self.nodes, block) for block in blocks], len(self.nodes))
+        self._set(topology, {}, {}, {})
         check_jacobians(self)
-        self._tag(facet_tags or {}, cell_tags or {}, node_tags or {})
+        check_facets(self.nodes.detach(), topology)
+        if merge is not False and (text := gaps(self.nodes, topology)):
+            warnings.warn(text, stacklevel=2)
+        self._tag(facet_tags or {}, cell_tags or {}, node_tags or {}, number)
 
     def _set(self, topology: Topology, facet_tags: dict, cell_tags: dict, node_tags: dict) -> None:
         self.topology, self.cell_tags, self.node_tags = topology, cell_tags, node_tags
         self.facet_tags: dict[str, Tensor | Side] = facet_tags
 
     def _tag(
-        self, facet_tags: Mapping[str, Selector], cell_tags: Mapping[str, Selector], node_tags: Mapping[str, Selector]
+        self,
+        facet_tags: Mapping[str, Selector],
+        cell_tags: Mapping[str, Selector],
+        node_tags: Mapping[str, Selector],
+        merged: Int[Tensor, "n"] | None = None,
     ) -> None:
         for what, tags in (("facet_tags", facet_tags), ("cell_tags", cell_tags), ("node_tags", node_tags)):
             check_kind("Mesh", what, tags, Mapping, "a mapping from names to indices, masks or callables")
-        if "boundary" in facet_tags or "boundary" in node_tags:
-            what = "facet" if "boundary" in facet_tags else "node"
-            raise MeshError(f"the {what} tag 'boundary' always means the whole boundary; choose another name.")
+        if "boundary" in node_tags:
+            raise MeshError("the node tag 'boundary' always means the whole boundary; choose another name.")
         given = self.topology, lambda: self.nodes.detach()
-        self.facet_tags = self.facet_tags | {name: select_facets(*given, name, s) for name, s in facet_tags.items()}
+        facets = {name: select_facets(*given, name, s, merged) for name, s in facet_tags.items()}
+        own = facets.pop("boundary", None)
+        if own is not None and not torch.equal(own.sort().values, whole := self.topology.boundary):
+            raise MeshError(
+                f"the facet tag 'boundary' always means the whole boundary, which has {len(whole)} facets; "
+                f"got {len(own)} facets. Choose another name."
+            )
+        self.facet_tags = self.facet_tags | facets
         self.cell_tags = self.cell_tags | {name: select_cells(*given, name, s) for name, s in cell_tags.items()}
-        self.node_tags = self.node_tags | {name: select_nodes(*given, name, s) for name, s in node_tags.items()}
+        self.node_tags = self.node_tags | {name: select_nodes(*given, name, s, merged) for name, s in node_tags.items()}
 
     @classmethod
     def from_topology(
@@ -174,13 +203,21 @@ class Mesh:
             return 0
         return None if carries(self.nodes) else self.nodes._version
 
-    @cached_property
+    @property
+    def curved_degree(self) -> int:
+        """How much finer quadrature must be than on straight cells to see the same: d (g − 1), 0 if all are straight.
+
+        |det J| is a polynomial of that degree in the reference coordinates where the geometry has degree g > 1
+        (simplices; on products of intervals, of degree d g − 1 in each, against d − 1 for g = 1). Cells whose nodes
+        stand where they would for g = 1 are straight, unless somebody asks for their gradient, which sees every
+        direction.
+        """
+        return max(b.cell.dim * (b.degree - 1) if is_curved(self, b) else 0 for b in self.blocks)
+
+    @property
     def block_starts(self) -> list[int]:
         """Number of the first cell of each block: cells are numbered block after block."""
-        starts = [0]
-        for block in self.blocks:
-            starts.append(starts[-1] + block.num_cells)
-        return starts
+        return self.topology.block_starts
 
     def facets_tagged(self, tag: FacetTag) -> Int[Tensor, "f"]:
         """Indices into `facets` of the facets with that name, from whatever side they are seen.
@@ -325,72 +362,6 @@ class Mesh:
         return f"Mesh({kinds}; {self.num_nodes} nodes in {self.num_coordinates}-D; facet tags {tags})"
 
 
-def check_nodes(nodes: Tensor) -> Tensor:
-    """The nodes, if they are coordinates "n d" in single or double precision and finite."""
-    if not isinstance(nodes, Tensor) or nodes.dtype not in (torch.float64, torch.float32):
-        found = nodes.dtype if isinstance(nodes, Tensor) else type(nodes).__name__
-        raise TypeError(
-            f"`Mesh(nodes=...)` must be a floating-point tensor; got {found}. It must be float64 or float32, as "
-            "will be everything on the mesh: `nodes.double()` converts."
-        )
-    if nodes.ndim != 2 or not 1 <= nodes.shape[1] <= 3:
-        raise MeshError(f"`Mesh(nodes=...)` must have shape (n, d) with d = 1, 2 or 3; got {tuple(nodes.shape)}.")
-    if mapped(nodes):
-        raise ValueError("`torch.vmap` over nodes would make many meshes of one; make them one after another instead.")
-    if not bool(torch.isfinite(torch.stack(torch.aminmax(nodes.detach()))).all()):
-        wrong = int(torch.nonzero(~torch.isfinite(nodes).all(1))[0])
-        raise MeshError(f"node {wrong} has the coordinates {nodes[wrong].tolist()}.")
-    return nodes
-
-
-def make_block(nodes: Tensor, name: str, cells: Any) -> Block:
-    """A block from connectivity; the number of columns tells the geometry degree."""
-    cell = get_cell(name)
-    try:
-        connectivity = torch.as_tensor(cells, device=nodes.device)
-    except (TypeError, ValueError, RuntimeError):
-        raise MeshError(
-            f"{name} cells must be integers of shape (e, v), one row per cell; got {shown(cells)}."
-        ) from None
-    degrees = {lagrange_element(cell, degree).num_basis: degree for degree in (1, 2, 3)}
-    if connectivity.is_floating_point() or connectivity.ndim != 2 or connectivity.shape[1] not in degrees:
-        raise MeshError(
-            f"{name} cells must be integers of shape (e, v) with v = {', '.join(map(str, degrees))} "
-            f"(degree 1, 2, 3); got {connectivity.dtype} of shape {tuple(connectivity.shape)}."
-        )
-    if len(connectivity) == 0:
-        raise MeshError(f"`Mesh(cells=...)` has no {name} cells.")
-    connectivity = connectivity.long()
-    outside = ((connectivity < 0) | (connectivity >= len(nodes))).any(1)
-    if bool(outside.any()):
-        wrong = int(torch.nonzero(outside)[0])
-        raise MeshError(
-            f"{name} {wrong} names the nodes {connectivity[wrong].tolist()}, but there are {len(nodes)} nodes."
-        )
-    return Block(cell, degrees[connectivity.shape[1]], connectivity)
-
-
-def turn_if_reversed(nodes: Tensor, block: Block) -> Block:
-    """The block with its cells mirrored if every one of them runs clockwise."""
-    if block.cell.dim != nodes.shape[1]:
-        return block
-    centre = block.element.tabulate(
-        torch.tensor(block.cell.vertices, dtype=nodes.dtype, device="cpu").mean(0, keepdim=True)
-    )
-    assert centre.grad is not None
-    jacobian = torch.einsum("ar,ead->edr", centre.grad[0, 0].to(nodes), nodes.detach()[block.connectivity])
-    if not bool((determinant(jacobian) < 0).all()):
-        return block
-    return Block(block.cell, block.degree, block.connectivity[:, mirrored_nodes(block.cell, block.degree)])
-
-
-def mirrored_nodes(cell: Cell, degree: int) -> list[int]:
-    """The node at the mirror image of each node: an interval is reversed, other cells swap their first two axes."""
-    nodes = lagrange_element(cell, degree).nodes
-    mirrored = 1 - nodes if cell.dim == 1 else torch.cat([nodes[:, [1, 0]], nodes[:, 2:]], 1)
-    return torch.cdist(mirrored, nodes).argmin(1).tolist()
-
-
 def check_jacobians(mesh: Mesh) -> None:
     """Raise `MeshError` at the first cell whose Jacobian is not positive at the points where integrals look."""
     for i, block in enumerate(mesh.blocks):
@@ -399,3 +370,18 @@ def check_jacobians(mesh: Mesh) -> None:
             with torch.no_grad():
                 _, jacobian, _ = mesh.map(i, cells, rule.points)
             measure(jacobian, block.cell.name, mesh.block_starts[i], cells)
+
+
+def is_curved(mesh: Mesh, block: Block) -> bool:
+    """Whether some node is elsewhere than the cell's vertices alone would put it, by more than round-off."""
+    if block.degree == 1 or mesh.version is None:
+        return block.degree > 1
+    nodes, eps = mesh.nodes.detach(), torch.finfo(mesh.dtype).eps
+    table = lagrange_element(block.cell, 1).tabulate(block.element.nodes, 0).value[0].to(nodes)
+    for cells in block.portions():
+        corners = nodes[block.nodes_of(cells)]
+        apart = (table @ corners[:, : block.cell.num_vertices] - corners).abs().amax((1, 2))
+        size = (corners.amax(1) - corners.amin(1)).amax(1)
+        if bool((apart > eps ** (2 / 3) * size + 8 * eps * corners.abs().amax((1, 2))).any()):
+            return True
+    return False

@@ -17,8 +17,11 @@ Selector = Tensor | Callable[..., Any] | Any
 Nodes = Callable[[], Tensor]  # coordinates "n d", made only where somebody looks at them
 
 
-def select_facets(topology: Topology, nodes: Nodes, name: str, selector: Selector) -> Int[Tensor, "f"]:
-    """Indices of the facets meant: vertex tuples "f v", indices, or a callable that is true on all their vertices.
+def select_facets(
+    topology: Topology, nodes: Nodes, name: str, selector: Selector, merged: Int[Tensor, "n"] | None = None
+) -> Int[Tensor, "f"]:
+    """Indices of the facets meant, each once: vertex tuples "f v", indices, a mask "f", or a callable that is true on
+    all their vertices; `merged` tells which node of a tuple another one stands for.
 
     Raises:
         MeshError: there are no such facets.
@@ -36,27 +39,34 @@ def select_facets(topology: Topology, nodes: Nodes, name: str, selector: Selecto
         if not bool(inside.all(1).any()):
             raise MeshError(f"facet tag {name!r}: its callable is true on no boundary facet.")
         return topology.boundary[inside.all(1)]
-    given = indices_or_mask(f"facet tag {name!r}", selector, device).long()
+    given = indices_or_mask(f"facet tag {name!r}", selector, device)
     if given.ndim == 1:
-        count = len(topology.facets.vertices)
-        if len(given) and not (int(given.min()) >= 0 and int(given.max()) < count):
-            raise MeshError(f"facet tag {name!r}: indices must lie in [0, {count}); got up to {int(given.max())}.")
-        return given
-    known = topology.facet_nodes
-    if given.ndim != 2 or given.shape[1] > known.shape[1]:
+        return indices(f"facet tag {name!r}", given, len(topology.facets.vertices))
+    width = topology.facet_kinds[-1].num_vertices
+    if given.ndim != 2 or given.shape[1] > width or given.dtype == torch.bool:
         raise MeshError(
-            f"facet tag {name!r} must be vertex tuples 'f v' with v = {known.shape[1]}, indices, or a callable; "
-            f"got shape {tuple(given.shape)}."
+            f"facet tag {name!r} must be vertex tuples 'f v' with v = {width}, indices, a mask 'f', or a callable; "
+            f"got {given.dtype} of shape {tuple(given.shape)}."
         )
-    given = torch.nn.functional.pad(given, (0, known.shape[1] - given.shape[1]), value=-1)
-    number, _ = unique_rows(torch.cat([known, given]).sort(1).values + 1)
-    index = torch.full((int(number.max()) + 1,), -1, dtype=torch.int64, device=device)
-    index[number[: len(known)]] = torch.arange(len(known), device=device)
-    found = index[number[len(known) :]]
+    given = given.long()
+    if merged is not None:
+        given = torch.where((given >= 0) & (given < len(merged)), merged[given.clamp(0, len(merged) - 1)], given)
+    found = facet_numbers(topology, given)
     if bool((found < 0).any()):
         wrong = given[found < 0][0].tolist()
         raise MeshError(f"facet tag {name!r}: no facet of this mesh has the vertices {wrong}.")
-    return found
+    return once(found)
+
+
+def facet_numbers(topology: Topology, tuples: Int[Tensor, "k _"]) -> Int[Tensor, "k"]:
+    """The facet with these vertices, mesh nodes in any order and padded with −1; −1 where there is none."""
+    known = topology.facet_nodes
+    width = max(known.shape[1], tuples.shape[1])
+    both = torch.cat([torch.nn.functional.pad(rows, (0, width - rows.shape[1]), value=-1) for rows in (known, tuples)])
+    number, _ = unique_rows(both.sort(1).values - min(int(both.min()), 0))
+    index = torch.full((int(number.max()) + 1,), -1, dtype=torch.int64, device=topology.device)
+    index[number[: len(known)]] = torch.arange(len(known), device=topology.device)
+    return index[number[len(known) :]]
 
 
 def select_cells(topology: Topology, nodes: Nodes, name: str, selector: Selector) -> Int[Tensor, "e"]:
@@ -69,34 +79,46 @@ def select_cells(topology: Topology, nodes: Nodes, name: str, selector: Selector
         centres = [nodes()[b.nodes_of(some)].mean(1) for b in topology.blocks for some in b.portions()]
         selector = selector(torch.cat(centres))
     given = indices_or_mask(f"cell tag {name!r}", selector, topology.device)
+    return indices(f"cell tag {name!r}", given.squeeze(-1) if given.ndim == 2 else given, topology.num_cells)
+
+
+def indices(what: str, given: Tensor, count: int) -> Int[Tensor, "k"]:
+    """Indices from indices or a mask of `count` things, each once.
+
+    Raises:
+        MeshError: numbers beyond them, or a mask of another length.
+    """
     if given.dtype == torch.bool:
-        if given.shape != (topology.num_cells,):
-            raise MeshError(f"cell tag {name!r}: a mask needs {topology.num_cells} entries; got {tuple(given.shape)}.")
+        if given.shape != (count,):
+            raise MeshError(f"{what}: a mask needs {count} entries; got {tuple(given.shape)}.")
         return torch.nonzero(given).flatten()
     given = given.long().reshape(-1)
-    if len(given) and not (int(given.min()) >= 0 and int(given.max()) < topology.num_cells):
-        raise MeshError(f"cell tag {name!r}: indices must lie in [0, {topology.num_cells}); got {int(given.max())}.")
-    return given
+    wrong = given[(given < 0) | (given >= count)]
+    if len(wrong):
+        raise MeshError(f"{what}: indices must lie in [0, {count}); got up to {int(wrong[0])}.")
+    return once(given)
 
 
-def select_nodes(topology: Topology, nodes: Nodes, name: str, selector: Selector) -> Int[Tensor, "k"]:
-    """Indices of the nodes meant, in ascending order: indices, a mask "n", or a callable of coordinates "n d".
+def once(numbers: Int[Tensor, "k"]) -> Int[Tensor, "m"]:
+    """The numbers as they are, or in ascending order where some are repeated."""
+    distinct = numbers.unique()
+    return distinct if len(distinct) < len(numbers) else numbers
+
+
+def select_nodes(
+    topology: Topology, nodes: Nodes, name: str, selector: Selector, merged: Int[Tensor, "n"] | None = None
+) -> Int[Tensor, "k"]:
+    """Indices of the nodes meant, in ascending order: indices, a mask "n", or a callable of coordinates "n d"; `merged`
+    tells which node another one stands for.
 
     Raises:
         MeshError: there are no such nodes.
     """
     if callable(selector) and not isinstance(selector, Tensor):
         selector = selector(nodes())
-    given = indices_or_mask(f"node tag {name!r}", selector, topology.device)
-    if given.dtype == torch.bool:
-        if given.shape != (topology.num_nodes,):
-            raise MeshError(f"node tag {name!r}: a mask needs {topology.num_nodes} entries; got {tuple(given.shape)}.")
-        return torch.nonzero(given).flatten()
-    given = given.long().reshape(-1).unique()
-    if len(given) and not (int(given[0]) >= 0 and int(given[-1]) < topology.num_nodes):
-        wrong = int(given[0] if given[0] < 0 else given[-1])
-        raise MeshError(f"node tag {name!r}: indices must lie in [0, {topology.num_nodes}); got {wrong}.")
-    return given
+    what = f"node tag {name!r}"
+    given = indices(what, indices_or_mask(what, selector, topology.device), topology.num_nodes)
+    return (given if merged is None else merged[given]).unique()
 
 
 def nodes_between(topology: Topology, tagged: Int[Tensor, "k"], degree: int) -> Int[Tensor, "n"]:

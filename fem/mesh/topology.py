@@ -7,6 +7,7 @@ optimisation) share one, together with every dof numbering made on it.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from math import prod
 
 import torch
@@ -104,6 +105,11 @@ class Topology:
     @property
     def num_cells(self) -> int:
         return sum(block.num_cells for block in self.blocks)
+
+    @cached_property
+    def block_starts(self) -> list[int]:
+        """Number of the first cell of each block, and of all cells: they are numbered block after block."""
+        return [0, *accumulate(block.num_cells for block in self.blocks)]
 
     @cached_property
     def vertex_nodes(self) -> Int[Tensor, "n"]:

@@ -114,7 +114,8 @@ class FunctionSpace(Space):
         mesh: the cells.
         element: `Lagrange(degree)`, or any family whose `on(cell)` gives an element.
         components: None for scalars, c for vectors with c components (dofs "*b n c").
-        quadrature_degree: polynomials up to this degree are integrated exactly; 2p + 1 by default.
+        quadrature_degree: polynomials in reference coordinates up to this degree are integrated exactly; by default
+            2p + 1, two at least in space, and d (g − 1) more where cells of geometry degree g are curved.
 
     Attributes:
         elements: the element of each block of the mesh.
@@ -143,8 +144,9 @@ class FunctionSpace(Space):
         check_integers("FunctionSpace", optional=True, components=components)
         check_integers("FunctionSpace", 0, optional=True, quadrature_degree=quadrature_degree)
         self.mesh, self.elements, self.components, self.cell_dofs = mesh, elements, components, cell_dofs
-        degree = 2 * self.degree + 1 if quadrature_degree is None else quadrature_degree
-        self.quadrature = points(mesh, elements, components, cell_dofs, degree)
+        if quadrature_degree is None:  # on straight hexahedra |J| is of degree d − 1 in each coordinate
+            quadrature_degree = max(2 * self.degree + 1, mesh.dim - 1) + mesh.curved_degree
+        self.quadrature = points(mesh, elements, components, cell_dofs, quadrature_degree)
 
     # -- shapes --------------------------------------------------------------------------------------------------------
 

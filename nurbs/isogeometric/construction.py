@@ -44,9 +44,9 @@ def isogeometric_space(
         components: None for scalars, c for vectors.
         rational: take N_a w_a / Σ_c w_c N_c with the patch's weight function, in which the patch itself lies
             (isoparametric); its degree must not exceed `degree` then. Plain B-splines do without and converge as fast.
-        quadrature_degree: 2 degree + 1 by default (degree + 1 Gauss points per direction and span). 2 degree − 1 keeps
-            all orders; so does 2 degree − 3 for splines of degree 4 and more that are as smooth as they can be, which
-            halves the time of large problems in space.
+        quadrature_degree: 2 degree + 1 by default (degree + 1 Gauss points per direction and span), with the degree of
+            the patches where theirs is higher. 2 degree − 1 keeps all orders; so does 2 degree − 3 for splines of
+            degree 4 and more that are as smooth as they can be, which halves the time of large problems in space.
         glue: whether sides that coincide are one; also those of one patch, which closes a ring. Periodic directions
             close by themselves, smoothly.
 
@@ -83,7 +83,7 @@ def isogeometric_space(
     for seam in seams:
         check_seam(patches, elements, seam)
     mesh = PatchMesh.of(patches, elements, seams)
-    mesh.check(quadrature_degree or 2 * max(degrees) + 1)
+    mesh.check(quadrature_degree or mesh.default_quadrature)
     return SplineSpace(mesh, components, quadrature_degree)
 
 

@@ -195,6 +195,17 @@ class PatchMesh(Mesh):
         mesh._name_sides()
         return mesh
 
+    @property
+    def curved_degree(self) -> int:
+        """2 (q − p): the degree q of the patches counts like that of the basis, p, where it is higher."""
+        own, basis = max(max(p.degree) for p in self.patches), max(max(e.degrees) for e in self.elements)
+        return 2 * max(own - basis, 0)
+
+    @property
+    def default_quadrature(self) -> int:
+        """The degree of quadrature where none is asked for."""
+        return 2 * max(max(e.degrees) for e in self.elements) + 1 + self.curved_degree
+
     def _name_sides(self) -> None:
         hidden = {s for seam in self.seams for s in (seam.one, seam.two)}
         self.sides = {"boundary": []}

@@ -109,9 +109,10 @@ class SplineSpace(FunctionSpace):
         local = [t.permute(*range(t.ndim)[::-1]).flatten() for t in self.lattices]
         pairs = zip(local, mesh.elements, strict=True)
         cell_dofs = CellDofs(tuple(numbers[e.cell_dofs.to(mesh.device)] for numbers, e in pairs), count)
-        degree = 2 * max(max(e.degrees) for e in mesh.elements) + 1 if quadrature_degree is None else quadrature_degree
+        if quadrature_degree is None:
+            quadrature_degree = mesh.default_quadrature
         self.family = mesh.elements[0]
-        self._set(mesh, mesh.elements, components, cell_dofs, degree, SplinePoints)
+        self._set(mesh, mesh.elements, components, cell_dofs, quadrature_degree, SplinePoints)
 
     @property
     def continuity(self) -> int:

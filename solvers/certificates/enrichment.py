@@ -17,7 +17,8 @@ def next_degree(energy: Energy, v: Tensor) -> tuple[Energy, Tensor] | None:
     V, held = energy.space, energy.constraint
     if not isinstance(V, FunctionSpace) or not V.is_lagrange or V.degree == 3:
         return None
-    W = FunctionSpace(V.mesh, Lagrange(V.degree + 1), V.components, max(2 * V.degree + 3, V.quadrature_degree))
+    degree = max(2 * V.degree + 3 + V.mesh.curved_degree, V.quadrature_degree)
+    W = FunctionSpace(V.mesh, Lagrange(V.degree + 1), V.components, degree)
     axis = -len(W.shape)
     same = v.new_empty(*v.shape[:axis], *W.shape)
     for own, old, new, numbers in zip(V.elements, V.cell_dofs, W.elements, W.cell_dofs, strict=True):

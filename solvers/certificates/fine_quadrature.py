@@ -29,8 +29,9 @@ MOST = 48  # of them in one direction of a cell
 def fine_degrees(space: FunctionSpace, items: int, most: int = MOST) -> tuple[int, int]:
     """The degrees of two rules that share no points, the finer one first."""
     each = POINTS / max(space.mesh.num_cells * items, 1)
-    points = min(max(int(each ** (1 / space.mesh.dim)), space.degree + 5), most)
-    return 2 * points - 1, 2 * max(round(0.8 * points), space.degree + 4) - 1
+    least = space.degree + (space.mesh.curved_degree + 1) // 2
+    points = min(max(int(each ** (1 / space.mesh.dim)), least + 5), most)
+    return 2 * points - 1, 2 * max(round(0.8 * points), least + 4) - 1
 
 
 def with_degree(space: FunctionSpace, degree: int) -> FunctionSpace:
@@ -41,7 +42,8 @@ def with_degree(space: FunctionSpace, degree: int) -> FunctionSpace:
 def data_jump(space: FunctionSpace, terms: Sequence[Term], params: Sequence[Parameter]) -> bool:
     """Whether a finer rule sees other data than that of the space does: densities at a fixed u, and at a fixed ∇u."""
     items = batch_size(space, terms[0], params)
-    own, fine = max(2 * space.degree + 3, space.quadrature_degree), fine_degrees(space, items)[0]
+    least = 2 * space.degree + 3 + space.mesh.curved_degree
+    own, fine = max(least, space.quadrature_degree), fine_degrees(space, items)[0]
     return any(
         differ(a, b, SMOOTH)
         for t in terms

@@ -165,7 +165,7 @@ def test_what_is_no_label_is_named_in_one_warning(tmp_path: Path):
     }
     ids = {"PointIds": np.arange(len(points)), "wall": (points[:, 0] == 0).astype(int)}
     meshio.Mesh(points, [("quad", cells)], ids, data).write(tmp_path / "m.vtu")
-    with pytest.warns(UserWarning, match="no tags are made of the labels") as said:
+    with pytest.warns(UserWarning, match=r"left out are .*: no tags are made of them") as said:
         mesh = read_mesh(tmp_path / "m.vtu")
     assert len(said) == 1
     text = str(said[0].message)
@@ -194,7 +194,10 @@ def test_a_set_of_nodes_called_boundary(tmp_path: Path):
     (tmp_path / "m.inp").write_text(text + "1,2,3,4\n")
     assert read_mesh(tmp_path / "m.inp").node_tags == {}
     (tmp_path / "m.inp").write_text(text + "1,2\n")
-    with pytest.raises(MeshError, match=r"m\.inp: its node set 'boundary' has 2 nodes, .* give the set another name"):
+    outer = read_mesh(tmp_path / "m.inp", rename={"boundary": "outer"})
+    assert outer.node_tags["outer"].tolist() == [0, 1]
+    assert len(outer.facets_tagged("outer")) == 1
+    with pytest.raises(MeshError, match=r"m\.inp: its group 'boundary' has 2 nodes, .*; give the group another name"):
         read_mesh(tmp_path / "m.inp")
 
 

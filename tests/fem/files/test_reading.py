@@ -197,13 +197,133 @@ def test_a_group_called_boundary_must_be_the_boundary(tmp_path: Path):
         read_mesh(tmp_path / "m.msh")
 
 
-def test_facets_must_belong_to_cells(tmp_path: Path):
-    cells: list[Any] = [("triangle", [[0, 1, 2], [0, 2, 3]]), ("line", [[1, 3]])]
-    meshio.Mesh(SQUARE, cells, cell_sets={"cut": [[], [0]]}).write(tmp_path / "m.inp")
-    mesh = meshio.Mesh(SQUARE, cells, cell_data={"material": [np.array([1, 2]), np.array([7])]})
+def test_facets_that_no_cell_has_are_left_out_by_name(tmp_path: Path):
+    points = np.vstack([SQUARE, [[7.0, 7, 0], [8, 7, 0]]])
+    cells: list[Any] = [("triangle", [[0, 1, 2], [0, 2, 3]]), ("line", [[1, 3], [0, 1], [4, 5]]), ("line", [[1, 3]])]
+    mesh = meshio.Mesh(points, cells, cell_data={"material": [np.array(n) for n in ([1, 2], [7, 7, 7], [8])]})
     mesh.write(tmp_path / "m.vtk", file_format="vtk")
-    with pytest.raises(MeshError, match=r"m\.vtk: facet tag '7': no facet of this mesh has the vertices \[1, 3\]"):
-        read_mesh(tmp_path / "m.vtk")
+    with pytest.warns(
+        UserWarning, match=r"m\.vtk: left out are 2 of 3 facets in the group '7', .*1 of 1 .* '8', which no"
+    ):
+        read = read_mesh(tmp_path / "m.vtk")
+    assert list(read.facet_tags) == ["7"]
+    assert read.facets[read.facets_tagged("7")].sort().values.tolist() == [[0, 1]]
+
+
+def counts(mesh: Mesh) -> dict[str, int]:
+    """How many facets each name has."""
+    return {name: len(mesh.facets_tagged(name)) for name in mesh.facet_tags}
+
+
+def groups_file(path: Path, cells: list[Any], groups: list[Any], names: dict[str, Any], points: np.ndarray = SQUARE):
+    """A file of Gmsh's version 2.2; groups are those of the rows of each block."""
+    data: dict[str, Any] = {name: [np.array(g) for g in groups] for name in ("gmsh:physical", "gmsh:geometrical")}
+    mesh = meshio.Mesh(points, cells, cell_data=data, field_data={k: np.array(v) for k, v in names.items()})
+    mesh.write(path, file_format="gmsh22")
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+def test_cells_listed_once_for_each_of_their_groups(degree: int, tmp_path: Path):
+    """Two materials and a group of all; quadrilaterals between the lists, one of which starts elsewhere in its cell."""
+    mesh = unit_square(2).curved(degree)
+    nodes = np.pad(mesh.nodes.numpy(), ((0, 0), (0, 1)))
+    quad, name = mesh.cells.numpy(), ("quad", "quad9")[degree - 1]
+    turned = quad[:, [1, 2, 3, 0]] if degree == 1 else quad[:, [1, 2, 3, 0, 5, 6, 7, 4, 8]]
+    corners = mesh.facets[mesh.facets_tagged("left")].numpy()
+    cells: list[Any] = [
+        (name, quad[:2]),
+        ("line", corners),
+        (name, quad[2:]),
+        ("line", corners[:1]),
+        (name, turned[1:]),
+    ]
+    groups = [[3, 3], [7, 7], [4, 0], [8], [5, 5, 5]]
+    names = {"steel": (3, 2), "air": (4, 2), "all": (5, 2), "left": (7, 1)}
+    groups_file(tmp_path / "m.msh", cells, groups, names, nodes)
+    read = read_mesh(tmp_path / "m.msh")
+    assert (read.num_cells, size(read)) == (4, pytest.approx(1))
+    assert {k: v.tolist() for k, v in read.cell_tags.items()} == {"steel": [0, 1], "air": [2], "all": [1, 2, 3]}
+    assert counts(read) == {"left": 2, "8": 1}
+    assert len(read.topology.boundary) == 8
+
+
+def test_a_cell_listed_twice_in_one_group_is_damage(tmp_path: Path):
+    groups_file(tmp_path / "m.msh", [("triangle", [[0, 1, 2], [0, 2, 3], [2, 1, 0]])], [[1, 1, 1]], {"steel": (1, 2)})
+    with pytest.raises(MeshError, match=r"m\.msh: triangle 0 and triangle 2 are one cell that stands twice"):
+        read_mesh(tmp_path / "m.msh")
+    meshio.Mesh(SQUARE, [("triangle", [[0, 1, 2], [0, 2, 3], [1, 2, 0]])]).write(tmp_path / "m.vtu")
+    with pytest.raises(MeshError, match=r"m\.vtu: triangle 0 and triangle 2 are one cell that stands twice"):
+        read_mesh(tmp_path / "m.vtu")
+
+
+def two_squares(path: Path, gap: float = 0.0) -> Path:
+    """Side by side, each with nodes of its own, and with its names."""
+    points = np.vstack([SQUARE, SQUARE + np.array([1 + gap, 0, 0])])
+    cells: list[Any] = [("quad", [[0, 1, 2, 3], [4, 5, 6, 7]]), ("line", [[0, 3], [5, 6], [4, 7]])]
+    groups_file(path, cells, [[3, 4], [1, 2, 9]], {"left": (1, 1), "right": (2, 1), "seam": (9, 1)}, points)
+    return path
+
+
+def test_nodes_at_one_place_are_told_or_merged(tmp_path: Path):
+    path = two_squares(tmp_path / "m.msh")
+    with pytest.warns(
+        UserWarning, match=r"m\.msh: some cells touch .* coincide with another one: 2, .* twice: 1\. `merge="
+    ):
+        assert len(read_mesh(path).topology.boundary) == 8
+    assert len(read_mesh(path, merge=False).topology.boundary) == 8
+    for merge, gap in ((0, 0.0), (1e-9, 0.0), (1e-4, 1e-5)):
+        mesh = read_mesh(two_squares(path, gap), merge=merge)
+        assert mesh.nodes.shape == (6, 2)
+        assert len(mesh.topology.boundary) == 6
+        assert counts(mesh) == {"left": 1, "right": 1, "seam": 1}
+        assert mesh.topology.facets.num_cells[mesh.facets_tagged("seam")].tolist() == [2]
+    with pytest.raises(MeshError, match=r"m\.msh: `merge=1` would make one of two nodes of quadrilateral 0"):
+        read_mesh(path, merge=1)
+    with pytest.raises(ValueError, match=r"`read_mesh\(merge=\.\.\.\)` must be a non-negative number"):
+        read_mesh(path, merge=-1)
+
+
+def test_merged_nodes_of_curved_cells(tmp_path: Path):
+    mesh = unit_square(2, cell="triangle").curved(3, lambda x: x + 0.1 * torch.sin(3 * x.flip(-1)))
+    points = np.pad(mesh.nodes[mesh.cells].flatten(0, 1).numpy(), ((0, 0), (0, 1)))
+    meshio.Mesh(points, [("triangle10", np.arange(len(points)).reshape(-1, 10))]).write(
+        tmp_path / "m.msh", file_format="gmsh22"
+    )
+    read = read_mesh(tmp_path / "m.msh", merge=1e-12)
+    assert len(read.nodes) == len(mesh.nodes)
+    assert size(read) == pytest.approx(size(mesh), rel=1e-14)
+
+
+def test_hanging_nodes_and_overlaps_in_files(tmp_path: Path):
+    points = np.array([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [1, 0.4, 0], [2, 0, 0], [2, 1, 0]])
+    cells: list[Any] = [("quad", [[0, 1, 2, 3], [1, 5, 6, 4]]), ("triangle", [[4, 6, 2]])]
+    meshio.Mesh(points, cells).write(tmp_path / "m.vtu")
+    with pytest.warns(
+        UserWarning, match=r"m\.vtu: .*Hanging nodes: 1, such as node 4 at \[1\.0, 0\.4\], which lies on quadr"
+    ):
+        assert size(read_mesh(tmp_path / "m.vtu")) == pytest.approx(2)
+    points[4] = [0.5, 0.4, 0]
+    meshio.Mesh(points, cells).write(tmp_path / "m.vtu")
+    with pytest.raises(MeshError, match=r"m\.vtu: cells overlap: node 4 at \[0\.5, 0\.4\] lies inside quadrilateral 0"):
+        read_mesh(tmp_path / "m.vtu")
+
+
+def test_groups_get_other_names(tmp_path: Path):
+    cells: list[Any] = [("triangle", [[0, 1, 2], [0, 2, 3]]), ("line", [[0, 1], [1, 2], [2, 3]])]
+    names = {"boundary": (1, 1), "lid": (2, 1), "steel": (3, 2)}
+    groups_file(tmp_path / "m.msh", cells, [[3, 4], [1, 1, 2]], names)
+    with pytest.raises(
+        MeshError, match=r"its group 'boundary' has 2 facets, .* of 4; .*rename=\{'boundary': 'outer'\}"
+    ):
+        read_mesh(tmp_path / "m.msh")
+    mesh = read_mesh(tmp_path / "m.msh", rename={"boundary": "outer", "4": "air"})
+    assert counts(mesh) == {"outer": 2, "lid": 1}
+    assert {k: v.tolist() for k, v in mesh.cell_tags.items()} == {"steel": [0], "air": [1]}
+    joined = read_mesh(tmp_path / "m.msh", rename={"boundary": "sides", "lid": "sides", "4": "steel"})
+    assert counts(joined) == {"sides": 3}
+    assert {k: v.tolist() for k, v in joined.cell_tags.items()} == {"steel": [0, 1]}
+    with pytest.raises(ValueError, match=r"names no group of the file by 'led'; it has .*'lid'.* Did you mean 'lid'"):
+        read_mesh(tmp_path / "m.msh", rename={"led": "lid"})
 
 
 def test_curves_and_surfaces_keep_the_coordinates_that_vary(tmp_path: Path):
@@ -234,7 +354,7 @@ def test_crossed_nodes_are_not_hidden_by_turning():
     mesh = unit_square(4, cell="triangle")
     nodes = mesh.nodes.clone()
     nodes[12] = torch.tensor([1.3, 0.5])  # the centre is dragged beyond the right side
-    with pytest.raises(MeshError, match=r"cells lie on top of their neighbours.* their boundary encloses 1\. "):
+    with pytest.raises(MeshError, match="cells lie on top of their neighbours: triangle 10 and triangle 13 share"):
         oriented(nodes, {"triangle": mesh.cells})
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from fem.mesh.generators import box, unit_interval, unit_square
-from fem.mesh.location import locate, to_bernstein
+from fem.mesh.inverse_map import to_bernstein
+from fem.mesh.location import locate
 from fem.mesh.mesh import Mesh
 from fem.reference.cells import CELLS, Cell
 from fem.reference.lagrange import Lagrange, lagrange_element

@@ -5,7 +5,7 @@ import torch
 from torch.autograd import gradcheck
 
 from fem import FunctionSpace, Lagrange, Mesh, MeshError, integrate, unit_cube, unit_interval, unit_square
-from fem.mesh.mesh import mirrored_nodes
+from fem.mesh.construction import mirrored_nodes
 from fem.reference.cells import CELLS
 from tests.problems import bend, disk, hard_mesh, mixed_mesh, scrambled, small_mesh
 
@@ -43,6 +43,50 @@ def test_facets_by_index_and_by_callable() -> None:
     for name in ("bottom", "again"):
         assert torch.equal(second.facets_tagged(name), index)
     assert set(first.facets[index].flatten().tolist()) == {0, 1}
+
+
+def test_facets_named_twice_count_once() -> None:
+    mesh = square(facet_tags={"tuples": [[0, 1], [1, 0], [0, 2]], "indices": [3, 1, 3], "one": [2]})
+    assert {frozenset(f) for f in mesh.facets[mesh.facets_tagged("tuples")].tolist()} == {
+        frozenset((0, 1)),
+        frozenset((0, 2)),
+    }
+    assert len(mesh.facets_tagged("tuples")) == 2
+    assert mesh.facets_tagged("indices").tolist() == [1, 3]
+    V = FunctionSpace(mesh.with_tags({"again": [[1, 2], [2, 1], [1, 2]]}, {"cells": [1, 1]}), Lagrange(1))
+    assert integrate(V, 1.0, "again").item() == pytest.approx(1)
+    assert V.mesh.cell_tags["cells"].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    "mesh", [unit_square(2), mixed_mesh(), small_mesh("interval"), hard_mesh("tetrahedron", "curved")]
+)
+def test_masks_of_facets(mesh: Mesh) -> None:
+    """True for the facets meant, in the order of `mesh.facets`; as a tensor, an array or a list."""
+    mask = torch.arange(len(mesh.facets)) % 3 == 1
+    tagged = mesh.with_tags({"a": mask, "b": mask.numpy(), "c": mask.tolist(), "none": ~mask & mask})
+    for name in "abc":
+        assert torch.equal(tagged.facets_tagged(name), torch.nonzero(mask).flatten())
+    assert len(tagged.facets_tagged("none")) == 0
+    with pytest.raises(MeshError, match=rf"facet tag 'a': a mask needs {len(mask)} entries; got \({len(mask) - 1},\)"):
+        mesh.with_tags({"a": mask[1:]})
+    with pytest.raises(
+        MeshError, match=r"facet tag 'a' must be vertex tuples .*, a mask 'f', or .*; got torch\.bool of sh"
+    ):
+        mesh.with_tags({"a": mask[:, None]})
+
+
+def test_the_boundary_is_no_name_for_anything_else() -> None:
+    mesh = square(facet_tags={"boundary": [[0, 1], [1, 2], [3, 2], [3, 0]]})
+    assert "boundary" not in mesh.facet_tags  # it is there anyway
+    assert "boundary" not in square(facet_tags={"boundary": lambda x: x[..., 0] < 9}).facet_tags
+    for own in ([[0, 1]], [[0, 1], [1, 2], [3, 2], [3, 0], [0, 2]], lambda x: x[..., 1] == 0, torch.tensor([True] * 5)):
+        with pytest.raises(MeshError, match=r"'boundary' always means the whole boundary, which has 4 facets; got \d"):
+            square(facet_tags={"boundary": own})
+        with pytest.raises(MeshError, match="'boundary' always means the whole boundary"):
+            square().with_tags({"boundary": own})
+    with pytest.raises(MeshError, match="'boundary' always means the whole boundary, which has 8"):
+        unit_square(2).with_tags({"boundary": lambda x: x[..., 0] == 0})
 
 
 def test_callables_mean_boundary_facets_alone() -> None:

@@ -9,7 +9,19 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from fem import Energy, FunctionSpace, Lagrange, Mesh, MixedSpace, l2_error, unit_cube, unit_interval, unit_square
+from fem import (
+    Discontinuous,
+    Energy,
+    FunctionSpace,
+    Lagrange,
+    Mesh,
+    MixedSpace,
+    integrate,
+    l2_error,
+    unit_cube,
+    unit_interval,
+    unit_square,
+)
 from fem.reference.cells import CELLS, Cell, triangle
 from fem.reference.element import Tabulation
 from fem.reference.spline_element import BSpline
@@ -483,3 +495,72 @@ def test_elements_on_any_mesh_say_how_many_dofs_each_entity_carries() -> None:
         assert l2_error(V, u, f) < 1e-13
     with pytest.raises(ValueError, match="dofs per entity must be 3 counts"):
         mesh.topology.numbering((1, 0))
+
+
+# -- quadrature --------------------------------------------------------------------------------------------------------
+
+
+@cells
+@degrees
+@pytest.mark.parametrize("geometry", [2, 3])
+def test_default_quadrature_sees_curved_cells(cell: str, degree: int, geometry: int) -> None:
+    """Measure and first moments of a product of two functions, by an energy, are those of a much finer rule."""
+    mesh = scrambled(small_mesh(cell).curved(geometry, bend))
+    V, W = (FunctionSpace(mesh, Lagrange(degree), quadrature_degree=q) for q in (None, 24))
+    assert V.quadrature_degree == 2 * degree + 1 + mesh.dim * (geometry - 1)
+    u = torch.rand(V.num_dofs, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    densities = [lambda x, u: 1 + 0 * u, lambda x, u: u]
+    if (
+        cell != "hexahedron"
+    ):  # |J| is of degree 3 g − 1 in each coordinate, one more than the rule has room for beside u²
+        densities.append(lambda x, u: u.square())
+    for density in densities:
+        found, wanted = (Energy(S, density, derivatives=0)(u) for S in (V, W))
+        torch.testing.assert_close(found, wanted, rtol=1e-13, atol=0)
+    for S in (V, FunctionSpace(mesh, Lagrange(degree), 2)):
+        assert integrate(S, 1.0).item() == pytest.approx(integrate(W, 1.0).item(), rel=1e-13)
+    one = V.interpolate(1.0)
+    assert l2_error(V, one, 0.0).square().item() == pytest.approx(integrate(W, 1.0).item(), rel=1e-13)
+
+
+def test_curved_disks_have_their_area_whatever_the_degree() -> None:
+    mesh = disk(3, 3)
+    for degree in (1, 2, 3):
+        V = FunctionSpace(mesh, Lagrange(degree))
+        area = Energy(V, lambda x, u: 1 + 0 * u, derivatives=0)(V.interpolate(0.0))
+        length = Energy(V, lambda x, u: 0 * u, boundary={"boundary": lambda x, u, n: 1 + 0 * u}, derivatives=0)
+        assert area.item() == pytest.approx(integrate(V, 1.0, degree=20).item(), rel=1e-13)
+        exact = integrate(V, 1.0, "boundary", degree=20).item()
+        assert length(V.interpolate(0.0)).item() == pytest.approx(exact, rel=1e-8)
+
+
+@cells
+@pytest.mark.parametrize("geometry", [1, 2, 3])
+def test_straight_cells_pay_nothing_for_their_degree(cell: str, geometry: int) -> None:
+    for mesh in (hard_mesh(cell, "scrambled").curved(geometry), small_mesh(cell).curved(geometry).to(torch.float32)):
+        assert mesh.curved_degree == 0
+        assert FunctionSpace(mesh, Lagrange(2)).quadrature_degree == 5
+        moved = mesh.nodes.clone()
+        moved[mesh.blocks[0].connectivity[0, -1]] += 1e-3
+        bent = mesh.dim * (geometry - 1)
+        assert mesh.with_nodes(moved).curved_degree == bent
+        assert mesh.with_nodes(mesh.nodes.requires_grad_()).curved_degree == bent
+
+
+@cells
+def test_constants_on_cells_see_their_size(cell: str) -> None:
+    """The measure of hexahedra with plane edges is no constant."""
+    for mesh in (hard_mesh(cell, "scrambled"), hard_mesh(cell, "curved")):
+        V = FunctionSpace(mesh, Discontinuous(0))
+        volume = Energy(V, lambda x, u: u, derivatives=0)(V.interpolate(1.0))
+        assert volume.item() == pytest.approx(integrate(V, 1.0, degree=20).item(), rel=1e-13)
+
+
+def test_one_curved_block_counts() -> None:
+    quads, straight = unit_square(1).curved(2), unit_square(1, cell="triangle").nodes + torch.tensor([2.0, 0.0])
+    nodes = torch.cat([quads.nodes, straight])
+    mesh = Mesh(nodes, {"quadrilateral": quads.cells, "triangle": torch.tensor([[9, 10, 12], [9, 12, 11]])})
+    assert mesh.curved_degree == 0
+    nodes = nodes.clone()
+    nodes[int(quads.cells[0, 4])] -= 0.1
+    assert mesh.with_nodes(nodes).curved_degree == 2

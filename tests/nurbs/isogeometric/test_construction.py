@@ -444,3 +444,14 @@ def test_iterations_without_a_matrix(slab: int, monkeypatch: pytest.MonkeyPatch)
         counts.append(int(prepared.iterations))
     assert max(counts) < 40
     assert max(counts) < 2 * min(counts)
+
+
+def test_default_quadrature_sees_patches_of_a_higher_degree():
+    """One span of degree 1 on a cubic patch: its area is a polynomial, which the energy integrates exactly."""
+    grid = torch.stack(torch.meshgrid(*[torch.linspace(0, 1, 4, dtype=F64)] * 2, indexing="ij"), -1)
+    patch = Surface(grid + 0.2 * torch.sin(2 * grid.flip(-1)), degree=3)
+    V, W = isogeometric_space(patch, 1), isogeometric_space(patch, 1, quadrature_degree=25)
+    assert (V.quadrature_degree, isogeometric_space(patch, 4).quadrature_degree) == (7, 9)
+    area = Energy(V, lambda x, u, grad_u: 1 + 0 * u)(torch.zeros(V.num_dofs, dtype=F64))
+    torch.testing.assert_close(area, integrate(W, one, degree=25), rtol=1e-13, atol=0)
+    torch.testing.assert_close(integrate(V, one), area, rtol=1e-13, atol=0)

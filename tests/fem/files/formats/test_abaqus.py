@@ -263,7 +263,7 @@ def test_what_is_left_out_is_named(tmp_path: Path):
     text = PLATE + "*ELEMENT, TYPE=MASS, ELSET=m\n50, 1\n*NSET, NSET=ref\n99\n"
     text += "*SURFACE, TYPE=CUTTING SURFACE, NAME=cut\n1\n"
     with pytest.warns(
-        UserWarning, match=r"elements of type MASS; the surface 'cut' .*; 'ref', whose nodes belong to no"
+        UserWarning, match=r"elements of type MASS, the surface 'cut' .*, 'ref', whose nodes belong to no"
     ):
         read_mesh(write(tmp_path, text))
 
