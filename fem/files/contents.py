@@ -13,36 +13,43 @@ from fem.files.formats.abaqus import read_abaqus
 from fem.files.formats.exodus import read_exodus
 from fem.files.formats.gmsh import read_gmsh
 from fem.files.formats.med import read_med
+from fem.files.formats.medit import read_medit
+from fem.files.formats.nastran import read_nastran
 from fem.files.formats.scanner import text_of
 from fem.files.formats.su2 import su2_markers
-from fem.files.formats.vtk_legacy import read_vtk_legacy
-from fem.files.formats.vtu import read_vtu
+from fem.files.formats.surfaces import read_off, read_stl
+from fem.files.formats.tables import read_avs, read_tetgen
+from fem.files.formats.vtk.legacy import read_vtk_legacy
+from fem.files.formats.vtk.vtu import read_vtu
 from fem.files.references import check_hdf5, checked, unpacked
 
-READERS: dict[str, Callable[[bytes], Any]] = {".msh": read_gmsh, ".vtk": read_vtk_legacy, ".vtu": read_vtu}
-OF_PATHS = {
+READERS: dict[str, Callable[[bytes], Any]] = {
+    ".msh": read_gmsh,
+    ".vtk": read_vtk_legacy,
+    ".vtu": read_vtu,
+    ".mesh": read_medit,
+    ".off": read_off,
+    ".stl": read_stl,
+    ".bdf": read_nastran,
+    ".fem": read_nastran,
+    ".nas": read_nastran,
+    ".avs": read_avs,
+}
+OF_PATHS: dict[str, Callable[[Path], Any]] = {
     ".inp": read_abaqus,
     ".med": read_med,
-    **dict.fromkeys((".e", ".exo", ".ex2"), read_exodus),
+    ".e": read_exodus,
+    ".exo": read_exodus,
+    ".ex2": read_exodus,
+    ".node": read_tetgen,
+    ".ele": read_tetgen,
 }
 # Formats of meshio's that are read from a stream, as text or in bytes, which tells when the file ends.
-TEXT = {
-    ".avs": "avsucd",
-    ".bdf": "nastran",
-    ".fem": "nastran",
-    ".nas": "nastran",
-    ".vol": "netgen",
-    ".obj": "obj",
-    ".off": "off",
-    ".post": "permas",
-    ".dato": "permas",
-    ".su2": "su2",
-    ".dat": "tecplot",
-    ".tec": "tecplot",
-    ".wkt": "wkt",
-}
-BYTES = {".msh": "ansys", ".f3grid": "flac3d", ".mdpa": "mdpa", ".ply": "ply", ".stl": "stl"}
-WHOLE = (".xdmf", ".xmf", ".cgns", ".h5m", ".hmf", ".xml", ".mesh", ".meshb", ".node", ".ele", ".ugrid")
+TEXT = {".vol": "netgen", ".obj": "obj", ".post": "permas", ".dato": "permas", ".su2": "su2", ".wkt": "wkt"}
+TEXT |= {".dat": "tecplot", ".tec": "tecplot"}
+BYTES = {".msh": "ansys", ".f3grid": "flac3d", ".mdpa": "mdpa", ".ply": "ply"}
+WHOLE = (".xdmf", ".xmf", ".cgns", ".h5m", ".hmf", ".xml", ".meshb", ".ugrid")
+DAMAGED = "it is damaged, cut off, or not of the format that its name says"
 HDF5 = (".cgns", ".h5m", ".hmf", ".med", ".e", ".exo", ".ex2")
 
 
@@ -111,7 +118,7 @@ def read_by_meshio(path: Path, data: bytes) -> Any:
         # Of meshio's own words those are of use that it means for people.
         said = str(error) if isinstance(error, meshio.ReadError) else printed.getvalue().split("Error:")[0]
         cause = " ".join(said.split()).rstrip(".")
-        raise MeshError(f"{cause or 'it is damaged, cut off, or not of the format that its name says'}.") from error
+        raise MeshError(f"{cause or DAMAGED}.") from error
     if "cannot handle" in printed.getvalue():  # cells were left out
         raise MeshError(" ".join(printed.getvalue().split()))
     return contents
@@ -137,7 +144,7 @@ def source_of(path: Path, data: bytes) -> Iterator[tuple[Any, str | None]]:
             copy = Path(scratch) / name
             copy.write_bytes(text)
         if suffix in TEXT:
-            with TextThatEnds(io.FileIO(copy), encoding="utf-8", errors="replace") as stream:
+            with TextThatEnds(io.BufferedReader(io.FileIO(copy)), encoding="utf-8", errors="replace") as stream:
                 yield stream, TEXT[suffix]
         elif suffix in BYTES:
             with BytesThatEnd(io.FileIO(copy)) as stream:

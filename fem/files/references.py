@@ -6,7 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from fem.errors import MeshError
-from fem.files.formats.xml import parse_xml
+from fem.files.xml import parse_xml
 
 # Numbers that make meshio's readers allocate or loop; one item takes at least two bytes of text.
 COUNTS = {

@@ -58,6 +58,7 @@ class Reader:
         self.groups: dict[Group, list[int]] | None = None  # numbers of the groups of each entity
         self.nodes: list[tuple[np.ndarray, np.ndarray]] = []
         self.elements: list[tuple[int, list[int] | np.ndarray, np.ndarray, np.ndarray]] = []
+        self.left_out: list[str] = []
         self.fields: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
 
     def section(self, name: str) -> None:
@@ -213,7 +214,8 @@ class Reader:
             columns = scanner.table(("N" if self.minor else "i") * (1 + self.num_nodes(code)), count, "elements")
             groups = [] if self.groups is None else self.groups.get((dim, tag))
             if groups is None:
-                raise MeshError(f"{scanner.place}: elements of entity {tag} of dimension {dim}, which is not listed.")
+                self.left_out.append(f"groups of entity {tag} of dimension {dim}, which is not listed")
+                groups = []
             self.elements.append((code, groups, columns[0], np.stack(columns[1:], 1)))
         self.agree("elements", total, sum(len(numbers) for *_, numbers, _ in self.elements))
 
@@ -258,6 +260,7 @@ class Reader:
             np.concatenate([x for _, x in self.nodes]),
             cells,
             cell_sets={key: [parts.get(i, nothing) for i in blocks] for key, parts in sets.items()},
+            left_out=self.left_out,
         )
         self.add_fields(everything, tags)
         return everything

@@ -52,6 +52,23 @@ class Scanner:
             raise self.wrong(what, text)
         return int(text)
 
+    def integers(self, what: str, words: list[str] | None = None) -> list[int]:
+        """The numbers of the next line, or those in words of the line just read."""
+        words = self.line(what).split() if words is None else words
+        if not all(re.fullmatch(r"-?\d{1,18}", word) for word in words):
+            raise self.wrong(what, " ".join(words))
+        return [int(word) for word in words]
+
+    def rows_of_words(self, count: int, what: str) -> list[list[str]]:
+        """So many lines that are not blank."""
+        self.enough(2 * count - 1, count, what)
+        return [self.line(what).split() for _ in range(count)]
+
+    def nothing_more(self) -> None:
+        """Raise where rows follow after as many as were announced."""
+        if re.compile(rb"\s*\S").match(self.data, self.at):
+            raise self.wrong("the end of the file, after as many rows as were announced", self.line("the end"))
+
     def wrong(self, what: str, found: str) -> MeshError:
         """The error for the line just read."""
         self.at -= 1
@@ -141,6 +158,11 @@ class Scanner:
         if kind == "d":
             return np.dtype(f"{self.order}f8")
         return np.dtype(f"{self.order}i{4 if kind == 'i' and self.binary else self.size}")
+
+
+def without_comments(data: bytes) -> Scanner:
+    """A scanner of text whose comments, from # on, are blanked; lines keep their numbers."""
+    return Scanner(re.sub(rb"#[^\n]*", b"", data))
 
 
 def first_wrong_row(lines: list[str], kinds: str, start: int, what: str) -> str:

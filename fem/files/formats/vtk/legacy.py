@@ -7,7 +7,7 @@ import numpy as np
 
 from fem.errors import MeshError
 from fem.files.formats.scanner import Scanner
-from fem.files.formats.vtk_cells import grid, raw_mesh
+from fem.files.formats.vtk.cells import grid, raw_mesh
 from fem.files.raw import RawMesh
 
 NAMES = """
@@ -200,18 +200,18 @@ class Reader:
             if any(types is None for *_, types in self.cells):
                 raise MeshError("it has no section CELL_TYPES.")
             starts = np.cumsum([0, *(len(nodes) for nodes, *_ in self.cells)])
-            ends = [ends + start for start, (_, ends, _) in zip(starts, self.cells, strict=False)]
+            shifted = [end + start for start, (_, end, _) in zip(starts, self.cells, strict=False)]
             empty = np.empty(0, dtype=np.int64)
-            cells = tuple(
+            nodes, ends, types = (
                 np.concatenate([empty, *parts])
-                for parts in ([c[0] for c in self.cells], ends, [c[2] for c in self.cells if c[2] is not None])
+                for parts in ([c[0] for c in self.cells], shifted, [c[2] for c in self.cells if c[2] is not None])
             )
         elif np.prod(shape, dtype=float) != len(points):
             raise MeshError(f"a grid of {' × '.join(map(str, shape))} points, but there are {len(points)}.")
         else:
-            cells = grid(shape)
+            nodes, ends, types = grid(shape)
         points_have, cells_have = (
             {name: values[:, 0] if values.shape[1] == 1 else values for name, values in self.data[of].items()}
             for of in ("POINT_DATA", "CELL_DATA")
         )
-        return raw_mesh(points, *cells, points_have, cells_have, old=self.version < 5)
+        return raw_mesh(points, nodes, ends, types, points_have, cells_have, old=self.version < 5)

@@ -10,9 +10,9 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from fem.errors import MeshError
-from fem.files.formats.vtk_cells import raw_mesh
-from fem.files.formats.xml import parse_xml
+from fem.files.formats.vtk.cells import raw_mesh
 from fem.files.raw import RawMesh
+from fem.files.xml import parse_xml
 
 TYPES = {f"{sign}Int{8 * size}": f"{kind}{size}" for sign, kind in (("", "i"), ("U", "u")) for size in (1, 2, 4, 8)}
 TYPES |= {"Float32": "f4", "Float64": "f8"}
