@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fem.errors import MeshError
 from fem.files.formats.abaqus import read_abaqus
 from fem.files.formats.exodus import read_exodus
@@ -16,8 +18,8 @@ from fem.files.formats.med import read_med
 from fem.files.formats.medit import read_medit
 from fem.files.formats.nastran import read_nastran
 from fem.files.formats.scanner import text_of
-from fem.files.formats.su2 import su2_markers
-from fem.files.formats.surfaces import read_off, read_stl
+from fem.files.formats.su2 import read_su2
+from fem.files.formats.surfaces import read_obj, read_off, read_stl, read_wkt
 from fem.files.formats.tables import read_avs, read_tetgen
 from fem.files.formats.vtk.legacy import read_vtk_legacy
 from fem.files.formats.vtk.vtu import read_vtu
@@ -30,6 +32,9 @@ READERS: dict[str, Callable[[bytes], Any]] = {
     ".mesh": read_medit,
     ".off": read_off,
     ".stl": read_stl,
+    ".obj": read_obj,
+    ".wkt": read_wkt,
+    ".su2": read_su2,
     ".bdf": read_nastran,
     ".fem": read_nastran,
     ".nas": read_nastran,
@@ -45,8 +50,7 @@ OF_PATHS: dict[str, Callable[[Path], Any]] = {
     ".ele": read_tetgen,
 }
 # Formats of meshio's that are read from a stream, as text or in bytes, which tells when the file ends.
-TEXT = {".vol": "netgen", ".obj": "obj", ".post": "permas", ".dato": "permas", ".su2": "su2", ".wkt": "wkt"}
-TEXT |= {".dat": "tecplot", ".tec": "tecplot"}
+TEXT = {".vol": "netgen", ".post": "permas", ".dato": "permas", ".dat": "tecplot", ".tec": "tecplot"}
 BYTES = {".msh": "ansys", ".f3grid": "flac3d", ".mdpa": "mdpa", ".ply": "ply"}
 WHOLE = (".xdmf", ".xmf", ".cgns", ".h5m", ".hmf", ".xml", ".meshb", ".ugrid")
 DAMAGED = "it is damaged, cut off, or not of the format that its name says"
@@ -110,8 +114,8 @@ def read_by_meshio(path: Path, data: bytes) -> Any:
             # NumPy's way to say that numbers were expected and something else was found.
             warnings.filterwarnings("error", "string or file could not be read")
             contents = meshio.read(source, file_format)
-            if file_format == "su2":
-                contents.side_sets = su2_markers(path)  # type: ignore[attr-defined]
+            if file_format == "ply" and source.read().strip():
+                raise MeshError("more follows than it announces; a count is too small.")
     except (MeshError, ModuleNotFoundError):
         raise
     except (Exception, SystemExit) as error:
@@ -119,6 +123,10 @@ def read_by_meshio(path: Path, data: bytes) -> Any:
         said = str(error) if isinstance(error, meshio.ReadError) else printed.getvalue().split("Error:")[0]
         cause = " ".join(said.split()).rstrip(".")
         raise MeshError(f"{cause or DAMAGED}.") from error
+    if not all(np.asarray(b.data).ndim == 2 and np.asarray(b.data).dtype.kind in "iu" for b in contents.cells):
+        raise MeshError("cells should be rows of whole numbers, those of their nodes.")
+    if contents.points is None or np.ndim(contents.points) != 2 or np.asarray(contents.points).dtype.kind not in "iuf":
+        raise MeshError("points should be rows of numbers, their coordinates.")
     if "cannot handle" in printed.getvalue():  # cells were left out
         raise MeshError(" ".join(printed.getvalue().split()))
     return contents
@@ -154,17 +162,22 @@ def source_of(path: Path, data: bytes) -> Iterator[tuple[Any, str | None]]:
 
 
 class Ends:
-    """A stream that raises where somebody goes on reading lines after the last: meshio waits for ever otherwise."""
+    """A stream that raises where somebody goes on reading after the end: meshio waits for ever otherwise."""
 
     after_the_end = 0
 
     def readline(self, *size: int) -> Any:
-        line = super().readline(*size)  # pyright: ignore[reportAttributeAccessIssue]
-        if not line:
-            self.after_the_end += 1
-            if self.after_the_end > 100:
-                raise MeshError("the file ends before its last section does; it is cut off, or a count is too large.")
-        return line
+        return self.counted(super().readline(*size))  # pyright: ignore[reportAttributeAccessIssue]
+
+    def read(self, *size: int) -> Any:
+        return self.counted(super().read(*size))  # pyright: ignore[reportAttributeAccessIssue]
+
+    def counted(self, found: Any) -> Any:
+        """What was read, if the end was not met too often."""
+        self.after_the_end += not found
+        if self.after_the_end > 100:
+            raise MeshError("the file ends before its last section does; it is cut off, or a count is too large.")
+        return found
 
 
 class TextThatEnds(Ends, io.TextIOWrapper):

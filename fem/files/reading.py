@@ -102,12 +102,18 @@ def read_mesh(
     if dim == 0:
         raise MeshError(f"{path} contains no cells.")
     tops = [i for i, kind in enumerate(kinds) if kind.dim == dim]
-    nodes, blocks, number = used_nodes(path, np.asarray(contents.points, dtype=np.float64), blocks, tops, dim)
+    for name, rows in blocks:
+        wrong = rows[(rows < 0) | (rows >= len(contents.points))]
+        if len(wrong):
+            raise MeshError(
+                f"{path}: a cell ({name}) names node {wrong[0]}, but there are {len(contents.points)} nodes."
+            )
+    nodes, blocks, number = used_nodes(np.asarray(contents.points, dtype=np.float64), blocks, tops, dim)
     try:
         if merge is not None and merge is not False:
             one = merged_nodes(nodes, [(kinds[i].name, blocks[i][1]) for i in tops], float(merge))
             blocks = [(name, np.where(rows < 0, rows, one[rows])) for name, rows in blocks]
-            nodes, blocks, again = used_nodes(path, nodes, blocks, tops, dim)
+            nodes, blocks, again = used_nodes(nodes, blocks, tops, dim)
             number = np.where(number < 0, number, again[one[number]])
         blocks = once(contents, blocks) if path.suffix.lower() == ".msh" else blocks
         coordinates = torch.tensor(nodes, dtype=dtype, device=device)
@@ -146,18 +152,14 @@ def merged_nodes(nodes: np.ndarray, cells: list[tuple[str, np.ndarray]], distanc
 
 
 def used_nodes(
-    path: Path, nodes: np.ndarray, blocks: list[tuple[str, np.ndarray]], tops: list[int], dim: int
+    nodes: np.ndarray, blocks: list[tuple[str, np.ndarray]], tops: list[int], dim: int
 ) -> tuple[np.ndarray, list[tuple[str, np.ndarray]], np.ndarray]:
     """Only the nodes of the cells, without last coordinates that are constant, the blocks in their numbers, and the
     node that each point of the file is.
 
     Points that no cell uses are −2 in both: −1 is where a facet has no node.
     """
-    connectivity = np.concatenate([blocks[i][1].ravel() for i in tops])
-    if connectivity.min() < 0 or connectivity.max() >= len(nodes):
-        wrong = connectivity[(connectivity < 0) | (connectivity >= len(nodes))][0]
-        raise MeshError(f"{path}: a cell names node {wrong}, but there are {len(nodes)} nodes.")
-    used = np.unique(connectivity)
+    used = np.unique(np.concatenate([blocks[i][1].ravel() for i in tops]))
     number = np.full(len(nodes), -2)
     number[used] = np.arange(len(used))
     nodes = nodes[used]

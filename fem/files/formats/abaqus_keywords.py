@@ -127,5 +127,7 @@ def keyword(line: str, place: str) -> Keyword:
     parameters = {}
     for part in parts[1:]:
         key, _, value = part.partition("=")
+        if not re.fullmatch(r"\s*[A-Za-z][\w\s-]*", key):
+            raise MeshError(f"{place}: expected PARAMETER=value; found {part.strip()[:60]!r}.")
         parameters[" ".join(key.split()).upper()] = value.strip().strip('"')
     return Keyword(" ".join(parts[0].split()).upper() if parts else "", parameters, [], place)

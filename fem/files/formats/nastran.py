@@ -37,6 +37,27 @@ CELLS = {
 }
 SOLIDS = ("CTETRA", "CHEXA", "CPENTA", "CPYRAM", "CPYRA")
 HEXAHEDRON = [*range(12), *range(16, 20), *range(12, 16)]  # Nastran has the edges in the middle before those at the top
+# Cards that begin like those of cells and are none: springs, masses, loads, ….
+OTHER_CARDS = tuple(
+    [
+        "CONM",
+        "CELAS",
+        "CBUSH",
+        "CDAMP",
+        "CMASS",
+        "CGAP",
+        "CVISC",
+        "CWELD",
+        "CFAST",
+        "CSEAM",
+        "CAERO",
+        "CHBDY",
+        "CREEP",
+        "CYAX",
+        "CYJOIN",
+        "CSUPER",
+    ]
+)
 Card = tuple[int, str, list[str]]  # line, name, fields
 
 
@@ -47,7 +68,7 @@ def read_nastran(data: bytes) -> RawMesh:
         MeshError: with the line where the file stops making sense.
     """
     points: dict[int, list[float]] = {}
-    refs, systems = [], set()
+    refs, systems, left_out = [], set(), []
     rows: dict[str, list[tuple[int, list[int]]]] = {}
     numbers: set[int] = set()
     for line, name, fields in cards(data.decode("utf-8", "replace").splitlines()):
@@ -73,8 +94,10 @@ def read_nastran(data: bytes) -> RawMesh:
             raise MeshError(f"line {line}: it includes another file; put its contents into this one.")
         elif name.startswith("CORD"):
             systems.add(integer(line, name, fields, 0))
-        elif close := difflib.get_close_matches(name, [*CELLS, "GRID"], 1, 0.8):
+        elif close := difflib.get_close_matches(name[:8], [*CELLS, "GRID"], 1, 0.7):
             raise MeshError(f"line {line}: no card {name} is known; {close[0]} may be meant.")
+        elif name.startswith("C") and not name.startswith(OTHER_CARDS):
+            left_out.append(f"cards {name} (line {line})")
     if not points:
         raise MeshError("it has no card GRID.")
     if systems & set(refs):
@@ -94,6 +117,7 @@ def read_nastran(data: bytes) -> RawMesh:
         blocks,
         {"nastran:ref": np.array(refs)} if any(refs) else {},
         {"nastran:ref": cell_refs} if any(ref.any() for ref in cell_refs) else {},
+        left_out=left_out,
     )
 
 

@@ -1,36 +1,92 @@
-"""Markers of SU2 files: parts of the boundary with names, which meshio replaces by numbers of its own."""
+"""SU2's native meshes: points, cells by VTK's type, and markers, which are parts of the boundary with names.
 
-from pathlib import Path
+Read here rather than by meshio, which replaces the names by numbers of its own and stops where a count says so.
+"""
+
+import re
 
 import numpy as np
 
 from fem.errors import MeshError
+from fem.files.formats.scanner import Scanner
+from fem.files.raw import RawBlock, RawMesh
 
-SIZES = {1: 1, 3: 2, 5: 3, 9: 4}  # nodes of VTK's kinds of cells that may lie on a boundary
+# VTK's types: kind of meshio and number of nodes.
+CELLS = {
+    3: ("line", 2),
+    5: ("triangle", 3),
+    9: ("quad", 4),
+    10: ("tetra", 4),
+    12: ("hexahedron", 8),
+    13: ("wedge", 6),
+    14: ("pyramid", 5),
+}
 
 
-def su2_markers(path: Path) -> dict[str, list[np.ndarray]]:
-    """The facets "f v" of each marker, as indices of points.
+def read_su2(data: bytes) -> RawMesh:
+    """The contents of a file; markers are side sets.
 
     Raises:
-        MeshError: with the line that is no facet.
+        MeshError: with the line where the file stops making sense.
     """
-    lines = (line.partition("%")[0].strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
-    numbered = iter([(number, line) for number, line in enumerate(lines, 1) if line])
-    found: dict[str, list[np.ndarray]] = {}
-    name = None
-    for _, line in numbered:
-        key, _, value = (part.strip() for part in line.partition("="))
+    scanner = Scanner(re.sub(rb"%[^\n]*", b"", data))
+    dim, points, cells, name, markers = 0, None, [], "", None
+    sides: dict[str, list[np.ndarray]] = {}
+    while re.compile(rb"\s*\S").match(scanner.data, scanner.at):
+        heading = scanner.line("a keyword")
+        key, _, value = (part.strip() for part in heading.partition("="))
+        count = value.split()[0] if value else ""
+        if not re.fullmatch(r"[A-Z][A-Z0-9_]*", key) or not value:
+            raise scanner.wrong("KEYWORD= value, after as many rows as the last one announces", heading)
         if key == "MARKER_TAG":
             name = value
-        elif key == "MARKER_ELEMS" and name and value.isdecimal():
-            rows: dict[int, list[list[int]]] = {}
-            for _ in range(int(value)):
-                number, line = next(numbered, (0, ""))
-                words = line.split()
-                size = SIZES.get(int(words[0])) if words and words[0].isdecimal() else None
-                if size is None or len(words) <= size or not all(word.isdecimal() for word in words[1 : 1 + size]):
-                    raise MeshError(f"line {number}: marker {name!r} needs {value} facets; got {line[:60]!r}.")
-                rows.setdefault(size, []).append([int(word) for word in words[1 : 1 + size]])
-            found.setdefault(name, []).extend(np.array(same) for same in rows.values())
-    return found
+            continue
+        if key not in ("NDIME", "NPOIN", "NELEM", "NMARK", "MARKER_ELEMS"):
+            continue
+        if not re.fullmatch(r"\d{1,18}", count):
+            raise scanner.wrong(f"{key}= and a number", heading)
+        if key == "NDIME":
+            dim = int(count)
+        elif key == "NMARK":
+            markers = int(count)
+        elif key == "NPOIN":
+            if dim not in (2, 3) or points is not None:
+                raise MeshError(f"{scanner.place}: NPOIN needs NDIME= 2 or 3 before it, and comes once.")
+            points = read_points(scanner, int(count), dim)
+        elif key == "NELEM":
+            cells += [RawBlock(CELLS[code][0], rows) for code, rows in read_cells(scanner, int(count)).items()]
+        else:
+            found = read_cells(scanner, int(count))
+            sides.setdefault(name, []).extend(rows for code, rows in found.items() if code in (3, 5, 9))
+    if points is None:
+        raise MeshError("it has no section NPOIN.")
+    if markers is not None and markers != len(sides):
+        raise MeshError(f"NMARK= {markers} markers are announced, but there are {len(sides)}.")
+    return RawMesh(points, cells, side_sets=sides)
+
+
+def read_points(scanner: Scanner, count: int, dim: int) -> np.ndarray:
+    """Coordinates, each row with the number of the point behind or without."""
+    rows = scanner.rows_of_words(count, "a point")
+    widths = {len(row) for row in rows}
+    if not widths <= {dim, dim + 1} or len(widths) > 1:
+        wrong = next(row for row in rows if len(row) not in (dim, dim + 1) or len(row) != len(rows[0]))
+        raise MeshError(f"{scanner.place} or before: a point of {dim} coordinates is {' '.join(wrong)[:60]!r}.")
+    try:
+        table = np.array(rows, dtype=float).reshape(count, -1)
+    except ValueError:
+        raise MeshError(f"{scanner.place} or before: coordinates should be numbers.") from None
+    if widths == {dim + 1} and (table[:, dim] != np.arange(count)).any():
+        raise MeshError(f"{scanner.place} or before: points must be numbered one after another from 0.")
+    return table[:, :dim]
+
+
+def read_cells(scanner: Scanner, count: int) -> dict[int, np.ndarray]:
+    """Nodes of cells by VTK's type, each row with the number of the cell behind or without."""
+    cells: dict[int, list[list[int]]] = {}
+    for words in scanner.rows_of_words(count, "a cell"):
+        code, *nodes = scanner.integers("a cell: type and nodes", words)
+        if code not in CELLS or len(nodes) not in (CELLS[code][1], CELLS[code][1] + 1):
+            raise MeshError(f"{scanner.place} or before: {' '.join(words)[:60]!r} is no cell: type and nodes.")
+        cells.setdefault(code, []).append(nodes[: CELLS[code][1]])
+    return {code: np.array(rows) for code, rows in cells.items()}

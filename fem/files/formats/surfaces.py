@@ -86,3 +86,79 @@ def stl_facets(data: bytes) -> list[list[float]]:
     if not re.search(rb"endsolid", data[-200:], re.IGNORECASE):
         raise MeshError("the file ends without endsolid; it is cut off.")
     return found
+
+
+# What OBJ files may hold besides vertices and faces, none of which is the mesh.
+OBJ_OTHERS = (
+    "vn",
+    "vt",
+    "vp",
+    "l",
+    "p",
+    "s",
+    "mtllib",
+    "usemtl",
+    "o",
+    "maplib",
+    "usemap",
+    "lod",
+    "cstype",
+    "deg",
+    "end",
+)
+
+
+def read_obj(data: bytes) -> RawMesh:
+    """Wavefront's OBJ: vertices, and faces of three or four; names of groups are sets of cells.
+
+    Raises:
+        MeshError: with the line that is none of this.
+    """
+    scanner = without_comments(data)
+    points: list[list[float]] = []
+    faces: dict[int, list[list[int]]] = {3: [], 4: []}
+    groups: dict[str, dict[int, list[int]]] = {}
+    current: list[str] = []
+    while re.compile(rb"\s*\S").match(scanner.data, scanner.at):
+        text = scanner.line("a vertex or a face")
+        key, *words = text.split()
+        if key == "v" and len(words) >= 3 and all(re.fullmatch(r"[-+]?[\d.]+([eE][-+]?\d+)?", w) for w in words[:3]):
+            points.append([float(word) for word in words[:3]])
+        elif key == "f" and len(words) in faces and all(re.fullmatch(r"-?\d{1,18}(/-?\d*){0,2}", w) for w in words):
+            numbers = [int(word.split("/")[0]) for word in words]
+            for group in current:
+                groups.setdefault(group, {3: [], 4: []})[len(words)].append(len(faces[len(words)]))
+            faces[len(words)].append([n - 1 if n > 0 else len(points) + n if n else -1 for n in numbers])
+        elif key == "g":
+            current = words
+        elif key not in OBJ_OTHERS.split():
+            raise scanner.wrong("v and three coordinates, or f and three or four vertices", text)
+    kinds = {3: "triangle", 4: "quad"}
+    sizes = [size for size, rows in faces.items() if rows]
+    sets = {name: [np.array(chosen[size], dtype=np.int64) for size in sizes] for name, chosen in groups.items()}
+    blocks = [RawBlock(kinds[size], np.array(faces[size])) for size in sizes]
+    return RawMesh(np.array(points, dtype=float).reshape(-1, 3), blocks, cell_sets=sets)
+
+
+def read_wkt(data: bytes) -> RawMesh:
+    """Well-known text of a TIN: triangles as closed rings of four points, the last as the first.
+
+    Raises:
+        MeshError: another geometry, or a ring that is no triangle.
+    """
+    text = data.decode("utf-8", "replace").strip()
+    if re.fullmatch(r"TIN\s*Z?\s*\(.*\)\s*;?", text, re.IGNORECASE | re.DOTALL) is None:
+        raise MeshError("expected TIN (((x y z, x y z, x y z, x y z)), …), or it is cut off.")
+    inner = text[text.index("(") + 1 : text.rindex(")")]
+    corners = []
+    for number, ring in enumerate(re.split(r"\)\s*\)\s*,", inner), 1):
+        points = [point.split() for point in ring.strip().lstrip("( ").rstrip(") \n").split(",")]
+        try:
+            found = np.array(points, dtype=float)
+        except ValueError:
+            found = np.empty(0)
+        if found.shape not in ((4, 2), (4, 3)) or (found[0] != found[3]).any():
+            raise MeshError(f"ring {number} is no triangle of four points, of which the last is the first.")
+        corners.append(np.pad(found[:3], ((0, 0), (0, 3 - found.shape[1]))))
+    points, number = np.unique(np.concatenate(corners), axis=0, return_inverse=True)
+    return RawMesh(points, [RawBlock("triangle", number.reshape(-1, 3))])
