@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from fem.errors import MeshError
 from fem.reference.cells import Cell
 
 # Cell data that numbers materials or boundary parts, as the common programs call it, in small letters alone.
@@ -67,10 +68,10 @@ def labels(
                 nodes.setdefault(f"{what} {name}" if name.isdecimal() else name, []).append(rows[chosen[i]].ravel())
     for name, sides in getattr(contents, "side_sets", {}).items():
         if any(len(side) for side in sides):
-            facets.setdefault(name, []).extend(number[side] for side in sides)
+            facets.setdefault(name, []).extend(number[within(side, len(number), name)] for side in sides)
     found = Labels(left_out=left_out)
     for name, points in point_sets(contents):
-        nodes.setdefault(name, []).append(number[points])
+        nodes.setdefault(name, []).append(number[within(points, len(number), name)])
         found.sets.add(name)
     for name, points in point_numbers(contents, left_out):
         nodes.setdefault(name, []).append(number[points])
@@ -86,6 +87,18 @@ def labels(
         found.facets[name] = np.concatenate(padded)
     found.cells = {name: np.unique(np.concatenate(parts)) for name, parts in cells.items()}
     return found
+
+
+def within(chosen: np.ndarray, count: int, name: str) -> np.ndarray:
+    """Indices of points or cells, if there are so many.
+
+    Raises:
+        MeshError: there are not.
+    """
+    if chosen.size and not (chosen.min() >= 0 and chosen.max() < count):
+        wrong = chosen.max() if chosen.max() >= count else chosen.min()
+        raise MeshError(f"the group {name!r} names point or cell {wrong}, counted from 0, but there are {count}.")
+    return chosen
 
 
 def starts(blocks: list[tuple[str, np.ndarray]], kinds: list[Cell], order: list[str]) -> list[int]:
@@ -107,7 +120,8 @@ def groups(contents: Any, kinds: list[Cell], left_out: list[str]) -> Groups:
 
     def add(name: str, block: int, chosen: Any) -> None:
         own = found.setdefault(name, [np.empty(0, dtype=np.int64) for _ in kinds])
-        own[block] = np.union1d(own[block], np.asarray(chosen, dtype=np.int64))
+        chosen = within(np.asarray(chosen, dtype=np.int64), len(contents.cells[block].data), name)
+        own[block] = np.union1d(own[block], chosen)
 
     for name, chosen in contents.cell_sets.items():
         if not name.startswith("gmsh:"):
