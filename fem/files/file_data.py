@@ -43,7 +43,7 @@ class FileData(Mapping[str, Tensor]):
         degree = max(block.degree for block in self.mesh.blocks)
         topology = self.mesh.topology
         numbering = CellDofs(topology, topology.num_lagrange_nodes(degree), degree)
-        return on_nodes(self.mesh, self._at_nodes(name), Lagrange(degree), numbering, name)
+        return on_nodes(self.mesh, self.point_data[name], Lagrange(degree), numbering, name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys((*self.point_data, *self.cell_data)))
@@ -58,20 +58,29 @@ class FileData(Mapping[str, Tensor]):
         return f"FileData(at nodes: {shapes(self.point_data)}; in cells: {shapes(self.cell_data)})"
 
     def dofs(self, name: str, V: FunctionSpace) -> Tensor:
-        """The dofs "n" or "n c" on V of the function that the data at nodes are: a polynomial of the geometry's degree.
+        """The dofs "n" or "n c" on V of the function that the data are.
+
+        Data at nodes are continuous, polynomials of the geometry's degree on each cell; data of cells are constants, for
+        `Discontinuous(0)`. As parameters of a density, `V.per_cell(data[name])` takes the latter on any space.
 
         Raises:
-            ValueError: no such data; a space over another mesh, of other elements than Lagrange's, with another number
-                of components, or of a lower degree than the function has.
+            ValueError: no such data; a space over another mesh, without nodes, with another number of components, or of
+                a lower degree than the function has.
         """
         check_kind("dofs", "V", V, FunctionSpace, "a `FunctionSpace` over the mesh of the file")
-        values = self._at_nodes(name)
+        if name not in self:
+            known = ", ".join(map(repr, self)) or "none"
+            raise ValueError(f"there are no data {name!r}, but {known}.{did_you_mean(name, tuple(self))}")
         if V.mesh.topology is not self.mesh.topology:
             raise ValueError(
                 f"{name!r} belongs to another mesh than the space; make the space over the mesh just read."
             )
-        if not V.is_lagrange:
+        if not (V.is_lagrange or V.is_discontinuous):
             raise ValueError(f"{name!r} are values at nodes, which {V.family} has not; use `Lagrange` and project.")
+        constant = V.is_discontinuous and V.degree == 0
+        if not constant and name not in self.point_data:
+            raise ValueError(f"{name!r} are values of cells: `Discontinuous(0)` holds them, {V.family} does not.")
+        values = (self.cell_data if constant and name in self.cell_data else self.point_data)[name].to(V.dtype)
         if V.components == 1 and values.ndim == 1:
             values = values[:, None]
         if V.components is not None and values.ndim == 2 and not values[:, V.components :].any():
@@ -79,15 +88,9 @@ class FileData(Mapping[str, Tensor]):
         have = None if values.ndim == 1 else values.shape[1]
         if have != V.components:
             raise ValueError(f"{name!r} needs a space with `components={have}`; this one has {V.components}.")
-        return on_nodes(self.mesh, values.to(V.dtype), V.family, V.cell_dofs, name)
-
-    def _at_nodes(self, name: str) -> Tensor:
-        if name not in self.point_data:
-            known = ", ".join(map(repr, self.point_data)) or "nothing"
-            raise ValueError(
-                f"there are no data {name!r} at nodes, but {known}.{did_you_mean(name, tuple(self.point_data))}"
-            )
-        return self.point_data[name]
+        if constant and name in self.cell_data:
+            return values
+        return on_nodes(self.mesh, values, V.family, V.cell_dofs, name)
 
 
 def on_nodes(mesh: Mesh, values: Tensor, family: Any, numbering: CellDofs, name: str) -> Tensor:

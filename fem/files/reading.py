@@ -139,7 +139,8 @@ def read_mesh(
             cells = [(i, first[i] + np.arange(len(blocks[i][1]))) for i in tops]
             data = file_data(contents, mesh, number, cells, found.left_out)
         if found.left_out:
-            warnings.warn(f"{path}: left out are {', '.join(found.left_out)}: no tags are made of them.", stacklevel=2)
+            listed = ", ".join(found.left_out)
+            warnings.warn(f"{path}: left out are {listed}: these labels and data are not on the mesh.", stacklevel=2)
         return mesh if data is None else (mesh, data)
     except MeshError as error:
         raise MeshError(f"{path}: {error}") from error

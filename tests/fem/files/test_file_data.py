@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from fem.files.reading import read_mesh
+from fem.forms.constraints import Dirichlet
+from fem.forms.energy import Energy
 from fem.mesh.generators import box, unit_square
 from fem.mesh.mesh import Mesh
 from fem.output.vtk import KINDS, write_vtk
+from fem.reference.discontinuous import Discontinuous
 from fem.reference.lagrange import Lagrange
 from fem.space.space import FunctionSpace
 
@@ -118,22 +121,65 @@ def test_mixed_cells(tmp_path: Path):
     assert [block.cell.name for block in mesh.blocks] == ["triangle", "quadrilateral"]
 
 
+@pytest.mark.parametrize("kind", ["quad8", "hexahedron20"])
+def test_serendipity_cells(kind: str, tmp_path: Path):
+    """The nodes that these lack get the values of their own functions, of which u is one."""
+    mesh = grid({"quad8": "quadrilateral", "hexahedron20": "hexahedron"}[kind]).curved(2)
+    x = np.pad(mesh.nodes.numpy(), ((0, 0), (0, 3 - mesh.dim)))
+    u = x[:, 0] + x[:, mesh.dim - 1] ** 2
+    cells = mesh.cells[:, : int(kind.lstrip("adehnoqrux"))].numpy()
+    meshio.Mesh(x, [(kind, cells)], {"u": u}).write(tmp_path / "m.vtu")
+    again, data = read_mesh(tmp_path / "m.vtu", fields=True)
+    torch.testing.assert_close(data["u"], FunctionSpace(again, Lagrange(2)).interpolate(parabola), atol=1e-14, rtol=0)
+
+
+def test_discontinuous_spaces(tmp_path: Path):
+    mesh = unit_square(3, cell="triangle")
+    V = FunctionSpace(mesh, Lagrange(1))
+    eta = torch.arange(18, dtype=torch.float64)
+    write_vtk(
+        tmp_path / "u.vtu", V, {"u": V.interpolate(lambda x: x[:, 0])}, {"eta": eta, "s": torch.stack([eta, -eta], 1)}
+    )
+    mesh, data = read_mesh(tmp_path / "u.vtu", fields=True)
+    W = FunctionSpace(mesh, Discontinuous(1))
+    assert torch.equal(data.dofs("u", W), W.dof_coordinates[:, 0])
+    assert torch.equal(data.dofs("eta", FunctionSpace(mesh, Discontinuous(0))), eta)
+    assert torch.equal(data.dofs("s", FunctionSpace(mesh, Discontinuous(0), components=2))[:, 1], -eta)
+    energy = Energy(W, lambda x, u, grad_u, k: k * u, Dirichlet(W, {}))
+    half = energy(torch.ones(W.shape, dtype=torch.float64), W.per_cell(data["eta"]))
+    assert float(half) == pytest.approx(float(eta.sum() / 18))
+
+
+def test_merged_nodes(tmp_path: Path):
+    """Points that become one node have one value; another one is named."""
+    x = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
+    cells: list[Any] = [("triangle", [[0, 1, 2], [3, 4, 5]])]
+    jump = np.arange(6.0)
+    meshio.Mesh(x, cells, {"u": x[:, 0] + x[:, 1], "jump": jump}).write(tmp_path / "m.vtu")
+    with pytest.warns(UserWarning, match="'jump' at points that became one node, but for the first"):
+        mesh, data = read_mesh(tmp_path / "m.vtu", merge=1e-9, fields=True)
+    assert mesh.num_nodes == 4
+    V = FunctionSpace(mesh, Lagrange(1))
+    assert torch.equal(data["u"], V.interpolate(lambda x: x.sum(-1)))
+    assert sorted(data["jump"].tolist()) == [0, 1, 2, 4]
+
+
 def test_wrong_calls(tmp_path: Path):
     mesh = unit_square(2, cell="triangle").curved(2)
     V = FunctionSpace(mesh, Lagrange(2))
     u = V.interpolate(parabola)
-    write_vtk(tmp_path / "u.vtu", V, {"u": u, "both": u}, {"both": torch.arange(8.0)})
+    write_vtk(tmp_path / "u.vtu", V, {"u": u, "both": u}, {"both": torch.arange(8.0), "eta": torch.arange(8.0)})
     mesh, data = read_mesh(tmp_path / "u.vtu", fields=True)
     assert "u" in data
     assert "v" not in data
-    assert list(data) == ["u", "both"]
+    assert list(data) == ["u", "both", "eta"]
     assert "'u' (25,)" in repr(data)
     assert torch.equal(data.cell_data["both"], torch.arange(8.0, dtype=torch.float64))
     with pytest.raises(ValueError, match="'both' is data of nodes and of cells"):
         data["both"]
     with pytest.raises(KeyError, match="no data 'v'; there are 'u'"):
         data["v"]
-    with pytest.raises(ValueError, match="no data 'v' at nodes, but 'u', 'both'"):
+    with pytest.raises(ValueError, match="there are no data 'v', but 'u', 'both'"):
         data.dofs("v", FunctionSpace(mesh, Lagrange(2)))
     with pytest.raises(
         ValueError, match=r"'u' is a function of degree 2 on triangles, which Lagrange\(degree=1\) cannot"
@@ -143,3 +189,5 @@ def test_wrong_calls(tmp_path: Path):
         data.dofs("u", FunctionSpace(mesh, Lagrange(2), components=2))
     with pytest.raises(ValueError, match="'u' belongs to another mesh than the space"):
         data.dofs("u", V)
+    with pytest.raises(ValueError, match=r"'eta' are values of cells: `Discontinuous\(0\)` holds them"):
+        data.dofs("eta", FunctionSpace(mesh, Lagrange(2)))

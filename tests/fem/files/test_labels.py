@@ -165,7 +165,7 @@ def test_what_is_no_label_is_named_in_one_warning(tmp_path: Path):
     }
     ids = {"PointIds": np.arange(len(points)), "wall": (points[:, 0] == 0).astype(int)}
     meshio.Mesh(points, [("quad", cells)], ids, data).write(tmp_path / "m.vtu")
-    with pytest.warns(UserWarning, match=r"left out are .*: no tags are made of them") as said:
+    with pytest.warns(UserWarning, match=r"left out are .*: these labels and data are not") as said:
         mesh = read_mesh(tmp_path / "m.vtu")
     assert len(said) == 1
     text = str(said[0].message)
