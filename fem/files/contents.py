@@ -17,6 +17,7 @@ from fem.files.formats.gmsh import read_gmsh
 from fem.files.formats.med import read_med
 from fem.files.formats.medit import read_medit
 from fem.files.formats.nastran import read_nastran
+from fem.files.formats.ply import read_ply
 from fem.files.formats.scanner import text_of
 from fem.files.formats.su2 import read_su2
 from fem.files.formats.surfaces import read_obj, read_off, read_stl, read_wkt
@@ -34,6 +35,7 @@ READERS: dict[str, Callable[[bytes], Any]] = {
     ".stl": read_stl,
     ".obj": read_obj,
     ".wkt": read_wkt,
+    ".ply": read_ply,
     ".su2": read_su2,
     ".bdf": read_nastran,
     ".fem": read_nastran,
@@ -51,7 +53,7 @@ OF_PATHS: dict[str, Callable[[Path], Any]] = {
 }
 # Formats of meshio's that are read from a stream, as text or in bytes, which tells when the file ends.
 TEXT = {".vol": "netgen", ".post": "permas", ".dato": "permas", ".dat": "tecplot", ".tec": "tecplot"}
-BYTES = {".msh": "ansys", ".f3grid": "flac3d", ".mdpa": "mdpa", ".ply": "ply"}
+BYTES = {".msh": "ansys", ".f3grid": "flac3d", ".mdpa": "mdpa"}
 WHOLE = (".xdmf", ".xmf", ".cgns", ".h5m", ".hmf", ".xml", ".meshb", ".ugrid")
 DAMAGED = "it is damaged, cut off, or not of the format that its name says"
 HDF5 = (".cgns", ".h5m", ".hmf", ".med", ".e", ".exo", ".ex2")
@@ -114,8 +116,6 @@ def read_by_meshio(path: Path, data: bytes) -> Any:
             # NumPy's way to say that numbers were expected and something else was found.
             warnings.filterwarnings("error", "string or file could not be read")
             contents = meshio.read(source, file_format)
-            if file_format == "ply" and source.read().strip():
-                raise MeshError("more follows than it announces; a count is too small.")
     except (MeshError, ModuleNotFoundError):
         raise
     except (Exception, SystemExit) as error:

@@ -10,7 +10,6 @@ from fem.files.xml import parse_xml
 
 # Numbers that make meshio's readers allocate or loop; one item takes at least two bytes of text.
 COUNTS = {
-    ".ply": rb"element\s+\w+\s+(\d+)",
     ".xml": rb"size\s*=\s*[\"'](\d+)",
     ".dat": rb"\b(?:N|E|I|J|K|NODES|ELEMENTS)\s*=\s*(\d+)",
     ".vol": rb"\n\s*(\d+)\s*(?=\n)",
@@ -29,10 +28,6 @@ def checked(path: Path, suffix: str, data: bytes) -> bytes:
         if int(found[1]) > len(data):
             line = data.count(b"\n", 0, found.start(1)) + 1
             raise MeshError(f"line {line}: {int(found[1])} items are announced in a file of {len(data)} bytes.")
-    if suffix == ".ply":
-        for number, line in enumerate(data.partition(b"end_header")[0].splitlines(), 1):
-            if line.startswith(b"element") and not re.fullmatch(rb"element \w+ \d+\s*", line):
-                raise MeshError(f"line {number}: expected an element, its name and its count; found {line[:60]!r}.")
     if suffix == ".xml":
         parse_xml(data)
     if suffix not in (".xdmf", ".xmf"):

@@ -38,25 +38,9 @@ CELLS = {
 SOLIDS = ("CTETRA", "CHEXA", "CPENTA", "CPYRAM", "CPYRA")
 HEXAHEDRON = [*range(12), *range(16, 20), *range(12, 16)]  # Nastran has the edges in the middle before those at the top
 # Cards that begin like those of cells and are none: springs, masses, loads, ….
-OTHER_CARDS = tuple(
-    [
-        "CONM",
-        "CELAS",
-        "CBUSH",
-        "CDAMP",
-        "CMASS",
-        "CGAP",
-        "CVISC",
-        "CWELD",
-        "CFAST",
-        "CSEAM",
-        "CAERO",
-        "CHBDY",
-        "CREEP",
-        "CYAX",
-        "CYJOIN",
-        "CSUPER",
-    ]
+OTHER_CARDS = (
+    *("CONM", "CELAS", "CBUSH", "CDAMP", "CMASS", "CGAP", "CVISC", "CWELD", "CFAST", "CSEAM"),
+    *("CAERO", "CHBDY", "CREEP", "CYAX", "CYJOIN", "CSUPER"),
 )
 Card = tuple[int, str, list[str]]  # line, name, fields
 

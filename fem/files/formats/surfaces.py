@@ -131,7 +131,7 @@ def read_obj(data: bytes) -> RawMesh:
             faces[len(words)].append([n - 1 if n > 0 else len(points) + n if n else -1 for n in numbers])
         elif key == "g":
             current = words
-        elif key not in OBJ_OTHERS.split():
+        elif key not in OBJ_OTHERS:
             raise scanner.wrong("v and three coordinates, or f and three or four vertices", text)
     kinds = {3: "triangle", 4: "quad"}
     sizes = [size for size, rows in faces.items() if rows]
