@@ -60,8 +60,8 @@ class FileData(Mapping[str, Tensor]):
     def dofs(self, name: str, V: FunctionSpace) -> Tensor:
         """The dofs "n" or "n c" on V of the function that the data are.
 
-        Data at nodes are continuous, polynomials of the geometry's degree on each cell; data of cells are constants, for
-        `Discontinuous(0)`. As parameters of a density, `V.per_cell(data[name])` takes the latter on any space.
+        Data at nodes are continuous, polynomials of the geometry's degree on each cell; data of cells are constants,
+        for `Discontinuous(0)`. As parameters of a density, `V.per_cell(data[name])` takes the latter on any space.
 
         Raises:
             ValueError: no such data; a space over another mesh, without nodes, with another number of components, or of

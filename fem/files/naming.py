@@ -24,10 +24,10 @@ def tagged(mesh: Mesh, labels: Labels, rename: Mapping[str, str]) -> Mesh:
     nodes = {name: torch.as_tensor(own, device=mesh.device) for name, own in labels.nodes.items()}
     cells = {name: torch.as_tensor(own, device=mesh.device) for name, own in labels.cells.items()}
     facets = facets_of(mesh, labels)
-    for name in labels.sets & set(nodes):
+    for name, own in nodes.items():
         inside = torch.zeros(mesh.num_nodes, dtype=torch.bool, device=mesh.device)
-        inside[nodes[name]] = True
-        if name not in labels.facets and len(whole := whole_facets(mesh.topology, inside)):
+        inside[own] = True
+        if name in labels.sets - set(labels.facets) and len(whole := whole_facets(mesh.topology, inside)):
             facets[name] = whole
     facets, cells, nodes = renamed((facets, cells, nodes), rename)
     remedy = "give the group another name, `read_mesh(..., rename={'boundary': 'outer'})`."

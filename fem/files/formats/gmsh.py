@@ -58,6 +58,7 @@ class Reader:
         self.groups: dict[Group, list[int]] | None = None  # numbers of the groups of each entity
         self.nodes: list[tuple[np.ndarray, np.ndarray]] = []
         self.elements: list[tuple[int, list[int] | np.ndarray, np.ndarray, np.ndarray]] = []
+        self.geometry: list[np.ndarray] = []  # numbers of the entities that the elements are of, block by block
         self.left_out: list[str] = []
         self.fields: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
 
@@ -186,6 +187,7 @@ class Reader:
             rows = np.stack(columns, 1)
             groups = rows[:, 1] if tags else np.zeros(several, dtype=int)
             self.elements.append((code, groups, rows[:, 0], rows[:, 1 + tags :]))
+            self.geometry.append(rows[:, 2] if tags > 1 else np.zeros(several, dtype=int))
             count -= several
         if scanner.binary:
             return
@@ -200,10 +202,12 @@ class Reader:
             if not 0 <= tags <= len(rest) or len(rest) != tags + self.num_nodes(code):
                 expected = f"{tags} tags and {self.num_nodes(code)} nodes ({KINDS[code]}) after three numbers"
                 raise scanner.wrong(expected, text)
-            by_code.setdefault(code, []).append([number, rest[0] if tags else 0, *rest[tags:]])
+            entity = rest[1] if tags > 1 else 0
+            by_code.setdefault(code, []).append([number, rest[0] if tags else 0, entity, *rest[tags:]])
         for code, several in by_code.items():
             rows = np.array(several)
-            self.elements.append((code, rows[:, 1], rows[:, 0], rows[:, 2:]))
+            self.elements.append((code, rows[:, 1], rows[:, 0], rows[:, 3:]))
+            self.geometry.append(rows[:, 2])
 
     def elements_4(self) -> None:
         scanner = self.scanner
@@ -217,6 +221,7 @@ class Reader:
                 self.left_out.append(f"groups of entity {tag} of dimension {dim}, which is not listed")
                 groups = []
             self.elements.append((code, groups, columns[0], np.stack(columns[1:], 1)))
+            self.geometry.append(np.full(count, tag))
         self.agree("elements", total, sum(len(numbers) for *_, numbers, _ in self.elements))
 
     def field(self, of: str) -> None:
@@ -263,6 +268,8 @@ class Reader:
             left_out=self.left_out,
         )
         self.add_fields(everything, tags)
+        if not sets:  # of which groups are made
+            everything.cell_data["gmsh:geometrical"] = self.geometry
         return everything
 
     def members(self, dim: int, groups: list[int] | np.ndarray, count: int) -> dict[str, np.ndarray]:
