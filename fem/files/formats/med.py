@@ -48,42 +48,46 @@ def read_med(path: Path) -> RawMesh:
     import h5py
 
     try:
-        file = h5py.File(path, "r")
+        with h5py.File(path, "r") as file:
+            return contents_of(file)
     except OSError as error:
         raise MeshError(f"it is damaged or no MED file ({' '.join(str(error).split())[:80]}).") from error
-    with file:
-        meshes = list(file["ENS_MAA"]) if "ENS_MAA" in file else []
-        if len(meshes) != 1:
-            raise MeshError(f"it holds {len(meshes)} meshes ({', '.join(meshes)}); a file to read holds one.")
-        mesh = file["ENS_MAA"][meshes[0]]
-        dim = int(mesh.attrs["ESP"])
-        if "NOE" not in mesh:
-            steps = list(mesh)
-            if len(steps) != 1:
-                raise MeshError(f"its mesh {meshes[0]!r} has {len(steps)} steps in time; a file to read holds one.")
-            mesh = mesh[steps[0]]
-        if "NOE" not in mesh or "MAI" not in mesh:
-            raise MeshError(f"its mesh {meshes[0]!r} has no elements, or is a structured grid.")
-        points = columns(mesh["NOE"]["COO"], dim)
-        families = file["FAS"].get(meshes[0], {}) if "FAS" in file else {}
-        contents = RawMesh(points, [])
-        kinds = list(mesh["MAI"])
-        for kind in kinds:
-            if kind not in KINDS:
-                raise MeshError(f"elements of kind {kind!r} are not supported.")
-            name, size = KINDS[kind]
-            rows = columns(mesh["MAI"][kind]["NOD"], size).astype(np.int64) - 1
-            contents.cells.append(RawBlock(name, rows[:, ORDER[name]] if name in ORDER else rows))
-        named = groups(families.get("ELEME", {}))
-        nothing = np.empty(0, dtype=np.int64)
-        for i, kind in enumerate(kinds):
-            for name, chosen in members(mesh["MAI"][kind], named, len(contents.cells[i].data)):
-                sets = contents.cell_sets.setdefault(name, [nothing] * len(kinds))
-                sets[i] = np.union1d(sets[i], chosen)
-        for name, chosen in members(mesh["NOE"], groups(families.get("NOEUD", {})), len(points)):
-            contents.point_sets[name] = np.union1d(contents.point_sets.get(name, nothing), chosen)
-        add_fields(contents, file, kinds)
-        return contents
+
+
+def contents_of(file: Any) -> RawMesh:
+    """The contents of an open file."""
+    meshes = list(file["ENS_MAA"]) if "ENS_MAA" in file else []
+    if len(meshes) != 1:
+        raise MeshError(f"it holds {len(meshes)} meshes ({', '.join(meshes)}); a file to read holds one.")
+    mesh = file["ENS_MAA"][meshes[0]]
+    dim = int(mesh.attrs["ESP"])
+    if "NOE" not in mesh:
+        steps = list(mesh)
+        if len(steps) != 1:
+            raise MeshError(f"its mesh {meshes[0]!r} has {len(steps)} steps in time; a file to read holds one.")
+        mesh = mesh[steps[0]]
+    if "NOE" not in mesh or "MAI" not in mesh:
+        raise MeshError(f"its mesh {meshes[0]!r} has no elements, or is a structured grid.")
+    points = columns(mesh["NOE"]["COO"], dim)
+    families = file["FAS"].get(meshes[0], {}) if "FAS" in file else {}
+    contents = RawMesh(points, [])
+    kinds = list(mesh["MAI"])
+    for kind in kinds:
+        if kind not in KINDS:
+            raise MeshError(f"elements of kind {kind!r} are not supported.")
+        name, size = KINDS[kind]
+        rows = columns(mesh["MAI"][kind]["NOD"], size).astype(np.int64) - 1
+        contents.cells.append(RawBlock(name, rows[:, ORDER[name]] if name in ORDER else rows))
+    named = groups(families.get("ELEME", {}))
+    nothing = np.empty(0, dtype=np.int64)
+    for i, kind in enumerate(kinds):
+        for name, chosen in members(mesh["MAI"][kind], named, len(contents.cells[i].data)):
+            sets = contents.cell_sets.setdefault(name, [nothing] * len(kinds))
+            sets[i] = np.union1d(sets[i], chosen)
+    for name, chosen in members(mesh["NOE"], groups(families.get("NOEUD", {})), len(points)):
+        contents.point_sets[name] = np.union1d(contents.point_sets.get(name, nothing), chosen)
+    add_fields(contents, file, kinds)
+    return contents
 
 
 def columns(dataset: Any, count: int) -> np.ndarray:
