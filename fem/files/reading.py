@@ -24,7 +24,7 @@ from fem.files.naming import tagged
 from fem.files.node_order import cell_of, vtk_order
 from fem.files.orientation import oriented
 from fem.files.repetition import once
-from fem.files.soundness import check_nodes_of_cells
+from fem.files.soundness import check_boundary, check_places
 from fem.mesh.construction import make_block
 from fem.mesh.gaps import gaps, merged
 from fem.mesh.mesh import Mesh
@@ -131,7 +131,8 @@ def read_mesh(
         if any(len({part.shape[1] for part in several}) > 1 for several in parts.values()):
             raise MeshError("cells of one kind must all be of one degree.")
         mesh = oriented(coordinates, {name: torch.cat(several) for name, several in parts.items()})
-        check_nodes_of_cells(mesh)
+        check_places(mesh)
+        check_boundary(mesh)
         if merge is not False and (text := gaps(mesh.nodes, mesh.topology)):
             warnings.warn(f"{path}: {text}", stacklevel=2)
         found = labels(contents, blocks, kinds, list(parts), number)

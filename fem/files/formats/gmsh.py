@@ -9,7 +9,7 @@ import re
 import numpy as np
 
 from fem.errors import MeshError
-from fem.files.formats.scanner import Scanner
+from fem.files.formats.scanner import Scanner, whole_numbers
 from fem.files.node_order import dimension, num_nodes
 from fem.files.raw import RawBlock, RawMesh
 
@@ -191,17 +191,16 @@ class Reader:
             count -= several
         if scanner.binary:
             return
-        scanner.enough(8 * count, count, "elements")
         by_code: dict[int, list[list[int]]] = {}
-        for _ in range(count):
-            text = scanner.line("an element")
-            words = text.split()
-            if len(words) < 3 or not all(re.fullmatch(r"-?\d{1,18}", word) for word in words):
-                raise scanner.wrong("an element: number, type, number of tags, tags, nodes", text)
-            number, code, tags, *rest = map(int, words)
-            if not 0 <= tags <= len(rest) or len(rest) != tags + self.num_nodes(code):
-                expected = f"{tags} tags and {self.num_nodes(code)} nodes ({KINDS[code]}) after three numbers"
-                raise scanner.wrong(expected, text)
+        for i, words in enumerate(scanner.rows_of_words(count, "elements")):
+            try:
+                number, code, tags, *rest = whole_numbers(words)
+                if not 0 <= tags <= len(rest) or len(rest) != tags + self.num_nodes(code):
+                    raise ValueError
+            except ValueError:
+                raise scanner.wrong_row(
+                    i, "number, type, number of tags, tags and as many nodes as the type has", words
+                ) from None
             entity = rest[1] if tags > 1 else 0
             by_code.setdefault(code, []).append([number, rest[0] if tags else 0, entity, *rest[tags:]])
         for code, several in by_code.items():

@@ -116,6 +116,8 @@ def cards(lines: list[str]) -> Iterator[Card]:
         if re.match(r"\s*ENDDATA\b", line, re.IGNORECASE):
             if card is not None:
                 yield card
+            if any(rest.strip() and not rest.startswith("$") for rest in lines[number:]):
+                raise MeshError(f"line {number + 1}: more follows after ENDDATA.")
             return
         first, *fields = split(line)
         if card is not None and (not first or first[0] in "+*"):

@@ -19,7 +19,7 @@ class Scanner:
     """
 
     def __init__(self, data: bytes, binary: bool = False, order: str = "<", size: int = 8):
-        self.data, self.at = data, 0
+        self.data, self.at, self.first_row = data, 0, 1
         self.binary, self.order, self.size = binary, order, size
 
     @property
@@ -55,14 +55,25 @@ class Scanner:
     def integers(self, what: str, words: list[str] | None = None) -> list[int]:
         """The numbers of the next line, or those in words of the line just read."""
         words = self.line(what).split() if words is None else words
-        if not all(re.fullmatch(r"-?\d{1,18}", word) for word in words):
-            raise self.wrong(what, " ".join(words))
-        return [int(word) for word in words]
+        try:
+            return whole_numbers(words)
+        except ValueError:
+            raise self.wrong(what, " ".join(words)) from None
 
     def rows_of_words(self, count: int, what: str) -> list[list[str]]:
         """So many lines that are not blank."""
         self.enough(2 * count - 1, count, what)
-        return [self.line(what).split() for _ in range(count)]
+        self.first_row = self.data.count(b"\n", 0, self.at) + 1
+        lines = self.data[self.at :].split(b"\n", count)[:count] if count else []
+        rows = [line.decode("utf-8", "replace").split() for line in lines]
+        if len(rows) < count or not all(rows):  # blank lines, or fewer
+            return [self.line(what).split() for _ in range(count)]
+        self.at += sum(map(len, lines)) + count
+        return rows
+
+    def wrong_row(self, index: int, what: str, words: list[str]) -> MeshError:
+        """The error for one of the rows that `rows_of_words` gave."""
+        return MeshError(f"line {self.first_row + index}: expected {what}; found {' '.join(words)[:60]!r}.")
 
     def nothing_more(self) -> None:
         """Raise where rows follow after as many as were announced."""
@@ -163,6 +174,18 @@ class Scanner:
 def without_comments(data: bytes) -> Scanner:
     """A scanner of text whose comments, from # on, are blanked; lines keep their numbers."""
     return Scanner(re.sub(rb"#[^\n]*", b"", data))
+
+
+def whole_numbers(words: list[str]) -> list[int]:
+    """The words as numbers.
+
+    Raises:
+        ValueError: one is none, or beyond 64 bits.
+    """
+    numbers = list(map(int, words))
+    if numbers and (max(numbers) >= 2**62 or min(numbers) <= -(2**62) or "_" in "".join(words)):
+        raise ValueError
+    return numbers
 
 
 def first_wrong_row(lines: list[str], kinds: str, start: int, what: str) -> str:

@@ -8,7 +8,7 @@ import re
 import numpy as np
 
 from fem.errors import MeshError
-from fem.files.formats.scanner import Scanner
+from fem.files.formats.scanner import Scanner, whole_numbers
 from fem.files.raw import RawBlock, RawMesh
 
 # VTK's types: kind of meshio and number of nodes.
@@ -70,8 +70,8 @@ def read_points(scanner: Scanner, count: int, dim: int) -> np.ndarray:
     rows = scanner.rows_of_words(count, "a point")
     widths = {len(row) for row in rows}
     if not widths <= {dim, dim + 1} or len(widths) > 1:
-        wrong = next(row for row in rows if len(row) not in (dim, dim + 1) or len(row) != len(rows[0]))
-        raise MeshError(f"{scanner.place} or before: a point of {dim} coordinates is {' '.join(wrong)[:60]!r}.")
+        index = next(i for i, row in enumerate(rows) if len(row) not in (dim, dim + 1) or len(row) != len(rows[0]))
+        raise scanner.wrong_row(index, f"a point of {dim} coordinates", rows[index])
     try:
         table = np.array(rows, dtype=float).reshape(count, -1)
     except ValueError:
@@ -84,9 +84,12 @@ def read_points(scanner: Scanner, count: int, dim: int) -> np.ndarray:
 def read_cells(scanner: Scanner, count: int) -> dict[int, np.ndarray]:
     """Nodes of cells by VTK's type, each row with the number of the cell behind or without."""
     cells: dict[int, list[list[int]]] = {}
-    for words in scanner.rows_of_words(count, "a cell"):
-        code, *nodes = scanner.integers("a cell: type and nodes", words)
-        if code not in CELLS or len(nodes) not in (CELLS[code][1], CELLS[code][1] + 1):
-            raise MeshError(f"{scanner.place} or before: {' '.join(words)[:60]!r} is no cell: type and nodes.")
+    for i, words in enumerate(scanner.rows_of_words(count, "a cell")):
+        try:
+            code, *nodes = whole_numbers(words)
+            if len(nodes) not in (CELLS[code][1], CELLS[code][1] + 1):
+                raise ValueError
+        except (ValueError, KeyError):
+            raise scanner.wrong_row(i, "a cell: type and nodes", words) from None
         cells.setdefault(code, []).append(nodes[: CELLS[code][1]])
     return {code: np.array(rows) for code, rows in cells.items()}

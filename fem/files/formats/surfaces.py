@@ -147,7 +147,7 @@ def read_wkt(data: bytes) -> RawMesh:
         MeshError: another geometry, or a ring that is no triangle.
     """
     text = data.decode("utf-8", "replace").strip()
-    if re.fullmatch(r"TIN\s*Z?\s*\(.*\)\s*;?", text, re.IGNORECASE | re.DOTALL) is None:
+    if re.fullmatch(r"TIN\s*Z?\s*\(\s*\(\s*\(.*\)\s*\)\s*\)\s*;?", text, re.IGNORECASE | re.DOTALL) is None:
         raise MeshError("expected TIN (((x y z, x y z, x y z, x y z)), …), or it is cut off.")
     inner = text[text.index("(") + 1 : text.rindex(")")]
     corners = []

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fem.errors import MeshError
-from fem.files.formats.scanner import Scanner, text_of, without_comments
+from fem.files.formats.scanner import Scanner, text_of, whole_numbers, without_comments
 from fem.files.raw import RawBlock, RawMesh
 
 # AVS UCD: kind of meshio, and where its nodes stand in the file's.
@@ -83,10 +83,13 @@ def read_avs(data: bytes) -> RawMesh:
     rows: dict[str, list[list[int]]] = {}
     ids: list[int] = []
     place: dict[str, list[int]] = {}
-    for words in scanner.rows_of_words(counts[1], "a cell"):
-        if len(words) < 4 or words[2] not in AVS or len(words) != 3 + len(AVS[words[2]][1]):
-            raise scanner.wrong(f"a cell: number, material, one of {', '.join(AVS)}, nodes", " ".join(words))
-        cell, material, *nodes = scanner.integers("a cell", [*words[:2], *words[3:]])
+    for i, words in enumerate(scanner.rows_of_words(counts[1], "a cell")):
+        try:
+            cell, material, *nodes = whole_numbers([*words[:2], *words[3:]])
+            if len(nodes) != len(AVS[words[2]][1]):
+                raise ValueError
+        except (ValueError, LookupError):
+            raise scanner.wrong_row(i, f"number, material, one of {', '.join(AVS)}, nodes", words) from None
         unknown = [node for node in nodes if node not in number]
         if unknown:
             raise MeshError(f"cell {cell} names node {unknown[0]}, which is not listed.")
