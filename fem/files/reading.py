@@ -132,9 +132,10 @@ def read_mesh(
             raise MeshError("cells of one kind must all be of one degree.")
         mesh = oriented(coordinates, {name: torch.cat(several) for name, several in parts.items()})
         check_places(mesh)
-        check_boundary(mesh)
         if merge is not False and (text := gaps(mesh.nodes, mesh.topology)):
             warnings.warn(f"{path}: {text}", stacklevel=2)
+        if merge is not False:
+            check_boundary(mesh)
         found = labels(contents, blocks, kinds, list(parts), number)
         mesh, data = tagged(mesh, found, rename or {}), None
         if fields:
