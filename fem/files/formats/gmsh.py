@@ -195,12 +195,10 @@ class Reader:
         for i, words in enumerate(scanner.rows_of_words(count, "elements")):
             try:
                 number, code, tags, *rest = whole_numbers(words)
-                if not 0 <= tags <= len(rest) or len(rest) != tags + self.num_nodes(code):
-                    raise ValueError
             except ValueError:
-                raise scanner.wrong_row(
-                    i, "number, type, number of tags, tags and as many nodes as the type has", words
-                ) from None
+                number, code, tags, rest = 0, 15, -1, []
+            if not 0 <= tags <= len(rest) or len(rest) != tags + self.num_nodes(code):
+                raise scanner.wrong_row(i, "number, type, number of tags, tags and nodes", words)
             entity = rest[1] if tags > 1 else 0
             by_code.setdefault(code, []).append([number, rest[0] if tags else 0, entity, *rest[tags:]])
         for code, several in by_code.items():
