@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from fem.errors import MeshError
+from fem.files.formats.netcdf import check_head
 from fem.files.raw import RawBlock, RawMesh
+from fem.files.references import PACKED
 
 STRAIGHT = {
     "SPH": "vertex",
@@ -53,9 +55,16 @@ def read_exodus(path: Path) -> RawMesh:
     """
     import netCDF4
 
+    data = path.read_bytes()
+    if data[:3] == b"CDF":
+        check_head(data)
     try:
         with netCDF4.Dataset(str(path)) as file:
             file.set_auto_mask(False)
+            packed = PACKED if file.data_model.startswith("NETCDF4") else 1
+            for name, variable in file.variables.items():
+                if variable.size * np.dtype(variable.dtype).itemsize > packed * len(data):
+                    raise MeshError(f"the variable {name!r} announces {variable.size} numbers, more than there can be.")
             return File(file).contents()
     except MeshError:
         raise
