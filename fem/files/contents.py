@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fem.errors import MeshError
-from fem.files.formats.abaqus import read_abaqus
+from fem.files.formats.abaqus.model import read_abaqus
 from fem.files.formats.exodus import read_exodus
 from fem.files.formats.gmsh import read_gmsh
 from fem.files.formats.med import read_med

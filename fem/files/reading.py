@@ -1,8 +1,8 @@
 """Meshes from files of other programs, in our node order, with the file's own names for facets, cells and nodes.
 
 The cells of highest dimension make the mesh; those one dimension lower only say which facets a name belongs to, those
-below which nodes. What becomes of labels: `fem.files.labels`. Nodes that no cell uses are dropped, and so is a last
-coordinate that never varies.
+below which nodes. What becomes of labels: `fem.files.labelling`. Nodes that no cell uses are dropped, and so is a
+last coordinate that never varies.
 """
 
 import warnings
@@ -19,11 +19,11 @@ from fem.errors import MeshError
 from fem.files.completion import complete
 from fem.files.contents import read_contents
 from fem.files.file_data import FileData, file_data
-from fem.files.labels import labels, starts
-from fem.files.naming import tagged
+from fem.files.labelling.labels import labels, starts
+from fem.files.labelling.naming import tagged
+from fem.files.labelling.repetition import once
 from fem.files.node_order import cell_of, vtk_order
 from fem.files.orientation import oriented
-from fem.files.repetition import once
 from fem.files.soundness import check_boundary, check_places
 from fem.mesh.construction import make_block
 from fem.mesh.gaps import gaps, merged
@@ -75,7 +75,7 @@ def read_mesh(
 
     Returns:
         A mesh whose `facet_tags`, `cell_tags` and `node_tags` carry the names in the file, "3" for a group numbered 3
-        without one (`fem.files.labels` has the rules); a set of nodes that holds whole boundary facets is a tag of
+        without one (`fem.files.labelling` has the rules); a set of nodes that holds whole boundary facets is a tag of
         these too. With `fields`, the mesh and a mapping from names to dofs on it, or values of its cells (`FileData`).
 
     Warns:

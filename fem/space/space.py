@@ -14,9 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fem.mesh.geometry import facet_cells
 from fem.mesh.mesh import Mesh
-from fem.mesh.tags import nodes_between
 from fem.reference.discontinuous import Discontinuous, DiscontinuousElement
 from fem.reference.element import Element, ElementFamily
 from fem.reference.lagrange import LagrangeElement
@@ -24,6 +22,7 @@ from fem.space.cell_dofs import CellDofs
 from fem.space.evaluation import evaluate_fields
 from fem.space.field import Function
 from fem.space.quadrature_points import QuadraturePoints
+from fem.space.tagged_dofs import tagged_dofs
 from fem.support.checks import check_integers, check_kind, shown
 from fem.support.modes import outside_modes
 
@@ -213,29 +212,12 @@ class FunctionSpace(Space):
         Raises:
             ValueError: no such tag, or no dof of this space at any node that has it.
         """
-        if tag in self.mesh.node_tags and self.is_lagrange:
-            at_nodes = nodes_between(self.mesh.topology, self.mesh.node_tags[tag], self.degree)
-            if tag in self.mesh.facet_tags:
-                return torch.cat([at_nodes, self._facet_dofs(tag)]).unique()
-            if len(at_nodes) == 0:
-                raise ValueError(f"no dof of {self.family} stands at a node with the tag {tag!r}.")
-            return at_nodes
-        return self._facet_dofs(tag)
-
-    def _facet_dofs(self, tag: str) -> Int[Tensor, "k"]:
-        sides, grid = self.mesh.sides_tagged(tag), self.mesh.topology.grid
         if not self.is_lagrange:
+            self.mesh.facets_tagged(tag)  # the tag exists
             raise ValueError(
                 f"only Lagrange spaces have dofs on facets; impose values on {self.family} weakly, by boundary terms."
             )
-        if sides is not None and grid is not None:
-            return grid.side_nodes(self.degree, sides)
-        marked = torch.zeros(self.num_nodes, dtype=torch.bool, device=self.device)
-        for i, element in enumerate(self.elements):
-            assert isinstance(element, LagrangeElement)
-            for nodes, cells in zip(element.facet_nodes, facet_cells(self.mesh, tag, i), strict=True):
-                marked[self.cell_dofs.of(i, cells)[:, list(nodes)]] = True
-        return torch.nonzero(marked).flatten()
+        return tagged_dofs(self.mesh, self.elements, self.cell_dofs, tag)  # type: ignore[arg-type]
 
     # -- functions -----------------------------------------------------------------------------------------------------
 

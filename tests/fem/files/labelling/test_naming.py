@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from fem.errors import MeshError
-from fem.files.labels import Labels
-from fem.files.naming import tagged
+from fem.files.labelling.labels import Labels
+from fem.files.labelling.naming import tagged
 from fem.mesh.generators import unit_square
 from fem.mesh.mesh import Mesh
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from fem.files.repetition import once, representatives
+from fem.files.labelling.repetition import once, representatives
 
 
 def test_copies_in_other_groups_are_one():

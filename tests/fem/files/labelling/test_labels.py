@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fem.errors import MeshError
-from fem.files.labels import flac3d_name, grouped, leader, simple
+from fem.files.labelling.labels import flac3d_name, grouped, leader, simple
 from fem.files.reading import read_mesh
 from fem.forms.constraints import Dirichlet
 from fem.forms.energy import Energy
@@ -22,7 +22,7 @@ from fem.reference.lagrange import Lagrange
 from fem.space.space import FunctionSpace
 from solvers.minimization import minimize
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 SQUARE = np.array([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
 BLOCKS: list[Any] = [("triangle", [[0, 1, 2], [0, 2, 3]]), ("line", [[3, 0], [1, 2]])]
 NAMES = {"steel": "steel", "soft": "soft rubber", "clamp": "clamp", "load": "load"}

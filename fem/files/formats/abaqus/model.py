@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from fem.errors import MeshError
-from fem.files.formats.abaqus_elements import FACES, POINTLIKE, STRAIGHT, exposed, in_vtk_order, kind_of
-from fem.files.formats.abaqus_keywords import Keyword, keywords
+from fem.files.formats.abaqus.elements import FACES, POINTLIKE, STRAIGHT, exposed, in_vtk_order, kind_of
+from fem.files.formats.abaqus.keywords import Keyword, keywords
 from fem.files.raw import RawBlock, RawMesh
 
 GENERATORS = ("NGEN", "NFILL", "NCOPY", "NMAP", "ELGEN", "ELCOPY", "SYSTEM")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fem.errors import MeshError
-from fem.files.labels import Labels
+from fem.files.labelling.labels import Labels
 from fem.mesh.mesh import Mesh
 from fem.mesh.tags import facet_numbers, whole_facets
 from fem.support.checks import did_you_mean

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from fem.errors import MeshError
-from fem.files.formats.abaqus import generated, moved, read_abaqus
-from fem.files.formats.abaqus_elements import FACES, exposed, in_vtk_order, kind_of
-from fem.files.formats.abaqus_keywords import Keyword, keyword, keywords
+from fem.files.formats.abaqus.elements import FACES, exposed, in_vtk_order, kind_of
+from fem.files.formats.abaqus.keywords import Keyword, keyword, keywords
+from fem.files.formats.abaqus.model import generated, moved, read_abaqus
 from fem.files.raw import RawBlock
 from fem.files.reading import read_mesh
 from fem.forms.constraints import Dirichlet
