@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fem.reference.spline_element import BSpline
     from fem.space.field import gradient
     from fem.space.space import FunctionSpace, MixedSpace
+    from fem.space.two_sides import average, jump
     from fem.support.compilation import compilation
     from fem.support.status import ConvergenceError, Status
 
@@ -41,6 +42,7 @@ _HOME = {
     "fem.space.field": ("gradient",),
     "fem.output.plotting": ("plot",),
     "fem.space.space": ("FunctionSpace", "MixedSpace"),
+    "fem.space.two_sides": ("average", "jump"),
     "fem.output.vtk": ("write_pvd", "write_vtk"),
     "fem.support.status": ("ConvergenceError", "Status"),
 }
@@ -61,12 +63,14 @@ __all__ = [
     "MixedSpace",
     "Status",
     "WeakForm",
+    "average",
     "box",
     "by_cell_tag",
     "compilation",
     "gradient",
     "h1_error",
     "integrate",
+    "jump",
     "l2_error",
     "plot",
     "read_mesh",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from solvers.newton import Newton
     from solvers.pinn.network import PINN, deep_ritz, gauss_points, mismatch, strong_form
     from solvers.pinn.training import Fit, fit_pinn
+    from solvers.reactions import reaction
     from solvers.reuse import Reuse, forget
     from solvers.solution import Solution
     from solvers.surrogates.families import ExponentialSeries, GaussianField
@@ -47,6 +48,7 @@ _HOME = {
     "solvers.pinn.training": ("Fit", "fit_pinn"),
     "solvers.surrogates.problems": ("DiffusionProblems",),
     "solvers.surrogates.reduced_basis": ("ReducedBasis",),
+    "solvers.reactions": ("reaction",),
     "solvers.reuse": ("Reuse", "forget"),
     "solvers.solution": ("Solution",),
     "solvers.surrogates.training": ("train_surrogate",),
@@ -95,6 +97,7 @@ __all__ = [
     "minimize",
     "mismatch",
     "predict",
+    "reaction",
     "save_network",
     "solve",
     "strong_form",

@@ -176,11 +176,11 @@ def solved(
     symmetric, key = isinstance(problem, Energy), tuple((t.data_ptr(), t.shape, t.stride()) for t in form.tensors())
     report = None if known is None or key not in known else known[key][1]
     if isinstance(method, LBFGS | Adam):
-        linear, name = default_linear(space, symmetric, prod(batch)), type(method).__name__
+        linear, name = default_linear(space, symmetric, prod(batch), form.couples_neighbours), type(method).__name__
         report = report or descent(detached, u, method, box)
     else:
         chosen = Newton() if method is None else method if isinstance(method, Newton) else Newton(method)
-        linear = chosen.linear or default_linear(space, symmetric and minimum, prod(batch))
+        linear = chosen.linear or default_linear(space, symmetric and minimum, prod(batch), form.couples_neighbours)
         name = f"Newton with {linear}"
         with torch.no_grad():
             chosen, reuse = replace(chosen, linear=linear), reuse or reuse_of(problem)

@@ -67,7 +67,9 @@ def newton(
     reuse = reuse or Reuse()
     lead = u.ndim - len(form.space.shape)
     rtol = default_rtol(u.dtype) if method.rtol is None else method.rtol
-    linear = method.linear or default_linear(form.space, symmetric and minimum, prod(u.shape[:lead]))
+    linear = method.linear or default_linear(
+        form.space, symmetric and minimum, prod(u.shape[:lead]), form.couples_neighbours
+    )
     u, steps = load(form, u, linear, symmetric, minimum, bounds, method.max_iterations)
     codes = torch.full(u.shape[:lead], RUNNING, device=u.device)
     report = Report(u, codes, steps, torch.ones(u.shape[:lead], dtype=u.dtype, device=u.device))

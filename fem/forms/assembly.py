@@ -10,7 +10,7 @@ product with a table of products of basis functions that never sees a cell.
 """
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -21,10 +21,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fem.mesh.geometry import Domain, Geometry
+from fem.space.facet_pairs import FacetPairs
 from fem.space.gather_scatter import Segments, sums_by_segments
 from fem.space.space import AnySpace, FunctionSpace
+from fem.space.two_sides import SideField, TwoSides, side_of
 from fem.support.portions import at_a_time
 from fem.support.sums import sum_of
+
+# Spaces, and functions of them, or what facets with two sides see of them.
+Fields = AnySpace | TwoSides
+Field = FunctionSpace | SideField
 
 
 def reference_slots(order: int, r: int) -> slice:
@@ -52,7 +58,7 @@ def pull_back(flux: Float[Tensor, "... s"], order: int, geometry: Geometry, batc
 
 
 def scatter_fluxes(
-    space: FunctionSpace,
+    space: Field,
     fluxes: dict[int, Tensor],
     domain: Domain,
     geometry: Geometry,
@@ -69,6 +75,7 @@ def scatter_fluxes(
     """
     derivatives, r = max(fluxes, default=0), domain.cell.dim
     slots_in_all = sum(r**k for k in range(derivatives + 1))
+    geometry = side_of(geometry, space)
     c, points = space.components or 1, geometry.points.shape[:2]
     stacked = geometry.weights.new_zeros(*batch, *points, c, slots_in_all)
     for order, flux in fluxes.items():
@@ -92,7 +99,7 @@ class Coefficient:
     value: Tensor
 
 
-def chunks(space: AnySpace, domain: Domain, batch: tuple[int, ...]) -> list[slice]:
+def chunks(space: Fields, domain: Domain, batch: tuple[int, ...]) -> list[slice]:
     """The cells of a domain in portions whose element matrices stay in the caches: memory holds the sum alone."""
     e = space.fields[0].quadrature.dofs(domain).shape[0]
     size = sum((f.components or 1) * f.quadrature.dofs(domain).shape[1] for f in space.fields)
@@ -103,7 +110,7 @@ def chunks(space: AnySpace, domain: Domain, batch: tuple[int, ...]) -> list[slic
 
 
 def element_matrices(
-    space: AnySpace,
+    space: Fields,
     coefficients: list[Coefficient],
     domain: Domain,
     geometry: Geometry,
@@ -130,8 +137,8 @@ def element_matrices(
 
 
 def local_matrices(
-    test: FunctionSpace,
-    trial: FunctionSpace,
+    test: Field,
+    trial: Field,
     coefficient: Coefficient,
     domain: Domain,
     geometry: Geometry,
@@ -142,14 +149,15 @@ def local_matrices(
     """One coefficient's share of some cells' matrices, "*b e (a c) (a c)" or its diagonal "*b e (a c)"."""
     rows, columns, nb = coefficient.row[1], coefficient.column[1], len(batch)
     chosen = {name: of_cells(t, cells) for name, t in vars(geometry).items() if t is not None}
-    chosen |= {name: cells_inmost(chosen[name], 0) for name in ("inverse", "weights", "second") if name in chosen}
+    bulky = ("inverse", "weights", "second", "other", "other_second")
+    chosen |= {name: cells_inmost(chosen[name], 0) for name in bulky if name in chosen}
     geometry, d = replace(geometry, **chosen), geometry.points.shape[-1]
     value = cells_inmost(coefficient.value.movedim(nb, 0)[cells].movedim(0, nb), nb)
     ci, cj = test.components or 1, trial.components or 1
     value = value.reshape(*value.shape[: nb + 2], ci, d**rows, cj, d**columns)
     value = value * geometry.weights[..., None, None, None, None]
-    value = pull_back(value, columns, geometry, nb).movedim(-3, -1)  # "*b e q c c s s", rows last
-    value = pull_back(value, rows, geometry, nb).movedim(nb + 1, -3)  # "*b e c c q s s", columns before rows
+    value = pull_back(value, columns, side_of(geometry, trial), nb).movedim(-3, -1)  # "*b e q c c s s", rows last
+    value = pull_back(value, rows, side_of(geometry, test), nb).movedim(nb + 1, -3)  # "*b e c c q s s", columns first
     left = of_cells(test.quadrature.table(domain, rows), cells)[:, :, reference_slots(rows, domain.cell.dim)]
     right = of_cells(trial.quadrature.table(domain, columns), cells)[:, :, reference_slots(columns, domain.cell.dim)]
     pattern = "eqjb,eqia->eqjiab"
@@ -187,7 +195,7 @@ class Pattern:
     crow: Int[Tensor, "n1"]
     column: Int[Tensor, "z"]
     row: Int[Tensor, "z"]
-    positions: tuple[Int[Tensor, "_ _ _"], ...]  # "e A A" of each block
+    positions: Mapping[int, Int[Tensor, "_ _ _"]]  # "e A A" of each block of cells and each group of facets with two
     diagonal: Int[Tensor, "n"]
 
     @cached_property
@@ -238,7 +246,7 @@ def sparse_csr(crow: Tensor, column: Tensor, values: Tensor, size: tuple[int, ..
         return torch.sparse_csr_tensor(crow, column, values, size=size, check_invariants=False, device=values.device)
 
 
-def flat_dofs(space: AnySpace, domain: Domain) -> Int[Tensor, "e A"]:
+def flat_dofs(space: Fields, domain: Domain) -> Int[Tensor, "e A"]:
     """Numbers of each cell's local dofs in the flattened dof vector of the whole space, in element-matrix order."""
     parts, start = [], 0
     for field in space.fields:
@@ -249,21 +257,25 @@ def flat_dofs(space: AnySpace, domain: Domain) -> Int[Tensor, "e A"]:
     return torch.cat(parts, -1)
 
 
-def pattern_of(space: AnySpace) -> Pattern:
-    """The sparsity of matrices over a space, which keeps it."""
-    if space._pattern is None:
-        space._pattern = make_pattern(space)
-    return space._pattern
+def pattern_of(space: AnySpace, pairs: Sequence[FacetPairs] = ()) -> Pattern:
+    """The sparsity of matrices over a space, which keeps it; with couplings across some facets where they are named."""
+    key = tuple(group.block for group in pairs)
+    if key not in space._patterns:
+        space._patterns[key] = make_pattern(space, pairs)
+    return space._patterns[key]
 
 
-def make_pattern(space: AnySpace) -> Pattern:
+def make_pattern(space: AnySpace, pairs: Sequence[FacetPairs] = ()) -> Pattern:
     """The sparsity of matrices over a space."""
     none = torch.empty(0, space.mesh.dim, device="cpu")
     wholes = [Domain(i, block.cell, None, none, none[:, 0]) for i, block in enumerate(space.mesh.blocks)]
-    blocks = [flat_dofs(space, whole) for whole in wholes]
+    blocks = {whole.block: flat_dofs(space, whole) for whole in wholes}
+    blocks |= {group.block: flat_dofs(TwoSides(space), group) for group in pairs}
     if space.device.type == "cpu":
-        return pattern_by_rows([block.numpy() for block in blocks], space.num_dofs)
-    return pattern_by_keys(blocks, space.num_dofs)
+        found = pattern_by_rows([block.numpy() for block in blocks.values()], space.num_dofs)
+    else:
+        found = pattern_by_keys(list(blocks.values()), space.num_dofs)
+    return replace(found, positions=dict(zip(blocks, found.positions.values(), strict=True)))
 
 
 def pattern_by_keys(blocks: list[Tensor], n: int) -> Pattern:
@@ -273,8 +285,8 @@ def pattern_by_keys(blocks: list[Tensor], n: int) -> Pattern:
     row, column = distinct // n, distinct % n
     crow = torch.cat([row.new_zeros(1), torch.bincount(row, minlength=n).cumsum(0)])
     parts = zip(position.split([len(key) for key in keys]), blocks, strict=True)
-    positions = tuple(part.reshape(*dofs.shape, dofs.shape[1]) for part, dofs in parts)
-    return Pattern(crow, column, row, positions, torch.nonzero(row == column).flatten())
+    positions = [part.reshape(*dofs.shape, dofs.shape[1]) for part, dofs in parts]
+    return Pattern(crow, column, row, dict(enumerate(positions)), torch.nonzero(row == column).flatten())
 
 
 def pattern_by_rows(blocks: list[np.ndarray], n: int) -> Pattern:
@@ -308,8 +320,8 @@ def pattern_by_rows(blocks: list[np.ndarray], n: int) -> Pattern:
     position[unsummed.data.astype(index, copy=False)] = total[1:] - 1
     position = position.reshape(-1, width, width)
     to = lambda a: torch.from_numpy(np.ascontiguousarray(a))  # noqa: E731
-    positions = tuple(
+    positions = [
         to(position[start : start + len(b), : b.shape[1], : b.shape[1]])
         for b, start in zip(blocks, starts, strict=False)
-    )
-    return Pattern(to(crow), to(column), to(row), positions, to(np.flatnonzero(column == row)))
+    ]
+    return Pattern(to(crow), to(column), to(row), dict(enumerate(positions)), to(np.flatnonzero(column == row)))

@@ -30,7 +30,7 @@ from fem.kernels.c_source import Targets
 from fem.mesh.geometry import Domain, Geometry
 from fem.mesh.grid import grid_order, number, places
 from fem.space.quadrature_points import Slots
-from fem.space.space import AnySpace, MixedSpace
+from fem.space.space import MixedSpace
 from fem.support.portions import at_a_time
 from fem.support.shapes import common_batch
 from fem.support.transforms import depends
@@ -43,7 +43,7 @@ Parts = list[Tensor | None]  # of a dof tensor, field by field; None where there
 class CellIntegral:
     """A term on one domain, its parameters as values at points, and its geometry too where the nodes need gradients."""
 
-    space: AnySpace
+    space: Any  # or the two sides of one (`fem.forms.interior_integral`)
     term: Term
     domain: Domain
     params: tuple[PointValues, ...]
@@ -64,7 +64,7 @@ class CellIntegral:
         """The same integral of other tensors, taken in the order of `tensors()`."""
         moving = self.moving
         if moving is not None:
-            names = [f.name for f in fields(Geometry) if getattr(moving, f.name) is not None]
+            names = [f.name for f in fields(moving) if getattr(moving, f.name) is not None]
             moving = replace(moving, **{name: next(rest) for name in names})
         params = tuple(p if tensor_in(p) is None else with_tensor(p, next(rest)) for p in self.params)
         return replace(self, moving=moving, params=params)

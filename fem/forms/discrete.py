@@ -16,6 +16,7 @@ from fem.forms.assembly import Pattern, chunks, element_matrices, pattern_of
 from fem.forms.cell_integral import BatchShape, CellHessian, CellIntegral, Parts
 from fem.forms.constraints import Constraint, MeanZero
 from fem.forms.grid_integral import GridHessian, GridIntegral
+from fem.forms.interior_integral import InteriorIntegral
 from fem.space.space import AnySpace
 from fem.support.shapes import common_batch
 from fem.support.sums import sum_of
@@ -123,10 +124,10 @@ class DiscreteForm:
         batch, pattern = self.full_batch(u), self.pattern
         with torch.no_grad():
             parts = (
-                (domain, cells, element_matrices(self.space, h.coefficients, domain, geometry, batch, False, cells))
+                (domain, cells, element_matrices(space, h.coefficients, domain, geometry, batch, False, cells))
                 for h in (self.hessians(u) if hessians is None else hessians)
-                for domain, geometry in [(h.integral.domain, h.integral.geometry)]
-                for cells in chunks(self.space, domain, batch)
+                for space, domain, geometry in [(h.integral.space, h.integral.domain, h.integral.geometry)]
+                for cells in chunks(space, domain, batch)
             )
             values = pattern.scatter(parts, u.new_empty(batch))
             fixed = self.constraint.fixed
@@ -139,8 +140,13 @@ class DiscreteForm:
 
     @property
     def pattern(self) -> Pattern:
-        """The sparsity of the space's matrices, made once per space."""
-        return pattern_of(self.space)
+        """The sparsity of the matrices, made once per space."""
+        return pattern_of(self.space, [i.pairs for i in self.integrals if isinstance(i, InteriorIntegral)])
+
+    @property
+    def couples_neighbours(self) -> bool:
+        """Whether integrals over facets couple dofs that no cell has together."""
+        return any(isinstance(i, InteriorIntegral) for i in self.integrals)
 
     def join(self, shares: Iterable[Parts], like: Tensor, batch: BatchShape) -> Tensor:
         """The sum of the shares of all integrals, given field by field, as one dof tensor of the space."""

@@ -41,6 +41,7 @@ class Functional:
         dirichlet: Constraint | None = None,
         boundary: Mapping[Any, Density] | None = None,
         derivatives: int | tuple[int, int] = 1,
+        interior: Mapping[Any, Density] | None = None,
     ):
         kind = type(self).__name__
         check_kind(kind, "space", space, Space, "a `FunctionSpace` or `MixedSpace`")
@@ -59,12 +60,11 @@ class Functional:
             if dirichlet.space is not space:
                 raise ValueError(f"`{kind}(dirichlet=...)` belongs to another space; make it on the one given here.")
         check_kind(kind, "boundary", boundary or {}, Mapping, "a mapping {tag: density} or None")
-        for tag in boundary or {}:
+        check_kind(kind, "interior", interior or {}, Mapping, "a mapping {tag: density} or None")
+        for name, tag in [("boundary", tag) for tag in boundary or {}] + [("interior", tag) for tag in interior or {}]:
             pair = isinstance(tag, tuple) and len(tag) == 2 and all(isinstance(name, str) for name in tag)
             if not isinstance(tag, str) and not pair:
-                raise ValueError(
-                    f"`{kind}(boundary=...)` takes facet tags, or pairs (facet tag, cell tag); got {tag!r}."
-                )
+                raise ValueError(f"`{kind}({name}=...)` takes facet tags, or pairs (facet tag, cell tag); got {tag!r}.")
         self.space = space
         self.constraint: Constraint = Free(space) if dirichlet is None else dirichlet
         self.terms: tuple[Term, ...] = ()
@@ -77,11 +77,17 @@ class Functional:
                 space.quadrature.domains(tag)  # unknown tags are told now, not at the first evaluation
             self.terms += (Term(integrand, tag, inner if tag is None else outer, self.linear_in_test),)
             self.terms[-1].check_arguments()
+        for tag, integrand in (interior or {}).items():
+            if not callable(integrand):
+                raise TypeError(f"`{kind}(interior=...)` needs a callable on {tag!r}; got {type(integrand).__name__}.")
+            space.quadrature.pairs(tag)
+            self.terms += (Term(integrand, tag, max(inner, 1), self.linear_in_test, True),)
+            self.terms[-1].check_arguments()
         smooth = min(f.continuity for f in space.fields)
-        if max(inner, outer) == 2 and smooth < 1:
+        if max(inner, outer) == 2 and smooth < 1 and not interior:
             raise ValueError(
                 "second derivatives need a basis with continuous first ones, and Lagrange elements have kinks between "
-                "cells; use a spline space of degree 2 or more, or a mixed form."
+                "cells; use a spline space of degree 2 or more, a mixed form, or penalties on the kinks by `interior=`."
             )
 
     def discrete_form(self, params: Sequence[Parameter] = ()) -> DiscreteForm:
@@ -145,6 +151,11 @@ class Energy(Functional):
             normal points.
         derivatives: highest derivative that ψ takes: 0, 1, or 2, which adds ∇∇u after ∇u (smooth spaces only). A pair
             (cells, boundary) sets both: g(x, u, ∇u, normal, *params) for 1.
+        interior: {tag: h} with h(x, u, ∇u, normal, size, *params) on facets between two cells, "" all of them. u, ∇u
+            and parameters that may jump there (one value per cell, gradients) have two values, `u.minus`, `u.plus`,
+            with `jump(u)` = plus − minus and `average(u)`; the normal points from minus to plus, which is the
+            higher-numbered cell; for {(tag, cell tag): h} minus is the cell with that tag. `size` "f 1" is the
+            diameter of the facet, in one dimension the mean length of both cells.
 
     The value has the batch shape "*b" of u and the parameters together.
 
@@ -167,7 +178,8 @@ class WeakForm(Functional):
     The form must be linear in v and ∇v. For operators without an energy: advection, non-symmetric couplings.
 
     Args:
-        space, dirichlet, boundary: as for `Energy`; boundary forms are g(x, u, v, normal, *params).
+        space, dirichlet, boundary, interior: as for `Energy`; boundary forms are g(x, u, v, normal, *params), interior
+            ones h(x, u, ∇u, v, ∇v, normal, size, *params).
         form: the integrand; on mixed spaces u, ∇u, v and ∇v are tuples.
     """
 
@@ -180,8 +192,9 @@ class WeakForm(Functional):
         dirichlet: Constraint | None = None,
         boundary: Mapping[Any, Density] | None = None,
         derivatives: int | tuple[int, int] = 1,
+        interior: Mapping[Any, Density] | None = None,
     ):
-        super().__init__(space, form, dirichlet, boundary, derivatives)
+        super().__init__(space, form, dirichlet, boundary, derivatives, interior)
 
 
 def differentiated(form: DiscreteForm, derivative: Callable[..., Tensor], *dofs: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ from fem.forms.constraints import Constraint
 from fem.forms.derivatives import observable
 from fem.forms.discrete import DiscreteForm
 from fem.forms.grid_integral import GridIntegral
-from fem.forms.parameters import Constant, Parameter, PointValues, Resolved, at_points, field_of, resolved
+from fem.forms.interior_integral import InteriorIntegral
+from fem.forms.parameters import Constant, Parameter, PointValues, Resolved, at_points, field_of, may_jump, resolved
 from fem.forms.pointwise import scattered
 from fem.forms.term import Term
 from fem.kernels.grid_inputs import Input
@@ -24,7 +25,9 @@ from fem.kernels.program import UntraceableError
 from fem.kernels.tape import check, record
 from fem.mesh.geometry import Domain, geometry
 from fem.reference.discontinuous import Discontinuous
+from fem.space.facet_pairs import FacetPairs, PairGeometry
 from fem.space.space import AnySpace, FunctionSpace
+from fem.space.two_sides import TwoSides
 
 KEPT = 4  # integrands of one term, for parameters of different kinds
 GRID_CELLS = 2**11  # on smaller grids the trace of a density costs more than it saves
@@ -38,10 +41,17 @@ def discrete_form(
     Raises:
         ValueError, TypeError: a parameter that does not fit the space (its position named).
     """
-    integrals = [
+    integrals: list[Any] = [
         grid_integral(space, term, domain, params) or cell_integral(space, term, domain, params)
         for term in terms
+        if not term.interior
         for domain in space.quadrature.domains(term.tag)
+    ]
+    integrals += [
+        interior_integral(space, term, pairs, params)
+        for term in terms
+        if term.interior and term.tag is not None
+        for pairs in space.quadrature.pairs(term.tag)
     ]
     return DiscreteForm(space, constraint, tuple(integrals), constraint.data())
 
@@ -62,6 +72,21 @@ def cell_integral(
     values = tuple(at_points(p, f"parameter {i}", space, domain, place) for i, p in enumerate(params))
     explicit = not keep or space.mesh.version is None  # the latter: the nodes need gradients
     return CellIntegral(space, term, domain, values, place if explicit else None)
+
+
+def interior_integral(space: AnySpace, term: Term, pairs: FacetPairs, params: Sequence[Parameter]) -> InteriorIntegral:
+    """A term on facets with two sides; parameters that may jump there get two values, others one."""
+    derivatives = max(term.derivatives, 1)
+    place = space.quadrature.geometry(pairs, derivatives)
+    assert isinstance(place, PairGeometry)
+    double = tuple(may_jump(p) for p in params)
+    values = tuple(
+        at_points(p, f"parameter {i}", space, pairs.sides[side], place.seen_from(side))
+        for i, (p, both) in enumerate(zip(params, double, strict=True))
+        for side in ((0, 1) if both else (0,))
+    )
+    moving = place if space.mesh.version is None else None
+    return InteriorIntegral(TwoSides(space), term, pairs, values, moving, double)
 
 
 def grid_integral(space: AnySpace, term: Term, domain: Domain, params: Sequence[Parameter]) -> GridIntegral | None:

@@ -189,6 +189,14 @@ def field_of(given: Function | Gradient) -> tuple[Function, int]:
     return (given.function, 1) if isinstance(given, Gradient) else (given, 0)
 
 
+def may_jump(parameter: Any) -> bool:
+    """Whether a parameter may have two values at a facet between two cells."""
+    if isinstance(parameter, Function | Gradient):
+        function, order = field_of(parameter)
+        return function.space.continuity < order
+    return isinstance(parameter, CellValues | CellPoints)
+
+
 def tensor_in(given: Any) -> Tensor | None:
     """The tensor that a parameter is made of, if it is made of one."""
     if isinstance(given, Function | Gradient):

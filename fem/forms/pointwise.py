@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from fem.forms.parameters import PointValues
 from fem.kernels.tape import name_of
 from fem.kernels.tracing import tensors_in
+from fem.space.two_sides import TwoSided
 
 POINTS = 2**13  # at most, evaluated at once
 SIZES = (0.5, 0.01)  # of u and its derivatives
@@ -113,12 +114,17 @@ def each(function: Callable[[PointValues], Any], arguments: Any) -> Any:
     """Some function of all arguments, in the tuples in which they stand on mixed spaces."""
     if isinstance(arguments, PointValues):
         return function(arguments)
+    if isinstance(arguments, TwoSided):
+        return arguments.map(lambda side: each(function, side))
     found = [each(function, a) for a in arguments]
     return tuple(found) if isinstance(arguments, tuple) else found
 
 
 def leaves(arguments: Any) -> list[PointValues]:
-    return [arguments] if isinstance(arguments, PointValues) else [p for a in arguments for p in leaves(a)]
+    if isinstance(arguments, PointValues):
+        return [arguments]
+    parts = (arguments.minus, arguments.plus) if isinstance(arguments, TwoSided) else arguments
+    return [p for part in parts for p in leaves(part)]
 
 
 def message(name: str, how: str) -> str:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fem.forms.derivatives import observable
 from fem.forms.pointwise import check_pointwise
-from fem.forms.signature import Signature, check_arguments, signature
 from fem.mesh.tags import FacetTag
+from fem.support.checks import Signature, check_arguments, signature
 
 Density = Callable[..., Tensor]
 KEPT = 100  # kinds of arguments that are counted
@@ -22,6 +22,8 @@ KEPT = 100  # kinds of arguments that are counted
 class Term:
     """One integrand over all cells (tag None) or over tagged facets; `linear_in_test` marks weak forms.
 
+    `interior` ones are integrated over facets between two cells, "" all of them, and see both.
+
     `integrands` holds what `fem.forms.lowering` makes of it on grids, `evaluations` how often it was
     evaluated with arguments of each kind.
     """
@@ -30,19 +32,22 @@ class Term:
     tag: FacetTag | None
     derivatives: int
     linear_in_test: bool
+    interior: bool = False
     integrands: dict[Hashable, Any] = field(default_factory=dict, repr=False)
     evaluations: dict[Hashable, int] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
         kind = "form" if self.linear_in_test else "density"
+        if self.interior:
+            return f"interior {kind}" + (f" on {self.tag!r}" if self.tag else "")
         return kind if self.tag is None else f"boundary {kind} on {self.tag!r}"
 
     @property
     def arguments(self) -> list[str]:
         """What the density gets before the parameters."""
         test = ["v", "grad_v", "hess_v"][: self.derivatives + 1] if self.linear_in_test else []
-        normal = [] if self.tag is None else ["normal"]
+        normal = ["normal", "size"] if self.interior else [] if self.tag is None else ["normal"]
         return ["x", *["u", "grad_u", "hess_u"][: self.derivatives + 1], *test, *normal]
 
     @cached_property
@@ -50,7 +55,7 @@ class Term:
         return signature(self.density)
 
     def check_arguments(self, num_params: int | None = None) -> None:
-        """Raise where the density cannot take its arguments and so many parameters; see `fem.forms.signature`."""
+        """Raise where the density cannot take its arguments and so many parameters; see `fem.support.checks`."""
         check_arguments(self.name, self.takes, self.arguments, num_params)
 
     def check_pointwise(self, kind: Hashable, arguments: Callable[[], tuple[list[Any], int]]) -> None:

@@ -4,7 +4,7 @@ All this is a matter of numbers alone. Curves and surfaces in space may branch, 
 of cells; no two cells may have the same vertices there either. What only coordinates tell: `fem.mesh.gaps`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 import torch
@@ -101,32 +101,30 @@ def check_common_shape(nodes: Float[Tensor, "n d"], topology: Topology) -> None:
     if degree == 1:
         return
     numbering, count = topology.lagrange_numbering(degree)
-    place = nodes.new_empty(count, nodes.shape[1])
-    for check in (False, True):  # the last cell that writes the place of a node speaks for it
+
+    def places() -> Iterator[tuple[Int[Tensor, "e a"], Float[Tensor, "e a d"]]]:
+        """The nodes of that degree of some cells at a time, and where these cells put them."""
         for block, dofs in zip(topology.blocks, numbering, strict=True):
             table = block.element.tabulate(lagrange_element(block.cell, degree).nodes, 0).value[0].to(nodes)
             for cells in block.portions():
                 corners = nodes[block.nodes_of(cells)]
-                here = corners if block.degree == degree else table @ corners
-                if not check:
-                    place[dofs[cells]] = here
-                    continue
-                apart = (here - place[dofs[cells]]).norm(dim=-1)
-                size = (corners.amax(1) - corners.amin(1)).amax(1, keepdim=True)
-                wrong = torch.nonzero(apart > APART * size)
-                if len(wrong):
-                    row, local = wrong[0].tolist()
-                    number = int(dofs[cells[row], local])
-                    there = [torch.nonzero((d == number).any(1)).flatten() for d in numbering]
-                    cells = [
-                        n
-                        for start, c in zip(topology.block_starts[:-1], there, strict=True)
-                        for n in (start + c).tolist()
-                    ]
-                    raise MeshError(
-                        f"{listed(topology, cells)} bend what they share in different ways: their nodes there are "
-                        f"{float(apart[row, local]):.3g} apart, near {here[row, local].tolist()}."
-                    )
+                yield dofs[cells], corners if block.degree == degree else table @ corners
+
+    place = nodes.new_empty(count, nodes.shape[1])
+    for dofs, here in places():
+        place[dofs] = here  # of cells that share a node one speaks for it
+    for dofs, here in places():
+        apart = (here - place[dofs]).norm(dim=-1)
+        wrong = torch.nonzero(apart > APART * (here.amax(1) - here.amin(1)).amax(1, keepdim=True))
+        if len(wrong):
+            row, local = wrong[0].tolist()
+            there = [torch.nonzero((own == dofs[row, local]).any(1)).flatten() for own in numbering]
+            starts = topology.block_starts[:-1]
+            cells = [n for start, own in zip(starts, there, strict=True) for n in (start + own).tolist()]
+            raise MeshError(
+                f"{listed(topology, cells)} bend what they share in different ways: their nodes there are "
+                f"{float(apart[row, local]):.3g} apart, near {here[row, local].tolist()}."
+            )
 
 
 def listed(topology: Topology, cells: Sequence[int]) -> str:

@@ -30,46 +30,69 @@ def gaps(nodes: Float[Tensor, "n d"], topology: Topology) -> str:
     Raises:
         MeshError: cells reach into one another; they are named.
     """
-    nodes, found = nodes.detach(), list[str]()
-    rim = rim_of(topology)
-    if len(rim) == 0:  # a closed surface
+    nodes = nodes.detach()
+    if len(topology.boundary) == 0:  # a closed surface
         return ""
-    reach = near(nodes) * shortest_edges(nodes, topology)
-    pairs = rim[coincident(nodes[rim], reach[rim])]
-    glued = topology
-    if pairs.shape[1]:
-        lowest = lowest_of_each(len(nodes), pairs)
-        glued = Topology([Block(b.cell, b.degree, lowest[b.connectivity]) for b in topology.blocks], len(nodes))
-        if topology.dim == nodes.shape[1]:
-            check_sides(glued)
-        extra = torch.nonzero(lowest != torch.arange(len(lowest), device=lowest.device)).flatten()
-        first, again = int(lowest[extra[0]]), int(extra[0])
-        distance = float((nodes[pairs[0]] - nodes[pairs[1]]).norm(dim=1).max())
-        distance = max(distance, 1e-10 * float(nodes.max() - nodes.min()))
-        facets = (len(topology.boundary) - len(glued.boundary)) // 2
-        found.append(
-            f"Nodes that coincide with another one: {len(extra)}, such as nodes {first} and {again} at "
-            f"{nodes[again].tolist()}; facets that stand twice: {facets}. "
-            f"`merge={10.0 ** ceil(log10(2 * distance)):g}` makes one node of those at one place."
-        )
-    rim, hung = rim_of(glued), dict[int, int]()
-    for k, cell, depth in holders(nodes, glued, nodes[rim], -1 - rim):
-        if topology.dim == nodes.shape[1] and bool((depth > DEEP).any()):
-            one, other = int(rim[k[depth.argmax()]]), int(cell[depth.argmax()])
-            raise overlap(glued, f"node {one} at {nodes[one].tolist()}", other)
-        for node, number in zip(rim[k].tolist(), cell.tolist(), strict=True):
-            hung.setdefault(node, number)
-    if hung:
-        node, cell = min(hung.items())
-        found.append(
-            f"Hanging nodes: {len(hung)}, such as node {node} at {nodes[node].tolist()}, which lies on "
-            f"{listed(topology, [cell])} but is no vertex of it; divide such cells so that they share the node."
-        )
-    if found and topology.dim == nodes.shape[1]:
-        check_centres(nodes, glued)
+    glued, coincidence = glue(nodes, topology)
+    found = list(filter(None, [coincidence, hanging(nodes, glued)]))
     if not found:
         return ""
     return " ".join(["some cells touch without sharing their nodes.", *found, "`merge=False` says that it is meant."])
+
+
+def glue(nodes: Float[Tensor, "n d"], topology: Topology) -> tuple[Topology, str]:
+    """The cells as if vertices of the boundary at one place were one, and what there is to say about these.
+
+    Raises:
+        MeshError: cells overlap then.
+    """
+    rim = rim_of(topology)
+    reach = near(nodes) * shortest_edges(nodes, topology)
+    pairs = rim[coincident(nodes[rim], reach[rim])]
+    if pairs.shape[1] == 0:
+        return topology, ""
+    lowest = lowest_of_each(len(nodes), pairs)
+    glued = Topology([Block(b.cell, b.degree, lowest[b.connectivity]) for b in topology.blocks], len(nodes))
+    if topology.dim == nodes.shape[1]:
+        check_sides(glued)
+    extra = torch.nonzero(lowest != torch.arange(len(lowest), device=lowest.device)).flatten()
+    first, again = int(lowest[extra[0]]), int(extra[0])
+    distance = float((nodes[pairs[0]] - nodes[pairs[1]]).norm(dim=1).max())
+    distance = max(distance, 1e-10 * float(nodes.max() - nodes.min()))
+    facets = (len(topology.boundary) - len(glued.boundary)) // 2
+    return glued, (
+        f"Nodes that coincide with another one: {len(extra)}, such as nodes {first} and {again} at "
+        f"{nodes[again].tolist()}; facets that stand twice: {facets}. "
+        f"`merge={10.0 ** ceil(log10(2 * distance)):g}` makes one node of those at one place."
+    )
+
+
+def hanging(nodes: Float[Tensor, "n d"], topology: Topology) -> str:
+    """What there is to say about vertices of the boundary that lie on cells that do not have them.
+
+    Raises:
+        MeshError: one lies inside a cell, or another point of a cell at the boundary does.
+    """
+    points, owner = probes(nodes, topology)
+    hung = dict[int, int]()
+    for point, cell, depth in holders(nodes, topology, points, owner):
+        if topology.dim == nodes.shape[1] and bool((depth > DEEP).any()):
+            k = int(depth.argmax())
+            own, x, holder = int(owner[point[k]]), points[point[k]].tolist(), listed(topology, [int(cell[k])])
+            what = f"node {-1 - own}" if own < 0 else f"a point of {listed(topology, [own])}"
+            raise MeshError(
+                f"cells overlap: {what} at {x} lies inside {holder}. Where bodies in contact may overlap, say so by "
+                "`merge=False`."
+            )
+        pairs = zip(owner[point].tolist(), cell.tolist(), strict=True)
+        hung |= {-1 - own: number for own, number in pairs if own < 0}
+    if not hung:
+        return ""
+    node, cell = min(hung.items())
+    return (
+        f"Hanging nodes: {len(hung)}, such as node {node} at {nodes[node].tolist()}, which lies on "
+        f"{listed(topology, [cell])} but is no vertex of it; divide such cells so that they share the node."
+    )
 
 
 def near(nodes: Tensor) -> float:
@@ -107,36 +130,32 @@ def edges(
     return ends, (nodes[ends[..., 0]] - nodes[ends[..., 1]]).norm(dim=-1)
 
 
-def check_centres(nodes: Float[Tensor, "n d"], topology: Topology) -> None:
-    """Raise where the centre of a cell at the boundary lies in another cell.
+def probes(nodes: Float[Tensor, "n d"], topology: Topology) -> tuple[Float[Tensor, "m d"], Int[Tensor, "m"]]:
+    """Points of the boundary, with the cell that each belongs to, or −1 − n for the vertex n.
 
-    Vertices do not tell where regions coincide, each with its own on the boundary of the other.
+    Where cells fill their space, a point inside each cell near each of its facets on the boundary goes with the
+    vertices: they do not tell where cells cross that have all of them in common, or on the boundary of each other.
     """
-    points, owners = [], []
-    for block, start, cells in zip(topology.blocks, topology.block_starts[:-1], cells_at(topology), strict=True):
-        centre = torch.tensor(block.cell.vertices, dtype=torch.float64, device="cpu").mean(0, keepdim=True)
-        points.append(block.element.tabulate(centre, 0).value[0, 0].to(nodes) @ nodes[block.nodes_of(cells)])
-        owners.append(start + cells)
-    owner = torch.cat(owners)
-    for k, cell, _ in holders(nodes, topology, torch.cat(points), owner):
-        if len(k):
-            raise overlap(topology, f"the centre of {listed(topology, [int(owner[k[0]])])}", int(cell[0]))
-
-
-def overlap(topology: Topology, what: str, cell: int) -> MeshError:
-    return MeshError(
-        f"cells overlap: {what} lies inside {listed(topology, [cell])}. Where bodies that touch may overlap, "
-        "`merge=False` says so."
-    )
+    rim, facets = rim_of(topology), topology.facets
+    points, owners = [nodes[rim]], [-1 - rim]
+    for i, block in enumerate(topology.blocks if topology.dim == nodes.shape[1] else ()):
+        vertices = torch.tensor(block.cell.vertices, dtype=torch.float64, device="cpu")
+        for local, facet in enumerate(block.cell.facets):
+            inside = 0.8 * vertices[list(facet)].mean(0) + 0.2 * vertices.mean(0)
+            here = topology.boundary[
+                (facets.block[topology.boundary] == i) & (facets.local[topology.boundary] == local)
+            ]
+            weights = block.element.tabulate(inside[None], 0).value[0, 0].to(nodes)
+            points.append(weights @ nodes[block.nodes_of(facets.cell[here])])
+            owners.append(topology.block_starts[i] + facets.cell[here])
+    return torch.cat(points), torch.cat(owners)
 
 
 def holders(
     nodes: Float[Tensor, "n d"], topology: Topology, points: Float[Tensor, "m d"], owner: Int[Tensor, "m"]
 ) -> Iterator[tuple[Int[Tensor, "k"], Int[Tensor, "k"], Float[Tensor, "k"]]]:
-    """Which points lie in which cells that are not their own, and how deep: the least of the cell's coordinates λ.
-
-    The owner of a point is a cell, or those that have the vertex n where it is −1 − n.
-    """
+    """Which points lie in cells that are not their owners (see `probes`): the points, the cells and how deep they lie,
+    the least of the cell's coordinates λ."""
     lower, upper = bounds(nodes, topology.blocks)
     roundoff = 8 * torch.finfo(nodes.dtype).eps * float(nodes.abs().max())
     slack = near(nodes) * (upper - lower).amax(1) + 2 * roundoff

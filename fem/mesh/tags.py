@@ -79,7 +79,7 @@ def select_cells(topology: Topology, nodes: Nodes, name: str, selector: Selector
         centres = [nodes()[b.nodes_of(some)].mean(1) for b in topology.blocks for some in b.portions()]
         selector = selector(torch.cat(centres))
     given = indices_or_mask(f"cell tag {name!r}", selector, topology.device)
-    return indices(f"cell tag {name!r}", given.squeeze(-1) if given.ndim == 2 else given, topology.num_cells)
+    return indices(f"cell tag {name!r}", given, topology.num_cells)
 
 
 def indices(what: str, given: Tensor, count: int) -> Int[Tensor, "k"]:

@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fem.mesh.geometry import Domain, Geometry, cell_domains, facet_domains, geometry
+from fem.mesh.geometry import Domain, Geometry, cell_domains, facet_domains
 from fem.mesh.mesh import Mesh
 from fem.mesh.tags import FacetTag
 from fem.reference.element import Element
 from fem.space.cell_dofs import CellDofs
+from fem.space.facet_pairs import FacetPairs, facet_pairs, geometry_on
 from fem.space.gather_scatter import GatherScatter
 from fem.support.sums import sum_of
 
@@ -32,6 +33,7 @@ class QuadraturePoints:
         self.mesh, self.elements, self.components, self.cell_dofs = mesh, elements, components, cell_dofs
         self.degree = degree
         self._domains: dict[tuple[FacetTag | None, int], tuple[Domain, ...]] = {}
+        self._pairs: dict[FacetTag, tuple[FacetPairs, ...]] = {}
         self._geometry: dict[tuple[Domain, int], tuple[int, Geometry]] = {}
         self._tables: dict[tuple[Domain, int], Tensor] = {}
         self._cells: dict[int | Domain, GatherScatter] = {}
@@ -47,13 +49,20 @@ class QuadraturePoints:
             self._domains.setdefault(key, make)  # of several threads the first one's counts: domains are keys
         return self._domains[key]
 
+    def pairs(self, tag: FacetTag) -> tuple[FacetPairs, ...]:
+        """Facets inside the domain with that name, "" all of them, seen from both sides."""
+        if tag not in self._pairs:
+            start = len(self.mesh.blocks) + sum(map(len, self._pairs.values()))
+            self._pairs[tag] = facet_pairs(self.mesh, tag, self.degree, start)
+        return self._pairs[tag]
+
     def geometry(self, domain: Domain, derivatives: int = 1) -> Geometry:
         """Geometry at the domain's points; kept while the nodes stay as they are and need no gradient."""
         key, version = (domain, derivatives), self.mesh.version
         if version is None:
-            return geometry(self.mesh, domain, derivatives)
+            return geometry_on(self.mesh, domain, derivatives)
         if key not in self._geometry or self._geometry[key][0] != version:
-            self._geometry[key] = (version, geometry(self.mesh, domain, derivatives))
+            self._geometry[key] = (version, geometry_on(self.mesh, domain, derivatives))
         return self._geometry[key][1]
 
     def table(self, domain: Domain, derivatives: int = 1) -> Float[Tensor, "#e q s a"]:

@@ -31,7 +31,6 @@ class Space(ABC):
     """What single spaces and products have in common: dofs of one shape, over one mesh."""
 
     mesh: Mesh
-    _pattern: Any = None  # see `fem.forms.assembly.pattern_of`
     _workspace: Any = None  # what solvers leave here for the next solve on this space
 
     @property
@@ -99,6 +98,11 @@ class Space(ABC):
         space = self._per_cell[components]
         flat = values.flatten(values.ndim - len(shape)) if len(shape) > 1 else values
         return Function(space, space.check(flat, "values"), shape if len(shape) > 1 else None)
+
+    @cached_property
+    def _patterns(self) -> dict[tuple[int, ...], Any]:
+        """See `fem.forms.assembly.pattern_of`."""
+        return {}
 
     @cached_property
     def _per_cell(self) -> "dict[int | None, FunctionSpace]":

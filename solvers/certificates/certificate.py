@@ -249,6 +249,8 @@ class Error:
         given, batch = tuple(v.shape[: v.ndim - len(energy.space.shape)]), tuple(self.discrete.batch)
         if 0 in (*given, *batch):
             raise ValueError("there is nothing to certify: the batch is empty.")
+        if self.discrete.couples_neighbours:
+            raise ValueError("certificates know no terms on interior facets; certify an energy without `interior=`.")
         if any(m != n and 1 not in (m, n) for m, n in zip(given[::-1], batch[::-1], strict=False)):
             raise ValueError(
                 f"`v` is a batch {given} of fields and the parameters are a batch {batch}; they must match."

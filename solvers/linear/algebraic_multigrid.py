@@ -131,7 +131,9 @@ class Cycles:
     def is_same(self, item: int, values: Tensor, scale: Tensor) -> bool:
         """Whether the item has that matrix up to round-off, which differs with the place in a batch."""
         tolerance = 1e3 * torch.finfo(scale.dtype).eps
-        if not torch.allclose(self.scale[item], scale, rtol=tolerance, atol=0):
+        if self.values[item].shape != values.shape or not torch.allclose(
+            self.scale[item], scale, rtol=tolerance, atol=0
+        ):
             return False
         pattern = self.system.form.pattern
         difference = (self.values[item] - values) * scale[pattern.row] * scale[pattern.column]

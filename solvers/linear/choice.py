@@ -17,7 +17,7 @@ LARGE = 100_000  # dofs in two dimensions up to which factorisations are as fast
 SMALL = 8_000  # dofs up to which a factorisation is a matter of milliseconds, whatever the dimension
 
 
-def default_linear(space: AnySpace, symmetric: bool, items: int = 1) -> LinearMethod:
+def default_linear(space: AnySpace, symmetric: bool, items: int = 1, couples_neighbours: bool = False) -> LinearMethod:
     """Multigrid on large grids, direct elsewhere on the CPU unless the factors would fill up, else iterations.
 
     Those are preconditioned by algebraic multigrid where pyamg is installed, by the diagonal where not.
@@ -25,15 +25,18 @@ def default_linear(space: AnySpace, symmetric: bool, items: int = 1) -> LinearMe
     Args:
         symmetric: whether the operator is that of an energy with a minimum.
         items: how many systems are solved at once.
+        couples_neighbours: whether terms on facets couple dofs of different cells.
     """
     on_cpu, large = space.device == torch.device("cpu"), space.num_dofs * items > SMALL
     # Couplings of components slow multigrid down, and in two dimensions a factorisation does not mind them.
     coupled = space.components is not None and space.mesh.dim < 3
-    if symmetric and (large or not on_cpu) and not (coupled and on_cpu) and grid_of(space, 1) is not None:
+    on_grid = grid_of(space, 1) is not None and not couples_neighbours
+    if symmetric and (large or not on_cpu) and not (coupled and on_cpu) and on_grid:
         return Multigrid()
     if on_cpu and (space.num_dofs <= (SMALL if space.mesh.dim == 3 else LARGE) or not symmetric):
         return Direct()
-    if isinstance(space, FunctionSpace) and not space.is_lagrange and space.mesh.dim == 3 and space.components is None:
+    is_spline = isinstance(space, FunctionSpace) and space.continuity >= 0 and not space.is_lagrange
+    if is_spline and space.mesh.dim == 3 and space.components is None and not couples_neighbours:
         return CG(preconditioner=FastDiagonalization())
     if isinstance(space, FunctionSpace) and find_spec("pyamg"):
         return AlgebraicMultigrid()

@@ -149,6 +149,8 @@ def separable_coefficients(
 
     The constants that all coefficients are, or their means over cells and points unless `exact`.
     """
+    if system.form.couples_neighbours:
+        raise refuse("terms on interior facets", "`Direct()` or `CG()`")
     d, c, nb = space.mesh.dim, space.components or 1, len(system.batch)
     like = torch.empty((), dtype=torch.float64, device=system.u.device)
     cells = [like.new_zeros(*system.batch, c * k, c * k) for k in (1, d)]  # what multiplies u, and ∇u, twice

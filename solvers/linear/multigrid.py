@@ -149,6 +149,8 @@ def check_stencil(system: System) -> Stencil:
     if system.stencil is None:
         space = system.form.space
         what = f"{space}" if system.symmetric else "a weak form, which has no symmetric operator"
+        if system.form.couples_neighbours:
+            what = "terms on interior facets, which couple more than the nodes of a cell"
         raise ValueError(
             "`Multigrid()` needs an energy over a Lagrange space on a mesh made as a grid of intervals, "
             f"quadrilaterals or hexahedra (`unit_square`, `box`, …); got {what}. Use `CG()` or `Direct()`."

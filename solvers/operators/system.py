@@ -79,7 +79,7 @@ class System:
         """The matrices of energies over Lagrange spaces on grids, the identity at fixed dofs; None elsewhere."""
         space = self.form.space
         grid = grid_of(space, prod(self.batch)) if self.symmetric else None
-        if grid is None:
+        if grid is None or self.form.couples_neighbours:
             return None
         stencil = Stencil.zeros(grid, self.u, workspace_of(space).buffers(self, "system"))
         for h in self.hessians:
@@ -131,8 +131,9 @@ class System:
             total = self.u.new_zeros(*self.batch, space.num_dofs)
             for h in self.hessians:
                 domain, geometry = h.integral.domain, h.integral.geometry
-                local = element_matrices(space, h.coefficients, domain, geometry, self.batch, diagonal=True)
-                index = flat_dofs(space, domain).flatten().expand(*self.batch, -1)
+                own = h.integral.space
+                local = element_matrices(own, h.coefficients, domain, geometry, self.batch, diagonal=True)
+                index = flat_dofs(own, domain).flatten().expand(*self.batch, -1)
                 total.scatter_add_(-1, index, local.flatten(-2))
         total = total.unflatten(-1, space.shape)
         return total if self.fixed is None else total.masked_fill(self.fixed, 1)

@@ -27,6 +27,7 @@ def has_factors(form: DiscreteForm) -> bool:
     return (
         getattr(space, "factors", None) is not None
         and space.components is None
+        and not form.couples_neighbours
         and all(
             t.domain.facet is None and space.factors(t.domain, t.term.derivatives) is not None
             for t in form.integrals

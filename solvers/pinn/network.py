@@ -24,10 +24,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from fem.forms.signature import check_arguments, signature
 from fem.mesh.geometry import cell_domains, geometry
 from fem.mesh.mesh import Mesh
-from fem.support.checks import check_callable, check_floating, check_integers, check_kind, check_params, shown
+from fem.support.checks import (
+    check_arguments,
+    check_callable,
+    check_floating,
+    check_integers,
+    check_kind,
+    check_params,
+    shown,
+    signature,
+)
 
 Field = Callable[[Tensor], Tensor]
 

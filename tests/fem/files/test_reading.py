@@ -304,7 +304,7 @@ def test_hanging_nodes_and_overlaps_in_files(tmp_path: Path):
         assert size(read_mesh(tmp_path / "m.vtu")) == pytest.approx(2)
     points[4] = [0.5, 0.4, 0]
     meshio.Mesh(points, cells).write(tmp_path / "m.vtu")
-    with pytest.raises(MeshError, match=r"m\.vtu: cells overlap: node 4 at \[0\.5, 0\.4\] lies inside quadrilateral 0"):
+    with pytest.raises(MeshError, match=r"m\.vtu: cells overlap: .* quadrilateral 0"):
         read_mesh(tmp_path / "m.vtu")
 
 

@@ -170,7 +170,7 @@ def test_the_pattern_couples_the_dofs_that_share_a_cell(name: str) -> None:
 def test_positions_lead_to_the_row_and_column_of_each_entry(name: str) -> None:
     V = spaces(name)
     pattern = make_pattern(V)
-    for domain, position in zip(V.quadrature.domains(), pattern.positions, strict=True):
+    for domain, position in zip(V.quadrature.domains(), pattern.positions.values(), strict=True):
         dofs = flat_dofs(V, domain)
         assert torch.equal(pattern.row[position], dofs[:, :, None].expand(position.shape))
         assert torch.equal(pattern.column[position], dofs[:, None, :].expand(position.shape))
@@ -302,4 +302,4 @@ def test_both_ways_to_make_a_pattern_agree(name: str) -> None:
         pattern_by_keys([flat_dofs(V, domain) for domain in V.quadrature.domains()], V.num_dofs),
     )
     assert all(torch.equal(getattr(rows, part), getattr(keys, part)) for part in ("crow", "column", "row", "diagonal"))
-    assert all(torch.equal(a.long(), b) for a, b in zip(rows.positions, keys.positions, strict=True))
+    assert all(torch.equal(a.long(), b) for a, b in zip(rows.positions.values(), keys.positions.values(), strict=True))

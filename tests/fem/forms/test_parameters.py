@@ -285,7 +285,7 @@ def test_gradients_are_taken_of_fields(V: FunctionSpace) -> None:
 def test_tensors_that_look_like_fields_are_refused_with_what_they_may_mean(V: FunctionSpace, shape: tuple) -> None:
     """35 dofs on 3 × 2 cells with 12 nodes: images have 7 × 5, 4 × 3 or 3 × 2 entries."""
     given = torch.ones(shape, dtype=torch.float64)
-    with pytest.raises(ValueError, match=r"`V\.function\(t\)`.*by_cell_tag.*`Constant\(t, shape=\(\)\)`"):
+    with pytest.raises(ValueError, match=r"`V\.function\(t\)`.*`V\.per_cell\(t\)`.*`Constant\(t, shape=\(\)\)`"):
         values_of(given, V)
     assert values_of(Constant(given, shape=()), V).batch == shape
 

@@ -263,6 +263,31 @@ def test_plates_that_meet_without_being_joined():
     )
 
 
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda", marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
+        ),
+    ],
+)
+@pytest.mark.parametrize("degree", [1, 2])
+def test_meshes_on_devices(device: str, degree: int):
+    """Found, merged and refused where the nodes are."""
+    nodes, blocks, _ = cut(halves("triangle", degree))
+    nodes, cells = nodes.to(device), blocks["triangle"].to(device)
+    assert "coincide" in said(lambda: Mesh(nodes, cells))
+    merged = Mesh(nodes, cells, facet_tags={"some": cells[:, :2]}, merge=1e-9)
+    assert merged.cells.device.type == merged.facets_tagged("some").device.type == device
+    with pytest.raises(MeshError, match="one cell that stands twice"):
+        Mesh(nodes, torch.cat([cells, cells[:1]]))
+    with pytest.raises(MeshError, match="cells overlap"):
+        Mesh(torch.cat([nodes, nodes + 0.3]), torch.cat([merged.cells, merged.cells + len(nodes)]))
+    hung = refined_half("triangle")
+    assert "Hanging" in said(lambda: Mesh(hung[0].to(device), {"triangle": hung[1]["triangle"].to(device)}))
+
+
 # -- cells that reach into one another ---------------------------------------------------------------------------------
 
 
@@ -272,7 +297,7 @@ def test_bodies_that_overlap(cell: str):
     mesh = hard_mesh(cell, "scrambled", 3)
     nodes = torch.cat([mesh.nodes, mesh.nodes + 0.41])
     both = torch.cat([mesh.cells, mesh.cells + len(mesh.nodes)])
-    with pytest.raises(MeshError, match=rf"cells overlap: node \d+ at \[.*\] lies inside {cell} \d+\..*`merge=False`"):
+    with pytest.raises(MeshError, match=rf"cells overlap: .* \d+ at \[.*\] lies inside {cell} \d+\..*`merge=False`"):
         Mesh(nodes, both, cell)
     assert Mesh(nodes, both, cell, merge=False).num_cells == 2 * mesh.num_cells
 
@@ -281,7 +306,7 @@ def test_bodies_that_overlap(cell: str):
 def test_a_body_inside_another_one(cell: str):
     mesh = hard_mesh(cell, "scrambled", 3)
     nodes = torch.cat([mesh.nodes, 0.1 * mesh.nodes + 0.41])
-    with pytest.raises(MeshError, match=rf"cells overlap: node \d+ .*lies inside {cell} \d+\."):
+    with pytest.raises(MeshError, match=rf"cells overlap: .* \d+ .*lies inside {cell} \d+\."):
         Mesh(nodes, torch.cat([mesh.cells, mesh.cells + len(mesh.nodes)]), cell)
 
 
@@ -297,13 +322,29 @@ def test_two_meshes_of_one_region(shared: bool):
 
 
 def test_two_meshes_of_one_region_that_share_no_vertex_but_the_corners():
-    """Vertices of each lie on the boundary of the other: the centres of cells tell."""
+    """Vertices of each lie on the boundary of the other: points inside cells tell."""
     one, two = unit_square(2), unit_square(3)
     nodes, both = torch.cat([one.nodes, two.nodes]), torch.cat([one.cells, two.cells + len(one.nodes)])
     with pytest.raises(
-        MeshError, match=r"cells overlap: the centre of quadrilateral \d+ lies inside quadrilateral \d+"
+        MeshError, match=r"cells overlap: a point of quadrilateral \d+ at .* lies inside quadrilateral \d+"
     ):
         Mesh(nodes, both, "quadrilateral")
+
+
+@pytest.mark.parametrize("cell", ["triangle", "tetrahedron"])
+def test_a_cell_across_others_with_which_it_shares_its_vertices(cell: str):
+    """One vertex of a cell is another node than was meant: nothing but the cell itself lies where it should not."""
+    mesh = hard_mesh(cell, "scrambled", 4)
+    at_boundary, seen = boundary_nodes(mesh), 0
+    for number in range(0, mesh.num_cells, 7):
+        wrong = mesh.cells.clone()
+        wrong[number, 0] = at_boundary[number % len(at_boundary)]
+        if wrong[number, 0] in mesh.cells[number]:
+            continue
+        with pytest.raises(MeshError, match=r"cells overlap|lie on top|degenerate|inverted"):
+            Mesh(mesh.nodes, wrong, cell)
+        seen += 1
+    assert seen > 3
 
 
 def test_a_doubled_part():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MixedSpace, WeakForm, unit_square
-from fem.forms.signature import Signature, signature
+from fem.support.checks import Signature, signature
 
 V = FunctionSpace(unit_square(2), Lagrange(1))
 U = torch.ones(V.shape, dtype=V.dtype)
