@@ -18,6 +18,9 @@ CELLS = """
 """
 KINDS = {key: (name, int(size)) for key, name, size in re.findall(r"(\w+) (\w+) (\d+)", CELLS)}
 
+# What describes the geometry, not the mesh.
+OTHERS = r"Corners|Ridges|Required\w+|Normals?\w*|Tangents?\w*|\w+OnGeometric\w+|SubDomain\w+|AngleOfCornerBound"
+
 
 def read_medit(data: bytes) -> RawMesh:
     """The contents of a file; references of vertices and cells are data "medit:ref".
@@ -28,13 +31,10 @@ def read_medit(data: bytes) -> RawMesh:
     scanner = without_comments(data)
     dim, points, point_refs, cells, refs = 0, None, np.empty(0), [], []
     while re.compile(rb"\s*\S").match(scanner.data, scanner.at):
-        heading = scanner.line("a keyword")
-        word, *rest = heading.split()
+        word = scanner.word("a keyword")
         if not word[0].isalpha():
-            raise scanner.wrong("a keyword, after as many rows as the last one announces", heading)
-        if rest:
-            scanner.at -= 1 + len(heading.encode()) - len(word.encode())
-            scanner.at = scanner.data.rfind(word.encode(), 0, scanner.at + len(word.encode())) + len(word.encode())
+            scanner.at += 1
+            raise scanner.wrong("a keyword, after as many rows as the last one announces", word)
         if word == "End":
             break
         if word in ("MeshVersionFormatted", "Dimension"):
@@ -42,8 +42,11 @@ def read_medit(data: bytes) -> RawMesh:
             dim = value if word == "Dimension" else dim
             continue
         if word in ("Identifier", "Geometry"):
-            scanner.line(word)
+            scanner.word(word)
             continue
+        if word != "Vertices" and word not in KINDS and not re.fullmatch(OTHERS, word):
+            scanner.at += 1
+            raise scanner.wrong("a keyword, such as Vertices or Triangles", word)
         (count,) = scanner.record("N", f"the number of {word}")
         if word == "Vertices":
             if dim not in (2, 3) or points is not None:

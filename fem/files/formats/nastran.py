@@ -69,10 +69,10 @@ def read_nastran(data: bytes) -> RawMesh:
             numbers.add(number)
             sizes = CELLS[name]
             given = len([text for text in fields[2:] if text])
-            size = max(sizes) if name not in SOLIDS or given > min(sizes) else min(sizes)
-            nodes = [integer(line, name, fields, 2 + i) for i in range(size)]
-            if name in SOLIDS and given != size:
+            size = given if name in SOLIDS else max(sizes)
+            if size not in sizes:
                 raise MeshError(f"line {line}: {name} with {given} nodes; it has {' or '.join(map(str, sizes))}.")
+            nodes = [integer(line, name, fields, 2 + i) for i in range(size)]
             rows.setdefault(sizes[size], []).append((ref, nodes))
         elif name == "INCLUDE":
             raise MeshError(f"line {line}: it includes another file; put its contents into this one.")

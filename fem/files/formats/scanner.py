@@ -91,16 +91,25 @@ class Scanner:
             return [self.array(kind, 1, what)[0].item() for kind in kinds]
         values = []
         for kind in kinds:
-            found = re.compile(rb"\s*(\S+)").match(self.data, self.at)
-            if found is None:
-                raise MeshError(f"the file ends where {what} should follow; it is cut off.")
-            self.at = found.end()
+            word = self.word(what)
             try:
-                values.append(float(found[1]) if kind == "d" else int(found[1]))
+                values.append(float(word) if kind == "d" else int(word))
             except ValueError:
                 self.at += 1
-                raise self.wrong(what, found[1].decode("utf-8", "replace")) from None
+                raise self.wrong(what, word) from None
         return values
+
+    def word(self, what: str) -> str:
+        """The next text up to a blank or the end of a line.
+
+        Raises:
+            MeshError: the file ends before it.
+        """
+        found = re.compile(rb"\s*(\S+)").match(self.data, self.at)
+        if found is None:
+            raise MeshError(f"the file ends where {what} should follow; it is cut off.")
+        self.at = found.end()
+        return found[1].decode("utf-8", "replace")
 
     def array(self, kind: str, count: int, what: str) -> np.ndarray:
         """So many numbers of one kind, in text wherever the lines break."""
