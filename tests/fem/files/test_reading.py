@@ -337,6 +337,15 @@ def test_curves_and_surfaces_keep_the_coordinates_that_vary(tmp_path: Path):
     assert read_mesh(tmp_path / "i.vtu").nodes.tolist() == [[3.0], [4.0]]
 
 
+def test_noise_in_the_last_coordinate_is_a_plane(tmp_path: Path):
+    mesh = unit_square(5, cell="triangle")
+    noise = 1e-8 * np.random.default_rng(0).standard_normal((mesh.num_nodes, 1))
+    for size, dim in ((1.0, 2), (1e3, 3)):
+        points = np.concatenate([mesh.nodes.numpy(), size * noise], 1)
+        meshio.Mesh(points, [("triangle", mesh.cells.numpy())]).write(tmp_path / "m.vtu")
+        assert read_mesh(tmp_path / "m.vtu").nodes.shape[1] == dim
+
+
 @pytest.mark.parametrize("cell", ["triangle", "quadrilateral", "tetrahedron", "hexahedron"])
 @pytest.mark.parametrize("degree", [1, 3])
 def test_cells_of_either_orientation(cell: str, degree: int):
