@@ -38,6 +38,32 @@ GMSH_FACES = {
 }
 
 
+# Dimension and number of nodes of straight cells of all kinds, ours or not.
+STRAIGHT = {
+    "vertex": (0, 1),
+    "line": (1, 2),
+    "triangle": (2, 3),
+    "quad": (2, 4),
+    "tetra": (3, 4),
+    "hexahedron": (3, 8),
+    "wedge": (3, 6),
+    "pyramid": (3, 5),
+}
+
+
+def dimension(name: str) -> int:
+    """Of one of meshio's kinds of cells."""
+    return STRAIGHT[name.rstrip("0123456789")][0]
+
+
+def num_nodes(name: str) -> int | None:
+    """Of one of meshio's kinds of cells: the number at the end of its name, or None where any will do."""
+    straight = name.rstrip("0123456789")
+    if straight not in STRAIGHT:
+        return None
+    return STRAIGHT[name][1] if name == straight else int(name[len(straight) :])
+
+
 def cell_of(path: Path, name: str) -> Cell:
     """The reference cell of one of meshio's kinds."""
     if name == "vertex":
@@ -53,15 +79,9 @@ def cell_of(path: Path, name: str) -> Cell:
     return CELLS[supported[name]]
 
 
-def vtk_order(name: str, cell: Cell, size: int, old_hexahedra: bool) -> list[int]:
-    """Where each node of our order stands in the file's.
-
-    meshio keeps Gmsh's own order for cubic cells. VTK exchanged the last two vertical edges of Lagrange hexahedra in
-    version 9; files older than format 2.1 have them the other way round.
-    """
+def vtk_order(name: str, cell: Cell, size: int) -> list[int]:
+    """Where each node of our order stands in the file's; cubic cells come in Gmsh's own order."""
     natural = list(range(size))
-    if name == "VTK_LAGRANGE_HEXAHEDRON":
-        return exchanged_edges(size) if old_hexahedra else natural
     if name in LAGRANGE or cell.name not in GMSH_EDGES or size != lagrange_element(cell, 3).num_basis:
         return natural
     vertices = torch.tensor(cell.vertices, dtype=torch.float64, device="cpu")
@@ -78,7 +98,7 @@ def vtk_order(name: str, cell: Cell, size: int, old_hexahedra: bool) -> list[int
 
 
 def exchanged_edges(size: int) -> list[int]:
-    """Lagrange hexahedra with the interiors of edges 10 and 11 exchanged; its own inverse."""
+    """Lagrange hexahedra with the last two vertical edges exchanged, as VTK did in version 9; its own inverse."""
     inner = round(size ** (1 / 3)) - 2
     start = 8 + 10 * inner
     swapped = [*range(start + inner, start + 2 * inner), *range(start, start + inner)]

@@ -59,12 +59,13 @@ class Free:
 
 
 class Dirichlet:
-    """Prescribed values on tagged facets, inserted exactly and differentiably.
+    """Prescribed values on tagged facets and at tagged nodes, inserted exactly and differentiably.
 
     Args:
         space: the space whose dofs are prescribed.
         values: {tag: value} or {(tag, component): value}; on a mixed space (tag, field) or (tag, field, component).
-            Later entries win where they meet. A value is a number, a callable of x "k d", a field on the space, or a
+            Later entries win where they meet. A tag names facets, nodes (`mesh.node_tags`), or both: then it is all of
+            them. A value is a number, a callable of x "k d", a field on the space, or a
             tensor: a number (), one value per component (c,), one per dof of the tag as `space.dofs(tag)` lists them
             "*b k (c)", or one per dof of the whole space "*b n (c)".
 

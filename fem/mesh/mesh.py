@@ -1,4 +1,4 @@
-"""Meshes: node coordinates, blocks of cells in VTK order, and names for facets and cells.
+"""Meshes: node coordinates, blocks of cells in VTK order, and names for facets, cells and nodes.
 
 Plain tensors, frozen once made. Geometry of degree 2 or 3 makes cells curved: a cell is the image of its reference
 cell under the Lagrange element of that degree. `with_nodes` moves a mesh without renumbering anything, and whatever is
@@ -20,7 +20,7 @@ from fem.mesh.construction import check_nodes, make_block, turn_if_reversed
 from fem.mesh.gaps import gaps, merged
 from fem.mesh.grid import BoxNodes, Side
 from fem.mesh.jacobian import measure
-from fem.mesh.tags import FacetTag, Selector, select_cells, select_facets
+from fem.mesh.tags import FacetTag, Selector, nodes_between, select_cells, select_facets, select_nodes
 from fem.mesh.topology import Block, Topology
 from fem.reference.lagrange import Lagrange, lagrange_element
 from fem.reference.quadrature import quadrature
@@ -42,6 +42,7 @@ class Mesh:
             callable of coordinates "... d" that is true on all vertices of the boundary facets meant. "boundary" always
             exists, and means nothing else.
         cell_tags: name → cells, given as indices, a mask "e", or a callable of the cells' centres.
+        node_tags: name → nodes, given as indices, a mask "n", or a callable of coordinates "n d".
         merge: nodes that lie within this distance of each other become one, the lowest-numbered, in cells and tags
             (`nodes` stay as they are). None: parts that touch without sharing nodes, or with a node that hangs on a
             neighbour, are warned of. False: they are meant (cracks, bodies in contact), and are not looked for.
@@ -61,6 +62,7 @@ class Mesh:
         cell: str = "triangle",
         facet_tags: Mapping[str, Selector] | None = None,
         cell_tags: Mapping[str, Selector] | None = None,
+        node_tags: Mapping[str, Selector] | None = None,
         *,
         merge: float | bool | None = None,
     ):
@@ -78,25 +80,28 @@ class Mesh:
             number = merged(self.nodes, blocks, float(merge))
             blocks = [Block(block.cell, block.degree, number[block.connectivity]) for block in blocks]
         topology = Topology([turn_if_reversed(self.nodes, block) for block in blocks], len(self.nodes))
-        self._set(topology, {}, {})
+        self._set(topology, {}, {}, {})
         check_jacobians(self)
         check_facets(self.nodes.detach(), topology)
         if merge is not False and (text := gaps(self.nodes, topology)):
             warnings.warn(text, stacklevel=2)
-        self._tag(facet_tags or {}, cell_tags or {}, number)
+        self._tag(facet_tags or {}, cell_tags or {}, node_tags or {}, number)
 
-    def _set(self, topology: Topology, facet_tags: dict, cell_tags: dict) -> None:
-        self.topology, self.cell_tags = topology, cell_tags
+    def _set(self, topology: Topology, facet_tags: dict, cell_tags: dict, node_tags: dict) -> None:
+        self.topology, self.cell_tags, self.node_tags = topology, cell_tags, node_tags
         self.facet_tags: dict[str, Tensor | Side] = facet_tags
 
     def _tag(
         self,
         facet_tags: Mapping[str, Selector],
         cell_tags: Mapping[str, Selector],
+        node_tags: Mapping[str, Selector],
         merged: Int[Tensor, "n"] | None = None,
     ) -> None:
-        for what, tags in (("facet_tags", facet_tags), ("cell_tags", cell_tags)):
+        for what, tags in (("facet_tags", facet_tags), ("cell_tags", cell_tags), ("node_tags", node_tags)):
             check_kind("Mesh", what, tags, Mapping, "a mapping from names to indices, masks or callables")
+        if "boundary" in node_tags:
+            raise MeshError("the node tag 'boundary' always means the whole boundary; choose another name.")
         given = self.topology, lambda: self.nodes.detach()
         facets = {name: select_facets(*given, name, s, merged) for name, s in facet_tags.items()}
         own = facets.pop("boundary", None)
@@ -107,15 +112,23 @@ class Mesh:
             )
         self.facet_tags = self.facet_tags | facets
         self.cell_tags = self.cell_tags | {name: select_cells(*given, name, s) for name, s in cell_tags.items()}
+        self.node_tags = self.node_tags | {name: select_nodes(*given, name, s, merged) for name, s in node_tags.items()}
 
     @classmethod
-    def from_topology(cls, nodes: Tensor | BoxNodes, topology: Topology, facet_tags: dict, cell_tags: dict) -> "Mesh":
+    def from_topology(
+        cls,
+        nodes: Tensor | BoxNodes,
+        topology: Topology,
+        facet_tags: dict,
+        cell_tags: dict,
+        node_tags: dict | None = None,
+    ) -> "Mesh":
         """A mesh of parts known to be sound."""
         mesh = cls.__new__(cls)
         mesh._box = nodes if isinstance(nodes, BoxNodes) else None
         if isinstance(nodes, Tensor):
             mesh.nodes = check_nodes(nodes)
-        mesh._set(topology, facet_tags, cell_tags)
+        mesh._set(topology, facet_tags, cell_tags, node_tags or {})
         return mesh
 
     # -- what it is made of ------------------------------------------------------------------------------------------
@@ -232,7 +245,9 @@ class Mesh:
     def _tagged(self, tag: str) -> Tensor | Side:
         if tag not in self.facet_tags:
             known = ", ".join(repr(name) for name in ("boundary", *self.facet_tags))
-            meant = did_you_mean(tag, ("boundary", *self.facet_tags))
+            known += f" and, at nodes, {', '.join(map(repr, self.node_tags))}" if self.node_tags else ""
+            meant = did_you_mean(tag, ("boundary", *self.facet_tags, *self.node_tags))
+            meant = " Values are prescribed at nodes, but integrals need facets." if tag in self.node_tags else meant
             raise ValueError(f"unknown facet tag {tag!r}; this mesh has {known}.{meant}")
         return self.facet_tags[tag]
 
@@ -265,7 +280,7 @@ class Mesh:
         check_kind("with_nodes", "nodes", nodes, Tensor, f"a tensor of shape {tuple(self.nodes.shape)}")
         if nodes.shape != self.nodes.shape:
             raise ValueError(f"`with_nodes` needs nodes of shape {tuple(self.nodes.shape)}; got {tuple(nodes.shape)}.")
-        mesh = Mesh.from_topology(nodes, self.topology, self.facet_tags, self.cell_tags)
+        mesh = Mesh.from_topology(nodes, self.topology, self.facet_tags, self.cell_tags, self.node_tags)
         check_jacobians(mesh)
         return mesh
 
@@ -273,11 +288,12 @@ class Mesh:
         self,
         facet_tags: Mapping[str, Selector] | None = None,
         cell_tags: Mapping[str, Selector] | None = None,
+        node_tags: Mapping[str, Selector] | None = None,
     ) -> "Mesh":
         """The same mesh with more names, given as to the constructor."""
         nodes = self.nodes if self._box is None else self._box
-        mesh = Mesh.from_topology(nodes, self.topology, self.facet_tags, self.cell_tags)
-        mesh._tag(facet_tags or {}, cell_tags or {})
+        mesh = Mesh.from_topology(nodes, self.topology, self.facet_tags, self.cell_tags, self.node_tags)
+        mesh._tag(facet_tags or {}, cell_tags or {}, node_tags or {})
         return mesh
 
     def curved(self, degree: int, mapping: Callable[[Tensor], Tensor] | None = None) -> "Mesh":
@@ -294,7 +310,8 @@ class Mesh:
         if mapping is not None:
             nodes = mapping(nodes)
             check_kind("curved", "mapping", nodes, Tensor, "a callable that returns coordinates as a tensor")
-        mesh = Mesh.from_topology(nodes, topology, self.facet_tags, self.cell_tags)
+        node_tags = {name: nodes_between(self.topology, own, degree) for name, own in self.node_tags.items()}
+        mesh = Mesh.from_topology(nodes, topology, self.facet_tags, self.cell_tags, node_tags)
         check_jacobians(mesh)
         return mesh
 
@@ -313,6 +330,7 @@ class Mesh:
             topology,
             {k: v.to(device) if isinstance(v, Tensor) else v for k, v in self.facet_tags.items()},
             {k: v.to(device) for k, v in self.cell_tags.items()},
+            {k: v.to(device) for k, v in self.node_tags.items()},
         )
 
     def map(

@@ -1,14 +1,15 @@
-"""Facets and cells that get a name: chosen by index, by their vertices, or by where they are."""
+"""Facets, cells and nodes that get a name: chosen by index, by their vertices, or by where they are."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from fem.errors import MeshError
 from fem.mesh.topology import Topology, unique_rows
+from fem.reference.lagrange import lagrange_element
 from fem.support.checks import shown
 
 FacetTag = str | tuple[str, str]  # facets, or facets seen from the cells with the second name
@@ -102,6 +103,86 @@ def once(numbers: Int[Tensor, "k"]) -> Int[Tensor, "m"]:
     """The numbers as they are, or in ascending order where some are repeated."""
     distinct = numbers.unique()
     return distinct if len(distinct) < len(numbers) else numbers
+
+
+def select_nodes(
+    topology: Topology, nodes: Nodes, name: str, selector: Selector, merged: Int[Tensor, "n"] | None = None
+) -> Int[Tensor, "k"]:
+    """Indices of the nodes meant, in ascending order: indices, a mask "n", or a callable of coordinates "n d"; `merged`
+    tells which node another one stands for.
+
+    Raises:
+        MeshError: there are no such nodes.
+    """
+    if callable(selector) and not isinstance(selector, Tensor):
+        selector = selector(nodes())
+    what = f"node tag {name!r}"
+    given = indices(what, indices_or_mask(what, selector, topology.device), topology.num_nodes)
+    return (given if merged is None else merged[given]).unique()
+
+
+def nodes_between(topology: Topology, tagged: Int[Tensor, "k"], degree: int) -> Int[Tensor, "n"]:
+    """Lagrange nodes of that degree that some tagged mesh nodes mean: those at the same place, and those between them.
+
+    A set of vertices stands for more than its points where a basis has nodes on edges and faces too. A boundary facet
+    belongs to it, with all its nodes, if all mesh nodes of the facet do. Cells and the facets inside do so where it is
+    solid (`solid_cells`): two clamped sides clamp nothing that runs across the corner between them.
+    """
+    numbering, count = topology.lagrange_numbering(degree)
+    inside = torch.zeros(topology.num_nodes, dtype=torch.bool, device=topology.device)
+    inside[tagged] = True
+    if all(bool(inside[block.connectivity].all()) for block in topology.blocks):
+        return torch.arange(count, device=topology.device)
+    found = torch.zeros(count, dtype=torch.bool, device=topology.device)
+    for block, numbers in zip(topology.blocks, numbering, strict=True):
+        same = slice(None) if block.degree == degree else slice(block.cell.num_vertices)
+        found[numbers[:, same][inside[block.connectivity[:, same]]]] = True
+    if all(block.degree == degree for block in topology.blocks):
+        return torch.nonzero(found).flatten()
+    facets, whole, solid = topology.facets, whole_facets(topology, inside), solid_cells(topology, inside)
+    for i, (block, numbers, own) in enumerate(zip(topology.blocks, numbering, solid, strict=True)):
+        found[numbers[own]] = True
+        for local, nodes in enumerate(lagrange_element(block.cell, degree).facet_nodes):
+            cells = facets.cell[whole][(facets.block[whole] == i) & (facets.local[whole] == local)]
+            found[numbers[cells][:, list(nodes)]] = True
+    return torch.nonzero(found).flatten()
+
+
+def whole_facets(topology: Topology, inside: Bool[Tensor, "n"]) -> Int[Tensor, "f"]:
+    """The boundary facets all of whose mesh nodes are in a set."""
+    facets, found = topology.facets, []
+    for i, block in enumerate(topology.blocks):
+        for local, nodes in enumerate(block.element.facet_nodes):
+            own = topology.boundary[(facets.block == i)[topology.boundary] & (facets.local == local)[topology.boundary]]
+            found.append(own[inside[block.connectivity[facets.cell[own]][:, list(nodes)]].all(1)])
+    return torch.cat(found).sort().values
+
+
+def solid_cells(topology: Topology, inside: Bool[Tensor, "n"]) -> list[Bool[Tensor, "_"]]:
+    """Block by block, the cells all of whose nodes are inside a set that holds more than a boundary.
+
+    Those in a corner of the domain may have all their nodes on its sides, and say nothing: they count if, from one to
+    the next across facets, they lead to one that has a vertex inside the domain.
+    """
+    surface = torch.zeros_like(inside)
+    facets = topology.facet_nodes[topology.boundary]
+    surface[facets[facets >= 0]] = True
+    full, solid = [], []
+    for block in topology.blocks:
+        full.append(inside[block.connectivity].all(1))
+        solid.append(full[-1] & ~surface[block.connectivity[:, : block.cell.num_vertices]].all(1))
+    sizes, whole, solid = [len(own) for own in full], torch.cat(full), torch.cat(solid)
+    number, (owner, cell, _) = topology.facets_of_cells()
+    cell = cell + torch.tensor([0, *sizes], device=cell.device).cumsum(0)[owner]
+    while True:
+        reached = torch.zeros(len(topology.facets.cell), dtype=torch.bool, device=cell.device)
+        reached[number[solid[cell]]] = True
+        grown = solid.clone()
+        grown[cell[reached[number]]] = True
+        grown &= whole
+        if torch.equal(grown, solid):
+            return list(solid.split(sizes))
+        solid = grown
 
 
 def indices_or_mask(what: str, selector: Any, device: torch.device) -> Tensor:

@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fem.mesh.geometry import facet_cells
 from fem.mesh.mesh import Mesh
 from fem.reference.discontinuous import Discontinuous, DiscontinuousElement
 from fem.reference.element import Element, ElementFamily
@@ -23,6 +22,7 @@ from fem.space.cell_dofs import CellDofs, cell_dofs
 from fem.space.evaluation import evaluate_fields
 from fem.space.field import Function
 from fem.space.quadrature_points import QuadraturePoints
+from fem.space.tagged_dofs import tagged_dofs
 from fem.support.checks import check_integers, check_kind, shown
 from fem.support.modes import outside_modes
 
@@ -209,20 +209,19 @@ class FunctionSpace(Space):
     # -- numbering -----------------------------------------------------------------------------------------------------
 
     def dofs(self, tag: str) -> Int[Tensor, "k"]:
-        """Nodes of the space on the facets with that tag, in ascending order."""
-        sides, grid = self.mesh.sides_tagged(tag), self.mesh.topology.grid
+        """Nodes of the space on the facets with that tag and at the nodes with that tag, in ascending order.
+
+        A node tag that holds all nodes of a boundary facet holds all dofs of that facet; see `nodes_between`.
+
+        Raises:
+            ValueError: no such tag, or no dof of this space at any node that has it.
+        """
         if not self.is_lagrange:
+            self.mesh.facets_tagged(tag)  # the tag exists
             raise ValueError(
                 f"only Lagrange spaces have dofs on facets; impose values on {self.family} weakly, by boundary terms."
             )
-        if sides is not None and grid is not None:
-            return grid.side_nodes(self.degree, sides)
-        marked = torch.zeros(self.num_nodes, dtype=torch.bool, device=self.device)
-        for i, element in enumerate(self.elements):
-            assert isinstance(element, LagrangeElement)
-            for nodes, cells in zip(element.facet_nodes, facet_cells(self.mesh, tag, i), strict=True):
-                marked[self.cell_dofs.of(i, cells)[:, list(nodes)]] = True
-        return torch.nonzero(marked).flatten()
+        return tagged_dofs(self.mesh, self.elements, self.cell_dofs, tag)  # type: ignore[arg-type]
 
     # -- functions -----------------------------------------------------------------------------------------------------
 

@@ -58,17 +58,17 @@ SOUND = {
     "meshes_derived/ball-o2.msh": ("679 tetrahedron 2", 4.18814421776),
     "meshes_derived/ball-o3.msh": ("679 tetrahedron 3", 4.18902997979),
     "meshes_derived/cube-v2.2-bin.msh": ("184 tetrahedron 1", 0.125),
+    "meshes_derived/cube-v4.0-asc.msh": ("184 tetrahedron 1", 0.125),
     "meshes_derived/cube-v4.1-bin.msh": ("184 tetrahedron 1", 0.125),
     "meshes_derived/disk-o1.msh": ("117 triangle 1", 3.10266286831),
     "meshes_derived/disk-o2.msh": ("117 triangle 2", 3.14155628285),
     "meshes_derived/disk-o3.msh": ("117 triangle 3", 3.14159802615),
     "meshes_derived/square-v2.2-bin.msh": ("184 triangle 1", 1.0),
+    "meshes_derived/square-v4.0-asc.msh": ("184 triangle 1", 1.0),
     "meshes_derived/square-v4.1-bin.msh": ("184 triangle 1", 1.0),
 }
 UNUSABLE = {
     "meshes/mfem__fichera-mixed-p2.vtk": "contains wedge18 cells; supported are",
-    "meshes_derived/cube-v4.0-asc.msh": r"cannot read .*cube-v4\.0-asc\.msh: .*MSH 4\.1 and 2\.2 are read best",
-    "meshes_derived/square-v4.0-asc.msh": r"parametric nodes not implemented\. Gmsh's MSH 4\.1",
 }
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared meshes are not here")
 
@@ -150,7 +150,7 @@ def test_real_names():
 def test_gmsh_cubic_order_is_a_permutation(cell: str):
     count = lagrange_element(CELLS[cell], 3).num_basis
     order = vtk_order(
-        {"quadrilateral": "quad16", "tetrahedron": "tetra20"}.get(cell, "hexahedron64"), CELLS[cell], count, True
+        {"quadrilateral": "quad16", "tetrahedron": "tetra20"}.get(cell, "hexahedron64"), CELLS[cell], count
     )
     assert sorted(order) == list(range(count))
     assert order[: CELLS[cell].num_vertices] == list(range(CELLS[cell].num_vertices))
@@ -337,6 +337,15 @@ def test_curves_and_surfaces_keep_the_coordinates_that_vary(tmp_path: Path):
     assert read_mesh(tmp_path / "i.vtu").nodes.tolist() == [[3.0], [4.0]]
 
 
+def test_noise_in_the_last_coordinate_is_a_plane(tmp_path: Path):
+    mesh = unit_square(5, cell="triangle")
+    noise = 1e-8 * np.random.default_rng(0).standard_normal((mesh.num_nodes, 1))
+    for size, dim in ((1.0, 2), (1e3, 3)):
+        points = np.concatenate([mesh.nodes.numpy(), size * noise], 1)
+        meshio.Mesh(points, [("triangle", mesh.cells.numpy())]).write(tmp_path / "m.vtu")
+        assert read_mesh(tmp_path / "m.vtu").nodes.shape[1] == dim
+
+
 @pytest.mark.parametrize("cell", ["triangle", "quadrilateral", "tetrahedron", "hexahedron"])
 @pytest.mark.parametrize("degree", [1, 3])
 def test_cells_of_either_orientation(cell: str, degree: int):
@@ -427,10 +436,13 @@ def test_files_that_are_readable_but_of_no_use(tmp_path: Path):
 
     expect("contains no cells", [("vertex", [[0]])])
     expect(
-        "contains quad8 cells; supported are", [("quad8", [list(range(8))])], np.random.default_rng(0).random((8, 3))
+        "contains pyramid cells; supported are",
+        [("pyramid", [list(range(5))])],
+        np.random.default_rng(0).random((5, 3)),
     )
+    expect("quadrilateral 0 is ", [("quad8", [list(range(8))])], np.random.default_rng(0).random((8, 2)) @ np.eye(2, 3))
     expect("contains wedge cells", [("wedge", [list(range(6))])], np.random.default_rng(0).random((6, 3)))
-    expect("contains polygon cells", [("polygon", [[0, 1, 2, 3]])])
+    expect("contains polygon cells", [("polygon", [[0, 1, 2, 3, 4]])], np.random.default_rng(0).random((5, 3)))
     expect("triangle 1 is degenerate", [("triangle", [[0, 1, 2], [0, 1, 1]])])
     expect("a cell names node 7, but there are 4 nodes", [("triangle", [[0, 1, 7]])])
     six = np.vstack([SQUARE, [[0.5, 0, 0], [1, 0.5, 0], [0.5, 0.5, 0]]])
@@ -443,9 +455,13 @@ def test_files_that_are_readable_but_of_no_use(tmp_path: Path):
 
 
 def test_unknown_cells_are_not_left_out_in_silence(tmp_path: Path):
-    text = "# vtk DataFile Version 3.0\nm\nASCII\nDATASET UNSTRUCTURED_GRID\nPOINTS 8 double\n"
-    text += "0 0 0 1 0 0 0 1 0 1 1 0 0 0 1 1 0 1 0 1 1 1 1 1\n"
-    text += "CELLS 2 14\n8 0 1 2 3 4 5 6 7\n4 0 1 2 4\nCELL_TYPES 2\n11\n10\n"
-    (tmp_path / "v.vtk").write_text(text)
-    with pytest.raises(MeshError, match="contains cells that meshio cannot handle"):
-        read_mesh(tmp_path / "v.vtk")
+    text = "# vtk DataFile Version 3.0\nm\nASCII\nDATASET UNSTRUCTURED_GRID\nPOINTS 12 double\n"
+    text += "0 0 0 1 0 0 0 1 0 1 1 0 0 0 1 1 0 1 0 1 1 1 1 1 5 0 0 6 0 0 5 1 0 5 0 1\n"
+    text += "CELLS 2 14\n8 0 1 2 3 4 5 6 7\n4 8 9 10 11\nCELL_TYPES 2\n11\n10\n"
+    for number, cause in ((11, ""), (17, "cell 0 is of type 17, which VTK has not"), (42, "contains polyhedron cells")):
+        (tmp_path / "v.vtk").write_text(text.replace("TYPES 2\n11", f"TYPES 2\n{number}"))
+        if cause:
+            with pytest.raises(MeshError, match=cause):
+                read_mesh(tmp_path / "v.vtk")
+        else:
+            assert [block.cell.name for block in read_mesh(tmp_path / "v.vtk").blocks] == ["hexahedron", "tetrahedron"]

@@ -1,0 +1,1 @@
+"""Formats of mesh files that are read here."""

@@ -1,0 +1,1 @@
+"""Labels in files, and the tags of meshes that they become."""

@@ -1,0 +1,113 @@
+"""What a file claims or refers to, looked at before a reader believes it: sizes beyond the file, and other files."""
+
+import re
+import zlib
+from pathlib import Path
+from xml.etree import ElementTree
+
+from fem.errors import MeshError
+from fem.files.xml import parse_xml
+
+# Numbers that make meshio's readers allocate or loop; one item takes at least two bytes of text.
+COUNTS = {
+    ".xml": rb"size\s*=\s*[\"'](\d+)",
+    ".dat": rb"\b(?:N|E|I|J|K|NODES|ELEMENTS)\s*=\s*(\d+)",
+    ".vol": rb"\n\s*(\d+)\s*(?=\n)",
+}
+COUNTS[".tec"] = COUNTS[".dat"]
+PACKED = 1100  # what deflate makes smaller at most
+
+
+def checked(path: Path, suffix: str, data: bytes) -> bytes:
+    """The data of a file, with whole paths to the files that it refers to.
+
+    Raises:
+        MeshError: the file announces more than it can hold, or leads out of its folder.
+    """
+    for found in re.finditer(COUNTS.get(suffix, rb"(?!)"), data):
+        if int(found[1]) > len(data):
+            line = data.count(b"\n", 0, found.start(1)) + 1
+            raise MeshError(f"line {line}: {int(found[1])} items are announced in a file of {len(data)} bytes.")
+    if suffix == ".xml":
+        parse_xml(data)
+    if suffix not in (".xdmf", ".xmf"):
+        return data
+    root = parse_xml(data)
+    for item in root.iter("DataItem"):
+        if item.get("Format", "XML") in ("HDF", "Binary"):
+            other, _, inside = (item.text or "").strip().partition(":")
+            item.text = str(neighbour(path, other)) + (":" + inside if inside else "")
+        elif 2 * product(item.get("Dimensions", "")) - 1 > max(len(item.text or ""), 1):
+            raise MeshError(f"an item of dimensions {item.get('Dimensions')!r} has {len(item.text or '')} characters.")
+    return ElementTree.tostring(root)
+
+
+def neighbour(path: Path, name: str) -> Path:
+    """A file that another one refers to.
+
+    Raises:
+        MeshError: it is not in the folder of that, is not there, or refers to others in turn.
+    """
+    other, folder = (path.parent / name).resolve(), path.parent.resolve()
+    if not other.is_relative_to(folder):
+        raise MeshError(f"it refers to {name}, outside of its folder.")
+    if not other.is_file():
+        raise MeshError(f"it refers to {name!r}: no such file.")
+    check_hdf5(other)
+    return other
+
+
+def product(dimensions: str) -> int:
+    """Of the numbers in a text."""
+    size = 1
+    for word in re.findall(r"\d+", dimensions):
+        size *= int(word)
+    return size
+
+
+def check_hdf5(path: Path) -> None:
+    """Raise where arrays are far larger than the file, or in another file.
+
+    Raises:
+        ModuleNotFoundError: there is no h5py.
+    """
+    import h5py
+
+    limit = PACKED * path.stat().st_size
+    if not h5py.is_hdf5(path):
+        return
+
+    def visit(group: h5py.Group, seen: frozenset) -> None:
+        for name in group:
+            link = group.get(name, getlink=True)
+            if isinstance(link, h5py.ExternalLink):
+                raise MeshError(f"{group.name}/{name} refers to the file {link.filename}, which is refused.")
+            if isinstance(link, h5py.SoftLink):
+                continue
+            item = group[name]
+            if isinstance(item, h5py.Dataset):
+                if item.is_virtual or item.external:
+                    raise MeshError(f"{item.name} refers to other files, which is refused.")
+                if item.size is not None and item.size * item.dtype.itemsize > limit:
+                    raise MeshError(f"{item.name} announces {item.size} numbers in a file of {limit // PACKED} bytes.")
+            elif isinstance(item, h5py.Group) and item.id not in seen:
+                visit(item, seen | {item.id})
+
+    with h5py.File(path, "r") as file:
+        visit(file, frozenset({file.id}))
+
+
+def unpacked(data: bytes, limit: int = 10**8) -> bytes:
+    """The content of a `.gz` file, which text makes 5 to 20 times as large.
+
+    Raises:
+        MeshError: it is more than 100 times as large, or damaged.
+    """
+    worker = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    try:
+        content = worker.decompress(data, min(100 * len(data) + 10**6, limit))
+    except zlib.error as error:
+        raise MeshError(f"its compression is damaged: {error}.") from None
+    if not worker.eof:
+        raise MeshError("it is cut off, or unpacks to more than 100 times its size.")
+    return content
