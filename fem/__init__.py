@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fem.constraints.periodic import Periodic
+    from fem.constraints.rigid_motion import RigidMotionFree
     from fem.constraints.ties import Ties
     from fem.errors import MeshError
     from fem.files.reading import read_mesh
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "fem.constraints.periodic": ("Periodic",),
+    "fem.constraints.rigid_motion": ("RigidMotionFree",),
     "fem.constraints.ties": ("Ties",),
     "fem.forms.constraints": ("Dirichlet", "MeanZero"),
     "fem.reference.spline_element": ("BSpline",),
@@ -68,6 +70,7 @@ __all__ = [
     "MeshError",
     "MixedSpace",
     "Periodic",
+    "RigidMotionFree",
     "Status",
     "Ties",
     "WeakForm",

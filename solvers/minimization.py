@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fem.constraints.rigid_motion import RigidMotionFree
 from fem.constraints.ties import ties_of
 from fem.forms.cell_integral import CellIntegral
 from fem.forms.constraints import MeanZero
@@ -199,8 +200,9 @@ def solved(
 
     box = None
     if any(b is not None for b in limits):
-        if isinstance(problem.constraint, MeanZero):
-            raise ValueError("`lower` and `upper` do not go with `MeanZero`: shifting the mean would cross them.")
+        if isinstance(problem.constraint, MeanZero | RigidMotionFree):
+            name = type(problem.constraint).__name__
+            raise ValueError(f"`lower` and `upper` do not go with `{name}`: shifting u would cross them.")
         if ties_of(problem.constraint) is not None:
             raise ValueError("`lower` and `upper` do not go with ties: a dof at its bound would hold others.")
         box = Bounds(*[None if b is None else b.detach().expand(*batch, *space.shape) for b in limits])

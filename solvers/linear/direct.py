@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fem.constraints.rigid_motion import RigidMotionFree
 from fem.constraints.ties import ties_of
 from fem.forms.constraints import MeanZero
 from fem.support.checks import check_choice, shown
@@ -35,9 +36,10 @@ class Direct:
         if system.u.device.type != "cpu":
             raise ValueError(f"`Direct()` works on the CPU; these tensors are on {system.u.device}. Use `CG()`.")
         constraint = system.form.constraint
-        if not system.holds_dofs_alone and not isinstance(constraint, MeanZero) and ties_of(constraint) is None:
+        served = isinstance(constraint, MeanZero | RigidMotionFree) or ties_of(constraint) is not None
+        if not served and not system.holds_dofs_alone:
             raise ValueError(
-                "`Direct()` serves constraints that prescribe or tie dofs, and `MeanZero`; got "
+                "`Direct()` serves constraints that prescribe or tie dofs, `MeanZero` and `RigidMotionFree`; got "
                 f"{shown(constraint)}, which does more than its mask `fixed` says. `CG()` applies any projection."
             )
         return DirectFactors(system, factoriser(self.backend))
@@ -116,8 +118,10 @@ def equilibration(matrix: Any) -> np.ndarray:
 
 
 def mean_border(system: System) -> np.ndarray | None:
-    """Columns that border the matrix of a problem with `MeanZero`: the weights of the mean, per component."""
+    """Columns that border the matrix of a problem with `MeanZero` or `RigidMotionFree`: what is to vanish."""
     mean, space = system.form.constraint, system.form.space
+    if isinstance(mean, RigidMotionFree) and system.form.data is not None:
+        return mean.border(system.form.data.detach()).double().numpy()
     if not isinstance(mean, MeanZero):
         return None
     assert system.form.data is not None

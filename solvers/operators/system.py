@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from fem.constraints.rigid_motion import RigidMotionFree
 from fem.constraints.ties import Ties, ties_of
 from fem.forms.assembly import element_matrices, flat_dofs
 from fem.forms.constraints import MeanZero
@@ -178,7 +179,8 @@ class System:
         ties = ties_of(held)
         fixed = (fixed if ties is None else fixed & ~ties.tied).expand(*self.batch, *space.shape)
         for i, (field, own) in enumerate(zip(space.fields, space.split(fixed), strict=True)):
-            for k in range(0 if isinstance(held, MeanZero) and held.field == i else field.components or 1):
+            shifted = isinstance(held, RigidMotionFree) or (isinstance(held, MeanZero) and held.field == i)
+            for k in range(0 if shifted else field.components or 1):
                 component = own if field.components is None else own[..., k]
                 unseen = ~component.any(-1)
                 if ties is not None:

@@ -117,7 +117,7 @@ def test_what_knows_no_ties_says_so() -> None:
         minimize(energy, params, method=Multigrid())
     with pytest.raises(ValueError, match="FastDiagonalization"):
         minimize(energy, params, method=FastDiagonalization())
-    with pytest.raises(ValueError, match="certificates know no ties"):
+    with pytest.raises(ValueError, match="certificates know no ties and no free bodies"):
         certify(energy, u, params)
     with pytest.raises(ValueError, match="`lower` and `upper` do not go with ties"):
         minimize(energy, params, lower=0.0)
