@@ -275,6 +275,19 @@ def test_coefficients_that_are_not_positive_bound_nothing():
     assert bound[1] == torch.inf
 
 
+def test_nodes_of_whole_facets_are_these_facets_and_single_ones_have_no_bound():
+    mesh = unit_square(8, cell="triangle").with_tags(
+        node_tags={"outside": lambda x: ((x == 0) | (x == 1)).any(1), "pin": [40], "left": [40]}
+    )
+    V = FunctionSpace(mesh, Lagrange(1))
+    bounds = {}
+    for held in ("boundary", "outside", "pin", "left"):
+        energy = Energy(V, lambda x, u, g: diffusion(x, u, g, 1.0) - u, Dirichlet(V, {held: 0.0}))
+        bounds[held] = certify(energy, minimize(energy).value).upper_bound
+    torch.testing.assert_close(bounds["outside"], bounds["boundary"])
+    assert bounds["pin"] is bounds["left"] is None
+
+
 def test_where_there_is_none():
     V = FunctionSpace(unit_square(4), Lagrange(1))
     held = {"left": 1.0, "right": 0.0}
