@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fem.reference.spline_element import BSpline
     from fem.space.field import gradient
     from fem.space.space import FunctionSpace, MixedSpace
+    from fem.space.tagged_dofs import at_points
     from fem.space.two_sides import average, jump
     from fem.support.compilation import compilation
     from fem.support.status import ConvergenceError, Status
@@ -42,6 +43,7 @@ _HOME = {
     "fem.space.field": ("gradient",),
     "fem.output.plotting": ("plot",),
     "fem.space.space": ("FunctionSpace", "MixedSpace"),
+    "fem.space.tagged_dofs": ("at_points",),
     "fem.space.two_sides": ("average", "jump"),
     "fem.output.vtk": ("write_pvd", "write_vtk"),
     "fem.support.status": ("ConvergenceError", "Status"),
@@ -63,6 +65,7 @@ __all__ = [
     "MixedSpace",
     "Status",
     "WeakForm",
+    "at_points",
     "average",
     "box",
     "by_cell_tag",

@@ -59,15 +59,15 @@ class Free:
 
 
 class Dirichlet:
-    """Prescribed values on tagged facets and at tagged nodes, inserted exactly and differentiably.
+    """Prescribed values on tagged facets, at tagged nodes and at points, inserted exactly and differentiably.
 
     Args:
         space: the space whose dofs are prescribed.
         values: {tag: value} or {(tag, component): value}; on a mixed space (tag, field) or (tag, field, component).
             Later entries win where they meet. A tag names facets, nodes (`mesh.node_tags`), or both: then it is all of
-            them. A value is a number, a callable of x "k d", a field on the space, or a
-            tensor: a number (), one value per component (c,), one per dof of the tag as `space.dofs(tag)` lists them
-            "*b k (c)", or one per dof of the whole space "*b n (c)".
+            them; or cells, or it is `at_points([[0.0, 0.0]])`. A value is a number, a callable of x "k d", a field on
+            the space, or a tensor: a number (), one value per component (c,), one per dof of the tag as
+            `space.dofs(tag)` lists them "*b k (c)", or one per dof of the whole space "*b n (c)".
 
     Raises:
         ValueError: an unknown tag, component or field, values of the wrong shape or not finite.
@@ -273,7 +273,7 @@ def check_index(index: Any, count: int, what: str, key: Any) -> int:
     return int(index)
 
 
-def prescribed(space: FunctionSpace, component: int | None, tag: str, dofs: Tensor, value: Any) -> Tensor:
+def prescribed(space: FunctionSpace, component: int | None, tag: Any, dofs: Tensor, value: Any) -> Tensor:
     """One entry's values, "*b k" for a scalar or a single component, else "*b k c"."""
     name = f"the Dirichlet value on {tag!r}"
     rank = int(space.components is not None and component is None)

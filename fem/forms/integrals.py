@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fem.forms.parameters import CellValues, Parameter, at_points, field_of
+from fem.forms.parameters import CellValues, Parameter, field_of, values_at_points
 from fem.mesh.geometry import check_side
 from fem.mesh.tags import FacetTag
 from fem.space.field import Function, Gradient
@@ -44,7 +44,7 @@ def integrate(space: FunctionSpace, value: Parameter, tag: FacetTag | None = Non
     parts = []
     for domain in space.quadrature.domains(tag, own_degree(space) if degree is None else degree):
         geometry = space.quadrature.geometry(domain)
-        point = at_points(value, "the integrand", space, domain, geometry)
+        point = values_at_points(value, "the integrand", space, domain, geometry)
         values = torch.as_tensor(point.value, dtype=space.dtype, device=space.device)
         if values.ndim == 0:
             values = values[None, None]
@@ -101,7 +101,7 @@ def error(call: str, space: FunctionSpace, u: Tensor, exact: Any, order: int) ->
         found = space.quadrature.values(u, domain, geometry, order)[order]
         rank = order + (space.components is not None)
         if isinstance(exact, Function):
-            wanted = at_points(Gradient(exact) if order else exact, "`exact`", space, domain, geometry).value
+            wanted = values_at_points(Gradient(exact) if order else exact, "`exact`", space, domain, geometry).value
         elif callable(exact):
             wanted = check_values(call, exact(geometry.points), tuple(found.shape[found.ndim - rank - 2 :]), order)
         else:

@@ -16,7 +16,16 @@ from fem.forms.derivatives import observable
 from fem.forms.discrete import DiscreteForm
 from fem.forms.grid_integral import GridIntegral
 from fem.forms.interior_integral import InteriorIntegral
-from fem.forms.parameters import Constant, Parameter, PointValues, Resolved, at_points, field_of, may_jump, resolved
+from fem.forms.parameters import (
+    Constant,
+    Parameter,
+    PointValues,
+    Resolved,
+    field_of,
+    may_jump,
+    resolved,
+    values_at_points,
+)
 from fem.forms.pointwise import scattered
 from fem.forms.term import Term
 from fem.kernels.grid_inputs import Input
@@ -69,7 +78,7 @@ def cell_integral(
     """A term on any domain, by values at its points; `keep` leaves the geometry with the space for the next time."""
     derivatives = max(term.derivatives, 1)
     place = space.quadrature.geometry(domain, derivatives) if keep else geometry(space.mesh, domain, derivatives)
-    values = tuple(at_points(p, f"parameter {i}", space, domain, place) for i, p in enumerate(params))
+    values = tuple(values_at_points(p, f"parameter {i}", space, domain, place) for i, p in enumerate(params))
     explicit = not keep or space.mesh.version is None  # the latter: the nodes need gradients
     return CellIntegral(space, term, domain, values, place if explicit else None)
 
@@ -81,7 +90,7 @@ def interior_integral(space: AnySpace, term: Term, pairs: FacetPairs, params: Se
     assert isinstance(place, PairGeometry)
     double = tuple(may_jump(p) for p in params)
     values = tuple(
-        at_points(p, f"parameter {i}", space, pairs.sides[side], place.seen_from(side))
+        values_at_points(p, f"parameter {i}", space, pairs.sides[side], place.seen_from(side))
         for i, (p, both) in enumerate(zip(params, double, strict=True))
         for side in ((0, 1) if both else (0,))
     )

@@ -117,7 +117,7 @@ class PointValues:
 Resolved = float | Constant | Function | Gradient | PointValues
 
 
-def at_points(parameter: Parameter, name: str, space: Any, domain: Domain, geometry: Geometry) -> PointValues:
+def values_at_points(parameter: Parameter, name: str, space: Any, domain: Domain, geometry: Geometry) -> PointValues:
     """The parameter at the points of a domain, differentiable in whatever it is made of; raises as `resolved` does."""
     return point_values(resolved(parameter, name, space, domain, geometry), domain, geometry)
 

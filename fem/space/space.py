@@ -22,7 +22,7 @@ from fem.space.cell_dofs import CellDofs, cell_dofs
 from fem.space.evaluation import evaluate_fields
 from fem.space.field import Function
 from fem.space.quadrature_points import QuadraturePoints
-from fem.space.tagged_dofs import tagged_dofs
+from fem.space.tagged_dofs import NearestNodes, tagged_dofs
 from fem.support.checks import check_integers, check_kind, shown
 from fem.support.modes import outside_modes
 
@@ -208,16 +208,18 @@ class FunctionSpace(Space):
 
     # -- numbering -----------------------------------------------------------------------------------------------------
 
-    def dofs(self, tag: str) -> Int[Tensor, "k"]:
+    def dofs(self, tag: str | NearestNodes) -> Int[Tensor, "k"]:
         """Nodes of the space on the facets with that tag and at the nodes with that tag, in ascending order.
 
-        A node tag that holds all nodes of a boundary facet holds all dofs of that facet; see `nodes_between`.
+        A node tag that holds all nodes of a boundary facet holds all dofs of that facet; see `nodes_between`. A tag of
+        cells alone means all dofs of these; `at_points` the nearest nodes, in the order of the points.
 
         Raises:
             ValueError: no such tag, or no dof of this space at any node that has it.
         """
         if not self.is_lagrange:
-            self.mesh.facets_tagged(tag)  # the tag exists
+            if isinstance(tag, str):
+                self.mesh.facets_tagged(tag)  # the tag exists
             raise ValueError(
                 f"only Lagrange spaces have dofs on facets; impose values on {self.family} weakly, by boundary terms."
             )
@@ -239,7 +241,7 @@ class FunctionSpace(Space):
             raise ValueError("only Lagrange and discontinuous spaces have nodes; project onto a spline space instead.")
         return self.mesh.lagrange_nodes(self.degree)
 
-    def trace(self, tag: str, dofs: Int[Tensor, "k"], value: Callable[[Tensor], Any]) -> Any:
+    def trace(self, tag: Any, dofs: Int[Tensor, "k"], value: Callable[[Tensor], Any]) -> Any:
         """Values "*b k" or "*b k c", or a number, of the tag's dofs for the boundary values `value` of x "k d"."""
         return value(self.mesh.lagrange_nodes(self.degree, dofs))
 

@@ -1,6 +1,9 @@
-"""Dofs of Lagrange spaces that the tags of a mesh mean."""
+"""Dofs of Lagrange spaces that the tags of a mesh, or points, mean."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -11,14 +14,80 @@ from fem.mesh.mesh import Mesh
 from fem.mesh.tags import nodes_between
 from fem.reference.lagrange import LagrangeElement
 from fem.space.cell_dofs import CellDofs
+from fem.support.checks import check_numbers, shown
 
 
-def tagged_dofs(mesh: Mesh, elements: Sequence[LagrangeElement], dofs: CellDofs, tag: str) -> Int[Tensor, "k"]:
+@dataclass(frozen=True)
+class NearestNodes:
+    """The nodes of a space at some points: made by `at_points`."""
+
+    points: tuple[tuple[float, ...], ...]
+    tolerance: float | None = None
+
+    def __repr__(self) -> str:
+        return f"at_points({[list(p) for p in self.points]})"
+
+
+def at_points(points: Any, tolerance: float | None = None) -> NearestNodes:
+    """A key of `Dirichlet`: the node of the space nearest to each point, `{at_points([[0.0, 0.0]]): 0.0}`.
+
+    Args:
+        points: "k d" as nested lists or a tensor, or one point "d".
+        tolerance: how far the node may be from its point; by default 1e-6 times the size of the mesh.
+
+    Raises:
+        ValueError, TypeError: no points, or numbers that are not finite. Where it is used: a point without a node
+            within the tolerance (the nearest is named), or two points with one node.
+    """
+    try:
+        given = torch.as_tensor(points, dtype=torch.float64, device="cpu").detach()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(
+            f"`at_points(points)` must be numbers (k, d), such as [[0.0, 0.0]]; got {shown(points)}."
+        ) from None
+    given = given[None] if given.ndim == 1 else given
+    if given.ndim != 2 or 0 in given.shape or not bool(torch.isfinite(given).all()):
+        raise ValueError(f"`at_points(points)` must be finite numbers (k, d); got {shown(points)}.")
+    check_numbers("at_points", "non-negative", optional=True, tolerance=tolerance)
+    return NearestNodes(tuple(map(tuple, given.tolist())), None if tolerance is None else float(tolerance))
+
+
+def nearest_dofs(mesh: Mesh, degree: int, at: NearestNodes) -> Int[Tensor, "k"]:
+    """The dof at each point, in the order of the points."""
+    nodes = mesh.lagrange_nodes(degree).detach()
+    points = torch.tensor(at.points, dtype=nodes.dtype, device=nodes.device)
+    if points.shape[1] != nodes.shape[1]:
+        raise ValueError(f"`{at}` has points of {points.shape[1]} coordinates; the mesh has {nodes.shape[1]}.")
+    distance, found = torch.stack([(nodes - p).norm(dim=1) for p in points]).min(1)
+    allowed = 1e-6 * float((nodes.amax(0) - nodes.amin(0)).max()) if at.tolerance is None else at.tolerance
+    if bool((distance > allowed).any()):
+        k = int(distance.argmax())
+        raise ValueError(
+            f"`{at}`: no node lies within {allowed:.3g} of {list(at.points[k])}; the nearest is "
+            f"{float(distance[k]):.3g} away, at {nodes[found[k]].tolist()}. `at_points(…, tolerance=...)` takes it."
+        )
+    if len(found.unique()) < len(found):
+        raise ValueError(f"`{at}`: two of the points mean one node; give each node once.")
+    return found
+
+
+def tagged_dofs(
+    mesh: Mesh, elements: Sequence[LagrangeElement], dofs: CellDofs, tag: str | NearestNodes
+) -> Int[Tensor, "k"]:
     """Nodes of the space on the facets with that tag and at the nodes with that tag, in ascending order.
+
+    A name that no facets and no nodes have may be one of cells: all their dofs. Those of `at_points` follow the points.
 
     Raises:
         ValueError: no such tag, or no dof of this space at any node that has it.
     """
+    if isinstance(tag, NearestNodes):
+        return nearest_dofs(mesh, dofs.degree, tag)
+    if tag in mesh.cell_tags and tag not in mesh.facet_tags and tag not in mesh.node_tags:
+        starts, cells, found = mesh.block_starts, mesh.cell_tags[tag], []
+        for i, (start, stop) in enumerate(pairwise(starts)):
+            found.append(dofs.of(i, cells[(cells >= start) & (cells < stop)] - start).flatten())
+        return torch.cat(found).unique()
     if tag not in mesh.node_tags:
         return dofs_on_facets(mesh, elements, dofs, tag)
     found = nodes_between(mesh.topology, mesh.node_tags[tag], dofs.degree)

@@ -19,7 +19,7 @@ from fem import (
     integrate,
     unit_square,
 )
-from fem.forms.parameters import CellPoints, PointValues, at_points
+from fem.forms.parameters import CellPoints, PointValues, values_at_points
 from tests.problems import distorted, mixed_mesh, polynomial
 
 
@@ -30,7 +30,7 @@ def space() -> FunctionSpace:
 
 def values_of(parameter, V: FunctionSpace, tag: str | None = None) -> PointValues:
     domain = V.quadrature.domains(tag)[0]
-    return at_points(parameter, "parameter 0", V, domain, V.quadrature.geometry(domain))
+    return values_at_points(parameter, "parameter 0", V, domain, V.quadrature.geometry(domain))
 
 
 def points_of(V: FunctionSpace) -> Tensor:
@@ -184,7 +184,7 @@ def test_materials_on_mixed_meshes() -> None:
     V = FunctionSpace(mesh, Lagrange(1))
     for domain in (*V.quadrature.domains(), *V.quadrature.domains("boundary")):
         geometry = V.quadrature.geometry(domain)
-        found = at_points(by_cell_tag({"west": 1.0, "east": 2.0}), "f", V, domain, geometry).value
+        found = values_at_points(by_cell_tag({"west": 1.0, "east": 2.0}), "f", V, domain, geometry).value
         wanted = torch.where(geometry.points[..., 0] < 0.5, 1.0, 2.0).double()
         assert torch.equal(found.expand(wanted.shape), wanted)
 
@@ -256,7 +256,7 @@ def test_callables_must_return_a_value_for_each_point(V: FunctionSpace, shape: t
 def test_things_that_are_no_parameter(V: FunctionSpace, parameter) -> None:
     (domain,) = V.quadrature.domains()
     with pytest.raises(TypeError, match="parameter 0 must be a number, tensor, field, callable or material; got"):
-        unwrap(at_points)(
+        unwrap(values_at_points)(
             parameter, "parameter 0", V, domain, V.quadrature.geometry(domain)
         )  # annotations not executed
 
