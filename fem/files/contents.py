@@ -13,6 +13,7 @@ import numpy as np
 from fem.errors import MeshError
 from fem.files.formats.abaqus.model import read_abaqus
 from fem.files.formats.exodus import read_exodus
+from fem.files.formats.flac3d import read_flac3d
 from fem.files.formats.gmsh import read_gmsh
 from fem.files.formats.med import read_med
 from fem.files.formats.medit import read_medit
@@ -41,6 +42,7 @@ READERS: dict[str, Callable[[bytes], Any]] = {
     ".fem": read_nastran,
     ".nas": read_nastran,
     ".avs": read_avs,
+    ".f3grid": read_flac3d,
 }
 OF_PATHS: dict[str, Callable[[Path], Any]] = {
     ".inp": read_abaqus,
@@ -53,7 +55,7 @@ OF_PATHS: dict[str, Callable[[Path], Any]] = {
 }
 # Formats of meshio's that are read from a stream, as text or in bytes, which tells when the file ends.
 TEXT = {".vol": "netgen", ".post": "permas", ".dato": "permas", ".dat": "tecplot", ".tec": "tecplot"}
-BYTES = {".msh": "ansys", ".f3grid": "flac3d", ".mdpa": "mdpa"}
+BYTES = {".msh": "ansys", ".mdpa": "mdpa"}
 WHOLE = (".xdmf", ".xmf", ".cgns", ".h5m", ".hmf", ".xml", ".meshb", ".ugrid")
 DAMAGED = "it is damaged, cut off, or not of the format that its name says"
 HDF5 = (".cgns", ".h5m", ".hmf", ".med", ".e", ".exo", ".ex2")

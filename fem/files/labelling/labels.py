@@ -127,7 +127,7 @@ def groups(contents: Any, kinds: list[Cell], left_out: list[str]) -> Groups:
         if not name.startswith("gmsh:"):
             for i, own in enumerate(chosen):
                 if own is not None and len(own):
-                    add(flac3d_name(name), i, own)
+                    add(name, i, own)
     names = {
         (int(v[1]), int(v[0])): name
         for name, v in contents.field_data.items()
@@ -213,11 +213,3 @@ def grouped(values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     different, first = np.unique(values[known], return_index=True)
     for value, chosen in zip(different, np.split(known, first[1:]), strict=False):
         yield int(value), np.sort(chosen)
-
-
-def flac3d_name(name: str) -> str:
-    """The name of a group of FLAC3D as it stands in the file, with its slot where that is another than the default."""
-    found = re.fullmatch(r"(?:zone|face):(.*):([^:]*)", name)
-    if found is None:
-        return name
-    return found[1] if found[2] in ("Default", "1", "") else f"{found[1]}:{found[2]}"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fem.errors import MeshError
-from fem.files.labelling.labels import flac3d_name, grouped, leader, simple
+from fem.files.labelling.labels import grouped, leader, simple
 from fem.files.reading import read_mesh
 from fem.forms.constraints import Dirichlet
 from fem.forms.energy import Energy
@@ -218,9 +218,6 @@ def test_words_of_labels():
     assert leader({"a": [np.array([1])], "b": [np.array([1])]}) is None
     assert leader({"a": [np.array([1])], "Region": [np.array([1])]}) == "Region"
     assert [(n, c.tolist()) for n, c in grouped(np.array([3.0, np.nan, -1, 3]))] == [(-1, [2]), (3, [0, 3])]
-    assert [flac3d_name(n) for n in ("zone:Region 2:1", "face:a:b:slot", "zone:x:Default", "mine")] == [
-        *("Region 2", "a:b:slot", "x", "mine")
-    ]
 
 
 def test_entities_of_gmsh_where_there_are_no_groups(tmp_path: Path):
