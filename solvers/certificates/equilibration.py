@@ -262,8 +262,10 @@ def natural_facets(energy: Energy) -> Bool[Tensor, "f"]:
 
 
 def prescribed_facets(mesh: Mesh, key: Any) -> Int[Tensor, "f"] | None:
-    """The facets that a key of `Dirichlet` holds; None where it holds single nodes too, which no flux knows of."""
+    """The facets that a key of `Dirichlet` holds; None where it holds single nodes or cells, which no flux knows of."""
     tag = key[0] if isinstance(key, tuple) else key
+    if tag not in ("boundary", *mesh.facet_tags, *mesh.node_tags):
+        return None
     facets = [] if tag in mesh.node_tags and tag not in mesh.facet_tags else [mesh.facets_tagged(tag)]
     if tag in mesh.node_tags:
         inside = torch.zeros(mesh.num_nodes, dtype=torch.bool, device=mesh.device)
