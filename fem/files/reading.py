@@ -28,7 +28,7 @@ from fem.files.soundness import check_boundary, check_places
 from fem.mesh.construction import make_block
 from fem.mesh.gaps import gaps, merged
 from fem.mesh.mesh import Mesh
-from fem.support.checks import check_floating, check_kind, check_numbers
+from fem.support.checks import check_flags, check_floating, check_kind, check_numbers
 
 
 @overload
@@ -90,6 +90,7 @@ def read_mesh(
     check_kind("read_mesh", "rename", rename or {}, Mapping, "a mapping from names in the file to other names")
     if merge is not None and merge is not False:
         check_numbers("read_mesh", "non-negative", merge=merge)
+    check_flags("read_mesh", fields=fields)
     check_floating("read_mesh", dtype)
     path = Path(path)
     contents = read_contents(path)
