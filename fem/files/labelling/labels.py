@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fem.errors import MeshError
+from fem.files.labelling.scikit_fem import decoded, is_name
 from fem.reference.cells import Cell
 
 # Cell data that numbers materials or boundary parts, as the common programs call it, in small letters alone.
@@ -66,6 +67,13 @@ def labels(
             else:
                 what = ("point", "curve")[kind.dim]
                 nodes.setdefault(f"{what} {name}" if name.isdecimal() else name, []).append(rows[chosen[i]].ravel())
+    by_bits, in_cells = decoded(contents.cell_data, blocks)
+    for name, parts in by_bits.items():
+        facets.setdefault(name, []).extend(parts)
+    for name, chosen in in_cells.items():
+        for i, kind in enumerate(kinds):
+            if kind.dim == dim and len(chosen[i]):
+                cells.setdefault(name, []).append(start[i] + chosen[i])
     for name, sides in getattr(contents, "side_sets", {}).items():
         if any(len(side) for side in sides):
             facets.setdefault(name, []).extend(number[within(side, len(number), name)] for side in sides)
@@ -133,7 +141,7 @@ def groups(contents: Any, kinds: list[Cell], left_out: list[str]) -> Groups:
         for name, v in contents.field_data.items()
         if np.size(v) == 2 and np.asarray(v).dtype.kind in "iuf"
     }
-    arrays = dict(numbers(contents.cell_data, left_out))
+    arrays = dict(numbers({k: v for k, v in contents.cell_data.items() if not is_name(k)}, left_out))
     if "gmsh:physical" in arrays or any(not name.startswith("gmsh:") for name in contents.cell_sets):
         arrays.pop("gmsh:geometrical", None)  # physical groups are made of these
     leading = leader(arrays)
