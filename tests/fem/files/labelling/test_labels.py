@@ -144,6 +144,15 @@ def test_netgen_and_tetgen(tmp_path: Path):
     mesh = read_mesh(tmp_path / "m.ele")
     assert mesh.cell_tags["5"].tolist() == [0]
     assert mesh.node_tags["tetgen:ref=7"].tolist() == [0, 1, 2]
+    assert mesh.facet_tags == {}
+    (tmp_path / "m.face").write_text("3 1\n0 0 1 2 -3\n1 0 1 3 4\n2 1 2 3 0\n# from TetGen\n")
+    mesh = read_mesh(tmp_path / "m.ele")
+    assert mesh.cell_tags["5"].tolist() == [0]
+    assert set(mesh.facet_tags) == {"-3", "4"}
+    assert mesh.facets[mesh.facets_tagged("4")].sort().values.tolist() == [[0, 1, 3]]
+    (tmp_path / "m.face").write_text("1 1\n0 0 1 2\n")
+    with pytest.raises(MeshError, match=r"m\.face: a face has a number, three nodes and a mark"):
+        read_mesh(tmp_path / "m.ele")
 
 
 def test_several_arrays_of_numbers(tmp_path: Path):
