@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -129,9 +130,19 @@ def read_by_meshio(path: Path, data: bytes) -> Any:
         raise MeshError("cells should be rows of whole numbers, those of their nodes.")
     if contents.points is None or np.ndim(contents.points) != 2 or np.asarray(contents.points).dtype.kind not in "iuf":
         raise MeshError("points should be rows of numbers, their coordinates.")
+    if path.suffix.lower() == ".msh":
+        check_ansys(data, len(contents.points), sum(len(block.data) for block in contents.cells))
     if "cannot handle" in printed.getvalue():  # cells were left out
         raise MeshError(" ".join(printed.getvalue().split()))
     return contents
+
+
+def check_ansys(data: bytes, points: int, cells: int) -> None:
+    """Raise where meshio read more or less than an Ansys file announces: (10 (0 1 n)) nodes, (12 (0 1 n)) cells."""
+    for section, found, what in ((b"10", points, "nodes"), (b"12", cells, "cells")):
+        announced = re.search(rb"\(\s*" + section + rb"\s*\(\s*0\s+1\s+([0-9a-fA-F]+)\b", data)
+        if announced is not None and int(announced[1], 16) != found:
+            raise MeshError(f"it announces {int(announced[1], 16)} {what}, but {found} were found.")
 
 
 @contextlib.contextmanager

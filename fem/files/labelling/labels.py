@@ -179,7 +179,7 @@ def point_numbers(contents: Any, left_out: list[str]) -> Iterator[tuple[str, np.
 def numbers(data: dict[str, list], left_out: list[str]) -> Iterator[tuple[str, list[np.ndarray]]]:
     """Those arrays that hold nothing but whole numbers, fewer than there are cells or points; NaN is none."""
     for key, blocks in data.items():
-        parts = [np.asarray(values).reshape(len(values), -1) for values in blocks]
+        parts = [np.asarray(values).reshape(len(values), np.size(values) // max(len(values), 1)) for values in blocks]
         if key in KEPT or not parts or any(part.dtype.kind not in "biuf" for part in parts):
             continue
         whole = all(part.dtype.kind != "f" for part in parts)
