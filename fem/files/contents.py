@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import numpy as np
 from fem.errors import MeshError
 from fem.files.formats.abaqus.model import read_abaqus
 from fem.files.formats.exodus import read_exodus
+from fem.files.formats.flac3d import read_flac3d
 from fem.files.formats.gmsh import read_gmsh
 from fem.files.formats.med import read_med
 from fem.files.formats.medit import read_medit
@@ -41,6 +43,7 @@ READERS: dict[str, Callable[[bytes], Any]] = {
     ".fem": read_nastran,
     ".nas": read_nastran,
     ".avs": read_avs,
+    ".f3grid": read_flac3d,
 }
 OF_PATHS: dict[str, Callable[[Path], Any]] = {
     ".inp": read_abaqus,
@@ -53,7 +56,7 @@ OF_PATHS: dict[str, Callable[[Path], Any]] = {
 }
 # Formats of meshio's that are read from a stream, as text or in bytes, which tells when the file ends.
 TEXT = {".vol": "netgen", ".post": "permas", ".dato": "permas", ".dat": "tecplot", ".tec": "tecplot"}
-BYTES = {".msh": "ansys", ".f3grid": "flac3d", ".mdpa": "mdpa"}
+BYTES = {".msh": "ansys", ".mdpa": "mdpa"}
 WHOLE = (".xdmf", ".xmf", ".cgns", ".h5m", ".hmf", ".xml", ".meshb", ".ugrid")
 DAMAGED = "it is damaged, cut off, or not of the format that its name says"
 HDF5 = (".cgns", ".h5m", ".hmf", ".med", ".e", ".exo", ".ex2")
@@ -127,9 +130,19 @@ def read_by_meshio(path: Path, data: bytes) -> Any:
         raise MeshError("cells should be rows of whole numbers, those of their nodes.")
     if contents.points is None or np.ndim(contents.points) != 2 or np.asarray(contents.points).dtype.kind not in "iuf":
         raise MeshError("points should be rows of numbers, their coordinates.")
+    if path.suffix.lower() == ".msh":
+        check_ansys(data, len(contents.points), sum(len(block.data) for block in contents.cells))
     if "cannot handle" in printed.getvalue():  # cells were left out
         raise MeshError(" ".join(printed.getvalue().split()))
     return contents
+
+
+def check_ansys(data: bytes, points: int, cells: int) -> None:
+    """Raise where meshio read more or less than an Ansys file announces: (10 (0 1 n)) nodes, (12 (0 1 n)) cells."""
+    for section, found, what in ((b"10", points, "nodes"), (b"12", cells, "cells")):
+        announced = re.search(rb"\(\s*" + section + rb"\s*\(\s*0\s+1\s+([0-9a-fA-F]+)\b", data)
+        if announced is not None and int(announced[1], 16) != found:
+            raise MeshError(f"it announces {int(announced[1], 16)} {what}, but {found} were found.")
 
 
 @contextlib.contextmanager

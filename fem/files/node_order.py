@@ -75,8 +75,25 @@ def cell_of(path: Path, name: str) -> Cell:
         sizes = [lagrange_element(CELLS[cell], degree).num_basis for degree in (1, 2, 3)]
         supported |= {prefix: cell} | {f"{prefix}{size}": cell for size in sizes[1:]}
     if name not in supported:
-        raise MeshError(f"{path} contains {name} cells; supported are {', '.join(supported)} and VTK's Lagrange cells.")
+        raise MeshError(
+            f"{path} contains {name} cells; supported are {', '.join(supported)} and VTK's Lagrange cells."
+            + remedy(name)
+        )
     return CELLS[supported[name]]
+
+
+def remedy(name: str) -> str:
+    """What to do about a kind of cells that there is not."""
+    kind = name.rstrip("0123456789")
+    if kind in ("wedge", "pyramid"):
+        return " Have such parts meshed by tetrahedra, which any volume can be."
+    if name in ("triangle9", "quad12", "tetra16", "hexahedron32"):
+        return " These have no nodes in their interior: write complete ones (Gmsh: Mesh.SecondOrderIncomplete = 0)."
+    if kind in ("polygon", "polyhedron", "pentagonal_prism", "hexagonal_prism"):
+        return " Divide them into triangles or tetrahedra."
+    if name.startswith("VTK_BEZIER"):
+        return " Write them as Lagrange cells of degree 1 to 3."
+    return " Write the mesh with cells of degree 1 to 3." if kind in PREFIXES else ""
 
 
 def vtk_order(name: str, cell: Cell, size: int) -> list[int]:

@@ -28,7 +28,7 @@ from fem.files.soundness import check_boundary, check_places
 from fem.mesh.construction import make_block
 from fem.mesh.gaps import gaps, merged
 from fem.mesh.mesh import Mesh
-from fem.support.checks import check_floating, check_kind, check_numbers
+from fem.support.checks import check_flags, check_floating, check_kind, check_numbers
 
 
 @overload
@@ -63,9 +63,10 @@ def read_mesh(
     """The mesh in a file: Gmsh .msh, .vtu and .vtk, Abaqus .inp, Exodus .e, .med, Nastran .bdf, .xdmf, SU2, ….
 
     Intervals, triangles, quadrilaterals, tetrahedra and hexahedra of degree 1 to 3, mixed where they are of one
-    dimension; VTK's Lagrange cells among them. Many programs write cells of either orientation: those that run the
-    wrong way round are turned, provided that no cell then lies on top of its neighbour. A cell that the file lists
-    once for each of its groups is one cell.
+    dimension; VTK's Lagrange cells among them. Those of degree 2 without nodes inside (8 or 20) are given them, with
+    the same geometry. A last coordinate that varies by less than 1e-7 of the mesh is dropped. Many programs write cells
+    of either orientation: those that run the wrong way round are turned, provided that no cell then lies on top of its
+    neighbour. A cell that the file lists once for each of its groups is one cell.
 
     Args:
         merge: nodes within this distance become one; None warns of parts that touch without sharing nodes, False says
@@ -82,14 +83,16 @@ def read_mesh(
         UserWarning: once for all labels that are left out, facets of a group among them that are facets of no cell.
 
     Raises:
-        MeshError: no such file, unreadable or without cells; unsupported kinds of cells; inverted, folded or degenerate
-            or overlapping cells; a group "boundary" that is not the whole boundary, as that name means in every mesh.
+        MeshError: no such file, without cells, damaged, at odds with its own counts, or leading to files outside of its
+            folder, with the line where that is known; unsupported kinds of cells; inverted, folded, degenerate or
+            overlapping cells; a group "boundary" that is not the whole boundary, as that name means in every mesh.
         ValueError: `rename` names no group of the file.
     """
     check_kind("read_mesh", "path", path, str | PathLike, "the path of a file")
     check_kind("read_mesh", "rename", rename or {}, Mapping, "a mapping from names in the file to other names")
     if merge is not None and merge is not False:
         check_numbers("read_mesh", "non-negative", merge=merge)
+    check_flags("read_mesh", fields=fields)
     check_floating("read_mesh", dtype)
     path = Path(path)
     contents = read_contents(path)

@@ -1,5 +1,6 @@
 """What a file claims or refers to, looked at before a reader believes it: sizes beyond the file, and other files."""
 
+import difflib
 import re
 import zlib
 from pathlib import Path
@@ -15,6 +16,7 @@ COUNTS = {
     ".vol": rb"\n\s*(\d+)\s*(?=\n)",
 }
 COUNTS[".tec"] = COUNTS[".dat"]
+MDPA = r"(Model|Sub)\w*|Properties|Nodes|Elements|Conditions|Geometries|Constraints|Table|Mesh\w*|\w+Data"  # of Kratos
 PACKED = 1100  # what deflate makes smaller at most
 
 
@@ -30,6 +32,10 @@ def checked(path: Path, suffix: str, data: bytes) -> bytes:
             raise MeshError(f"line {line}: {int(found[1])} items are announced in a file of {len(data)} bytes.")
     if suffix == ".xml":
         parse_xml(data)
+    if suffix == ".mdpa":
+        check_mdpa(data.decode("utf-8", "replace").splitlines())
+    if suffix in (".post", ".dato"):
+        check_permas(data.decode("utf-8", "replace").splitlines())
     if suffix not in (".xdmf", ".xmf"):
         return data
     root = parse_xml(data)
@@ -40,6 +46,39 @@ def checked(path: Path, suffix: str, data: bytes) -> bytes:
         elif 2 * product(item.get("Dimensions", "")) - 1 > max(len(item.text or ""), 1):
             raise MeshError(f"an item of dimensions {item.get('Dimensions')!r} has {len(item.text or '')} characters.")
     return ElementTree.tostring(root)
+
+
+def check_permas(lines: list[str]) -> None:
+    """Raise where meshio would pass over numbers of a PERMAS file: after a comment among nodes, a misspelt keyword."""
+    section = ""
+    for number, line in enumerate(lines, 1):
+        word = line[1:].split(" ")[0].upper() if line.startswith("$") else ""
+        if line.startswith("$") and not word:
+            raise MeshError(f"line {number}: a keyword should follow the dollar sign.")
+        if word and word not in ("COOR", "ELEMENT") and difflib.get_close_matches(word, ["COOR", "ELEMENT"], 1, 0.7):
+            raise MeshError(f"line {number}: no keyword ${word} is known; $COOR or $ELEMENT may be meant.")
+        section = word or ("" if line.startswith("!") and section == "COOR" else section)
+        if line.strip()[:1].isdigit() and not section:
+            raise MeshError(f"line {number}: these numbers belong to no section such as $COOR or $ELEMENT.")
+    if not any(line.startswith("$FIN") for line in lines):
+        raise MeshError("the file ends without $FIN; it is cut off.")
+
+
+def check_mdpa(lines: list[str]) -> None:
+    """Raise where a block of a Kratos file is none that is known, or does not end, which meshio passes over."""
+    blocks: list[str] = []
+    for number, line in enumerate(lines, 1):
+        first, name = (*line.split(), "", "")[:2]
+        if first.lower() == "begin":
+            if not re.fullmatch(MDPA, name):
+                raise MeshError(f"line {number}: no block {name!r} is known.")
+            blocks.append(name)
+        elif first.lower() == "end" and (not blocks or blocks.pop() != name):
+            raise MeshError(f"line {number}: {line.strip()[:60]!r} ends a block that has not begun.")
+        elif first[:1].isdigit() and not blocks:
+            raise MeshError(f"line {number}: these numbers belong to no block.")
+    if blocks:
+        raise MeshError(f"the block {blocks[-1]!r} does not end; the file is cut off.")
 
 
 def neighbour(path: Path, name: str) -> Path:

@@ -31,6 +31,7 @@ from fem.forms.lowering import cell_integrals
 from fem.forms.parameters import CellPoints, Parameter
 from fem.forms.term import Term
 from fem.mesh.mesh import Mesh
+from fem.mesh.tags import whole_facets
 from fem.reference.lagrange import lagrange_element
 from fem.space.field import gradient
 from fem.space.space import FunctionSpace
@@ -198,6 +199,8 @@ def is_plane(energy: Energy) -> bool:
     plain = isinstance(space, FunctionSpace) and space.components is None and space.is_lagrange
     if not plain or mesh.dim != 2 or mesh.nodes.shape[-1] != 2 or not isinstance(energy.constraint, Dirichlet):
         return False
+    if any(prescribed_facets(mesh, key) is None for key in energy.constraint.values):
+        return False
     term, *outer = energy.terms
     if term.tag is not None or term.derivatives != 1 or any(t.tag is None or t.derivatives for t in outer):
         return False
@@ -254,8 +257,24 @@ def natural_facets(energy: Energy) -> Bool[Tensor, "f"]:
     free = torch.zeros(len(mesh.facets), dtype=torch.bool, device=mesh.device)
     free[mesh.facets_tagged("boundary")] = True
     for key in constraint.values:
-        free[mesh.facets_tagged(key[0] if isinstance(key, tuple) else key)] = False
+        free[prescribed_facets(mesh, key)] = False
     return free
+
+
+def prescribed_facets(mesh: Mesh, key: Any) -> Int[Tensor, "f"] | None:
+    """The facets that a key of `Dirichlet` holds; None where it holds single nodes or cells, which no flux knows of."""
+    tag = key[0] if isinstance(key, tuple) else key
+    if tag not in ("boundary", *mesh.facet_tags, *mesh.node_tags):
+        return None
+    facets = [] if tag in mesh.node_tags and tag not in mesh.facet_tags else [mesh.facets_tagged(tag)]
+    if tag in mesh.node_tags:
+        inside = torch.zeros(mesh.num_nodes, dtype=torch.bool, device=mesh.device)
+        inside[mesh.node_tags[tag]] = True
+        facets.append(whole_facets(mesh.topology, inside))
+        inside[mesh.topology.facet_nodes[facets[-1]]] = False
+        if bool(inside[mesh.topology.vertex_nodes].any()):
+            return None
+    return torch.cat(facets)
 
 
 def natural_arcs(facets: Int[Tensor, "f v"]) -> list[Int[Tensor, "_ v"]]:

@@ -120,6 +120,8 @@ KINDS = {
     "Mesh(corners, cell, cell_tags={'a': lambda x: x[..., 0]})": "cell tag 'a' must be integers, a mask or a callable",
     "Mesh(corners, None)": "triangle cells must be integers",
     "read_mesh(3)": r"`read_mesh\(path=\.\.\.\)` must be the path of a file; got 3",
+    "read_mesh('m.vtu', fields='u')": r"`read_mesh\(fields=\.\.\.\)` must be True or False; got 'u'",
+    "Mesh(corners, cell, node_tags=[0])": r"`Mesh\(node_tags=\.\.\.\)` must be a mapping",
     "plot(3)": r"`plot\(V=\.\.\.\)` must be a function space or a mesh; got 3",
     "plot(V, u, 'ax')": r"`plot\(ax=\.\.\.\)` must be matplotlib Axes; got 'ax'",
     "write_vtk('a.vtu', V, u)": r"`write_vtk\(fields=\.\.\.\)` must be a mapping \{name: field\}",

@@ -159,6 +159,6 @@ def read_wkt(data: bytes) -> RawMesh:
             found = np.empty(0)
         if found.shape not in ((4, 2), (4, 3)) or (found[0] != found[3]).any():
             raise MeshError(f"ring {number} is no triangle of four points, of which the last is the first.")
-        corners.append(np.pad(found[:3], ((0, 0), (0, 3 - found.shape[1]))))
+        corners.append(np.pad(found[:3], ((0, 0), (0, 3 - found.shape[-1]))))
     points, number = np.unique(np.concatenate(corners), axis=0, return_inverse=True)
     return RawMesh(points, [RawBlock("triangle", number.reshape(-1, 3))])

@@ -25,7 +25,8 @@ AVS = {
 
 
 def read_tetgen(path: Path) -> RawMesh:
-    """TetGen's `.node` and `.ele` files; numbers of the boundary and of regions are data "tetgen:ref".
+    """TetGen's `.node` and `.ele` files, and `.face` if there is one; numbers of boundaries and regions are data
+    "tetgen:ref".
 
     Raises:
         MeshError: with the line where one of the files stops making sense, or no such file.
@@ -57,9 +58,25 @@ def read_tetgen(path: Path) -> RawMesh:
     order = [0, 1, 2, 3, 6, 7, 9, 5, 8, 4][:size] if size == 10 else range(4)
     rows = np.stack([cells[1 + i] for i in order], 1) - first
     cell_data = {f"tetgen:ref{e}": [whole(v)] for e, v in zip(ends, cells[1 + size :], strict=False)}
-    return RawMesh(
-        np.stack(nodes[1 : 1 + dim], 1), [RawBlock("tetra" if size == 4 else "tetra10", rows)], point_data, cell_data
-    )
+    blocks = [RawBlock("tetra" if size == 4 else "tetra10", rows)]
+    if path.with_suffix(".face").is_file():
+        faces, marks = tetgen_faces(path.with_suffix(".face"))
+        blocks.append(RawBlock("triangle", faces - first))
+        cell_data = {key: [*values, np.full(len(faces), np.nan)] for key, values in cell_data.items()}
+        cell_data["tetgen:ref"] = [cell_data.get("tetgen:ref", [np.full(len(rows), np.nan)])[0], marks]
+    return RawMesh(np.stack(nodes[1 : 1 + dim], 1), blocks, point_data, cell_data)
+
+
+def tetgen_faces(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The corners of faces, by the numbers of nodes, and the numbers of the boundary parts that they are on, or NaN."""
+    scanner = without_comments(text_of(path.read_bytes()))
+    count, marked, *_ = [*scanner.integers("2 counts"), 0]
+    found = [scanner.integers("a face: number and nodes", words) for words in scanner.rows_of_words(count, "a face")]
+    if any(len(row) < 4 + (marked > 0) for row in found):
+        raise MeshError(f"{path.name}: a face has a number, three nodes{' and a mark' * (marked > 0)}.")
+    place = 4 if all(len(row) < 8 for row in found) else 7  # after midpoints of edges
+    marks = [row[place] if marked and row[place] else np.nan for row in found]
+    return np.array([row[1:4] for row in found], dtype=np.int64).reshape(-1, 3), np.array(marks, dtype=float)
 
 
 def whole(values: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fem.errors import MeshError
+from fem.files.labelling.scikit_fem import decoded, is_name
 from fem.reference.cells import Cell
 
 # Cell data that numbers materials or boundary parts, as the common programs call it, in small letters alone.
@@ -66,6 +67,13 @@ def labels(
             else:
                 what = ("point", "curve")[kind.dim]
                 nodes.setdefault(f"{what} {name}" if name.isdecimal() else name, []).append(rows[chosen[i]].ravel())
+    by_bits, in_cells = decoded(contents.cell_data, blocks)
+    for name, parts in by_bits.items():
+        facets.setdefault(name, []).extend(parts)
+    for name, chosen in in_cells.items():
+        for i, kind in enumerate(kinds):
+            if kind.dim == dim and len(chosen[i]):
+                cells.setdefault(name, []).append(start[i] + chosen[i])
     for name, sides in getattr(contents, "side_sets", {}).items():
         if any(len(side) for side in sides):
             facets.setdefault(name, []).extend(number[within(side, len(number), name)] for side in sides)
@@ -127,13 +135,13 @@ def groups(contents: Any, kinds: list[Cell], left_out: list[str]) -> Groups:
         if not name.startswith("gmsh:"):
             for i, own in enumerate(chosen):
                 if own is not None and len(own):
-                    add(flac3d_name(name), i, own)
+                    add(name, i, own)
     names = {
         (int(v[1]), int(v[0])): name
         for name, v in contents.field_data.items()
         if np.size(v) == 2 and np.asarray(v).dtype.kind in "iuf"
     }
-    arrays = dict(numbers(contents.cell_data, left_out))
+    arrays = dict(numbers({k: v for k, v in contents.cell_data.items() if not is_name(k)}, left_out))
     if "gmsh:physical" in arrays or any(not name.startswith("gmsh:") for name in contents.cell_sets):
         arrays.pop("gmsh:geometrical", None)  # physical groups are made of these
     leading = leader(arrays)
@@ -171,7 +179,7 @@ def point_numbers(contents: Any, left_out: list[str]) -> Iterator[tuple[str, np.
 def numbers(data: dict[str, list], left_out: list[str]) -> Iterator[tuple[str, list[np.ndarray]]]:
     """Those arrays that hold nothing but whole numbers, fewer than there are cells or points; NaN is none."""
     for key, blocks in data.items():
-        parts = [np.asarray(values).reshape(len(values), -1) for values in blocks]
+        parts = [np.asarray(values).reshape(len(values), np.size(values) // max(len(values), 1)) for values in blocks]
         if key in KEPT or not parts or any(part.dtype.kind not in "biuf" for part in parts):
             continue
         whole = all(part.dtype.kind != "f" for part in parts)
@@ -213,11 +221,3 @@ def grouped(values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     different, first = np.unique(values[known], return_index=True)
     for value, chosen in zip(different, np.split(known, first[1:]), strict=False):
         yield int(value), np.sort(chosen)
-
-
-def flac3d_name(name: str) -> str:
-    """The name of a group of FLAC3D as it stands in the file, with its slot where that is another than the default."""
-    found = re.fullmatch(r"(?:zone|face):(.*):([^:]*)", name)
-    if found is None:
-        return name
-    return found[1] if found[2] in ("Default", "1", "") else f"{found[1]}:{found[2]}"

@@ -21,6 +21,24 @@ def test_the_files_that_are_broken_below_are_sound(name: str, tmp_path: Path):
     assert float(part.weights.expand(part.points.shape[:2]).sum()) == pytest.approx(MEASURES.get(name, 1.0))
 
 
+ENCODINGS = {
+    "ends of lines as Windows has them": lambda data: data.replace(b"\n", b"\r\n"),
+    "a mark in front": lambda data: b"\xef\xbb\xbf" + data,
+    "UTF-16": lambda data: data.decode().encode("utf-16"),
+    "the other UTF-16": lambda data: b"\xfe\xff" + data.decode().encode("utf-16-be"),
+    "no end of the last line": bytes.rstrip,
+    "blank lines at the end": lambda data: data + b"\n\n  \n",
+}
+
+
+@pytest.mark.parametrize("name", SOUND)
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_encodings(name: str, encoding: str, tmp_path: Path):
+    for part in ("a.node", "a.ele") if name in ("a.node", "a.ele") else (name,):
+        (tmp_path / part).write_bytes(ENCODINGS[encoding](SOUND[part]))
+    assert read_mesh(tmp_path / name).num_cells == (1 if name in MEASURES else 2)
+
+
 @pytest.mark.parametrize(("name", "data", "cause"), all_of_them(), ids=[name for name, *_ in all_of_them()])
 def test_broken_files(name: str, data: bytes, cause: str, tmp_path: Path, capfd: pytest.CaptureFixture):
     path = write(tmp_path, name, data)

@@ -1,6 +1,7 @@
 """Serendipity cells become those of ours with the same map; nodes that add nothing go."""
 
 from pathlib import Path
+from typing import Any
 
 import meshio
 import numpy as np
@@ -45,7 +46,7 @@ def test_a_curved_mesh_and_its_data(name: str, suffix: str, tmp_path: Path):
     rows = mesh.cells[:, :size].numpy()
     used, rows = np.unique(rows, return_inverse=True)
     points = np.pad(mesh.nodes.numpy()[used], ((0, 0), (0, 3 - mesh.dim)))
-    groups = {
+    groups: Any = {
         "gmsh:physical": [np.ones(len(mesh.cells), dtype=int)],
         "gmsh:geometrical": [np.ones(len(mesh.cells), dtype=int)],
     }

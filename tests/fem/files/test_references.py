@@ -13,7 +13,7 @@ from tests.fem.files.broken_files import XDMF
 
 h5py: Any = pytest.importorskip("h5py")
 SQUARE = np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]])
-CELLS = [("triangle", np.array([[0, 1, 2], [0, 2, 3]]))]
+CELLS: Any = [("triangle", np.array([[0, 1, 2], [0, 2, 3]]))]
 
 
 def in_hdf5(name: str) -> bytes:

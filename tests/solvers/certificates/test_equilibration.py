@@ -14,6 +14,7 @@ from fem import (
     Lagrange,
     MeanZero,
     Mesh,
+    at_points,
     h1_error,
     unit_cube,
     unit_interval,
@@ -273,6 +274,20 @@ def test_coefficients_that_are_not_positive_bound_nothing():
     bound = certify(energy, 1 - V.dof_coordinates[:, 0], (V.function(nu),)).upper_bound
     assert bound[0] < 1e-7
     assert bound[1] == torch.inf
+
+
+def test_nodes_of_whole_facets_are_these_facets_and_single_ones_have_no_bound():
+    mesh = unit_square(8, cell="triangle").with_tags(
+        cell_tags={"some": [3]},
+        node_tags={"outside": lambda x: ((x == 0) | (x == 1)).any(1), "pin": [40], "left": [40]},
+    )
+    V = FunctionSpace(mesh, Lagrange(1))
+    bounds = {}
+    for held in ("boundary", "outside", "pin", "left", "some", at_points([0.5, 0.5])):
+        energy = Energy(V, lambda x, u, g: diffusion(x, u, g, 1.0) - u, Dirichlet(V, {held: 0.0}))
+        bounds[held] = certify(energy, minimize(energy).value).upper_bound
+    torch.testing.assert_close(bounds["outside"], bounds["boundary"])
+    assert [bounds[held] for held in bounds if held not in ("boundary", "outside")] == [None] * 4
 
 
 def test_where_there_is_none():

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fem.errors import MeshError
+from fem.files.formats.scanner import text_of
 
 
 @dataclass
@@ -80,7 +81,7 @@ def keywords(path: Path, folder: Path | None = None, depth: int = 0) -> Iterator
     """
     folder = path.resolve().parent if folder is None else folder
     found: Keyword | None = None
-    for found in split(path.read_text(encoding="utf-8", errors="replace"), path.name if depth else ""):
+    for found in split(decoded(path), path.name if depth else ""):
         source = found.parameters.get("INPUT")
         if source is None:
             yield found
@@ -93,9 +94,14 @@ def keywords(path: Path, folder: Path | None = None, depth: int = 0) -> Iterator
         if found.name == "INCLUDE":
             yield from keywords(other, folder, depth + 1)
         else:
-            text = other.read_text(encoding="utf-8", errors="replace")
+            text = decoded(other)
             found.lines += [line for line in text.splitlines() if line.strip() and not line.startswith("*")]
             yield found
+
+
+def decoded(path: Path) -> str:
+    """The text of a file in whatever encoding it says to be."""
+    return text_of(path.read_bytes()).decode("utf-8", "replace")
 
 
 def split(text: str, name: str) -> Iterator[Keyword]:

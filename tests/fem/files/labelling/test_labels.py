@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fem.errors import MeshError
-from fem.files.labelling.labels import flac3d_name, grouped, leader, simple
+from fem.files.labelling.labels import grouped, leader, simple
 from fem.files.reading import read_mesh
 from fem.forms.constraints import Dirichlet
 from fem.forms.energy import Energy
@@ -144,6 +144,15 @@ def test_netgen_and_tetgen(tmp_path: Path):
     mesh = read_mesh(tmp_path / "m.ele")
     assert mesh.cell_tags["5"].tolist() == [0]
     assert mesh.node_tags["tetgen:ref=7"].tolist() == [0, 1, 2]
+    assert mesh.facet_tags == {}
+    (tmp_path / "m.face").write_text("3 1\n0 0 1 2 -3\n1 0 1 3 4\n2 1 2 3 0\n# from TetGen\n")
+    mesh = read_mesh(tmp_path / "m.ele")
+    assert mesh.cell_tags["5"].tolist() == [0]
+    assert set(mesh.facet_tags) == {"-3", "4"}
+    assert mesh.facets[mesh.facets_tagged("4")].sort().values.tolist() == [[0, 1, 3]]
+    (tmp_path / "m.face").write_text("1 1\n0 0 1 2\n")
+    with pytest.raises(MeshError, match=r"m\.face: a face has a number, three nodes and a mark"):
+        read_mesh(tmp_path / "m.ele")
 
 
 def test_several_arrays_of_numbers(tmp_path: Path):
@@ -218,9 +227,6 @@ def test_words_of_labels():
     assert leader({"a": [np.array([1])], "b": [np.array([1])]}) is None
     assert leader({"a": [np.array([1])], "Region": [np.array([1])]}) == "Region"
     assert [(n, c.tolist()) for n, c in grouped(np.array([3.0, np.nan, -1, 3]))] == [(-1, [2]), (3, [0, 3])]
-    assert [flac3d_name(n) for n in ("zone:Region 2:1", "face:a:b:slot", "zone:x:Default", "mine")] == [
-        *("Region 2", "a:b:slot", "x", "mine")
-    ]
 
 
 def test_entities_of_gmsh_where_there_are_no_groups(tmp_path: Path):
