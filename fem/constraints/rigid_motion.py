@@ -16,7 +16,7 @@ class RigidMotionFree:
     """No mean translation and no mean rotation: what makes a problem of tractions alone well posed.
 
     ∫ u = 0 and Σ_a m_a x_a × u_a = 0, with the weights m_a = ∫ φ_a of the nodes. `apply` takes the rigid motions z_k
-    out, u ↦ u − Z (Zᵀ m Z)⁻¹ Zᵀ m u. Loads that are not in balance are met in the least-squares sense, as by `MeanZero`.
+    out, u ↦ u − Z (Zᵀ m Z)⁻¹ Zᵀ m u. Loads out of balance are met in the least-squares sense, as by `MeanZero`.
 
     Args:
         space: of displacements, a component for each coordinate.
