@@ -3,7 +3,7 @@
 import pytest
 
 from nurbs.errors import GeometryError
-from nurbs.files.step_syntax import Enumeration, Reference, StepFile, StepRecord
+from nurbs.files.step.syntax import Enumeration, Reference, StepFile, StepRecord
 
 HEAD, TAIL = "ISO-10303-21;\nHEADER;\nENDSEC;\nDATA;\n", "\nENDSEC;\nEND-ISO-10303-21;\n"
 

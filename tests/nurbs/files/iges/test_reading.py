@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from nurbs import Curve, Surface, circle, read_geometry, sphere, write_geometry
-from nurbs.files.iges import directory, wrapped
+from nurbs.files.iges.directory import directory
+from nurbs.files.iges.writing import wrapped
 from tests.nurbs.file_cases import CURVES, SHARED, SURFACES, VOLUMES, assert_equal, in_space, needs_shared, refuse
 from tests.nurbs.patches import random
 
