@@ -17,6 +17,7 @@ from nurbs.files.basis_surfaces import SplineSurface
 from nurbs.files.contents import PatchList, known_unit
 from nurbs.files.exchange import Unreadable, in_space, make_patch, moved, remarks_of, weights_of
 from nurbs.files.faces import read_face
+from nurbs.files.rhino_archive import check_archive
 from nurbs.geometry.curve import Curve
 from nurbs.geometry.patch import Patch
 from nurbs.geometry.surface import Surface
@@ -39,6 +40,7 @@ def load() -> Any:
 def read(path: Path) -> PatchList:
     try:
         rhino3dm = load()
+        check_archive(path)
         model = rhino3dm.File3dm.Read(str(path))
     except ModuleNotFoundError as error:
         raise GeometryError(str(error)) from error

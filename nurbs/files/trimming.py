@@ -15,7 +15,9 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from fem.support.portions import at_a_time
 from nurbs.files.exchange import Unreadable, tensor
 from nurbs.fitting.foot_points import foot_points
 from nurbs.geometry.curve import Curve
@@ -23,6 +25,7 @@ from nurbs.geometry.surface import Surface
 from nurbs.modelling.refinement import breakpoints, clamp, restrict
 
 MOST_SPANS = 24  # of a curve that are looked at
+STEPS = 8  # which converge quadratically
 Loop = Sequence[Curve]
 
 
@@ -130,6 +133,37 @@ class _Parameters:
             inside[:, axis] = inside[:, axis].clip(low, high)
         return bool(np.linalg.norm(self.surface.at(tensor(inside)).numpy() - points, axis=-1).max() <= self.tolerance)
 
+    @cached_property
+    def _grid(self) -> tuple[Tensor, Tensor]:
+        """Parameters "n 2" and points "n 3", some in every span."""
+        lines = []
+        for axis, p in enumerate(self.surface.degree):
+            t, share = breakpoints(self.surface, axis).values, (tensor(np.arange(p + 2.0)) + 0.5) / (p + 2)
+            lines.append(torch.lerp(t[:-1, None], t[1:, None], share).flatten())
+        return torch.cartesian_prod(*lines), self.surface(*lines).flatten(0, 1)
+
+    def located(self, points: np.ndarray) -> np.ndarray:
+        """The parameters "m 2" of points on the surface, of points beside it those of the nearest.
+
+        Gauss–Newton steps from the nearest sample, which are enough where the distance is zero; else `foot_points`.
+        """
+        p, (uv, sample) = tensor(points), self._grid
+        u = torch.cat([uv[torch.cdist(part, sample).argmin(-1)] for part in p.split(at_a_time(len(sample), p))])
+        low, high = tensor(self.range.T)
+        for _ in range(STEPS):
+            x, *tangents = self.surface.derivatives_at(u, orders=[(0, 0), (1, 0), (0, 1)])
+            J, gap = torch.stack(tangents, -1), p - x
+            if gap.norm(dim=-1).max() < 1e-4 * self.tolerance:
+                break
+            square = J.mT @ J
+            damping = 1e-12 * square.diagonal(dim1=-2, dim2=-1).sum(-1).clamp_min(1e-300)
+            step = torch.linalg.solve(square + torch.diag_embed(damping[:, None].expand(-1, 2)), J.mT @ gap[..., None])
+            u = (u + step[..., 0]).clamp(low, high)
+        far = (self.surface.at(u) - p).norm(dim=-1) > 0.1 * self.tolerance
+        if far.any():
+            u[far] = foot_points(self.surface, p[far])
+        return u.numpy()
+
     def outline(self, curves: Loop) -> _Outline | None:
         """The loop, unwrapped around seams, with the ways along sides that are points; None where it is no outline."""
         drawn = [samples(curve) for curve in curves]
@@ -139,8 +173,7 @@ class _Parameters:
             located = [uv.clip(*self.range.T) for uv in drawn]
             drawn = [self.surface.at(tensor(uv)).numpy() for uv in located]
         else:
-            uv = foot_points(self.surface, tensor(np.concatenate(drawn))).numpy()
-            located = np.split(uv, np.cumsum([len(x) for x in drawn])[:-1])
+            located = np.split(self.located(np.concatenate(drawn)), np.cumsum([len(x) for x in drawn])[:-1])
         size = np.linalg.norm(np.ptp(np.concatenate(drawn), axis=0))
         pieces: list[tuple[np.ndarray, tuple[bool, bool]]] = []
         start: np.ndarray | None = None
