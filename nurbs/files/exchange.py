@@ -48,7 +48,7 @@ def read_integer(value: Any, where: str) -> int:
     return found[0]
 
 
-def tensor(values: np.ndarray) -> Tensor:
+def tensor(values: np.ndarray | np.floating | float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64, device="cpu")
 
 
