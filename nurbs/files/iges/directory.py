@@ -128,6 +128,9 @@ def parsed(text: str) -> IgesFile:
         status, label = f"{abs(first[8]):08}", other[56:64].strip()
         dependent = status[-6:-4] in ("01", "03")
         found[i + 1] = Entity(kind, first[6], dependent, words, where, second[4], int(status[-4:-2]), label)
+    for number, line in parameters:
+        if (word := line[64:72].strip()).isdecimal() and int(word) > len(entries):
+            raise GeometryError(f"line {number}: parameters belong to the entry D{word}, which is not there.")
     return IgesFile(found, cut(head, between, after)[0])
 
 

@@ -43,6 +43,7 @@ class _Reader:
         self.others: Counter[str] = Counter()
         self.untrimmed: list[int] = []
         self._found: dict[int, list[Patch]] = {}
+        self._counts: dict[int, int] = {}
 
     def read(self) -> PatchList:
         entities = self.entities
@@ -51,9 +52,9 @@ class _Reader:
         found: list[tuple[int, Patch, str]] = []
         for number, entity in entities.items():
             if number not in used and number not in inside:
-                found += self._placed(number, np.eye(4), "", 0)
-                if len(found) > MOST:
+                if self._count(number) > MOST:
                     raise GeometryError(f"{entity.where}: its parts are placed more than {MOST} times.")
+                found += self._placed(number, np.eye(4), "")
         if any(patch.directions == 2 for _, patch, _ in found):
             found = [f for f in found if f[1].directions == 2 or not entities[f[0]].dependent]
         self.others.update(OTHERS[e.kind] for e in entities.values() if e.kind in OTHERS)
@@ -65,27 +66,38 @@ class _Reader:
             remarks.append(f"not applied is the scale of the model, {self.file.scale:g}")
         return PatchList([p for _, p, _ in found], [name for *_, name in found], self.file.unit, remarks)
 
-    def _placed(self, number: int, matrix: np.ndarray, holder: str, depth: int) -> list[tuple[int, Patch, str]]:
+    def _count(self, number: int, depth: int = 0) -> int:
+        """How many entities an entry of the directory is, with those of subfigures at all their instances."""
+        if number not in self._counts:
+            entity = self.entities.get(number)
+            if entity is None:
+                raise GeometryError(f"D{number} is named but not there.")
+            if depth > DEEPEST:
+                raise GeometryError(f"{entity.where}: its subfigures hold each other in a circle.")
+            members = self._members(self._figure(entity)) if entity.kind == INSTANCE else []
+            self._counts[number] = 1 + sum(self._count(member, depth + 1) for member in members)
+        return self._counts[number]
+
+    def _figure(self, instance: Entity) -> Entity:
+        (name,) = instance.pointers(1, 1)
+        figure = self.entities.get(name)
+        if figure is None or figure.kind != SUBFIGURE:
+            raise GeometryError(f"{instance.where}: D{name} is no subfigure.")
+        return figure
+
+    def _placed(self, number: int, matrix: np.ndarray, holder: str) -> list[tuple[int, Patch, str]]:
         """What an entry of the directory is, at its place."""
-        entity = self.entities.get(number)
-        if entity is None:
-            raise GeometryError(f"D{number} is named but not there.")
-        if depth > DEEPEST:
-            raise GeometryError(f"{entity.where}: its subfigures hold each other in a circle.")
+        entity = self.entities[number]
         name = self._name(entity) or holder
         if entity.kind == INSTANCE:
-            figure = self.entities.get(entity.pointers(1, 1)[0])
-            if figure is None or figure.kind != SUBFIGURE:
-                raise GeometryError(f"{entity.where}: D{entity.pointers(1, 1)[0]} is no subfigure.")
+            figure = self._figure(entity)
             *offset, scale = [*entity.finite(2, 3), *(entity.finite(5, 1) if len(entity.words) > 5 else [0.0])]
             place = np.diag([scale or 1.0] * 3 + [1.0])
             place[:3, 3] = offset
             place = matrix @ own_map(entity, self.entities) @ place @ own_map(figure, self.entities)
             found: list[tuple[int, Patch, str]] = []
             for member in self._members(figure):
-                found += self._placed(member, place, name or text_of(figure.words[2]), depth + 1)
-                if len(found) > MOST:
-                    raise GeometryError(f"{entity.where}: its parts are placed more than {MOST} times.")
+                found += self._placed(member, place, name or text_of(figure.words[2]))
             return found
         if entity.kind not in KINDS or entity.use == IN_PARAMETERS:
             return []
