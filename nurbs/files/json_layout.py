@@ -36,7 +36,7 @@ def read(path: Path) -> PatchList:
     if not isinstance(data, list):
         raise GeometryError('"shape": "data" must be a list.')
     patches = [read_patch(item, TYPES.index(kind) + 1, f"{kind} {i}") for i, item in enumerate(data)]
-    trimmed = sum(bool(item.get("trims")) for item in data)
+    trimmed = sum(isinstance(trims := item.get("trims"), dict) and bool(trims.get("data")) for item in data)
     return PatchList(
         patches,
         [name if isinstance(name := item.get("name"), str) else "" for item in data],
