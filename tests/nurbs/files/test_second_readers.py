@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from nurbs import Curve, Surface, circle, cylinder, sphere, torus, write_geometry
-from tests.nurbs.file_cases import in_space
 from tests.nurbs.patches import random
 
 PATCHES: list[Curve | Surface] = [
@@ -19,7 +18,7 @@ PATCHES: list[Curve | Surface] = [
     Surface(random(4, 5, 3), degree=(1, 3)),
 ]
 CURVES: list[Curve | Surface] = [
-    in_space(circle()),
+    circle(center=(0.0, 0.0, 1.0)),
     Curve(random(6, 3), random(6) + 0.5),
     Curve(random(5, 3), degree=2),
 ]

@@ -18,6 +18,7 @@ WAVY = Surface(torch.cat([GRID, random(5, 6, 1)], -1), random(5, 6) + 0.5, degre
 def iso(surface: Surface, u: float | None, v: float | None) -> Curve:
     """The curve of the surface at u, or at v."""
     axis, at = (0, u) if u is not None else (1, v)
+    assert at is not None
     start, end = (float(x) for x in surface.domain()[axis])
     part = surface if at in (start, end) else split(surface, at, axis)[0]
     last = 0 if at == start else -1
