@@ -166,7 +166,12 @@ class Spline(BasisCurve):
         return self.end - self.start if gap <= SAME * size else None
 
     def at(self, t: float) -> np.ndarray:
-        inside = min(max(t, self.start), self.end)
+        inside, p = min(max(t, self.start), self.end), self.curve.degree[0]
+        ends = self.curve.knots[0][[p, -p - 1]] == self.curve.knots[0][[0, -1]]  # clamped there
+        if inside == self.start and ends[0]:
+            return self.curve.control_points[0].numpy()
+        if inside == self.end and ends[1]:
+            return self.curve.control_points[-1].numpy()
         return self.curve(tensor(np.array([inside])))[0].numpy()
 
     def parameter(self, point: np.ndarray) -> float:

@@ -25,7 +25,7 @@ from nurbs.geometry.surface import Surface
 from nurbs.modelling.refinement import breakpoints, clamp, restrict
 
 MOST_SPANS = 24  # of a curve that are looked at
-STEPS = 8  # which converge quadratically
+STEPS, STARTS = 8, 16  # quadratically convergent ones, and how many starts for points that are not found
 Loop = Sequence[Curve]
 
 
@@ -145,10 +145,30 @@ class _Parameters:
     def located(self, points: np.ndarray) -> np.ndarray:
         """The parameters "m 2" of points on the surface, of points beside it those of the nearest.
 
-        Gauss–Newton steps from the nearest sample, which are enough where the distance is zero; else `foot_points`.
+        Gauss–Newton steps from the nearest samples, which are enough where the distance is zero; else `foot_points`.
         """
-        p, (uv, sample) = tensor(points), self._grid
-        u = torch.cat([uv[torch.cdist(part, sample).argmin(-1)] for part in p.split(at_a_time(len(sample), p))])
+        p, (uv, _) = tensor(points), self._grid
+        u = self._descended(uv[self._nearest(p, 1)[:, 0]], p)
+        if (far := self._off(u, p) > 0.1 * self.tolerance).any():
+            index = self._nearest(p[far], STARTS)
+            again = p[far].repeat_interleave(index.shape[1], 0)
+            found = self._descended(uv[index.flatten()], again)
+            best = self._off(found, again).reshape(index.shape).argmin(-1)
+            u[far] = found.reshape(*index.shape, 2)[torch.arange(len(index), device="cpu"), best]
+        if (far := self._off(u, p) > 0.1 * self.tolerance).any():
+            u[far] = foot_points(self.surface, p[far])
+        return u.numpy()
+
+    def _off(self, u: Tensor, p: Tensor) -> Tensor:
+        return (self.surface.at(u) - p).norm(dim=-1)
+
+    def _nearest(self, p: Tensor, count: int) -> Tensor:
+        """The nearest samples, as numbers "m count"."""
+        sample = self._grid[1]
+        parts = p.split(at_a_time(len(sample), p))
+        return torch.cat([torch.cdist(x, sample).topk(min(count, len(sample)), largest=False).indices for x in parts])
+
+    def _descended(self, u: Tensor, p: Tensor) -> Tensor:
         low, high = tensor(self.range.T)
         for _ in range(STEPS):
             x, *tangents = self.surface.derivatives_at(u, orders=[(0, 0), (1, 0), (0, 1)])
@@ -159,10 +179,7 @@ class _Parameters:
             damping = 1e-12 * square.diagonal(dim1=-2, dim2=-1).sum(-1).clamp_min(1e-300)
             step = torch.linalg.solve(square + torch.diag_embed(damping[:, None].expand(-1, 2)), J.mT @ gap[..., None])
             u = (u + step[..., 0]).clamp(low, high)
-        far = (self.surface.at(u) - p).norm(dim=-1) > 0.1 * self.tolerance
-        if far.any():
-            u[far] = foot_points(self.surface, p[far])
-        return u.numpy()
+        return u
 
     def outline(self, curves: Loop) -> _Outline | None:
         """The loop, unwrapped around seams, with the ways along sides that are points; None where it is no outline."""
@@ -260,8 +277,7 @@ class _Parameters:
         for axis in range(2):
             fixed = uv.copy()
             fixed[:, axis] = (uv[0, axis] + uv[-1, axis]) / 2
-            short = abs(uv[-1, axis] - uv[0, axis]) < 0.5 * self.period[axis]
-            found.append(bool(short and self.near(fixed, points)))
+            found.append(bool(np.ptp(uv[:, axis]) < 0.01 * self.period[axis] and self.near(fixed, points)))
         return found[0], found[1]
 
     def box(self, outlines: Sequence[_Outline]) -> np.ndarray | None:
