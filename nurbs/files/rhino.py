@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from nurbs.errors import GeometryError
-from nurbs.files.basis_surfaces import SplineSurface
 from nurbs.files.contents import PatchList, known_unit
 from nurbs.files.exchange import Unreadable, in_space, make_patch, moved, remarks_of, weights_of
-from nurbs.files.faces import read_face
 from nurbs.files.rhino_archive import check_archive
+from nurbs.files.trimming.basis_surfaces import SplineSurface
+from nurbs.files.trimming.faces import read_face
 from nurbs.geometry.curve import Curve
 from nurbs.geometry.patch import Patch
 from nurbs.geometry.surface import Surface

@@ -3,11 +3,11 @@
 import numpy as np
 
 from nurbs.errors import GeometryError
-from nurbs.files.basis_curves import BasisCurve, Composite, Conic, Spline, ellipse, line
 from nurbs.files.exchange import Unreadable, tensor
 from nurbs.files.iges.directory import Entity
 from nurbs.files.iges.placements import DEEPEST, own_map
 from nurbs.files.iges.splines import read_spline
+from nurbs.files.trimming.basis_curves import BasisCurve, Composite, Conic, Spline, ellipse, line
 from nurbs.geometry.curve import Curve
 
 CURVES = {100: "arc", 102: "composite curve", 104: "conic", 106: "polygon", 110: "line", 112: "spline curve"}

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from nurbs.errors import GeometryError
 from nurbs.files.contents import PatchList
@@ -123,6 +124,10 @@ class _Reader:
             kind, why = KINDS[entity.kind], str(reason)
             self.others[f"{kind} ({why})" if why else kind] += 1
             return []
+        except GeometryError:
+            raise
+        except (ValueError, torch.linalg.LinAlgError) as error:  # of what the numbers of this entity make
+            raise GeometryError(f"{entity.where}: {error}") from error
         if not applied:
             self.untrimmed.append(number)
         return [patch]

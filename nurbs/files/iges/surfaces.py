@@ -5,15 +5,15 @@ from math import pi, radians
 import numpy as np
 
 from nurbs.errors import GeometryError
-from nurbs.files import basis_surfaces
-from nurbs.files.basis_curves import Spline
-from nurbs.files.basis_surfaces import BasisSurface, Extruded, Plane, Revolved, SplineSurface
 from nurbs.files.exchange import Unreadable, moved
-from nurbs.files.faces import read_face
 from nurbs.files.iges.curves import CURVES, basis_curve
 from nurbs.files.iges.directory import Entity
 from nurbs.files.iges.placements import own_map
 from nurbs.files.iges.splines import read_spline
+from nurbs.files.trimming import basis_surfaces
+from nurbs.files.trimming.basis_curves import Spline
+from nurbs.files.trimming.basis_surfaces import BasisSurface, Extruded, Plane, Revolved, SplineSurface
+from nurbs.files.trimming.faces import read_face
 from nurbs.geometry.curve import Curve
 from nurbs.geometry.surface import Surface
 from nurbs.modelling.primitives import ruled

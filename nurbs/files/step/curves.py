@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 
 from nurbs.errors import GeometryError
-from nurbs.files.basis_curves import BasisCurve, Composite, Conic, Spline, ellipse, line
 from nurbs.files.exchange import Unreadable, tensor
 from nurbs.files.step.entities import (
     Scope,
@@ -21,6 +20,7 @@ from nurbs.files.step.entities import (
 )
 from nurbs.files.step.splines import SPLINES, control_points, read_spline
 from nurbs.files.step.syntax import Enumeration, Reference, StepRecord
+from nurbs.files.trimming.basis_curves import BasisCurve, Composite, Conic, Spline, ellipse, line
 from nurbs.geometry.curve import Curve
 from nurbs.modelling.transformation import reverse
 

@@ -12,7 +12,9 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from nurbs.errors import GeometryError
 from nurbs.files.contents import PatchList, unit_name
 from nurbs.files.exchange import Unreadable, moved, read_text, remarks_of
 from nurbs.files.step.assembly import CONTAINERS, Occurrence, Part, is_item, read_assembly, scaling
@@ -67,6 +69,10 @@ class _Reader:
             why = str(reason)
             self.others[keyword if why in ("", keyword) else f"{keyword} ({why})"] += 1
             return []
+        except GeometryError:
+            raise
+        except (ValueError, torch.linalg.LinAlgError) as error:  # of what the numbers of this item make
+            raise GeometryError(f"{self.file.place(number)}: {error}") from error
         if not applied:
             self.untrimmed.append(number)
         return [patch]
@@ -105,7 +111,10 @@ def read(path: Path) -> PatchList:
                 name = instance_name(file, number) or occurrence.part.items[number] or occurrence.name
                 found += [(number, moved(p, matrix), name) for p in reader.patches(number, occurrence.part.units)]
         reader.others.update(occurrence.part.others)
-    if any(patch.directions == 2 for _, patch, _ in found):
+    if not any(patch.directions == 2 for _, patch, _ in found):
+        alone = sum(file.keyword(number) == "EDGE_CURVE" and not ns for number, ns in users.items())
+        reader.others.update({"EDGE_CURVE": alone} if alone else {})
+    else:
         edges = {n for n, ns in users.items() if any(file.keyword(user) in EDGES for user in ns)}
         found = [f for f in found if f[1].directions == 2 or f[0] not in edges]
     unit = None if length is None else unit_name(length)

@@ -5,11 +5,7 @@ from typing import Any
 import numpy as np
 
 from nurbs.errors import GeometryError
-from nurbs.files import basis_surfaces
-from nurbs.files.basis_curves import Conic, line
-from nurbs.files.basis_surfaces import BasisSurface, Extruded, Plane, Revolved, SplineSurface
 from nurbs.files.exchange import Unreadable, read_numbers
-from nurbs.files.faces import read_face
 from nurbs.files.step.curves import basis_curve, composite, edge, vertex
 from nurbs.files.step.entities import (
     Scope,
@@ -26,6 +22,10 @@ from nurbs.files.step.entities import (
 )
 from nurbs.files.step.splines import SPLINES, read_spline
 from nurbs.files.step.syntax import Reference
+from nurbs.files.trimming import basis_surfaces
+from nurbs.files.trimming.basis_curves import Conic, line
+from nurbs.files.trimming.basis_surfaces import BasisSurface, Extruded, Plane, Revolved, SplineSurface
+from nurbs.files.trimming.faces import read_face
 from nurbs.geometry.curve import Curve
 from nurbs.geometry.surface import Surface
 from nurbs.modelling.transformation import reverse

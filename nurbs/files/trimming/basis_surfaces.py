@@ -10,8 +10,8 @@ from math import inf, isfinite, pi
 
 import numpy as np
 
-from nurbs.files.basis_curves import BasisCurve, Conic, ellipse, line
 from nurbs.files.exchange import Unreadable, moved, tensor
+from nurbs.files.trimming.basis_curves import BasisCurve, Conic, ellipse, line
 from nurbs.geometry.curve import Curve
 from nurbs.geometry.surface import Surface
 from nurbs.modelling.primitives import extrude, revolve

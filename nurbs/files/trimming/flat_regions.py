@@ -14,7 +14,7 @@ import torch
 
 from fem.reference.quadrature import quadrature
 from nurbs.files.exchange import tensor
-from nurbs.files.trimming import samples, smooth_parts
+from nurbs.files.trimming.rectangles import samples, smooth_parts
 from nurbs.geometry.curve import Curve
 from nurbs.geometry.surface import Surface
 from nurbs.modelling.primitives import annulus, disk, ruled

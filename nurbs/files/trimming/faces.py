@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nurbs.files.basis_surfaces import BasisSurface, Plane, SplineSurface, extents, is_flat
 from nurbs.files.exchange import Unreadable
-from nurbs.files.flat_regions import flat_patch
-from nurbs.files.trimming import trim
+from nurbs.files.trimming.basis_surfaces import BasisSurface, Plane, SplineSurface, extents, is_flat
+from nurbs.files.trimming.flat_regions import flat_patch
+from nurbs.files.trimming.rectangles import trim
 from nurbs.geometry.curve import Curve
 from nurbs.geometry.surface import Surface
 
