@@ -11,7 +11,6 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from nurbs.errors import GeometryError
 from nurbs.files.contents import PatchList
@@ -23,7 +22,7 @@ from nurbs.files.iges.splines import end_of_spline
 from nurbs.files.iges.surfaces import KINDS, used_by, whole_surface
 from nurbs.geometry.patch import Patch
 
-SUBFIGURE, INSTANCE = 308, 408
+SUBFIGURE, INSTANCE, GROUP, GROUP_FORMS = 308, 408, 402, (1, 7, 14, 15)
 OTHERS = {150: "block", 152: "wedge", 154: "solid cylinder", 156: "solid cone", 158: "solid sphere", 160: "solid torus"}
 OTHERS |= {162: "solid of revolution", 164: "solid of extrusion", 168: "ellipsoid", 180: "Boolean tree"}
 OTHERS |= {412: "rectangular array", 414: "circular array", 416: "external reference", 420: "network subfigure"}
@@ -45,6 +44,8 @@ class _Reader:
         self.untrimmed: list[int] = []
         self._found: dict[int, list[Patch]] = {}
         self._counts: dict[int, int] = {}
+        groups = [(n, e) for n, e in file.entities.items() if e.kind == GROUP and e.form in GROUP_FORMS]
+        self._groups = {member: n for n, group in groups for member in group.pointers(2, group.count(1))}
 
     def read(self) -> PatchList:
         entities = self.entities
@@ -89,7 +90,7 @@ class _Reader:
     def _placed(self, number: int, matrix: np.ndarray, holder: str) -> list[tuple[int, Patch, str]]:
         """What an entry of the directory is, at its place."""
         entity = self.entities[number]
-        name = self._name(entity) or holder
+        name = self._name(entity) or holder or self._group_name(number)
         if entity.kind == INSTANCE:
             figure = self._figure(entity)
             *offset, scale = [*entity.finite(2, 3), *(entity.finite(5, 1) if len(entity.words) > 5 else [0.0])]
@@ -126,11 +127,20 @@ class _Reader:
             return []
         except GeometryError:
             raise
-        except (ValueError, torch.linalg.LinAlgError) as error:  # of what the numbers of this entity make
+        except (ValueError, RuntimeError) as error:  # of what the numbers of this entity make
             raise GeometryError(f"{entity.where}: {error}") from error
         if not applied:
             self.untrimmed.append(number)
         return [patch]
+
+    def _group_name(self, number: int) -> str:
+        """The name of the innermost group with a name that an entity is in."""
+        for _ in range(DEEPEST):
+            if (number := self._groups.get(number, 0)) not in self.entities:
+                break
+            if name := self._name(self.entities[number]):
+                return name
+        return ""
 
     def _name(self, entity: Entity) -> str:
         """The name that a property (406, form 15) gives, or else the label of the directory."""
@@ -147,8 +157,8 @@ class _Reader:
             place = ends.get(entity.kind)
             if entity.kind in (126, 128):
                 place = end_of_spline(entity)
-            elif entity.kind in (102, 143, 144, 510):
-                at, more = {102: (1, 2), 143: (3, 4), 144: (3, 5), 510: (2, 4)}[entity.kind]
+            elif entity.kind in (102, 143, 144, 402, 510):
+                at, more = {102: (1, 2), 143: (3, 4), 144: (3, 5), 402: (1, 2), 510: (2, 4)}[entity.kind]
                 place = entity.count(at) + more
             if place is None or len(entity.words) <= place:
                 return []

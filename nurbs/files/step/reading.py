@@ -12,7 +12,6 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from nurbs.errors import GeometryError
 from nurbs.files.contents import PatchList, unit_name
@@ -71,7 +70,7 @@ class _Reader:
             return []
         except GeometryError:
             raise
-        except (ValueError, torch.linalg.LinAlgError) as error:  # of what the numbers of this item make
+        except (ValueError, RuntimeError) as error:  # of what the numbers of this item make
             raise GeometryError(f"{self.file.place(number)}: {error}") from error
         if not applied:
             self.untrimmed.append(number)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from nurbs import Curve, Surface, circle, cylinder, sphere, torus, write_geometry
+from nurbs import Curve, Surface, circle, cylinder, read_geometry, sphere, torus, write_geometry
+from tests.nurbs.file_cases import size
 from tests.nurbs.patches import random
 
 PATCHES: list[Curve | Surface] = [
@@ -79,6 +80,63 @@ def test_opencascade(suffix: str, unit: str, factor: float, tmp_path: Path):
         curve = static(BRep_Tool, "Curve")(edge, 0.0, 1.0)
         curve = curve[0] if isinstance(curve, tuple) else curve
         np.testing.assert_allclose([curve.Value(float(a)).Coord() for a in u], factor * patch(u), atol=1e-10 * factor)
+
+
+def solids() -> dict[str, Any]:
+    """Shapes whose faces are all patches."""
+    from OCP import BRepPrimAPI as Make  # pyright: ignore[reportMissingImports]
+    from OCP.BRepAlgoAPI import BRepAlgoAPI_Cut  # pyright: ignore[reportMissingImports]
+    from OCP.BRepFilletAPI import BRepFilletAPI_MakeFillet  # pyright: ignore[reportMissingImports]
+    from OCP.gp import gp_Ax2, gp_Dir, gp_Pnt  # pyright: ignore[reportMissingImports]
+
+    tilted = gp_Ax2(gp_Pnt(1, 2, 3), gp_Dir(1, 1, 0))
+    box, cylinder = Make.BRepPrimAPI_MakeBox(4.0, 4.0, 4.0).Shape(), Make.BRepPrimAPI_MakeCylinder
+    fillet = BRepFilletAPI_MakeFillet(box)
+    for edge in parts(box, "edge")[::2]:
+        fillet.Add(0.5, edge)
+    return {
+        "box": Make.BRepPrimAPI_MakeBox(1.0, 2.0, 3.0).Shape(),
+        "cylinder": cylinder(tilted, 2.0, 5.0).Shape(),
+        "sector": cylinder(2.0, 5.0, 1.2).Shape(),
+        "cone": Make.BRepPrimAPI_MakeCone(tilted, 2.0, 1.0, 5.0).Shape(),
+        "tip": Make.BRepPrimAPI_MakeCone(2.0, 0.0, 5.0).Shape(),
+        "sphere": Make.BRepPrimAPI_MakeSphere(2.0).Shape(),
+        "zone": Make.BRepPrimAPI_MakeSphere(2.0, -0.5, 1.2, 1.0).Shape(),
+        "cap": Make.BRepPrimAPI_MakeSphere(2.0, 0.3, np.pi / 2).Shape(),
+        "torus": Make.BRepPrimAPI_MakeTorus(3.0, 1.0).Shape(),
+        "pipe": BRepAlgoAPI_Cut(cylinder(2.0, 5.0).Shape(), cylinder(1.0, 5.0).Shape()).Shape(),
+        "rounded": fillet.Shape(),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["step", "igs of faces", "igs of solids"])
+def test_files_of_opencascade(kind: str, tmp_path: Path):
+    """Every face becomes a patch of its area, without a warning."""
+    pytest.importorskip("OCP")
+    from OCP.BRepGProp import BRepGProp  # pyright: ignore[reportMissingImports]
+    from OCP.GProp import GProp_GProps  # pyright: ignore[reportMissingImports]
+    from OCP.IGESControl import IGESControl_Writer  # pyright: ignore[reportMissingImports]
+    from OCP.STEPControl import STEPControl_StepModelType, STEPControl_Writer  # pyright: ignore[reportMissingImports]
+
+    for name, shape in solids().items():
+        areas = []
+        for face in parts(shape, "face"):
+            properties = GProp_GProps()
+            static(BRepGProp, "SurfaceProperties")(face, properties)
+            areas.append(properties.Mass())
+        path = tmp_path / f"{name}.{kind.split()[0]}"
+        if kind == "step":
+            writer = STEPControl_Writer()
+            writer.Transfer(shape, STEPControl_StepModelType.STEPControl_AsIs)
+        else:
+            writer = IGESControl_Writer("MM", int(kind.endswith("solids")))
+            writer.AddShape(shape)
+            writer.ComputeModel()
+        writer.Write(str(path))
+        found = read_geometry(path)
+        assert sorted(map(size, found)) == pytest.approx(sorted(areas), rel=1e-8), name
+        assert found.unit == "mm"
 
 
 @pytest.mark.slow

@@ -85,6 +85,20 @@ def test_labels_are_names(tmp_path: Path):
     ).names == ["EDGE"]
 
 
+def test_names_of_groups(tmp_path: Path):
+    """What has no name of its own has that of the innermost group with one."""
+    entities = [
+        (402, "402,2,3,5,0,1,9;", {"form": 7}),
+        (402, "402,1,7;", {"form": 7}),
+        (110, LINE, {}),
+        (110, LINE, {}),
+        (406, "406,1,4Hbolt;", {"form": 15}),
+    ]
+    assert read(tmp_path / "p.igs", iges(entities)).names == ["bolt", "bolt"]
+    entities[1] = (402, "402,1,1;", {"form": 7})
+    assert read(tmp_path / "p.igs", iges(entities)).names == ["bolt", ""]
+
+
 def test_wrong_counts_of_lines(tmp_path: Path):
     """More or fewer lines than there are: the parameters end at their mark."""
     path = tmp_path / "p.igs"

@@ -188,6 +188,12 @@ def test_edges_of_wire_frames(sense: str, length: float, tmp_path: Path):
     assert sum(map(size, found)) == pytest.approx(2.0)
 
 
+def test_edges_of_nothing_are_named(tmp_path: Path):
+    text = base(7, 15) + edge(30, 31, 7, "T") + point(30, FORMULA[7](0.5)) + point(31, FORMULA[7](1.5))
+    text = text[: text.index("#23=")] + "#23=GEOMETRIC_CURVE_SET('',(#15));\n" + text[text.index("#30=") :]
+    assert len(read(tmp_path / "p.step", step(text), r"not read are 1 EDGE_CURVE\.$")) == 1
+
+
 def check_left_out(text: str, why: str, path: Path) -> None:
     """Beside a polygon that is read."""
     polygon = BASE[BASE.index("#15=") : BASE.index("#16=")]
