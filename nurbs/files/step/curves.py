@@ -120,7 +120,7 @@ def trim_end(scope: Scope, basis: BasisCurve, end: Any, scale: float, prefers: s
 def near(scope: Scope, *points: np.ndarray) -> float:
     """The distance below which points in files are the same."""
     size = max(float(abs(p).max()) for p in points)
-    return max(1e-5 * size, min(10 * scope.uncertainty, 1e-3 * size), 1e-9)
+    return max(1e-6 * size, min(10 * scope.uncertainty, 1e-3 * size), 1e-9)
 
 
 def composite(scope: Scope, segments: Any, where: str) -> list[Curve]:

@@ -13,7 +13,6 @@ from math import ceil, inf, isfinite, pi
 import numpy as np
 import torch
 
-from nurbs.errors import GeometryError
 from nurbs.files.exchange import Unreadable, moved, tensor
 from nurbs.fitting.foot_points import foot_points
 from nurbs.geometry.curve import Curve
@@ -61,7 +60,7 @@ class BasisCurve(ABC):
     def cut(self, first: float, last: float, forward: bool = True) -> list[Curve]:
         """From one parameter to another, along the curve or against it, around a closed one if need be."""
         if not (isfinite(first) and isfinite(last)):
-            raise GeometryError("its ends are not finite")
+            raise Unreadable("cut where its numbers are not finite")
         if not forward:
             return [reverse(curve) for curve in reversed(self.cut(last, first))]
         if self.period is not None:

@@ -188,6 +188,8 @@ class _Parameters:
             return None
         if drawn[0].shape[-1] == 2:
             located = [uv.clip(*self.range.T) for uv in drawn]
+            if max((abs(a - b) / self.period).max() for a, b in zip(located, drawn, strict=True)) > 1e-6:
+                return None
             drawn = [self.surface.at(tensor(uv)).numpy() for uv in located]
         else:
             located = np.split(self.located(np.concatenate(drawn)), np.cumsum([len(x) for x in drawn])[:-1])

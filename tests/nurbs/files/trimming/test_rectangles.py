@@ -82,6 +82,8 @@ def test_what_is_no_rectangle():
     twice = [*loop, *loop]
     for loops in ([loop[:3]], [loop[::-1]], [loop, loop], [[step]], [[slant]], [twice], [[]], []):
         assert trim(WAVY, loops, 1e-6) is None
+    outside = Curve(torch.tensor([[0.1, 0.2], [1.6, 0.2], [1.6, 0.9], [0.1, 0.9], [0.1, 0.2]]).double(), degree=1)
+    assert trim(WAVY, [[outside]], 1e-6) is None
     away = [curve.replace(control_points=curve.control_points + 1e-5) for curve in loop]
     assert trim(WAVY, [away], 1e-6) is None
     assert trim(WAVY, [away], 1e-4) is not None
