@@ -109,7 +109,8 @@ def _between(edges: Loop, normal: np.ndarray) -> Surface | None:
     sides = _merged(list(edges))
     area = _area_inside(sides, normal)
     straight = [_is_straight(side) for side in sides]
-    if not 2 <= len(sides) <= 4:
+    size = float(torch.cat([side.control_points for side in sides]).std(0).norm())
+    if not 2 <= len(sides) <= 4 or not abs(area) > SAME * size**2:
         return None
     for k in range(len(sides)):
         turned, flat = sides[k:] + sides[:k], straight[k:] + straight[:k]
