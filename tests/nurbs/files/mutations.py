@@ -6,7 +6,6 @@ mutation that gives anything but patches or a `GeometryError` within the limits,
 
 import random
 import re
-import resource
 import signal
 import sys
 import time
@@ -70,6 +69,8 @@ def limit(_signal: int, _frame: object) -> None:
 
 
 def run(folder: Path, seed: int, count: int) -> None:
+    import resource
+
     from nurbs import GeometryError, read_geometry
 
     files = sorted(f for f in folder.iterdir() if f.is_file())
