@@ -20,9 +20,9 @@ from torch import Tensor
 from fem.reference.bspline import basis_matrix
 from fem.support.portions import at_a_time
 from nurbs.fitting.design_matrix import CloudDesign
+from nurbs.geometry.cell_quadrature import gauss_rule
 from nurbs.geometry.curve import Curve
 from nurbs.geometry.directions import UVW
-from nurbs.geometry.measure import gauss_rule
 from nurbs.geometry.patch import Patch
 from nurbs.geometry.surface import Surface
 
