@@ -109,23 +109,27 @@ def _multiplication(p: int) -> Float[Tensor, "k ij"]:
 @lru_cache(maxsize=32)
 def _halves(n: int) -> Float[Tensor, "two k i"]:
     """de Casteljau at ½: the coefficients on both halves."""
-    left = torch.tensor([[comb(k, i) / 2**k for i in range(n + 1)] for k in range(n + 1)], dtype=torch.float64)
+    rows = [[comb(k, i) / 2**k for i in range(n + 1)] for k in range(n + 1)]
+    left = torch.tensor(rows, dtype=torch.float64, device="cpu")
     return torch.stack([left, left.flip(0, 1)])
 
 
 @dataclass(frozen=True, eq=False)
 class _Parts:
-    """Parts of pieces that may be nearer to points: [low, low + 2^-halvings] of a piece, F there, and W² if not 1."""
+    """Parts of pieces that may be nearer to points: [low, low + 2^-halvings] of a piece, F and M = W² there.
+
+    One coefficient per direction is enough for M where W is 1.
+    """
 
     point: Int64[Tensor, "s"]
     piece: Int64[Tensor, "s"]
     low: Float[Tensor, "s r"]
     halvings: Int64[Tensor, "s r"]
     F: Float[Tensor, "s *k"]
-    M: Float[Tensor, "s *k"] | None
+    M: Float[Tensor, "s *l"]
 
     def __getitem__(self, rows: Tensor) -> "_Parts":
-        return _Parts(*(None if x is None else x[rows] for x in vars(self).values()))
+        return _Parts(*(x[rows] for x in vars(self).values()))
 
     @property
     def extent(self) -> Float[Tensor, "s r"]:
@@ -133,13 +137,12 @@ class _Parts:
 
     def weighted(self, tau: Float[Tensor, "s"]) -> Float[Tensor, "s *k"]:
         """F + τ W²."""
-        tau = tau.reshape(-1, *[1] * (self.F.ndim - 1))
-        return self.F + (tau if self.M is None else tau * self.M)
+        return self.F + tau.reshape(-1, *[1] * (self.F.ndim - 1)) * self.M
 
     def corners(self) -> tuple[Float[Tensor, "s two"], Float[Tensor, "s two r"]]:
         """|S - q|² - D at all corners, and where in the piece they are."""
-        every = (slice(None), *(slice(None, None, max(n - 1, 1)) for n in self.F.shape[1:]))
-        values = self.F[every] if self.M is None else self.F[every] / self.M[every]
+        F, M = (x[(slice(None), *(slice(None, None, max(n - 1, 1)) for n in x.shape[1:]))] for x in (self.F, self.M))
+        values = F / M
         ends = torch.cartesian_prod(
             *(torch.arange(n, dtype=self.low.dtype, device=self.low.device) for n in values.shape[1:])
         )
@@ -167,7 +170,7 @@ class _Parts:
         factor = torch.where((info == 0)[:, None, None], factor, torch.eye(len(axes), dtype=t.dtype, device=t.device))
         g = torch.stack(slopes, -1) if slopes else t[:, :0]
         lower = _value(self.F, t) - 0.5 * (g * torch.cholesky_solve(g[..., None], factor)[..., 0]).sum(-1)
-        return (info == 0) & (lower >= -(tau if self.M is None else tau * self.M.flatten(1).amin(1)))
+        return (info == 0) & (lower >= -tau * self.M.flatten(1).amin(1))
 
     def halved(self) -> "_Parts":
         """Both halves of each, in the direction in which the coefficients bend most."""
@@ -181,14 +184,14 @@ class _Parts:
             part = self[(direction == axis).nonzero()[:, 0]]
             halvings = part.halvings.clone()
             halvings[:, axis] += 1
-            for side, matrix in enumerate(_halves(self.F.shape[axis + 1] - 1).to(self.F)):
-                F, M = (None if x is None else along(matrix, x, axis + 1 - x.ndim) for x in (part.F, part.M))
+            for side in (0, 1):
+                F, M = (
+                    along(_halves(x.shape[axis + 1] - 1)[side].to(x), x, axis + 1 - x.ndim) for x in (part.F, part.M)
+                )
                 low = part.low.clone()
                 low[:, axis] += side * torch.exp2(-halvings[:, axis].to(low))
                 found.append(_Parts(part.point, part.piece, low, halvings, F, M))
-        return _Parts(
-            *(None if x[0] is None else torch.cat(x) for x in zip(*(vars(f).values() for f in found), strict=True))
-        )
+        return _Parts(*map(torch.cat, zip(*(vars(part).values() for part in found), strict=True)))
 
 
 def _value(F: Float[Tensor, "s *k"], t: Float[Tensor, "s r"]) -> Float[Tensor, "s"]:
@@ -243,7 +246,8 @@ def _search(
     table = pieces.table[piece]
     F = (factors[:, None] @ table.flatten(2))[:, 0].unflatten(1, table.shape[2:])
     zeros = torch.zeros_like(u[point])
-    parts = _Parts(point, piece, zeros, zeros.long(), F, table[:, 0] if pieces.rational else None)
+    cut = (slice(None), *[slice(1)] * (F.ndim - 1))
+    parts = _Parts(point, piece, zeros, zeros.long(), F, table[:, 0] if pieces.rational else torch.ones_like(F[cut]))
     best = torch.zeros_like(D)
     start, inside = torch.zeros_like(u), torch.full_like(D, -1, dtype=torch.int64)
     while len(parts.point):

@@ -5,7 +5,8 @@ import torch
 
 from fem.reference.bspline import check_knots
 from nurbs import parametrize, parametrize_grid
-from nurbs.fitting.parametrization import averaged_knots, principal_parameters
+from nurbs.fitting.cloud_parameters import principal_parameters
+from nurbs.fitting.parametrization import averaged_knots
 
 
 def test_the_worked_example_of_the_nurbs_book() -> None:
