@@ -267,13 +267,24 @@ class FunctionSpace(Space):
             raise ValueError(f"`interpolate` needs values of shape {self.shape}; got {tuple(result.shape)}.") from None
 
     @outside_modes
-    def evaluate(self, u: Tensor, points: Float[Tensor, "m d"], outside: float | None = None) -> Tensor:
-        """Values "*b m" or "*b m c" at arbitrary points, differentiable in u, the points and the mesh nodes.
+    def evaluate(
+        self, u: Tensor, points: Float[Tensor, "m d"], outside: float | str | None = None, derivatives: int = 0
+    ) -> Any:
+        """Values "*b m" or "*b m c" at arbitrary points; for `derivatives=1` also gradients "*b m d" or "*b m c d".
+
+        Differentiable in u, the points and the mesh nodes. Where cells meet, the lowest-numbered one speaks.
+
+        Args:
+            outside: a number for points outside the mesh (whose gradients are 0, or NaN for `math.nan`), or "nearest":
+                value and gradient at the nearest point of the mesh, found by looking at every facet of the boundary
+                once for each such point; on uniform grids for nothing.
+            derivatives: 0 or 1. On curves and surfaces in space the gradient is the tangential one.
 
         Raises:
-            ValueError: a point lies outside the mesh (named), unless `outside` gives a value for such points.
+            ValueError: a point lies outside the mesh (named), unless `outside` says what to do.
         """
-        return evaluate_fields((self,), (self.check(u),), points, outside)[0]
+        (value,), *grad = evaluate_fields((self,), (self.check(u),), points, outside, derivatives)
+        return (value, grad[0][0]) if grad else value
 
     def to_grid(self, u: Tensor) -> Tensor:
         """The field as an image: "*b n" → "*b (nz) ny nx" with x fastest and row 0 at the bottom; "*b c …" for vectors.
@@ -360,9 +371,15 @@ class MixedSpace(Space):
         return torch.cat([p.flatten(-len(s.shape)) for p, s in zip(parts, self.fields, strict=True)], -1)
 
     @outside_modes
-    def evaluate(self, u: Tensor, points: Float[Tensor, "m d"], outside: float | None = None) -> tuple[Tensor, ...]:
-        """Values of each field, "*b m" or "*b m c", at arbitrary points; see `FunctionSpace.evaluate`."""
-        return evaluate_fields(self.fields, self.split(self.check(u)), points, outside)
+    def evaluate(
+        self, u: Tensor, points: Float[Tensor, "m d"], outside: float | str | None = None, derivatives: int = 0
+    ) -> tuple[Any, ...]:
+        """Values of each field, "*b m" or "*b m c", at arbitrary points; see `FunctionSpace.evaluate`.
+
+        For `derivatives=1` a tuple of the values and a tuple of the gradients, as densities get them.
+        """
+        found = evaluate_fields(self.fields, self.split(self.check(u)), points, outside, derivatives)
+        return found if derivatives else found[0]
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "MixedSpace":
         """The product on another device or in another floating-point type."""
