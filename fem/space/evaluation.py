@@ -94,12 +94,12 @@ def place(
 
 def filling_of(outside: Any) -> float:
     """The value at points outside, if that is a number, else 0; raise where it is neither None nor "nearest"."""
-    if outside is None or isinstance(outside, str):
-        check_choice("evaluate", "outside", outside, (None, "nearest"))
+    if outside is None or outside == "nearest":
         return 0.0
     if isinstance(outside, bool) or not isinstance(outside, Real):
         raise TypeError(
-            f'`evaluate(outside=...)` must be None, "nearest" or a number, such as `math.nan`; got {shown(outside)}.'
+            f"`evaluate(outside=...)` must be None or a number, such as `math.nan`; got {shown(outside)}. "
+            '"nearest" takes what is found at the nearest point of the mesh.'
         )
     return float(outside)
 

@@ -201,7 +201,7 @@ def test_unusable_points_are_refused():
         V.evaluate(u, torch.zeros(3, 3, dtype=torch.float64))
     with pytest.raises(ValueError, match=r"shape \(m, 2\), one row per point; got \(2,\)"):
         check_points(V.mesh, points[0])
-    with pytest.raises(ValueError, match=r"`evaluate\(outside=...\)` must be None or \"nearest\"; got 'nearby'"):
+    with pytest.raises(TypeError, match=r"must be None or a number, such as `math.nan`; got 'nearby'. .nearest. takes"):
         V.evaluate(u, points, outside="nearby")
     with pytest.raises(ValueError, match=r"`evaluate\(derivatives=...\)` must be 0 or 1; got 2"):
         V.evaluate(u, points, derivatives=2)
