@@ -12,9 +12,9 @@ from fem.mesh.geometry import check_side
 from fem.mesh.tags import FacetTag
 from fem.space.field import Function, Gradient
 from fem.space.space import FunctionSpace
+from fem.support.arithmetic import sum_of
 from fem.support.checks import check_callable, check_integers, check_kind, shown
 from fem.support.modes import outside_modes
-from fem.support.sums import sum_of
 
 Exact = Callable[[Tensor], Tensor] | Function | Tensor | float
 
