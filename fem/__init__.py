@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fem.mesh.generators import box, unit_cube, unit_interval, unit_square
     from fem.mesh.mesh import Mesh
     from fem.output.plotting import plot
+    from fem.output.projection import project
     from fem.output.vtk import write_pvd, write_vtk
     from fem.reference.discontinuous import Discontinuous
     from fem.reference.lagrange import Lagrange
@@ -41,6 +42,7 @@ _HOME = {
     "fem.forms.parameters": ("Constant", "by_cell_tag"),
     "fem.space.field": ("gradient",),
     "fem.output.plotting": ("plot",),
+    "fem.output.projection": ("project",),
     "fem.space.space": ("FunctionSpace", "MixedSpace"),
     "fem.space.two_sides": ("average", "jump"),
     "fem.output.vtk": ("write_pvd", "write_vtk"),
@@ -73,6 +75,7 @@ __all__ = [
     "jump",
     "l2_error",
     "plot",
+    "project",
     "read_mesh",
     "unit_cube",
     "unit_interval",
