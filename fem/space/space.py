@@ -21,6 +21,7 @@ from fem.reference.lagrange import LagrangeElement
 from fem.space.cell_dofs import CellDofs, cell_dofs
 from fem.space.evaluation import evaluate_fields
 from fem.space.field import Function
+from fem.space.interpolation import nodal_values
 from fem.space.quadrature_points import QuadraturePoints
 from fem.space.tagged_dofs import tagged_dofs
 from fem.support.checks import check_integers, check_kind, shown
@@ -244,27 +245,19 @@ class FunctionSpace(Space):
         return value(self.mesh.lagrange_nodes(self.degree, dofs))
 
     @outside_modes
-    def interpolate(self, value: Callable[[Tensor], Tensor | float] | Tensor | float) -> Tensor:
-        """Dofs of the function that equals `value` at every node: a number, or a callable of x "n d" that gives one."""
-        result = value(self.dof_coordinates) if callable(value) else value
-        if not isinstance(result, Tensor):
-            try:
-                if isinstance(result, bool):
-                    raise TypeError
-                result = torch.as_tensor(result, dtype=self.dtype, device=self.device)
-            except (TypeError, ValueError, RuntimeError):
-                wanted = "a number, or a callable of x that returns numbers or a tensor"
-                raise TypeError(f"`interpolate` needs {wanted}; got {shown(result)}.") from None
-        if result.dtype != self.dtype:
-            raise TypeError(
-                f"`interpolate` got {result.dtype} values; the space is {self.dtype}. Convert them, by `.to(x.dtype)`."
-            )
-        try:
-            if result.ndim > len(self.shape):
-                return self.check(result)
-            return result.expand(self.shape).clone()
-        except (RuntimeError, ValueError):
-            raise ValueError(f"`interpolate` needs values of shape {self.shape}; got {tuple(result.shape)}.") from None
+    def interpolate(
+        self, value: Callable[[Tensor], Tensor | float] | Function | Tensor | float, outside: float | str | None = None
+    ) -> Tensor:
+        """Dofs of the function that equals `value` at every node: a number, a callable of x "n d" that gives one, or a
+        field `W.function(u)` of any other space, over this mesh or another, differentiably in u and both meshes.
+
+        Args:
+            outside: of a field, what it is at nodes outside its mesh; as for `evaluate`.
+
+        Raises:
+            ValueError: a node outside the mesh of the field (named); a field that jumps at shared nodes.
+        """
+        return nodal_values(self, value, outside)
 
     @outside_modes
     def evaluate(

@@ -21,6 +21,8 @@ from fem.reference.spline_element import BSpline
 from fem.space.cell_dofs import CellDofs
 from fem.space.evaluation import filling_of
 from fem.space.factors import Factors, layers_of, slot_orders
+from fem.space.field import Function
+from fem.space.interpolation import check_components, check_no_outside
 from fem.space.quadrature_points import QuadraturePoints
 from fem.space.space import FunctionSpace
 from fem.support.checks import check_choice
@@ -161,8 +163,14 @@ class SplineSpace(FunctionSpace):
         return found
 
     @outside_modes
-    def interpolate(self, value: Callable[[Tensor], Tensor] | float) -> Tensor:
+    def interpolate(
+        self, value: Callable[[Tensor], Tensor] | Function | float, outside: float | str | None = None
+    ) -> Tensor:
         """Dofs of the function that equals `value` at the Greville points (with `rational`, up to its weights).
+
+        Args:
+            value: a number, a callable of x, or a field `W.function(u)` of any other space.
+            outside: of a field, what it is at points outside its mesh; as for `evaluate`.
 
         Raises:
             ValueError: a periodic patch, whose Greville points would be fewer than its functions.
@@ -170,7 +178,12 @@ class SplineSpace(FunctionSpace):
         if any(c for p in self.mesh.patches for c in p.periodic):
             raise ValueError("`interpolate` on periodic patches is not there; minimise ½ ∫ |u − f|² instead.")
         x = self.dof_coordinates
-        given = value(x) if callable(value) else torch.as_tensor(value, dtype=self.dtype, device=self.device)
+        if isinstance(value, Function):
+            check_components(self, value)
+            given = value.space.evaluate(value.values, x, outside)
+        else:
+            check_no_outside(outside)
+            given = value(x) if callable(value) else torch.as_tensor(value, dtype=self.dtype, device=self.device)
         check_like(self, given, "the values to interpolate")
         given = given.expand(self.shape) if given.ndim <= len(self.shape) else given
         trailing = () if self.components is None else (self.components,)
