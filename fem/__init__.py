@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fem.forms.parameters import Constant, by_cell_tag
     from fem.mesh.generators import box, unit_cube, unit_interval, unit_square
     from fem.mesh.mesh import Mesh
+    from fem.output.lines import plot_line, values_along
     from fem.output.plotting import plot
     from fem.output.projection import project
     from fem.output.vtk import write_pvd, write_vtk
@@ -41,6 +42,7 @@ _HOME = {
     "fem.forms.integrals": ("h1_error", "integrate", "l2_error"),
     "fem.forms.parameters": ("Constant", "by_cell_tag"),
     "fem.space.field": ("gradient",),
+    "fem.output.lines": ("plot_line", "values_along"),
     "fem.output.plotting": ("plot",),
     "fem.output.projection": ("project",),
     "fem.space.space": ("FunctionSpace", "MixedSpace"),
@@ -75,11 +77,13 @@ __all__ = [
     "jump",
     "l2_error",
     "plot",
+    "plot_line",
     "project",
     "read_mesh",
     "unit_cube",
     "unit_interval",
     "unit_square",
+    "values_along",
     "write_pvd",
     "write_vtk",
 ]

@@ -3,6 +3,7 @@
 import math
 from itertools import pairwise
 
+import meshio
 import pytest
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from fem import (
     project,
     unit_cube,
     unit_square,
+    write_vtk,
 )
 from fem.output import projection
 from tests.fem.mesh.search.test_location import NAMES, curved, grid, mixed_mesh, rand
@@ -158,3 +160,19 @@ def test_what_is_wrong_is_told(monkeypatch):
     monkeypatch.setattr(projection, "MAX_ITERATIONS", 2)
     with pytest.raises(ConvergenceError, match="`project` did not solve for 1 of 1 items"):
         project(V, lambda x: x[..., 0].exp())
+
+
+def test_fluxes_are_written_with_their_jumps(tmp_path):
+    """∇u of a quadratic u on two triangles, and of two functions with a kink between them, cell by cell in the file."""
+    mesh = unit_square(2, cell="triangle")
+    U, D = FunctionSpace(mesh, Lagrange(2)), FunctionSpace(mesh, Discontinuous(1), 2)
+    u = rand(*U.shape)
+    flux = project(D, lambda x, u, grad_u: grad_u, U.function(u))
+    write_vtk(tmp_path / "flux.vtu", U, {"u": u, "flux": D.function(flux)})
+    found = meshio.read(tmp_path / "flux.vtu")
+    cells = torch.as_tensor(found.cells[0].data.astype("int64"))
+    x = torch.as_tensor(found.points[:, :2])[cells]
+    centre = x[:, :3].mean(1)
+    nudged = 0.999999 * x + 0.000001 * centre[:, None]  # inside the cell, whose gradient it is
+    expected = U.evaluate(u, nudged.flatten(0, 1), derivatives=1)[1].unflatten(0, x.shape[:2])
+    assert torch.allclose(torch.as_tensor(found.point_data["flux"][:, :2])[cells], expected, rtol=0, atol=1e-4)

@@ -5,10 +5,11 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
+from fem import FunctionSpace, Lagrange, unit_square
 from nurbs import annulus, disk_patches, extrude, isogeometric_space, transform
 from nurbs.geometry.patch import Patch
 from nurbs.isogeometric.spline_space import SplineSpace
-from tests.nurbs.isogeometric.test_construction import distorted
+from tests.nurbs.isogeometric.test_construction import distorted, rectangle
 
 
 def rand(*shape: int, seed: int = 0) -> Tensor:
@@ -67,3 +68,17 @@ def test_derivatives_at_nearest_points() -> None:
     inputs = [rand(*V.shape), points, control]
     assert gradcheck(value, [t.requires_grad_() for t in inputs], fast_mode=True)
     assert gradcheck(lambda u, x: V.evaluate(u, x, derivatives=1)[1], (inputs[0], points[:1].detach().requires_grad_()))
+
+
+def test_fields_on_meshes_and_on_patches_become_each_other() -> None:
+    square = FunctionSpace(unit_square(4), Lagrange(2), 2)
+    V = isogeometric_space(rectangle(0.0, 0.0, 1.2), 2, 3, components=2)
+    linear = lambda x: torch.stack([1 + x[..., 0], x[..., 1] - x[..., 0]], -1)  # noqa: E731
+    u = square.interpolate(linear)
+    with pytest.raises(ValueError, match="lies outside the mesh"):
+        V.interpolate(square.function(u))
+    V = isogeometric_space(rectangle(0.1, 0.1, 0.8, 0.8), 2, 3, components=2)
+    assert torch.allclose(V.interpolate(square.function(u)), V.interpolate(linear), rtol=0, atol=1e-12)
+    back = square.interpolate(V.function(V.interpolate(linear)), outside="nearest")
+    expected = linear(square.dof_coordinates.clamp(0.1, 0.9))
+    assert torch.allclose(back, expected, rtol=0, atol=1e-10)
