@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from fem.forms.parameters import Constant, by_cell_tag
     from fem.mesh.generators import box, unit_cube, unit_interval, unit_square
     from fem.mesh.mesh import Mesh
+    from fem.output.lines import plot_line, values_along
     from fem.output.plotting import plot
+    from fem.output.projection import project
     from fem.output.vtk import write_pvd, write_vtk
     from fem.reference.discontinuous import Discontinuous
     from fem.reference.lagrange import Lagrange
@@ -47,7 +49,9 @@ _HOME = {
     "fem.forms.integrals": ("h1_error", "integrate", "l2_error"),
     "fem.forms.parameters": ("Constant", "by_cell_tag"),
     "fem.space.field": ("gradient",),
+    "fem.output.lines": ("plot_line", "values_along"),
     "fem.output.plotting": ("plot",),
+    "fem.output.projection": ("project",),
     "fem.space.space": ("FunctionSpace", "MixedSpace"),
     "fem.space.tagged_dofs": ("at_points",),
     "fem.space.two_sides": ("average", "jump"),
@@ -85,10 +89,13 @@ __all__ = [
     "jump",
     "l2_error",
     "plot",
+    "plot_line",
+    "project",
     "read_mesh",
     "unit_cube",
     "unit_interval",
     "unit_square",
+    "values_along",
     "write_pvd",
     "write_vtk",
 ]

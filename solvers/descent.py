@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from fem.forms.discrete import DiscreteForm
+from fem.support.arithmetic import norm, per_item
 from fem.support.checks import check_integers, check_numbers
 from fem.support.status import Status
 from solvers.line_search import Bounds
 from solvers.report import RUNNING, STATUSES, Report, finish, finish_small, round_off, settle
-from solvers.solution import norm, per_item
 
 
 @dataclass(frozen=True)

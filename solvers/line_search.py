@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fem.forms.discrete import DiscreteForm, FormValues
+from fem.support.arithmetic import dot, norm, per_item
 from fem.support.status import Status
 from solvers.report import ROUND_OFF, RUNNING, finish
-from solvers.solution import dot, norm, per_item
 
 
 @dataclass(frozen=True, eq=False)

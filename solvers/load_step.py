@@ -19,9 +19,9 @@ from torch import Tensor
 from fem.constraints.ties import ties_of
 from fem.forms.constraints import Free
 from fem.forms.discrete import DiscreteForm, FormValues
+from fem.support.arithmetic import norm, per_item
 from solvers.line_search import Bounds
 from solvers.operators.system import LinearMethod, System
-from solvers.solution import norm, per_item
 
 HALVINGS = 10  # a step of which not even so small a part leads anywhere is given up
 

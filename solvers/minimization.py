@@ -22,9 +22,9 @@ from fem.forms.energy import Energy, Functional, WeakForm
 from fem.forms.parameters import Constant, Parameter, PointValues, field_of, tensor_in
 from fem.space.field import Function, Gradient
 from fem.space.space import AnySpace, FunctionSpace
+from fem.support.arithmetic import common_batch
 from fem.support.checks import check_flags, check_kind, check_params, shown
 from fem.support.modes import outside_modes
-from fem.support.shapes import common_batch
 from fem.support.status import ConvergenceError, first_failure, nest
 from fem.support.transforms import Plain, mapped, plainly, transformed
 from solvers.adjoint import Deferred, Stationary, attach

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fem.forms.discrete import DiscreteForm, FormValues
+from fem.support.arithmetic import norm, per_item
 from fem.support.checks import check_integers, check_kind, check_numbers
 from fem.support.status import Status
 from solvers.line_search import Bounds, Line, chosen, descend, reduce_residual
@@ -23,7 +24,7 @@ from solvers.load_step import load
 from solvers.operators.system import LinearMethod, Prepared, System
 from solvers.report import RUNNING, STATUSES, Report, finish, finish_small, round_off, settle
 from solvers.reuse import Kept, Reuse
-from solvers.solution import default_rtol, norm, per_item
+from solvers.solution import default_rtol
 
 LINEAR = "a linear method, `Direct()`, `CG()`, `Multigrid()`, `AlgebraicMultigrid()`, …, or None"
 

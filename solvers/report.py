@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fem.forms.discrete import DiscreteForm
+from fem.support.arithmetic import norm
 from fem.support.status import Status
 from solvers.operators.system import Prepared
 from solvers.reuse import Kept
-from solvers.solution import norm
 
 
 @dataclass(eq=False)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from fem.forms.constraints import Constraint, Dirichlet, Free, MeanZero
 from fem.space.space import AnySpace, Space
+from fem.support.arithmetic import common_batch
 from fem.support.checks import check_kind, shown
 from fem.support.modes import outside_modes
-from fem.support.shapes import common_batch
 
 
 class Ties:

@@ -25,8 +25,8 @@ from fem.space.facet_pairs import FacetPairs
 from fem.space.gather_scatter import Segments, sums_by_segments
 from fem.space.space import AnySpace, FunctionSpace
 from fem.space.two_sides import SideField, TwoSides, side_of
+from fem.support.arithmetic import sum_of
 from fem.support.portions import at_a_time
-from fem.support.sums import sum_of
 
 # Spaces, and functions of them, or what facets with two sides see of them.
 Fields = AnySpace | TwoSides

@@ -31,8 +31,8 @@ from fem.mesh.geometry import Domain, Geometry
 from fem.mesh.grid import grid_order, number, places
 from fem.space.quadrature_points import Slots
 from fem.space.space import MixedSpace
+from fem.support.arithmetic import common_batch
 from fem.support.portions import at_a_time
-from fem.support.shapes import common_batch
 from fem.support.transforms import depends
 
 BatchShape = tuple[int, ...]

@@ -15,9 +15,9 @@ from torch import Tensor
 from fem.forms.parameters import check_like
 from fem.space.field import Function
 from fem.space.space import AnySpace, FunctionSpace, MixedSpace, Space
+from fem.support.arithmetic import common_batch
 from fem.support.checks import check_kind, is_integer, shown
 from fem.support.modes import outside_modes
-from fem.support.shapes import common_batch
 from fem.support.transforms import mapped
 
 

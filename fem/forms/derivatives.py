@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fem.space.quadrature_points import Slots
-from fem.support.sums import sum_of
+from fem.support.arithmetic import sum_of
 from fem.support.transforms import transformed
 
 Fluxes = Sequence[Tensor | None]  # one for each slot; None where it vanishes

@@ -18,8 +18,7 @@ from fem.forms.constraints import Constraint, MeanZero
 from fem.forms.grid_integral import GridHessian, GridIntegral
 from fem.forms.interior_integral import InteriorIntegral
 from fem.space.space import AnySpace
-from fem.support.shapes import common_batch
-from fem.support.sums import sum_of
+from fem.support.arithmetic import common_batch, sum_of
 
 Hessian = CellHessian | GridHessian
 

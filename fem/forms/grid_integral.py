@@ -22,7 +22,7 @@ from fem.kernels.c_source import Targets
 from fem.kernels.integrand import IntegralSlopes, IntegralValue, Integrand
 from fem.mesh.geometry import Domain, Geometry
 from fem.space.space import FunctionSpace
-from fem.support.shapes import common_batch
+from fem.support.arithmetic import common_batch
 
 
 @dataclass(frozen=True, eq=False)

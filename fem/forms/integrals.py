@@ -1,57 +1,146 @@
 """Integrals and error norms of functions on a space, with quadrature strong enough to see what they measure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fem.forms.parameters import CellValues, Parameter, field_of, values_at_points
-from fem.mesh.geometry import check_side
+from fem.forms.derivatives import observable
+from fem.forms.parameters import Parameter, PointValues, check_like, may_jump, resolved, values_at_points
+from fem.forms.pointwise import check_pointwise, each
+from fem.mesh.geometry import Domain, Geometry, check_side
 from fem.mesh.tags import FacetTag
 from fem.space.field import Function, Gradient
 from fem.space.space import FunctionSpace
-from fem.support.checks import check_callable, check_integers, check_kind, shown
+from fem.support.arithmetic import common_batch, sum_of
+from fem.support.checks import check_callable, check_flags, check_integers, check_kind, check_params, shown
 from fem.support.modes import outside_modes
-from fem.support.sums import sum_of
 
 Exact = Callable[[Tensor], Tensor] | Function | Tensor | float
+Integrand = Parameter | Callable[..., Tensor]
 
 
 @outside_modes
-def integrate(space: FunctionSpace, value: Parameter, tag: FacetTag | None = None, degree: int | None = None) -> Tensor:
+def integrate(
+    space: FunctionSpace,
+    value: Integrand,
+    tag: FacetTag | None = None,
+    degree: int | None = None,
+    *,
+    u: Tensor | Function | Sequence[Function] | None = None,
+    params: Sequence[Parameter] = (),
+    per_cell: bool = False,
+) -> Tensor:
     """∫ value over the mesh, or over the facets with that tag.
 
     Args:
         space: gives mesh and quadrature.
-        value: a callable of x, a field `V.function(u)`, its `gradient`, a number, or any other parameter of a density.
+        value: a callable of x, a field `V.function(u)`, its `gradient`, a number, or any other parameter of a density;
+            with `u` an expression of it, `lambda x, u, grad_u, *params: ...`, on facets with the outward normal after
+            `grad_u`.
         tag: facets, or (facet tag, cell tag): facets inside the domain as seen from the cells with that tag, where it
             matters (gradients, materials).
         degree: of the quadrature; by default 2p + 4, and more on curved cells as in `FunctionSpace`.
+        u: dofs on the space, a field on any space over the same mesh, or several of them (the parts of a mixed space),
+            which the expression gets as tuples.
+        params: of the expression, whatever a density may be given.
+        per_cell: give the integral over each cell, in the order of the mesh (facets: of the cell that they are seen
+            from).
 
     Returns:
-        "*b", or "*b c" for vectors.
+        "*b", or "*b c" for vectors; "*b e" and "*b e c" per cell.
     """
     check_kind("integrate", "space", space, FunctionSpace, "a `FunctionSpace`")
     check_integers("integrate", 0, optional=True, degree=degree)
-    one_sided = isinstance(value, CellValues)
-    if isinstance(value, Function | Gradient):
-        function, order = field_of(value)
-        one_sided = function.space.continuity < order
-    if tag is not None and one_sided:
+    check_flags("integrate", per_cell=per_cell)
+    if tag is not None and (u is not None or may_jump(value)):
         check_side(space.mesh, tag)
+    at = integrand("integrate", space, value, u, params)
     parts = []
     for domain in space.quadrature.domains(tag, own_degree(space) if degree is None else degree):
         geometry = space.quadrature.geometry(domain)
-        point = values_at_points(value, "the integrand", space, domain, geometry)
+        point = at(domain, geometry)
         values = torch.as_tensor(point.value, dtype=space.dtype, device=space.device)
         if values.ndim == 0:
             values = values[None, None]
         weights = geometry.weights.expand(geometry.points.shape[:2])
-        weights = weights[(..., *[None] * point.rank)]
-        parts.append((values * weights).sum((-2 - point.rank, -1 - point.rank)))
+        of_cells = (values * weights[(..., *[None] * point.rank)]).sum(-1 - point.rank)  # "*b e *rank"
+        axis = of_cells.ndim - 1 - point.rank
+        if per_cell:
+            start, stop = space.mesh.block_starts[domain.block : domain.block + 2]
+            cells = torch.arange(start, stop, device=space.device)
+            shape = (*of_cells.shape[:axis], space.mesh.num_cells, *of_cells.shape[axis + 1 :])
+            cells = cells if domain.cells is None else cells[domain.cells]
+            parts.append(of_cells.new_zeros(shape).index_add(axis, cells, of_cells))
+        else:
+            parts.append(of_cells.sum(axis))
     return sum_of(parts)
+
+
+def integrand(
+    call: str, space: FunctionSpace, value: Any, u: Any, params: Sequence[Parameter]
+) -> Callable[[Domain, Geometry], PointValues]:
+    """`value` at the points of a domain: a parameter of a density where u is None, else an expression of u.
+
+    Raises:
+        TypeError: no expression, no fields, or values of another type than the space's.
+        ValueError: fields over another mesh, or not one value of the expression for each point.
+    """
+    params = check_params(call, params)
+    if u is None:
+        if params:
+            raise ValueError(f"`{call}(params=...)` are those of an expression of a field; give that by `u=`.")
+        return lambda domain, geometry: values_at_points(value, "the integrand", space, domain, geometry)
+    check_callable(call, "value", value, "an expression `lambda x, u, grad_u, *params: ...` of the field u")
+    several = isinstance(u, tuple | list)
+    fields = [f if isinstance(f, Function) else space.function(f) for f in (u if several else [u])]
+
+    known: set[str] = set()
+
+    def at(domain: Domain, geometry: Geometry) -> PointValues:
+        for i, f in enumerate(fields):
+            resolved(f, f"field {i} of `{call}(u=...)`", space, domain, geometry)
+        points = [slots_of(f, domain, geometry) for f in fields]
+        both = [tuple(own[k] for own in points) if several else points[0][k] for k in range(2)]
+        normal = [] if geometry.normal is None else [PointValues(geometry.normal, 1)]
+        given = [values_at_points(p, f"params[{i}]", space, domain, geometry) for i, p in enumerate(params)]
+        arguments: list[Any] = [PointValues(geometry.points, 1), *both, *normal, *given]
+        lead = [f.values.shape[: f.values.ndim - len(f.space.shape)] for f in fields]
+        lead = (*common_batch(*lead, *[p.batch for p in given]), *geometry.points.shape[:2])
+        found = value(*each(lambda p: p.value, arguments))
+        if isinstance(found, Real) and not isinstance(found, bool):
+            return PointValues(float(found))
+        check_kind(call, "value", found, Tensor, "an expression that returns a tensor with a value for each point x")
+        found = check_like(space, found, "the value of the expression")
+        rank = max(found.ndim - len(lead), 0)
+        if not known and observable():
+            known.add("an expression at a point")
+            total = lambda *a: value(*a).flatten(-rank).sum(-1) if rank else value(*a)  # noqa: E731
+            check_pointwise("expression", total, arguments, 2)
+        if tuple(found.shape) == lead[-2:] or not found.ndim:  # of x alone, or constant
+            return PointValues(found)
+        try:
+            if found.ndim < len(lead):
+                raise RuntimeError
+            return PointValues(found.expand(*lead, *found.shape[len(lead) :]), rank)
+        except RuntimeError:
+            raise ValueError(
+                f"`{call}(value=...)` must return one value for each point, shape {lead} or {(*lead, '...')}; got "
+                f"{tuple(found.shape)}."
+            ) from None
+
+    return at
+
+
+def slots_of(field: Function, domain: Domain, geometry: Geometry) -> list[PointValues]:
+    """A field and its gradient at the points of a domain."""
+    shape, values = field.value_shape, field.space.quadrature.values(field.values, domain, geometry, 1)
+    return [
+        PointValues(s if field.shape is None else s.unflatten(s.ndim - 1 - k, shape), len(shape) + k)
+        for k, s in enumerate(values)
+    ]
 
 
 @outside_modes

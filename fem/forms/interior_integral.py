@@ -16,7 +16,7 @@ from fem.forms.parameters import PointValues
 from fem.space.facet_pairs import FacetPairs, PairGeometry
 from fem.space.space import MixedSpace
 from fem.space.two_sides import TwoSided, TwoSides
-from fem.support.sums import sum_of
+from fem.support.arithmetic import sum_of
 
 
 @dataclass(frozen=True, eq=False)

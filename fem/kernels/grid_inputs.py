@@ -8,8 +8,8 @@ from math import ceil, prod
 from torch import Tensor
 
 from fem.kernels.tensor_interpolation import GridRule, add_types, split_types
+from fem.support.arithmetic import common_batch
 from fem.support.portions import at_a_time
-from fem.support.shapes import common_batch
 
 Chunk = tuple[slice, slice]  # batch items, and layers of cells along the last axis of the grid (the first of an image)
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from fem.kernels.grid_inputs import Input
 from fem.kernels.program import Program
 from fem.kernels.tensor_interpolation import GridRule, TensorInterpolation, node_types, scatter
+from fem.support.arithmetic import sum_of
 from fem.support.compilation import Kernel
-from fem.support.sums import sum_of
 
 
 class GridLoop:

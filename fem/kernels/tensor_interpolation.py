@@ -23,7 +23,7 @@ from fem.mesh.grid import grid_order
 from fem.reference.cells import interval
 from fem.reference.lagrange import lagrange_element
 from fem.reference.quadrature import quadrature
-from fem.support.sums import sum_of
+from fem.support.arithmetic import sum_of
 
 Row = tuple[float, ...]
 Tables = list[tuple[list[Row], list[Row]]]

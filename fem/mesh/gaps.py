@@ -13,9 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fem.errors import MeshError
-from fem.mesh.box_search import Boxes
 from fem.mesh.conformity import check_sides, listed
-from fem.mesh.inverse_map import bounds, pull_back
+from fem.mesh.search.box_search import Boxes
+from fem.mesh.search.inverse_map import bounds, pull_back
 from fem.mesh.topology import Block, Topology
 from fem.reference.lagrange import barycentric_map
 from fem.support.portions import at_a_time

@@ -220,21 +220,34 @@ class BSpline:
             jet = normalize([part * local.reshape(*local.shape, *[1] * k) for k, part in enumerate(jet)])
         return Tabulation(*jet)
 
-    def tabulate_at(self, cells: Int[Tensor, "q"], points: Float[Tensor, "q r"]) -> Float[Tensor, "q a"]:
-        """The values on the q-th cell at the q-th reference point: `tabulate` for scattered points.
+    def tabulate_at(self, cells: Int[Tensor, "q"], points: Float[Tensor, "q r"], derivatives: int = 0) -> Tabulation:
+        """The functions on the q-th cell at the q-th reference point, with derivatives up to order 0 or 1 there:
+        `tabulate` for scattered points, with a cell axis of length one.
 
         Raises:
             TypeError: points and knots differ in dtype.
         """
         check_dtype("points", points, self.knots[0])
-        value, rest = points.new_ones(len(points), 1), cells
+        lines, rest = [], cells
         directions = zip(self.knots, self.degrees, self.spans, self.breakpoints, points.unbind(-1), strict=True)
         for t, p, spans, corners, x in directions:
             span, rest = rest % len(spans), rest // len(spans)
             u = torch.lerp(corners[span], corners[span + 1], x)
-            line = basis_functions(t, p, u, 0, spans[span])[0]
-            value = (line[:, :, None] * value[:, None, :]).flatten(1)
-        return value if self.weights is None else normalize([value * self.weights[self.cell_dofs[cells]]])[0]
+            line = basis_functions(t, p, u, derivatives, spans[span])
+            width = (corners[span + 1] - corners[span])[:, None]
+            lines.append([part * width**k if k else part for k, part in enumerate(line)])
+
+        def product(*axes: int) -> Float[Tensor, "q a"]:
+            result = points.new_ones(len(points), 1)
+            for axis, line in enumerate(lines):
+                result = (line[axes.count(axis)][:, :, None] * result[:, None, :]).flatten(1)
+            return result
+
+        jet = [product(), *([torch.stack([product(r) for r in range(len(lines))], -1)] if derivatives else [])]
+        if self.weights is not None:
+            local = self.weights[self.cell_dofs[cells]]
+            jet = normalize([part * local.reshape(*local.shape, *[1] * k) for k, part in enumerate(jet)])
+        return Tabulation(*(part[None] for part in jet))
 
     def _lines(self, points: Tensor) -> list[Tensor]:
         """The parameters of the points on the spans of each direction, "e q" with the spans of that direction."""

@@ -1,4 +1,4 @@
-"""Values of functions at arbitrary points of their mesh, differentiable in dofs, points and nodes."""
+"""Values and gradients of functions at arbitrary points of their mesh, differentiable in dofs, points and nodes."""
 
 from collections.abc import Callable, Sequence
 from numbers import Real
@@ -8,56 +8,110 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fem.mesh.location import attach, locate
 from fem.mesh.mesh import Mesh
-from fem.reference.element import Element
-from fem.support.checks import shown
+from fem.mesh.search.inverse_map import invert, push
+from fem.mesh.search.location import attach, locate
+from fem.mesh.search.nearest import nearest
+from fem.reference.element import Element, Tabulation
+from fem.support.checks import check_choice, shown
 from fem.support.transforms import carries
 
 
 def evaluate_fields(
-    fields: Sequence[Any], dofs: Sequence[Tensor], points: Float[Tensor, "m d"], outside: float | None = None
-) -> tuple[Tensor, ...]:
-    """u(x) = Σ_a u_a φ_a(ξ(x)) for each of some function spaces over one mesh, given its dofs: "*b m" or "*b m c".
+    fields: Sequence[Any],
+    dofs: Sequence[Tensor],
+    points: Float[Tensor, "m d"],
+    outside: float | str | None = None,
+    derivatives: int = 0,
+) -> tuple[tuple[Tensor, ...], ...]:
+    """u(x) = Σ_a u_a φ_a(ξ(x)), and ∇u = Σ_a u_a J⁻ᵀ ∂φ_a/∂ξ for `derivatives=1`, of some spaces over one mesh.
 
-    Differentiable in the dofs, the points and `mesh.nodes`. Where elements meet, the lowest-numbered cell speaks.
-    Derivatives are those within the cell, up to second order.
+    Values "*b m" or "*b m c" of all fields, then their gradients "*b m d" or "*b m c d". Differentiable in the dofs,
+    the points and `mesh.nodes`. Where elements meet, the lowest-numbered cell speaks. Derivatives are those within the
+    cell, up to second order.
 
     Raises:
         TypeError: points that are no tensor of the mesh's dtype on its device.
-        ValueError: points of another shape or not finite; a point outside the mesh, unless `outside` gives a value.
+        ValueError: points of another shape or not finite; a point outside the mesh, unless `outside` says what then.
     """
-    if outside is not None and (isinstance(outside, bool) or not isinstance(outside, Real)):
-        raise TypeError(f"`evaluate(outside=...)` must be None or a number, such as `math.nan`; got {shown(outside)}.")
+    check_choice("evaluate", "derivatives", derivatives, (0, 1))
     mesh: Mesh = fields[0].mesh
+    filling = filling_of(outside)
+    cell, reference = place(mesh, points, outside)
+    columns = [u[..., None] if V.components is None else u for V, u in zip(fields, dofs, strict=True)]
+    shapes = [(*u.shape[:-2], len(points), u.shape[-1]) for u in columns]
+    found = [[u.new_full(s, filling) for u, s in zip(columns, shapes, strict=True)]]
+    if derivatives:  # of a constant
+        d = mesh.num_coordinates
+        found.append([u.new_full((*s, d), 0.0 * filling) for u, s in zip(columns, shapes, strict=True)])
+    for i, start in enumerate(mesh.block_starts[:-1]):
+        rows = torch.nonzero((cell >= start) & (cell < mesh.block_starts[i + 1])).flatten()
+        cells, at = cell[rows] - start, reference[rows]
+        block = mesh.blocks[i]
+        inverse = invert(push(block.element, mesh.nodes[block.nodes_of(cells)], at)[1]) if derivatives else None
+        for k, (V, u) in enumerate(zip(fields, columns, strict=True)):
+            table, index = tabulate_at(V.elements[i], cells, at, derivatives), V.cell_dofs.of(i, cells)
+            local = u.index_select(-2, index.flatten()).unflatten(-2, index.shape)
+            value = torch.einsum("ma,...mac->...mc", table.value[0], local)
+            found[0][k] = found[0][k].index_copy(-2, rows, value)
+            if inverse is not None and table.grad is not None:
+                grad = torch.einsum("mar,...mac->...mcr", table.grad[0], local) @ inverse
+                found[1][k] = found[1][k].index_copy(-3, rows, grad)
+    return tuple(
+        tuple(v.squeeze(-1 - order) if V.components is None else v for V, v in zip(fields, values, strict=True))
+        for order, values in enumerate(found)
+    )
+
+
+def place(
+    mesh: Mesh, points: Float[Tensor, "m d"], outside: float | str | None
+) -> tuple[Int[Tensor, "m"], Float[Tensor, "m r"]]:
+    """The cell of each point over all blocks, and its reference coordinates as a function of points and nodes.
+
+    Outside the mesh those of the nearest point where that is asked for; else −1 and NaN, if `outside` gives a value.
+    """
     cell, reference = locate(mesh, points)
     lost = cell < 0
     if outside is None and bool(lost.any()):
         first = int(torch.nonzero(lost)[0])
         raise ValueError(
             f"`points[{first}]` = {points[first].tolist()} lies outside the mesh (in all {int(lost.sum())} of "
-            f"{len(points)} points do); leave it out, or pass `outside=math.nan` or a number to fill such points."
+            f"{len(points)} points do); leave it out, pass `outside=math.nan` or a number to fill such points, or "
+            'take the nearest points of the mesh by `outside="nearest"`.'
         )
-    columns = [u[..., None] if V.components is None else u for V, u in zip(fields, dofs, strict=True)]
-    values = [u.new_full((*u.shape[:-2], len(points), u.shape[-1]), outside or 0.0) for u in columns]
-    for i, start in enumerate(mesh.block_starts[:-1]):
-        rows = torch.nonzero((cell >= start) & (cell < mesh.block_starts[i + 1])).flatten()
-        cells, at = cell[rows] - start, reference[rows]
-        if torch.is_grad_enabled() and (carries(points) or mesh.version is None):
-            at = attach(mesh, i, cells, at, points[rows])
-        for k, (V, u) in enumerate(zip(fields, columns, strict=True)):
-            table, index = tabulate_at(V.elements[i], cells, at), V.cell_dofs.of(i, cells)
-            local = u.index_select(-2, index.flatten()).unflatten(-2, index.shape)
-            values[k] = values[k].index_copy(-2, rows, torch.einsum("ma,...mac->...mc", table, local))
-    return tuple(v[..., 0] if V.components is None else v for V, v in zip(fields, values, strict=True))
+    if torch.is_grad_enabled() and (carries(points) or mesh.version is None):
+        for i, start in enumerate(mesh.block_starts[:-1]):
+            rows = torch.nonzero((cell >= start) & (cell < mesh.block_starts[i + 1])).flatten()
+            if len(rows):
+                at = attach(mesh, i, cell[rows] - start, reference[rows], points[rows])
+                reference = reference.index_copy(0, rows, at)
+    if outside == "nearest" and bool(lost.any()):
+        rows = torch.nonzero(lost).flatten()
+        there, at = nearest(mesh, points[rows])
+        cell, reference = cell.index_copy(0, rows, there), reference.index_copy(0, rows, at)
+    return cell, reference
 
 
-def tabulate_at(element: Element, cells: Int[Tensor, "m"], reference: Float[Tensor, "m r"]) -> Float[Tensor, "m a"]:
-    """The local basis functions of the m-th cell at the m-th reference point."""
-    own: Callable[[Tensor, Tensor], Tensor] | None = getattr(element, "tabulate_at", None)
+def filling_of(outside: Any) -> float:
+    """The value at points outside, if that is a number, else 0; raise where it is neither None nor "nearest"."""
+    if outside is None or outside == "nearest":
+        return 0.0
+    if isinstance(outside, bool) or not isinstance(outside, Real):
+        raise TypeError(
+            f"`evaluate(outside=...)` must be None or a number, such as `math.nan`; got {shown(outside)}. "
+            '"nearest" takes what is found at the nearest point of the mesh.'
+        )
+    return float(outside)
+
+
+def tabulate_at(
+    element: Element, cells: Int[Tensor, "m"], reference: Float[Tensor, "m r"], derivatives: int = 0
+) -> Tabulation:
+    """The local basis functions of the m-th cell at the m-th reference point, "1 m a", and their derivatives."""
+    own: Callable[[Tensor, Tensor, int], Tabulation] | None = getattr(element, "tabulate_at", None)
     if own is not None:
-        return own(cells, reference)
-    table = element.tabulate(reference, 0).value
-    if len(table) > 1:
+        return own(cells, reference, derivatives)
+    table = element.tabulate(reference, derivatives)
+    if len(table.value) > 1:
         raise ValueError(f"{element} differs from cell to cell and needs `tabulate_at(cells, points)` to be evaluated.")
-    return table[0]
+    return table

@@ -18,8 +18,8 @@ from fem.reference.element import Element
 from fem.space.cell_dofs import CellDofs
 from fem.space.facet_pairs import FacetPairs, facet_pairs, geometry_on
 from fem.space.gather_scatter import GatherScatter
+from fem.support.arithmetic import sum_of
 from fem.support.cache import ByObject
-from fem.support.sums import sum_of
 
 Slots = list[Tensor]  # u and its derivatives at points
 

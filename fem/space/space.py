@@ -21,6 +21,7 @@ from fem.reference.lagrange import LagrangeElement
 from fem.space.cell_dofs import CellDofs, cell_dofs
 from fem.space.evaluation import evaluate_fields
 from fem.space.field import Function
+from fem.space.interpolation import nodal_values
 from fem.space.quadrature_points import QuadraturePoints
 from fem.space.tagged_dofs import NearestNodes, tagged_dofs
 from fem.support.checks import check_integers, check_kind, shown
@@ -246,36 +247,39 @@ class FunctionSpace(Space):
         return value(self.mesh.lagrange_nodes(self.degree, dofs))
 
     @outside_modes
-    def interpolate(self, value: Callable[[Tensor], Tensor | float] | Tensor | float) -> Tensor:
-        """Dofs of the function that equals `value` at every node: a number, or a callable of x "n d" that gives one."""
-        result = value(self.dof_coordinates) if callable(value) else value
-        if not isinstance(result, Tensor):
-            try:
-                if isinstance(result, bool):
-                    raise TypeError
-                result = torch.as_tensor(result, dtype=self.dtype, device=self.device)
-            except (TypeError, ValueError, RuntimeError):
-                wanted = "a number, or a callable of x that returns numbers or a tensor"
-                raise TypeError(f"`interpolate` needs {wanted}; got {shown(result)}.") from None
-        if result.dtype != self.dtype:
-            raise TypeError(
-                f"`interpolate` got {result.dtype} values; the space is {self.dtype}. Convert them, by `.to(x.dtype)`."
-            )
-        try:
-            if result.ndim > len(self.shape):
-                return self.check(result)
-            return result.expand(self.shape).clone()
-        except (RuntimeError, ValueError):
-            raise ValueError(f"`interpolate` needs values of shape {self.shape}; got {tuple(result.shape)}.") from None
+    def interpolate(
+        self, value: Callable[[Tensor], Tensor | float] | Function | Tensor | float, outside: float | str | None = None
+    ) -> Tensor:
+        """Dofs of the function that equals `value` at every node: a number, a callable of x "n d" that gives one, or a
+        field `W.function(u)` of any other space, over this mesh or another, differentiably in u and both meshes.
 
-    @outside_modes
-    def evaluate(self, u: Tensor, points: Float[Tensor, "m d"], outside: float | None = None) -> Tensor:
-        """Values "*b m" or "*b m c" at arbitrary points, differentiable in u, the points and the mesh nodes.
+        Args:
+            outside: of a field, what it is at nodes outside its mesh; as for `evaluate`.
 
         Raises:
-            ValueError: a point lies outside the mesh (named), unless `outside` gives a value for such points.
+            ValueError: a node outside the mesh of the field (named); a field that jumps at shared nodes.
         """
-        return evaluate_fields((self,), (self.check(u),), points, outside)[0]
+        return nodal_values(self, value, outside)
+
+    @outside_modes
+    def evaluate(
+        self, u: Tensor, points: Float[Tensor, "m d"], outside: float | str | None = None, derivatives: int = 0
+    ) -> Any:
+        """Values "*b m" or "*b m c" at arbitrary points; for `derivatives=1` also gradients "*b m d" or "*b m c d".
+
+        Differentiable in u, the points and the mesh nodes. Where cells meet, the lowest-numbered one speaks.
+
+        Args:
+            outside: a number for points outside the mesh (whose gradients are 0, or NaN for `math.nan`), or "nearest":
+                value and gradient at the nearest point of the mesh, found by looking at every facet of the boundary
+                once for each such point; on uniform grids for nothing.
+            derivatives: 0 or 1. On curves and surfaces in space the gradient is the tangential one.
+
+        Raises:
+            ValueError: a point lies outside the mesh (named), unless `outside` says what to do.
+        """
+        (value,), *grad = evaluate_fields((self,), (self.check(u),), points, outside, derivatives)
+        return (value, grad[0][0]) if grad else value
 
     def to_grid(self, u: Tensor) -> Tensor:
         """The field as an image: "*b n" → "*b (nz) ny nx" with x fastest and row 0 at the bottom; "*b c …" for vectors.
@@ -362,9 +366,15 @@ class MixedSpace(Space):
         return torch.cat([p.flatten(-len(s.shape)) for p, s in zip(parts, self.fields, strict=True)], -1)
 
     @outside_modes
-    def evaluate(self, u: Tensor, points: Float[Tensor, "m d"], outside: float | None = None) -> tuple[Tensor, ...]:
-        """Values of each field, "*b m" or "*b m c", at arbitrary points; see `FunctionSpace.evaluate`."""
-        return evaluate_fields(self.fields, self.split(self.check(u)), points, outside)
+    def evaluate(
+        self, u: Tensor, points: Float[Tensor, "m d"], outside: float | str | None = None, derivatives: int = 0
+    ) -> tuple[Any, ...]:
+        """Values of each field, "*b m" or "*b m c", at arbitrary points; see `FunctionSpace.evaluate`.
+
+        For `derivatives=1` a tuple of the values and a tuple of the gradients, as densities get them.
+        """
+        found = evaluate_fields(self.fields, self.split(self.check(u)), points, outside, derivatives)
+        return found if derivatives else found[0]
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "MixedSpace":
         """The product on another device or in another floating-point type."""

@@ -6,6 +6,7 @@ See `isogeometric_space`, which makes them.
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -18,9 +19,13 @@ from fem.mesh.tags import FacetTag
 from fem.reference.bspline import basis_matrix
 from fem.reference.spline_element import BSpline
 from fem.space.cell_dofs import CellDofs
+from fem.space.evaluation import filling_of
 from fem.space.factors import Factors, layers_of, slot_orders
+from fem.space.field import Function
+from fem.space.interpolation import check_components, check_no_outside
 from fem.space.quadrature_points import QuadraturePoints
 from fem.space.space import FunctionSpace
+from fem.support.checks import check_choice
 from fem.support.modes import outside_modes
 from fem.support.transforms import carries
 from nurbs.fitting.foot_points import foot_points
@@ -158,8 +163,14 @@ class SplineSpace(FunctionSpace):
         return found
 
     @outside_modes
-    def interpolate(self, value: Callable[[Tensor], Tensor] | float) -> Tensor:
+    def interpolate(
+        self, value: Callable[[Tensor], Tensor] | Function | float, outside: float | str | None = None
+    ) -> Tensor:
         """Dofs of the function that equals `value` at the Greville points (with `rational`, up to its weights).
+
+        Args:
+            value: a number, a callable of x, or a field `W.function(u)` of any other space.
+            outside: of a field, what it is at points outside its mesh; as for `evaluate`.
 
         Raises:
             ValueError: a periodic patch, whose Greville points would be fewer than its functions.
@@ -167,7 +178,12 @@ class SplineSpace(FunctionSpace):
         if any(c for p in self.mesh.patches for c in p.periodic):
             raise ValueError("`interpolate` on periodic patches is not there; minimise ½ ∫ |u − f|² instead.")
         x = self.dof_coordinates
-        given = value(x) if callable(value) else torch.as_tensor(value, dtype=self.dtype, device=self.device)
+        if isinstance(value, Function):
+            check_components(self, value)
+            given = value.space.evaluate(value.values, x, outside)
+        else:
+            check_no_outside(outside)
+            given = value(x) if callable(value) else torch.as_tensor(value, dtype=self.dtype, device=self.device)
         check_like(self, given, "the values to interpolate")
         given = given.expand(self.shape) if given.ndim <= len(self.shape) else given
         trailing = () if self.components is None else (self.components,)
@@ -223,66 +239,95 @@ class SplineSpace(FunctionSpace):
         return found[..., 0] if found.shape[-1] == 1 and inner <= 0 else found
 
     @outside_modes
-    def evaluate(self, u: Tensor, points: Float[Tensor, "m d"], outside: float | None = None) -> Tensor:
-        """Values "*b m" or "*b m c" at arbitrary points, by their foot points on the patches.
+    def evaluate(
+        self, u: Tensor, points: Float[Tensor, "m d"], outside: float | str | None = None, derivatives: int = 0
+    ) -> Any:
+        """Values "*b m" or "*b m c" at arbitrary points, by their foot points on the patches; for `derivatives=1` also
+        gradients "*b m d" or "*b m c d", on surfaces and curves in space the tangential ones.
+
+        Args:
+            outside: a number for points on no patch, or "nearest": what is found at their foot points.
+            derivatives: 0 or 1.
 
         Raises:
-            ValueError: a point lies on no patch (named), unless `outside` gives a value for such points.
+            ValueError: a point lies on no patch (named), unless `outside` says what to do.
         """
         self.check(u)
-        patch, parameters = self.locate(points)
+        check_choice("evaluate", "derivatives", derivatives, (0, 1))
+        filling = filling_of(outside)
+        patch, parameters = self.locate(points, nearest=outside == "nearest")
         lost = patch < 0
         if outside is None and bool(lost.any()):
             first = int(lost.nonzero()[0])
             raise ValueError(
                 f"`points[{first}]` = {points[first].tolist()} lies on no patch (in all {int(lost.sum())} of "
-                f"{len(points)} points do not); leave it out, or pass `outside=math.nan` or a number."
+                f"{len(points)} points do not); leave it out, pass `outside=math.nan` or a number, or take the nearest "
+                'points of the patches by `outside="nearest"`.'
             )
         coefficients = u[..., None] if self.components is None else u
-        result = coefficients.new_full(
-            (*u.shape[: u.ndim - len(self.shape)], len(points), coefficients.shape[-1]), outside or 0
-        )
-        for i in range(len(self.mesh.patches)):
+        shape = (*u.shape[: u.ndim - len(self.shape)], len(points), coefficients.shape[-1])
+        found = [coefficients.new_full(shape, filling)]
+        if derivatives:  # of a constant
+            found.append(coefficients.new_full((*shape, self.mesh.num_coordinates), 0.0 * filling))
+        for i, own in enumerate(self.mesh.patches):
             rows = (patch == i).nonzero()[:, 0]
             if len(rows):
-                result = result.index_copy(-2, rows, self._at(coefficients, parameters[rows], i))
-        return result[..., 0] if self.components is None else result
+                value, *slope = self._at(coefficients, parameters[rows], i, derivatives)
+                found[0] = found[0].index_copy(-2, rows, value)
+                if slope:
+                    grad = slope[0] @ torch.linalg.pinv(own.jacobian_at(parameters[rows]))
+                    found[1] = found[1].index_copy(-3, rows, grad)
+        found = [part.squeeze(-1 - k) if self.components is None else part for k, part in enumerate(found)]
+        return tuple(found) if derivatives else found[0]
 
     def at_parameters(self, u: Tensor, parameters: Float[Tensor, "m r"], patch: int = 0) -> Tensor:
         """Values "*b m" or "*b m c" at parameters of a patch."""
         self.check(u)
         check_index(patch, len(self.mesh.patches), "patch", patch)
-        found = self._at(u[..., None] if self.components is None else u, parameters, patch)
+        found = self._at(u[..., None] if self.components is None else u, parameters, patch)[0]
         return found[..., 0] if self.components is None else found
 
-    def _at(self, coefficients: Tensor, parameters: Float[Tensor, "m r"], patch: int) -> Tensor:
-        element, cell, reference, stride = self.elements[patch], 0, [], 1
+    def _at(
+        self, coefficients: Tensor, parameters: Float[Tensor, "m r"], patch: int, derivatives: int = 0
+    ) -> list[Tensor]:
+        """Values "*b m c", and derivatives in the parameters "*b m c r"."""
+        element, cell, reference, widths, stride = self.elements[patch], 0, [], [], 1
         for corners, x in zip(element.breakpoints, parameters.unbind(-1), strict=True):
             span = (torch.searchsorted(corners, x.detach().contiguous(), right=True) - 1).clamp(0, len(corners) - 2)
-            reference.append((x - corners[span]) / (corners[span + 1] - corners[span]))
+            widths.append(corners[span + 1] - corners[span])
+            reference.append((x - corners[span]) / widths[-1])
             cell, stride = cell + stride * span, stride * (len(corners) - 1)
         assert isinstance(cell, Tensor)
-        table = element.tabulate_at(cell, torch.stack(reference, -1))
+        table = element.tabulate_at(cell, torch.stack(reference, -1), derivatives)
         local = coefficients[..., self.cell_dofs[patch][cell], :]
-        return torch.einsum("ma,...mac->...mc", table, local)
+        found = [torch.einsum("ma,...mac->...mc", table.value[0], local)]
+        if table.grad is not None:
+            slope = table.grad[0] / torch.stack(widths, -1)[:, None]
+            found.append(torch.einsum("mar,...mac->...mcr", slope, local))
+        return found
 
-    def locate(self, points: Float[Tensor, "m d"]) -> tuple[Int[Tensor, "m"], Float[Tensor, "m r"]]:
-        """The first patch that each point lies on, −1 if there is none, and its parameters there, differentiable."""
+    def locate(
+        self, points: Float[Tensor, "m d"], nearest: bool = False
+    ) -> tuple[Int[Tensor, "m"], Float[Tensor, "m r"]]:
+        """The first patch that each point lies on and its parameters there, differentiable; else −1, or with `nearest`
+        the patch with the nearest foot point."""
         size = float((self.mesh.nodes.amax(0) - self.mesh.nodes.amin(0)).max())
         near = 1e3 * torch.finfo(self.dtype).eps * size
         found = torch.full((len(points),), -1, device=self.device)
         parameters = points.new_zeros(len(points), self.mesh.dim)
+        least = torch.full((len(points),), torch.inf if nearest else near, dtype=points.dtype, device=self.device)
         for i, patch in enumerate(self.mesh.patches):
-            rows = (found < 0).nonzero()[:, 0]
+            rows = ((found < 0) | (least > near)).nonzero()[:, 0]
             if not len(rows):
                 break
             u = foot_points(patch, points[rows])
-            on = (patch.detach().at(u) - points[rows].detach()).norm(dim=-1) <= near
-            rows, u = rows[on], u[on]
-            if len(rows) and (carries(points) or self.mesh.version is None):  # Newton's step has their derivative
-                J = patch.jacobian_at(u)
-                u = u + (torch.linalg.pinv(J) @ (points[rows] - patch.at(u))[..., None])[..., 0]
+            distance = (patch.detach().at(u) - points[rows].detach()).norm(dim=-1)
+            on = (distance <= least[rows]) if not nearest else (distance < least[rows])
+            rows, u, distance = rows[on], u[on], distance[on]
+            if len(rows) and (carries(points) or self.mesh.version is None):
+                u = followed(patch, u, points[rows])
             found[rows] = i
+            least = least.index_copy(0, rows, distance)
             parameters = parameters.index_copy(0, rows, u)
         return found, parameters
 
@@ -296,3 +341,26 @@ class SplineSpace(FunctionSpace):
 def collocation(element: BSpline, axis: int, u: Float[Tensor, "q"]) -> Float[Tensor, "q n"]:
     """All functions of one direction at parameters."""
     return basis_matrix(element.knots[axis], element.degrees[axis], u, 0)[0]
+
+
+def followed(patch: Patch, u: Float[Tensor, "m r"], x: Float[Tensor, "m d"]) -> Float[Tensor, "m r"]:
+    """Foot points as functions of the points and the patch: u + H⁻¹ Jᵀ (x − S(u)), H = JᵀJ − Σ_d (x − S)_d ∂²S_d.
+
+    Newton's step is zero there but has their derivative. Parameters at an end of their range that are held there by the
+    distance stay.
+    """
+    first = [tuple(int(axis == k) for axis in range(patch.directions)) for k in range(patch.directions)]
+    second = [[tuple(map(sum, zip(a, b, strict=True))) for b in first] for a in first]
+    J, gap = patch.jacobian_at(u), x - patch.at(u)
+    bend = torch.stack([torch.stack(patch.derivatives_at(u, orders=row), -1) for row in second], -2)
+    slope = (J.mT @ gap[..., None])[..., 0]
+    start, end = (torch.stack([t.detach() for t in side]) for side in zip(*patch.domain(), strict=True))
+    room = 1e3 * torch.finfo(u.dtype).eps * (end - start)
+    closed = torch.tensor(patch.periodic, device=u.device)
+    held = ((u <= start + room) & (slope < 0) | (u >= end - room) & (slope > 0)) & ~closed
+    size = gap.detach().norm(dim=-1, keepdim=True) * J.detach().norm(dim=-2)
+    held = held & (slope.detach().abs() > torch.finfo(u.dtype).eps ** 0.5 * size)
+    H = J.mT @ J - torch.einsum("md,mdrs->mrs", gap, bend)
+    either = held[:, :, None] | held[:, None]
+    H = torch.where(either, torch.eye(patch.directions, dtype=u.dtype, device=u.device), H)
+    return u + (torch.linalg.pinv(H) @ torch.where(held, 0, slope)[..., None])[..., 0]

@@ -30,18 +30,18 @@ from fem.forms.energy import Energy
 from fem.forms.lowering import cell_integrals
 from fem.forms.parameters import Parameter
 from fem.space.space import FunctionSpace
+from fem.support.arithmetic import dot, norm, per_item, sum_of
 from fem.support.checks import check_kind, check_params
+from fem.support.conjugate_gradients import conjugate_gradients
 from fem.support.modes import outside_modes
-from fem.support.sums import sum_of
 from fem.support.transforms import transformed
 from solvers.certificates.enrichment import next_degree
 from solvers.certificates.equilibration import FluxBound, flux_bound
 from solvers.certificates.fine_quadrature import data_jump, fine_degrees, tested
 from solvers.linear.choice import default_linear
-from solvers.linear.conjugate_gradients import conjugate_gradients, ritz_values
+from solvers.linear.conjugate_gradients import ritz_values
 from solvers.minimization import check_tensors
 from solvers.operators.system import LinearMethod, Preconditioner, System
-from solvers.solution import dot, norm, per_item
 
 NOT_CONVEX = "the energy is not convex: is a coefficient negative or zero somewhere?"
 JUMPS = (

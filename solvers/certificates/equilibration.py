@@ -35,6 +35,7 @@ from fem.mesh.tags import whole_facets
 from fem.reference.lagrange import lagrange_element
 from fem.space.field import gradient
 from fem.space.space import FunctionSpace
+from fem.support.arithmetic import dot
 from fem.support.modes import outside_modes
 from solvers.certificates.data import data, stiffness_jumps
 from solvers.certificates.fine_quadrature import (
@@ -48,7 +49,6 @@ from solvers.certificates.fine_quadrature import (
 )
 from solvers.certificates.particular_flux import particular_flux
 from solvers.minimization import minimize
-from solvers.solution import dot
 
 SEVERAL = 20  # points in one direction of cells in which A jumps
 POINTS = 6  # added to the degree of the quadrature, since A⁻¹ is no polynomial

@@ -16,13 +16,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from fem.support.arithmetic import norm
 from fem.support.checks import check_integers, check_numbers
 from solvers.linear.aggregation import Aggregation, MatrixLevel, aggregate, import_pyamg, scaled_matrix
 from solvers.linear.conjugate_gradients import CG, PreparedCG
 from solvers.linear.cycle import v_cycle
 from solvers.operators.system import System
 from solvers.operators.workspace import workspace_of
-from solvers.solution import norm
 
 OLDER = 3  # hierarchies of earlier systems that a space keeps
 SLOWER = 1.5  # a hierarchy of another matrix is given up after so many times its own number of iterations, and 5 more

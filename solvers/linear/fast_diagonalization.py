@@ -22,12 +22,12 @@ from torch import Tensor
 from fem.forms.constraints import MeanZero
 from fem.mesh.geometry import Domain
 from fem.space.space import AnySpace, FunctionSpace
+from fem.support.arithmetic import per_item
 from fem.support.checks import check_flags, shown
 from solvers.linear.axis_modes import LagrangeLine, SplineLine
 from solvers.linear.separable import Component, Separable, definite, largest
 from solvers.operators.system import System
 from solvers.operators.tensor_operator import TensorOperator
-from solvers.solution import per_item
 
 ROUND_OFF = 16  # coefficients that differ by no more than so many ε count as equal
 

@@ -18,15 +18,16 @@ from torch import Tensor
 
 from fem.constraints.ties import ties_of
 from fem.space.space import FunctionSpace
+from fem.support.arithmetic import norm, per_item
 from fem.support.checks import check_integers, check_numbers, shown
+from fem.support.conjugate_gradients import conjugate_gradients
 from solvers.linear.coarsening import DegreeCoarsening, VertexCoarsening, widths
-from solvers.linear.conjugate_gradients import CG, PreparedCG, conjugate_gradients, ritz_values
+from solvers.linear.conjugate_gradients import CG, PreparedCG, ritz_values
 from solvers.linear.cycle import Level, chebyshev, v_cycle
 from solvers.operators.stencil import Stencil, StencilGrid, replaced_items
 from solvers.operators.stencil_product import Product
 from solvers.operators.system import System
 from solvers.operators.workspace import Buffers, workspace_of
-from solvers.solution import norm, per_item
 
 COARSEST = 130  # unknowns per item that a dense inverse takes care of
 ENTRIES = 2**17  # of the inverses of all items together; beyond, another level costs less

@@ -15,9 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
-from fem.support.sums import sum_of
+from fem.support.arithmetic import per_item, sum_of
 from solvers.linear.axis_modes import Line, modes, supported_modes
-from solvers.solution import per_item
 
 
 class Separable:

@@ -18,11 +18,11 @@ from fem.constraints.ties import Ties, ties_of
 from fem.forms.assembly import element_matrices, flat_dofs
 from fem.forms.constraints import MeanZero
 from fem.forms.discrete import DiscreteForm, Hessian
+from fem.support.arithmetic import norm
 from solvers.operators.stencil import Stencil, grid_of, replaced_items
 from solvers.operators.stencil_product import Product
 from solvers.operators.tensor_operator import TensorOperator, has_factors
 from solvers.operators.workspace import workspace_of
-from solvers.solution import norm
 
 
 class System:

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, unit_interval
+from fem.support.arithmetic import dot, norm, per_item
 from solvers import ConvergenceError, Solution, Status, minimize
-from solvers.solution import default_rtol, dot, norm, per_item
+from solvers.solution import default_rtol
 from tests.problems import conduction
 
 

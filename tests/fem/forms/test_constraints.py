@@ -370,6 +370,7 @@ def test_prescribed_values_and_a_mean_hold_together() -> None:
     torch.testing.assert_close(both.apply(applied), applied)
     assert both.fixed is walls.fixed
     assert isinstance(both, Constraint)
+    assert isinstance(both, MeanZero)
     assert repr(both).endswith(" & MeanZero(field 1)")
     v, w, zero = random(W, seed=1), random(W, seed=2), torch.zeros(W.shape, dtype=torch.float64)
     linear = both.apply(v) - both.apply(zero)

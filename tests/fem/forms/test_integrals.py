@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.autograd import gradcheck, gradgradcheck
 
 from fem import Constant, FunctionSpace, Lagrange, by_cell_tag, gradient, h1_error, integrate, l2_error, unit_square
 from fem.reference.cells import CELLS
@@ -184,3 +185,67 @@ def test_shapes_are_not_broadcast_by_chance() -> None:
     assert len(points) == 16
     with pytest.raises(ValueError, match=r"must have shape \(4, 16\), one for each point x"):
         l2_error(V, u, lambda x: x[..., :1])
+
+
+# -- expressions, and cell by cell -------------------------------------------------------------------------------------
+
+
+def test_integrals_per_cell_add_up_and_are_those_of_the_cells() -> None:
+    mesh = mixed_mesh()
+    V = FunctionSpace(mesh, Lagrange(2), components=2)
+    u = V.function(torch.stack([V.interpolate(lambda x: x.exp()), V.interpolate(lambda x: x.sin())]))
+    found = integrate(V, u, per_cell=True)
+    assert found.shape == (2, mesh.num_cells, 2)
+    assert torch.allclose(found.sum(1), integrate(V, u), rtol=1e-13)
+    areas = integrate(V, 1.0, per_cell=True)
+    for e in (0, mesh.num_cells - 1):
+        one = V.per_cell(torch.eye(mesh.num_cells, dtype=torch.float64)[e])
+        assert torch.allclose(integrate(V, one), areas[e], rtol=1e-13)
+    sides = integrate(V, 1.0, "boundary", per_cell=True)
+    assert torch.allclose(sides.sum(), integrate(V, 1.0, "boundary"))
+    facets = mesh.topology.facets
+    behind = torch.tensor(mesh.block_starts)[facets.block] + facets.cell
+    assert set(sides.nonzero()[:, 0].tolist()) == set(behind[mesh.topology.boundary].tolist())
+
+
+def test_expressions_of_fields_and_parameters() -> None:
+    """∫ κ |∇u|² and ∮ κ ∂u/∂n for u = x² − y², κ = 3: 3 · 8/3, and 0 in all, 2 κ on the right."""
+    mesh = unit_square(3, cell="triangle")
+    V = FunctionSpace(mesh, Lagrange(2))
+    scale = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
+    u = V.interpolate(lambda x: x[:, 0].square() - x[:, 1].square()) * scale
+    kappa = V.per_cell(torch.full((mesh.num_cells,), 3.0, dtype=torch.float64))
+    energy = integrate(V, lambda x, u, grad_u, k: k * grad_u.square().sum(-1), u=u, params=(kappa,))
+    assert torch.allclose(energy, 8 * scale[:, 0] ** 2, rtol=1e-13)
+    flux = lambda x, u, grad_u, normal, k: k * (grad_u * normal).sum(-1)  # noqa: E731
+    assert torch.allclose(integrate(V, flux, "right", u=u, params=(kappa,)), 6 * scale[:, 0], rtol=1e-13)
+    assert integrate(V, flux, "boundary", u=u, params=(kappa,)).abs().max() < 1e-12
+    matrices = V.per_cell(torch.eye(2, dtype=torch.float64).expand(mesh.num_cells, 2, 2), shape=(2, 2))
+    trace = integrate(V, lambda x, u, grad_u: u.diagonal(dim1=-2, dim2=-1).sum(-1), u=matrices)
+    assert float(trace) == pytest.approx(2)
+    mixed = integrate(V, lambda x, u, grad_u: u[0] * grad_u[1][..., 0], u=(V.function(u), V.function(u)))
+    assert torch.allclose(mixed, scale[:, 0] ** 2 * (1 / 2 - 1 / 3), rtol=1e-12)
+
+
+def test_derivatives_of_expressions_per_cell() -> None:
+    mesh = unit_square(2, cell="triangle").curved(2, lambda x: x + 0.1 * x.prod(1, keepdim=True))
+
+    def energy(u: torch.Tensor, nodes: torch.Tensor) -> torch.Tensor:
+        V = FunctionSpace(mesh.with_nodes(nodes), Lagrange(1))
+        return integrate(V, lambda x, u, grad_u: grad_u.square().sum(-1) + u.exp(), u=u, per_cell=True)
+
+    u = torch.linspace(0, 1, 9, dtype=torch.float64, requires_grad=True)
+    inputs = (u, mesh.nodes.clone().requires_grad_())
+    assert gradcheck(energy, inputs, fast_mode=True)
+    assert gradgradcheck(energy, inputs, fast_mode=True)
+
+
+def test_expressions_that_are_none() -> None:
+    V = FunctionSpace(unit_square(2), Lagrange(1))
+    u = V.interpolate(1.0)
+    with pytest.raises(TypeError, match=r"`integrate\(value=...\)` must be an expression `lambda x, u, grad_u"):
+        integrate(V, 2.0, u=u)
+    with pytest.raises(ValueError, match="the expression is no expression at a point"):
+        integrate(V, lambda x, u, grad_u: u.mean(), u=u)
+    with pytest.raises(ValueError, match=r"`integrate\(params=...\)` are those of an expression of a field; give"):
+        integrate(V, lambda x, k: k, params=(1.0,))

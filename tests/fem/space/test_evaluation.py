@@ -9,13 +9,14 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from fem.mesh.generators import box, unit_square
-from fem.mesh.location import attach, check_points
 from fem.mesh.mesh import Mesh
+from fem.mesh.search.location import attach, check_points
 from fem.reference.cells import CELLS
+from fem.reference.discontinuous import Discontinuous
 from fem.reference.lagrange import Lagrange
 from fem.reference.spline_element import BSpline
 from fem.space.space import FunctionSpace, MixedSpace
-from tests.fem.mesh.test_location import NAMES, bend, curved, grid, mixed_mesh, rand, scattered
+from tests.fem.mesh.search.test_location import NAMES, bend, curved, grid, mixed_mesh, rand, scattered
 
 
 def polynomial(x: Tensor, degree: int) -> Tensor:
@@ -97,6 +98,98 @@ def test_points_outside_are_named_or_filled(mesh):
     assert torch.allclose(points.grad, torch.tensor([[1.0, 1], [0, 0], [0, 0]], dtype=torch.float64))
 
 
+# -- gradients -----------------------------------------------------------------------------------------------------
+
+
+def spaces(mesh: Mesh, degree: int) -> list[FunctionSpace]:
+    return [FunctionSpace(mesh, Lagrange(degree), 2), FunctionSpace(mesh, Discontinuous(degree))]
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3])
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_at_points_equal_those_by_automatic_differentiation(name, degree):
+    for mesh in (grid(name), curved(name, min(degree, 2))):
+        points = scattered(mesh, 2)[0].requires_grad_()
+        for V in spaces(mesh, degree):
+            u = rand(2, *V.shape)
+            value, grad = V.evaluate(u, points, derivatives=1)
+            assert torch.equal(value, V.evaluate(u, points))
+            assert grad.shape == (*value.shape, mesh.dim)
+            entries = value.movedim(1, -1).flatten(0, -2)  # "m" each
+            for entry, found in zip(entries, grad.movedim(1, -2).flatten(0, -3), strict=True):
+                (expected,) = torch.autograd.grad(entry.sum(), points, retain_graph=True)
+                assert torch.allclose(found, expected, rtol=1e-10, atol=1e-9)
+
+
+@pytest.mark.parametrize("rational", [False, True])
+@pytest.mark.parametrize(("dim", "degree"), [(1, (3,)), (2, (2, 3)), (3, (1, 2, 2))])
+def test_gradients_of_spline_spaces(dim, degree, rational):
+    shape = (4, 3, 2)[:dim]
+    mesh = box((0.0,) * dim, (1.0,) * dim, shape).curved(2, bend)
+    element = BSpline.uniform(shape, degree)
+    if rational:
+        element = BSpline(element.knots, degree, 0.5 + rand(element.num_dofs))
+    V = FunctionSpace(mesh, element)
+    u, (domain,) = rand(2, *V.shape), V.quadrature.domains()
+    value, grad = V.quadrature.values(u, domain, V.quadrature.geometry(domain), 1)
+    points = mesh.map(0, None, domain.points)[0].flatten(0, 1)
+    found = V.evaluate(u, points, derivatives=1)
+    assert torch.allclose(found[0], value.flatten(-2), rtol=0, atol=1e-10)
+    assert torch.allclose(found[1], grad.flatten(-3, -2), rtol=0, atol=1e-8)
+
+
+def test_gradients_on_surfaces_are_tangential_and_mixed_spaces_give_them_by_field():
+    plane = unit_square(3, cell="triangle")
+    mesh = Mesh(torch.cat([plane.nodes, plane.nodes.sum(1, keepdim=True)], 1), plane.cells, "triangle")
+    W = MixedSpace(FunctionSpace(mesh, Lagrange(1), 3), FunctionSpace(mesh, Lagrange(2)))
+    u, p = (f.interpolate(g) for f, g in zip(W.fields, (lambda x: x, lambda x: x[:, 2]), strict=True))
+    points = scattered(mesh, 1)[0]
+    values, grads = W.evaluate(W.join([u, p]), points, derivatives=1)
+    normal = torch.tensor([-1.0, -1, 1], dtype=torch.float64) / math.sqrt(3)
+    tangential = torch.eye(3, dtype=torch.float64) - normal.outer(normal)
+    assert torch.allclose(values[0], points, atol=1e-12)
+    assert torch.allclose(grads[0], tangential.expand(len(points), 3, 3), atol=1e-12)
+    assert torch.allclose(grads[1], tangential[2].expand(len(points), 3), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_derivatives_of_gradients_in_dofs_points_and_nodes(name):
+    mesh = curved(name, 2)
+    points = scattered(mesh, 1)[0][:3]
+    V = FunctionSpace(mesh, Lagrange(2))
+    u = rand(*V.shape).requires_grad_()
+
+    def slope(u, points, nodes):
+        return FunctionSpace(mesh.with_nodes(nodes), V.family).evaluate(u, points, derivatives=1)[1]
+
+    inputs = (u, points.requires_grad_(), mesh.nodes.clone().requires_grad_())
+    assert gradcheck(slope, inputs, fast_mode=True)
+    assert gradgradcheck(slope, inputs, fast_mode=True)
+
+
+def test_gradients_outside_are_those_of_the_filling_or_of_the_nearest_point():
+    V = FunctionSpace(unit_square(3, cell="triangle"), Lagrange(2))
+    u = V.interpolate(lambda x: x[:, 0].square() + x[:, 1])
+    points = torch.tensor([[0.5, 0.5], [0.25, 1.5], [2.0, -1.0]], dtype=torch.float64)
+    assert V.evaluate(u, points, outside=2.0, derivatives=1)[1][1:].abs().max() == 0
+    assert V.evaluate(u, points, outside=math.nan, derivatives=1)[1][1:].isnan().all()
+    value, grad = V.evaluate(u, points, outside="nearest", derivatives=1)
+    assert torch.allclose(value, torch.tensor([0.75, 1.0625, 1.0], dtype=torch.float64), atol=1e-12)
+    assert torch.allclose(grad, torch.tensor([[1.0, 1], [0.5, 1], [2, 1]], dtype=torch.float64), atol=1e-11)
+    grid = FunctionSpace(unit_square(3), Lagrange(2))
+    same = grid.evaluate(grid.interpolate(lambda x: x[:, 0].square() + x[:, 1]), points, "nearest", 1)
+    assert torch.allclose(same[0], value, atol=1e-12)
+    assert torch.allclose(same[1], grad, atol=1e-11)
+
+
+@pytest.mark.parametrize("cell", ["quadrilateral", "triangle"])
+def test_values_at_nearest_points_differentiate(cell):
+    V = FunctionSpace(unit_square(3, cell=cell), Lagrange(2))
+    points = torch.tensor([[0.4, 0.5], [0.25, 1.5], [2.0, -1.0]], dtype=torch.float64).requires_grad_()
+    u = rand(*V.shape).requires_grad_()
+    assert gradcheck(lambda u, points: V.evaluate(u, points, "nearest"), (u, points))
+
+
 def test_unusable_points_are_refused():
     V = FunctionSpace(unit_square(2), Lagrange(1))
     u, points = V.interpolate(1.0), torch.zeros(3, 2, dtype=torch.float64)
@@ -108,6 +201,10 @@ def test_unusable_points_are_refused():
         V.evaluate(u, torch.zeros(3, 3, dtype=torch.float64))
     with pytest.raises(ValueError, match=r"shape \(m, 2\), one row per point; got \(2,\)"):
         check_points(V.mesh, points[0])
+    with pytest.raises(TypeError, match=r"must be None or a number, such as `math.nan`; got 'nearby'. .nearest. takes"):
+        V.evaluate(u, points, outside="nearby")
+    with pytest.raises(ValueError, match=r"`evaluate\(derivatives=...\)` must be 0 or 1; got 2"):
+        V.evaluate(u, points, derivatives=2)
     points[2, 1] = math.nan
     with pytest.raises(ValueError, match=r"`points\[2\]` is \[0.0, nan\]"):
         V.evaluate(u, points)

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, unit_interval, unit_square
+from fem.support.conjugate_gradients import conjugate_gradients
 from fem.support.status import Status
-from solvers.linear.conjugate_gradients import CG, Jacobi, conjugate_gradients, ritz_values
+from solvers.linear.conjugate_gradients import CG, Jacobi, ritz_values
 from solvers.linear.direct import Direct
 from solvers.linear.fast_diagonalization import FastDiagonalization
 from solvers.linear.multigrid import Multigrid

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from fem.mesh.generators import box, unit_interval, unit_square
-from fem.mesh.inverse_map import to_bernstein
-from fem.mesh.location import locate
 from fem.mesh.mesh import Mesh
+from fem.mesh.search.inverse_map import to_bernstein
+from fem.mesh.search.location import locate
 from fem.reference.cells import CELLS, Cell
 from fem.reference.lagrange import Lagrange, lagrange_element
 from fem.reference.quadrature import quadrature

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fem.mesh.box_search import Boxes
+from fem.mesh.search.box_search import Boxes
 
 
 def all_pairs(lower, upper, points):

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fem.mesh.box_search import Boxes
-from fem.mesh.inverse_map import bounds, invert, is_affine, pull_back, push
 from fem.mesh.mesh import Mesh
+from fem.mesh.search.box_search import Boxes
+from fem.mesh.search.inverse_map import bounds, invert, is_affine, pull_back, push
 from fem.support.cache import Store
 from fem.support.portions import at_a_time
 

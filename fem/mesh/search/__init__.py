@@ -1,0 +1,1 @@
+"""Where points lie in a mesh, and the points of it nearest to others."""
