@@ -72,7 +72,7 @@ def plot_line(
         raise ValueError(f"`plot_line` draws one field; got a batch of shape {tuple(values.shape[:-1])}: pick an item.")
     if not bool(torch.isfinite(values).any()):
         raise ValueError(
-            f"`plot_line` has nothing to draw: no point between {shown(start)} and {shown(end)} is finite."
+            f"`plot_line` has nothing to draw: no value between {shown(start)} and {shown(end)} is finite."
         )
     if ax is None:
         import matplotlib.pyplot as plt
