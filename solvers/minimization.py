@@ -26,7 +26,7 @@ from fem.support.checks import check_flags, check_kind, check_params, shown
 from fem.support.modes import outside_modes
 from fem.support.shapes import common_batch
 from fem.support.status import ConvergenceError, first_failure, nest
-from fem.support.transforms import Plain, mapped, plainly, transformed
+from fem.support.transforms import Plain, mapped, outside_transforms, plainly, transformed
 from solvers.adjoint import Deferred, Stationary, attach
 from solvers.descent import LBFGS, Adam, descent
 from solvers.line_search import Bounds
@@ -139,6 +139,7 @@ class Solves:
     ):
         self.problem, self.form, self.settings, self.given = problem, form, settings, [b is not None for b in limits]
         self.count, rank = len(form.tensors()), len(form.space.shape)
+        self.shapes = [(tuple(t.shape), t.dtype) for t in form.tensors()]
         batches = [b.shape[: b.ndim - rank] for b in limits if b is not None]
         self.lead = len(common_batch(form.full_batch(u), *batches))
         self.item_axes = [*form.item_axes, rank, *[rank] * len(batches)]
@@ -155,18 +156,38 @@ class Solves:
     def folded(self, extended: Sequence[bool]) -> Plain | None:
         """The same for tensors some of which have an axis more, in front: it becomes the first one of the batch."""
         pairs = list(zip(extended, self.item_axes, strict=True))
-        if any(more and own is None for more, own in pairs):
+        if any(more and own is None for more, own in pairs) or not self.keeps_apart(extended):
             return None
+        return lambda *tensors: self(*self.with_axis(tensors, extended))
 
-        def plain(*tensors: Tensor) -> tuple[Tensor, ...]:
-            return self(
-                *[
-                    t.reshape(len(t), *[1] * (self.lead + 1 + own - t.ndim), *t.shape[1:]) if more else t
-                    for t, (more, own) in zip(tensors, pairs, strict=True)
-                ]
-            )
+    def with_axis(self, tensors: Sequence[Tensor], extended: Sequence[bool]) -> list[Tensor]:
+        """Tensors with the axis that some have in front before all batch axes of the problem."""
+        return [
+            t.reshape(len(t), *[1] * (self.lead + 1 + (own or 0) - t.ndim), *t.shape[1:]) if more else t
+            for t, own, more in zip(tensors, self.item_axes, extended, strict=False)
+        ]
 
-        return plain
+    @outside_transforms()
+    @torch.no_grad()
+    def keeps_apart(self, extended: Sequence[bool]) -> bool:
+        """Whether the integrands take two items, as `k * grad_u` with a number k does not: tried with any numbers."""
+        space = self.form.space
+        u = torch.full(space.shape, 0.6, dtype=space.dtype, device=space.device)
+        like = [(shape, {"dtype": dtype, "device": space.device}) for shape, dtype in self.shapes]
+        each = [
+            [
+                torch.full(shape, 0.7 + i / 9 if more else 0.7, **kind)
+                for (shape, kind), more in zip(like, extended, strict=False)
+            ]
+            for i in range(2)
+        ]
+        both = [torch.stack(pair) if more else pair[0] for *pair, more in zip(*each, extended, strict=False)]
+        try:
+            together = self.form.with_tensors(self.with_axis(both, extended)).residual(u)
+            alone = torch.stack([self.form.with_tensors(tensors).residual(u) for tensors in each])
+        except (RuntimeError, ValueError):
+            return False
+        return torch.allclose(together, alone, equal_nan=True)
 
 
 def solved(

@@ -179,6 +179,19 @@ def test_vmap_solves_once_for_all_items(monkeypatch):
         torch.testing.assert_close(part, torch.stack(wanted), rtol=1e-9, atol=0)
 
 
+def test_densities_that_take_numbers_alone_are_mapped_item_by_item():
+    """`k * grad_u` aligns a batch of k with the points; on 25 cells one of 25 items would even fit."""
+    several = torch.linspace(1, 2, 25, dtype=torch.float64)
+    held = Dirichlet(V, {"boundary": 0.0})
+    before, after = (
+        Energy(V, lambda x, u, g, k: 0.5 * (k * g.square()).sum(-1) - u, held),
+        Energy(V, lambda x, u, g, k: 0.5 * k * g.square().sum(-1) - u, held),
+    )
+    for way in (vmap, lambda f: vmap(grad(f))):
+        found, wanted = (way(lambda k: minimize(J, (k,)).value.sum())(several) for J in (before, after))  # noqa: B023
+        torch.testing.assert_close(found, wanted, rtol=1e-10, atol=0)
+
+
 def test_vmap_says_so_where_it_cannot():
     with pytest.raises(ValueError, match="give the parameters a leading axis"):
         vmap(lambda k: minimize(ENERGY, (k, 1.0), throw=False).value)(SEVERAL)
