@@ -89,7 +89,10 @@ def solve(
     if not isinstance(problem, Energy | WeakForm):
         raise TypeError(f"`solve` takes an `Energy` or a `WeakForm`; got {shown(problem)}.")
     if isinstance(method, LBFGS | Adam):
-        raise ValueError(f"`solve` looks for stationary points, and `{type(method).__name__}()` only descends.")
+        raise ValueError(
+            f"`solve` looks for stationary points, and `{type(method).__name__}()` only descends: it goes with "
+            "`minimize`."
+        )
     return run("solve", problem, params, initial, method, (None, None), throw, reuse, minimum=False)
 
 
@@ -223,7 +226,9 @@ def solved(
     if any(b is not None for b in limits):
         if isinstance(problem.constraint, MeanZero | RigidMotionFree):
             name = type(problem.constraint).__name__
-            raise ValueError(f"`lower` and `upper` do not go with `{name}`: shifting u would cross them.")
+            raise ValueError(
+                f"`lower` and `upper` do not go with `{name}`: shifting u would cross them. Leave one of them out."
+            )
         if ties_of(problem.constraint) is not None:
             raise ValueError("`lower` and `upper` do not go with ties: a dof at its bound would hold others.")
         box = Bounds(*[None if b is None else b.detach().expand(*batch, *space.shape) for b in limits])

@@ -66,6 +66,7 @@ def cell_dofs(mesh: Mesh, elements: Sequence[Element]) -> CellDofs:
     spans = getattr(element, "grid_shape", None)
     if grid is None or tuple(spans or ()) != tuple(grid):
         raise ValueError(
-            f"a spline basis needs one knot span per cell of a grid; got spans {spans} on a mesh with grid {grid}."
+            f"a spline basis needs one knot span per cell of a grid; got spans {spans} on a mesh with grid {grid}. "
+            "`BSpline.uniform(mesh.grid, degree)` fits."
         )
     return CellDofs((element.cell_dofs.to(mesh.device),), element.num_dofs)  # type: ignore[attr-defined]
