@@ -37,8 +37,8 @@ class Constant:
         rank = len(self.shape)
         if tuple(self.value.shape[self.value.ndim - rank :]) != tuple(self.shape):
             raise ValueError(
-                f"`Constant(shape={self.shape})` needs a tensor whose last axes are these; got "
-                f"{tuple(self.value.shape)}."
+                f"`Constant(shape={self.shape})` got a tensor of shape {tuple(self.value.shape)}, whose last axes must "
+                "be these."
             )
 
 
@@ -232,8 +232,8 @@ def cell_values(parameter: CellValues, name: str, space: Any, domain: Domain) ->
     if bool((index < 0).any()):
         missing = int((index < 0).sum())
         raise ValueError(
-            f"{name}: every cell needs a value, and {missing} cells (the first is "
-            f"{int(torch.nonzero(index < 0)[0])}) have none of the tags {', '.join(parameter.values)}."
+            f"{name}: {missing} cells (the first is {int(torch.nonzero(index < 0)[0])}) have none of the tags "
+            f"{', '.join(parameter.values)}, and every cell needs a value."
         )
     like = {"dtype": space.dtype, "device": space.device}
     entries = [v if isinstance(v, Tensor) else torch.tensor(float(v), **like) for v in parameter.values.values()]

@@ -221,8 +221,8 @@ class FunctionSpace(Space):
             if isinstance(tag, str):
                 self.mesh.facets_tagged(tag)  # the tag exists
             raise ValueError(
-                f"only Lagrange spaces have dofs on facets; impose values on "
-                f"{type(self.family).__name__} weakly, by boundary terms."
+                f"only Lagrange spaces have dofs on facets; impose values on {shown(self.family)} weakly, "
+                "by boundary terms."
             )
         return tagged_dofs(self.mesh, self.elements, self.cell_dofs, tag)  # type: ignore[arg-type]
 
