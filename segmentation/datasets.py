@@ -106,7 +106,11 @@ def check_size(call: str, size: Any) -> None:
 def read_pair(image: Path, truth: Path, kind: str, size: tuple[int, int], channels: int) -> tuple[Tensor, Tensor]:
     """An image "c y x" and its labels "y x"."""
     import numpy as np
-    from PIL import Image
+
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError('`read_images` needs Pillow: pip install "ritz[images]".', name=error.name) from error
 
     with Image.open(image) as file:
         pixels = np.asarray(file.convert("L" if channels == 1 else "RGB"), dtype=np.float32)

@@ -24,6 +24,8 @@ from solvers.report import RUNNING, STATUSES, Report, finish, finish_small, roun
 class LBFGS:
     """Limited-memory BFGS with strong Wolfe line search (`torch.optim.LBFGS`) on the sum of the batch's energies.
 
+    Items that end without success are tried once more, alone.
+
     Args:
         rtol: stop at this relative residual; 1e-6 in float64, 1e-3 in float32: near the minimum the line search sees
             the energy change in its last digits only, when the residual still has half of its own.

@@ -105,12 +105,17 @@ def modes_of(
     with torch.no_grad():
         pair = [form.pattern.csr(form.matrix_values(zero)) for form in forms]
     if any(matrix.ndim != 2 for matrix in pair):
-        raise ValueError("`eigenmodes` takes one problem at a time; these parameters make a batch.")
+        raise ValueError(
+            "`eigenmodes` takes one problem at a time; these parameters make a batch. Take its items in a loop."
+        )
     free = np.ones(zero.numel(), dtype=bool)
     for J in (energy, mass):
         data = J.constraint.data()
         if data is not None and (J.constraint.fixed is None or bool((data != 0).any())):
-            raise ValueError("`eigenmodes` takes homogeneous Dirichlet values as constraints, and no others.")
+            raise ValueError(
+                "`eigenmodes` takes homogeneous Dirichlet values as constraints, and no others; without `MeanZero` a "
+                "`near` a little below zero finds the constants first."
+            )
         if ties_of(J.constraint) is not None:
             raise ValueError("`eigenmodes` knows no ties between dofs, such as those of `Periodic`.")
         if J.constraint.fixed is not None:

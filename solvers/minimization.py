@@ -5,7 +5,7 @@ the implicit adjoint, so that it differentiates in every parameter, in the presc
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from numbers import Real
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fem.constraints.fixed_dofs import FixedDofs
 from fem.constraints.rigid_motion import RigidMotionFree
 from fem.constraints.ties import ties_of
 from fem.forms.cell_integral import CellIntegral
@@ -26,7 +27,7 @@ from fem.support.arithmetic import common_batch
 from fem.support.checks import check_flags, check_kind, check_params, shown
 from fem.support.modes import outside_modes
 from fem.support.status import ConvergenceError, first_failure, nest
-from fem.support.transforms import Plain, mapped, plainly, transformed
+from fem.support.transforms import Plain, mapped, outside_transforms, plainly, transformed
 from solvers.adjoint import Deferred, Stationary, attach
 from solvers.descent import LBFGS, Adam, descent
 from solvers.line_search import Bounds
@@ -89,7 +90,10 @@ def solve(
     if not isinstance(problem, Energy | WeakForm):
         raise TypeError(f"`solve` takes an `Energy` or a `WeakForm`; got {shown(problem)}.")
     if isinstance(method, LBFGS | Adam):
-        raise ValueError(f"`solve` looks for stationary points, and `{type(method).__name__}()` only descends.")
+        raise ValueError(
+            f"`solve` looks for stationary points, and `{type(method).__name__}()` only descends: it goes with "
+            "`minimize`."
+        )
     return run("solve", problem, params, initial, method, (None, None), throw, reuse, minimum=False)
 
 
@@ -139,6 +143,7 @@ class Solves:
     ):
         self.problem, self.form, self.settings, self.given = problem, form, settings, [b is not None for b in limits]
         self.count, rank = len(form.tensors()), len(form.space.shape)
+        self.shapes = [(tuple(t.shape), t.dtype) for t in form.tensors()]
         batches = [b.shape[: b.ndim - rank] for b in limits if b is not None]
         self.lead = len(common_batch(form.full_batch(u), *batches))
         self.item_axes = [*form.item_axes, rank, *[rank] * len(batches)]
@@ -155,18 +160,38 @@ class Solves:
     def folded(self, extended: Sequence[bool]) -> Plain | None:
         """The same for tensors some of which have an axis more, in front: it becomes the first one of the batch."""
         pairs = list(zip(extended, self.item_axes, strict=True))
-        if any(more and own is None for more, own in pairs):
+        if any(more and own is None for more, own in pairs) or not self.keeps_apart(extended):
             return None
+        return lambda *tensors: self(*self.with_axis(tensors, extended))
 
-        def plain(*tensors: Tensor) -> tuple[Tensor, ...]:
-            return self(
-                *[
-                    t.reshape(len(t), *[1] * (self.lead + 1 + own - t.ndim), *t.shape[1:]) if more else t
-                    for t, (more, own) in zip(tensors, pairs, strict=True)
-                ]
-            )
+    def with_axis(self, tensors: Sequence[Tensor], extended: Sequence[bool]) -> list[Tensor]:
+        """Tensors with the axis that some have in front before all batch axes of the problem."""
+        return [
+            t.reshape(len(t), *[1] * (self.lead + 1 + (own or 0) - t.ndim), *t.shape[1:]) if more else t
+            for t, own, more in zip(tensors, self.item_axes, extended, strict=False)
+        ]
 
-        return plain
+    @outside_transforms()
+    @torch.no_grad()
+    def keeps_apart(self, extended: Sequence[bool]) -> bool:
+        """Whether the integrands take two items, as `k * grad_u` with a number k does not: tried with any numbers."""
+        space = self.form.space
+        u = torch.full(space.shape, 0.6, dtype=space.dtype, device=space.device)
+        like = [(shape, {"dtype": dtype, "device": space.device}) for shape, dtype in self.shapes]
+        each = [
+            [
+                torch.full(shape, 0.7 + i / 9 if more else 0.7, **kind)
+                for (shape, kind), more in zip(like, extended, strict=False)
+            ]
+            for i in range(2)
+        ]
+        both = [torch.stack(pair) if more else pair[0] for *pair, more in zip(*each, extended, strict=False)]
+        try:
+            together = self.form.with_tensors(self.with_axis(both, extended)).residual(u)
+            alone = torch.stack([self.form.with_tensors(tensors).residual(u) for tensors in each])
+        except (RuntimeError, ValueError):
+            return False
+        return torch.allclose(together, alone, equal_nan=True)
 
 
 def solved(
@@ -202,7 +227,9 @@ def solved(
     if any(b is not None for b in limits):
         if isinstance(problem.constraint, MeanZero | RigidMotionFree):
             name = type(problem.constraint).__name__
-            raise ValueError(f"`lower` and `upper` do not go with `{name}`: shifting u would cross them.")
+            raise ValueError(
+                f"`lower` and `upper` do not go with `{name}`: shifting u would cross them. Leave one of them out."
+            )
         if ties_of(problem.constraint) is not None:
             raise ValueError("`lower` and `upper` do not go with ties: a dof at its bound would hold others.")
         box = Bounds(*[None if b is None else b.detach().expand(*batch, *space.shape) for b in limits])
@@ -343,24 +370,6 @@ def bound_dofs(space: AnySpace, bound: Any, name: str) -> Tensor | None:
     if not isinstance(space, FunctionSpace):
         raise ValueError(f"`{name}` on a mixed space must be a number or a dof tensor.")
     return space.interpolate(bound)
-
-
-@dataclass(frozen=True, eq=False)
-class FixedDofs:
-    """Prescribed dofs together with those at a bound, `fixed` "*b *shape"."""
-
-    space: AnySpace
-    fixed: Tensor
-
-    def data(self) -> Tensor | None:
-        return None
-
-    def insert(self, u: Tensor, data: Tensor | None) -> Tensor:
-        assert data is not None
-        return torch.where(self.fixed, data, u)
-
-    def project(self, residual: Tensor, data: Tensor | None) -> Tensor:
-        return residual.masked_fill(self.fixed, 0)
 
 
 def fix_active(form: DiscreteForm, report: Report, limits: list[Tensor | None]) -> DiscreteForm:

@@ -17,7 +17,7 @@ from fem.forms.discrete import DiscreteForm
 from fem.forms.energy import Functional, differentiated
 from fem.forms.parameters import Parameter
 from fem.space.space import MixedSpace
-from fem.support.checks import check_kind, shown
+from fem.support.checks import check_kind, check_params, shown
 from fem.support.modes import outside_modes
 
 
@@ -52,7 +52,7 @@ def reaction(
     space = energy.space
     key: tuple[Any, ...] = tag if isinstance(tag, tuple) else (tag,)
     mask = Dirichlet(space, {tag: 0.0}).fixed
-    form = energy.discrete_form(params)
+    form = energy.discrete_form(check_params("reaction", params))
     full = form.constrained(space.check(u))[1]
     free = replace(form, constraint=Free(space), data=None)
     forces = differentiated(free, DiscreteForm.residual, full)

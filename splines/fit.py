@@ -258,7 +258,7 @@ def fitted(x: Tensor, options: PiecewiseOptions, weights: Tensor | None, mask: T
             where += f", component {component}" if options.vector else ""
             raise ValueError(
                 f"`fit_piecewise(x)`: {where} is {float(y[item, sample, component])}, the first of {len(bad)}. Leave "
-                "such samples out with `mask=x.isfinite()`."
+                f"such samples out with `mask=x.isfinite(){'.all(-1)' if options.vector else ''}`."
             )
     y = y.to(torch.float64)
     # Projections reproduce constants: what is left has no offset to lose digits to.

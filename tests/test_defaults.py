@@ -9,7 +9,7 @@ import torch
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, WeakForm, integrate, l2_error, unit_square
 from nurbs import Curve, fit_surface
 from segmentation import piecewise_constant
-from solvers import certify, eigenmodes, minimize, predict, solve
+from solvers import GaussianField, certify, eigenmodes, minimize, predict, solve
 from splines import fit_piecewise
 
 F64 = torch.float64
@@ -80,6 +80,33 @@ def test_autocast_changes_nothing():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = answers()
     assert same(found, expected) == []
+
+
+def test_gradients_after_a_forward_pass_in_autocast_are_those_without_it():
+    """In single precision, values and derivatives, of backward passes that are called outside, as PyTorch advises."""
+    V = FunctionSpace(unit_square(5, cell="triangle", dtype=torch.float32), Lagrange(1))
+    energy = Energy(V, lambda x, u, g, k: 0.5 * k * g.square().sum(-1) + u**4 - u, Dirichlet(V, {"boundary": 0.0}))
+    u, x, family = torch.linspace(0, 1, V.num_dofs), torch.rand(5, 2), GaussianField(2, modes=3)
+    image, omega = torch.linspace(0, 6, 64).sin().reshape(1, 1, 8, 8), family.sample(2, like=x)
+    functions = {
+        "energy": lambda k: energy(k * u, k),
+        "residual": lambda k: energy.residual(k * u, k),
+        "minimize": lambda k: minimize(energy, (k,)).value,
+        "evaluate": lambda k: V.evaluate(k * u, x),
+        "error": lambda k: l2_error(V, k * u, lambda x: k * x[..., 0]),
+        "layer": lambda k: piecewise_constant(k * image, 0.4),
+        "fit": lambda k: fit_piecewise(k * image.flatten(), 3).values,
+        "family": lambda k: family(k * omega, x),
+    }
+    for name, f in functions.items():
+        found = []
+        for enabled in (True, False):
+            k = torch.tensor(1.5, requires_grad=True)
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+                value = f(k)
+            (slope,) = torch.autograd.grad(value.square().sum(), k)
+            found.append((value.detach(), slope))
+        torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=1e-7, msg=name)
 
 
 SCRIPT = """

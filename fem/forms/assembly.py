@@ -27,6 +27,7 @@ from fem.space.space import AnySpace, FunctionSpace
 from fem.space.two_sides import SideField, TwoSides, side_of
 from fem.support.arithmetic import sum_of
 from fem.support.portions import at_a_time
+from fem.support.transforms import outside_transforms
 
 # Spaces, and functions of them, or what facets with two sides see of them.
 Fields = AnySpace | TwoSides
@@ -199,6 +200,7 @@ class Pattern:
     diagonal: Int[Tensor, "n"]
 
     @cached_property
+    @outside_transforms()
     def short(self) -> tuple[Int[Tensor, "n1"], Int[Tensor, "z"]]:
         """`crow` and `column` in 32 bits, which MKL and cuSPARSE take as they are: products save their conversion."""
         return self.crow.int(), self.column.int()
@@ -261,7 +263,8 @@ def pattern_of(space: AnySpace, pairs: Sequence[FacetPairs] = ()) -> Pattern:
     """The sparsity of matrices over a space, which keeps it; with couplings across some facets where they are named."""
     key = tuple(group.block for group in pairs)
     if key not in space._patterns:
-        space._patterns[key] = make_pattern(space, pairs)
+        with outside_transforms():
+            space._patterns[key] = make_pattern(space, pairs)
     return space._patterns[key]
 
 

@@ -311,7 +311,10 @@ def prescribed(space: FunctionSpace, component: int | None, tag: Any, dofs: Tens
     if isinstance(value, Function):
         own = space.shape if component is None else space.shape[:1]
         if value.space.mesh.topology is not space.mesh.topology or value.space.shape != own:
-            raise ValueError(f"{name} is a field on another space, {value.space}; interpolate it into this one.")
+            raise ValueError(
+                f"{name} is a field on another space, {value.space}; "
+                "`V.interpolate(lambda x: W.evaluate(w, x))` carries it over."
+            )
         value = value.values
     if callable(value) and not isinstance(value, Tensor):
         value = space.trace(tag, dofs, value)  # pyright: ignore[reportArgumentType]

@@ -126,7 +126,9 @@ class Functional:
             return NotImplemented
         if not isinstance(other.constraint, Free) and other.constraint is not self.constraint:
             if not isinstance(self.constraint, Free):
-                raise ValueError("the two have different constraints; give both the same `Dirichlet`, or only one.")
+                raise ValueError(
+                    "the two have different constraints; give both one and the same object, or only one of them any."
+                )
             return other + self
         total = object.__new__(type(self))
         total.__dict__.update(self.__dict__ | {"terms": self.terms + other.terms, "reuse": None})

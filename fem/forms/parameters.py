@@ -36,7 +36,10 @@ class Constant:
         check_shape("Constant", self.shape)
         rank = len(self.shape)
         if tuple(self.value.shape[self.value.ndim - rank :]) != tuple(self.shape):
-            raise ValueError(f"`Constant(shape={self.shape})` got a tensor of shape {tuple(self.value.shape)}.")
+            raise ValueError(
+                f"`Constant(shape={self.shape})` got a tensor of shape {tuple(self.value.shape)}, whose last axes must "
+                "be these."
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +152,9 @@ def resolved(parameter: Any, name: str, space: Any, domain: Domain, geometry: Ge
     if isinstance(parameter, Function | Gradient):
         function, order = field_of(parameter)
         if function.space.mesh.topology is not space.mesh.topology:
-            raise ValueError(f"{name} is a field over another mesh; interpolate it into a space over this one.")
+            raise ValueError(
+                f"{name} is a field over another mesh; `V.interpolate(lambda x: W.evaluate(w, x))` carries it over."
+            )
         function = replace(function, values=check_like(space, function.values, name))
         return Gradient(function) if order else function
     if isinstance(parameter, CellValues):
@@ -228,7 +233,7 @@ def cell_values(parameter: CellValues, name: str, space: Any, domain: Domain) ->
         missing = int((index < 0).sum())
         raise ValueError(
             f"{name}: {missing} cells (the first is {int(torch.nonzero(index < 0)[0])}) have none of the tags "
-            f"{', '.join(parameter.values)}."
+            f"{', '.join(parameter.values)}, and every cell needs a value."
         )
     like = {"dtype": space.dtype, "device": space.device}
     entries = [v if isinstance(v, Tensor) else torch.tensor(float(v), **like) for v in parameter.values.values()]
@@ -256,9 +261,11 @@ def check_batch(parameter: Tensor, name: str, space: Any) -> None:
     found = [n for n in shape if n > 1 and n in counts]
     found += [prod(image) for image in images if shape[-len(image) :] == image[::-1]]
     if found:
+        degree, kind = mesh.blocks[0].degree, counts.get(found[0], "points")
+        where = f" (a V = `FunctionSpace(mesh, Lagrange({degree}))`)" if kind == "nodes" else ""
         raise ValueError(
             f"{name} is a tensor of shape {shape}, which would be a batch of numbers, but there are {found[0]} "
-            f"{counts.get(found[0], 'points')} here. Write `V.function(t)` for a field with these dofs; "
+            f"{kind} here. Write `V.function(t)` for a field with these dofs{where}; "
             "`V.per_cell(t)` for one value per cell; and `Constant(t, shape=())` for a batch that happens to have this "
             "size."
         )

@@ -14,6 +14,7 @@ from fem.kernels.program import Program
 from fem.kernels.tensor_interpolation import GridRule, TensorInterpolation, node_types, scatter
 from fem.support.arithmetic import sum_of
 from fem.support.compilation import Kernel
+from fem.support.transforms import outside_transforms
 
 
 class GridLoop:
@@ -156,6 +157,7 @@ class GridLoop:
         return [name for name in dict.fromkeys(self.program.outputs) if isinstance(name, str) or name != 0]
 
     @cached_property
+    @outside_transforms()
     def products(self) -> Float[Tensor, "k m"]:
         """What each different second derivative at each point contributes to each entry A ≤ B of an element matrix."""
         given = self.inputs[0]

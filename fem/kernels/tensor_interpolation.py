@@ -24,6 +24,7 @@ from fem.reference.cells import interval
 from fem.reference.lagrange import lagrange_element
 from fem.reference.quadrature import quadrature
 from fem.support.arithmetic import sum_of
+from fem.support.transforms import outside_transforms
 
 Row = tuple[float, ...]
 Tables = list[tuple[list[Row], list[Row]]]
@@ -74,6 +75,7 @@ def grid_rule(space: Any) -> GridRule:
 
 
 @lru_cache(maxsize=64)
+@outside_transforms()
 def rule_on_box(cells: tuple[int, ...], lower: tuple[float, ...], upper: tuple[float, ...], degree: int) -> GridRule:
     rule = quadrature(interval, degree)
     line = rule.points[:, 0].tolist()

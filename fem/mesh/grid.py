@@ -24,7 +24,7 @@ from torch import Tensor
 
 from fem.reference.cells import Cell
 from fem.reference.lagrange import lagrange_element
-from fem.support.transforms import carries
+from fem.support.transforms import carries, outside_transforms
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ class BoxNodes:
     axes: tuple[Float[Tensor, "_"], ...]
 
     @cached_property
+    @outside_transforms()
     def nodes(self) -> Float[Tensor, "n d"]:
         return tensor_product(self.axes)
 
@@ -154,6 +155,7 @@ class BoxNodes:
 
 
 @cache
+@outside_transforms()
 def pieces(cell: Cell) -> Int[Tensor, "k v d"]:
     """Vertices, each 0 or 1 per direction, of the cells that fill one grid cell."""
     if not cell.is_simplex or cell.dim == 1:
@@ -168,6 +170,7 @@ def pieces(cell: Cell) -> Int[Tensor, "k v d"]:
 
 
 @cache
+@outside_transforms()
 def node_offsets(cell: Cell, degree: int) -> Int[Tensor, "k a d"]:
     """Steps on the grid of nodes of the given degree from a grid cell's lowest corner to the nodes of its cells."""
     weights = lagrange_element(cell, 1).tabulate(lagrange_element(cell, degree).nodes, 0).value[0]
@@ -175,6 +178,7 @@ def node_offsets(cell: Cell, degree: int) -> Int[Tensor, "k a d"]:
 
 
 @cache
+@outside_transforms()
 def grid_order(cell: Cell, degree: int) -> tuple[int, ...]:
     """The local nodes, by their VTK numbers, of a cell that is a whole grid cell, in grid order: x fastest."""
     (offsets,) = node_offsets(cell, degree)

@@ -25,7 +25,7 @@ from fem.mesh.topology import Block, Topology
 from fem.reference.lagrange import Lagrange, lagrange_element
 from fem.reference.quadrature import quadrature
 from fem.support.checks import check_callable, check_floating, check_kind, check_numbers, did_you_mean
-from fem.support.transforms import carries
+from fem.support.transforms import carries, outside_transforms
 
 Cells = Tensor | Mapping[str, Tensor] | Any
 
@@ -134,6 +134,7 @@ class Mesh:
     # -- what it is made of ------------------------------------------------------------------------------------------
 
     @cached_property
+    @outside_transforms()
     def nodes(self) -> Float[Tensor, "n d"]:
         """Coordinates; those of a box grid are made when first asked for."""
         assert self._box is not None

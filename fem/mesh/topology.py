@@ -18,6 +18,7 @@ from fem.mesh.grid import Grid, Side, places
 from fem.reference.cells import Cell, quadrilateral
 from fem.reference.lagrange import LagrangeElement, entity_cell_of, interior_nodes, lagrange_element, sub_entities
 from fem.support.portions import at_a_time
+from fem.support.transforms import outside_transforms
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +38,7 @@ class Block:
         return self.source.num_cells if isinstance(self.source, Grid) else self.source.shape[0]
 
     @cached_property
+    @outside_transforms()
     def connectivity(self) -> Int[Tensor, "e v"]:
         return self.source.cell_nodes(self.degree) if isinstance(self.source, Grid) else self.source
 
@@ -112,6 +114,7 @@ class Topology:
         return [0, *accumulate(block.num_cells for block in self.blocks)]
 
     @cached_property
+    @outside_transforms()
     def vertex_nodes(self) -> Int[Tensor, "n"]:
         """Mesh node of each vertex."""
         if self.grid is not None:
@@ -122,6 +125,7 @@ class Topology:
         return torch.nonzero(used).flatten()
 
     @cached_property
+    @outside_transforms()
     def cell_vertices(self) -> tuple[Int[Tensor, "_ _"], ...]:
         """Vertex numbers "e v" of each cell, block by block."""
         if self.grid is not None:
@@ -151,6 +155,7 @@ class Topology:
         return self._entities[kind.name]
 
     @cached_property
+    @outside_transforms()
     def _entities(self) -> dict[str, Entities]:
         return {}
 
@@ -161,6 +166,7 @@ class Topology:
         return sorted(kinds.values(), key=lambda kind: kind.num_vertices)
 
     @cached_property
+    @outside_transforms()
     def facets(self) -> Facets:
         """All facets, triangles before quadrilaterals where both occur."""
         vertices = [self.entities(kind).vertices for kind in self.facet_kinds]
@@ -192,6 +198,7 @@ class Topology:
         return torch.where(vertices < 0, vertices, self.vertex_nodes[vertices])
 
     @cached_property
+    @outside_transforms()
     def boundary(self) -> Int[Tensor, "f"]:
         """Facets that belong to one cell alone."""
         return torch.nonzero(self.facets.num_cells == 1).flatten()

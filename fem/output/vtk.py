@@ -214,7 +214,9 @@ def checked_field(name: str, field: Tensor | Function, V: AnySpace) -> tuple[Fun
             "`[W.function(part) for W, part in zip(V.fields, V.split(u))]`."
         )
     if space.mesh.topology is not V.mesh.topology:
-        raise ValueError(f"field {name!r} is over another mesh; interpolate it into a space over this one.")
+        raise ValueError(
+            f"field {name!r} is over another mesh; `V.interpolate(lambda x: W.evaluate(w, x))` carries it over."
+        )
     if tuple(values.shape) != space.shape:
         if tuple(values.shape[-len(space.shape) :]) == space.shape:
             raise ValueError(

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from fem.support.checks import did_you_mean, shown
+from fem.support.transforms import outside_transforms
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Cell:
         return corners[0], corners[axes] - corners[0]
 
     @cached_property
+    @outside_transforms()
     def facet_normals(self) -> Tensor:
         """Outward unit normals "f r" of the reference facets."""
         centre = torch.tensor(self.vertices, dtype=torch.float64, device="cpu").mean(0)

@@ -14,6 +14,7 @@ from fem.reference.cells import Cell
 from fem.reference.element import Tabulation
 from fem.reference.lagrange import lagrange_element
 from fem.support.checks import is_integer, refuse
+from fem.support.transforms import outside_transforms
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class DiscontinuousElement:
     continuity = -1
 
     @cached_property
+    @outside_transforms()
     def nodes(self) -> Float[Tensor, "a r"]:
         """Reference coordinates of the nodes: those of Lagrange elements, of degree 0 the centre."""
         if self.degree:

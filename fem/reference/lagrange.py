@@ -20,6 +20,7 @@ from torch import Tensor
 from fem.reference.cells import Cell, entity_cell
 from fem.reference.element import Tabulation
 from fem.support.checks import is_integer, refuse
+from fem.support.transforms import outside_transforms
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class LagrangeElement:
     degree: int
 
     @cached_property
+    @outside_transforms()
     def entity_nodes(self) -> dict[int, tuple[tuple[int, ...], ...]]:
         """Local nodes in the interior of each vertex (key 0), edge (1), face (2) and cell (3), entity by entity."""
         numbers: dict[int, tuple[tuple[int, ...], ...]] = {}
@@ -62,6 +64,7 @@ class LagrangeElement:
         return numbers
 
     @cached_property
+    @outside_transforms()
     def nodes(self) -> Float[Tensor, "a r"]:
         """Reference coordinates of the nodes."""
         coordinates = []
@@ -73,6 +76,7 @@ class LagrangeElement:
         return torch.cat(coordinates)
 
     @cached_property
+    @outside_transforms()
     def facet_nodes(self) -> tuple[tuple[int, ...], ...]:
         """Local nodes on the closure of each facet: its own and those of its edges and vertices."""
         origins_normals = [
@@ -88,6 +92,7 @@ class LagrangeElement:
         return self.nodes.shape[0]
 
     @cached_property
+    @outside_transforms()
     def _multi_indices(self) -> Tensor:
         """Multi-indices "a i" of the nodes: p times their barycentric coordinates, factor after factor."""
         matrix, offset = barycentric_map(self.cell)
@@ -120,6 +125,7 @@ def product_of(picked: list[Tensor], derived: list[int]) -> Float[Tensor, "q a"]
 
 
 @cache
+@outside_transforms()
 def lagrange_element(cell: Cell, degree: int) -> LagrangeElement:
     """The shared element instance (its tables are computed once)."""
     return LagrangeElement(cell, degree)
@@ -138,6 +144,7 @@ def entity_cell_of(cell: Cell, dim: int) -> Cell:
 
 
 @cache
+@outside_transforms()
 def interior_nodes(cell: Cell, degree: int) -> Float[Tensor, "a r"]:
     """Equispaced nodes strictly inside a reference cell, first axis fastest."""
     indices = [index[::-1] for index in product(range(1, degree), repeat=cell.dim)]
@@ -148,6 +155,7 @@ def interior_nodes(cell: Cell, degree: int) -> Float[Tensor, "a r"]:
 
 
 @cache
+@outside_transforms()
 def barycentric_map(cell: Cell) -> tuple[Float[Tensor, "i r"], Float[Tensor, "i"]]:
     """Matrix and offset of λ = M ξ + c: for each factor first 1 − Σ ξ, then the ξ themselves."""
     blocks = [torch.cat([-torch.ones(1, k, device="cpu"), torch.eye(k, device="cpu")]) for k in cell.factors]

@@ -14,6 +14,7 @@ from fem.reference.cells import Cell, hexahedron, interval, quadrilateral
 from fem.reference.element import Tabulation
 from fem.reference.rational import normalize
 from fem.support.checks import check_floating, check_kind, is_integer, shown
+from fem.support.transforms import outside_transforms
 
 
 @dataclass(frozen=True, init=False, eq=False)
@@ -131,12 +132,14 @@ class BSpline:
         return prod(self.grid_shape)
 
     @cached_property
+    @outside_transforms()
     def spans(self) -> tuple[Int64[Tensor, "_"], ...]:
         """Indices i of the non-empty spans [t_i, t_{i+1}] per direction."""
         pairs = zip(self.knots, self.degrees, strict=True)
         return tuple(p + (t.detach()[p : len(t) - p].diff() > 0).nonzero()[:, 0] for t, p in pairs)
 
     @cached_property
+    @outside_transforms()
     def cell_dofs(self) -> Int64[Tensor, "e a"]:
         """Global numbers of the functions that live on each cell, x fastest."""
         dofs, stride = torch.zeros(1, 1, dtype=torch.int64, device=self.knots[0].device), 1

@@ -13,6 +13,7 @@ from fem.mesh.topology import Topology
 from fem.reference.discontinuous import DiscontinuousElement
 from fem.reference.element import Element
 from fem.reference.lagrange import LagrangeElement
+from fem.support.transforms import outside_transforms
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,7 @@ class CellDofs:
     degree: int = 0
 
     @cached_property
+    @outside_transforms()
     def blocks(self) -> tuple[Int[Tensor, "_ _"], ...]:
         return self.source.lagrange_numbering(self.degree)[0] if isinstance(self.source, Topology) else self.source
 
@@ -64,6 +66,7 @@ def cell_dofs(mesh: Mesh, elements: Sequence[Element]) -> CellDofs:
     spans = getattr(element, "grid_shape", None)
     if grid is None or tuple(spans or ()) != tuple(grid):
         raise ValueError(
-            f"a spline basis needs one knot span per cell of a grid; got spans {spans} on a mesh with grid {grid}."
+            f"a spline basis needs one knot span per cell of a grid; got spans {spans} on a mesh with grid {grid}. "
+            "`BSpline.uniform(mesh.grid, degree)` fits."
         )
     return CellDofs((element.cell_dofs.to(mesh.device),), element.num_dofs)  # type: ignore[attr-defined]

@@ -20,6 +20,7 @@ from torch import Tensor
 from fem.reference.bspline import basis_matrix
 from fem.reference.rational import MultiIndex
 from fem.reference.spline_element import BSpline
+from fem.support.transforms import outside_transforms
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +133,7 @@ class Factors:
         return split.permute(order).reshape(*values.shape[:lead], *self.point_shape)
 
     @cached_property
+    @outside_transforms()
     def position(self) -> Tensor:
         """Number, x fastest, of each point of a cell."""
         number, stride = torch.zeros_like(self.index[0]), 1
@@ -140,6 +142,7 @@ class Factors:
         return number
 
     @cached_property
+    @outside_transforms()
     def ordered(self) -> bool:
         return bool((self.position == torch.arange(len(self.position), device=self.position.device)).all())
 

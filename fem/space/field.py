@@ -37,5 +37,8 @@ def gradient(function: Function) -> Gradient:
     if not isinstance(function, Function):
         raise TypeError(f"`gradient` takes a field, `V.function(values)`; got {type(function).__name__}.")
     if function.space.degree == 0:
-        raise ValueError("`gradient` of one value per cell is zero wherever it exists; interpolate it into `Lagrange`.")
+        raise ValueError(
+            "`gradient` of one value per cell is zero wherever it exists; interpolate it first, "
+            "`V.interpolate(lambda x: p.space.evaluate(p.values, x))`."
+        )
     return Gradient(function)

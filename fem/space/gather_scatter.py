@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fem.support.transforms import outside_transforms
+
 
 def sums_by_segments(device: torch.device) -> bool:
     """Whether to list the terms of sums: on CPUs `scatter_add` is repeatable too, and two to ten times faster."""
@@ -41,6 +43,7 @@ class GatherScatter:
         self.by_segments = sums_by_segments(dofs.device)
 
     @cached_property
+    @outside_transforms()
     def segments(self) -> Segments:
         return Segments(self.dofs.flatten(), self.count)
 

@@ -20,6 +20,7 @@ from fem.space.facet_pairs import FacetPairs, facet_pairs, geometry_on
 from fem.space.gather_scatter import GatherScatter
 from fem.support.arithmetic import sum_of
 from fem.support.cache import ByObject
+from fem.support.transforms import outside_transforms
 
 Slots = list[Tensor]  # u and its derivatives at points
 
@@ -51,7 +52,8 @@ class QuadraturePoints:
         """
         key = (tag, self.degree if degree is None else degree)
         if key not in self._domains:
-            make = cell_domains(self.mesh, key[1]) if tag is None else facet_domains(self.mesh, tag, key[1])
+            with outside_transforms():
+                make = cell_domains(self.mesh, key[1]) if tag is None else facet_domains(self.mesh, tag, key[1])
             self._domains.setdefault(key, make)  # of several threads the first one's counts: domains are keys
         return self._domains[key]
 
@@ -59,7 +61,8 @@ class QuadraturePoints:
         """Facets inside the domain with that name, "" all of them, seen from both sides."""
         if tag not in self._pairs:
             start = len(self.mesh.blocks) + sum(map(len, self._pairs.values()))
-            self._pairs.setdefault(tag, facet_pairs(self.mesh, tag, self.degree, start))  # as for domains
+            with outside_transforms():
+                self._pairs.setdefault(tag, facet_pairs(self.mesh, tag, self.degree, start))  # as for domains
         return self._pairs[tag]
 
     def geometry(self, domain: Domain, derivatives: int = 1) -> Geometry:
@@ -69,28 +72,34 @@ class QuadraturePoints:
             return geometry_on(self.mesh, domain, derivatives)
         kept = self._geometry.setdefault(domain, {})
         if derivatives not in kept or kept[derivatives][0] != version:
-            kept[derivatives] = (version, geometry_on(self.mesh, domain, derivatives))
+            with outside_transforms():
+                kept[derivatives] = (version, geometry_on(self.mesh, domain, derivatives))
         return kept[derivatives][1]
 
     def table(self, domain: Domain, derivatives: int = 1) -> Float[Tensor, "#e q s a"]:
         """Reference tabulation with the value and all derivatives in one axis s = 1 + r (+ r²)."""
         kept = self._tables.setdefault(domain, {})
         if derivatives not in kept:
-            tabulation = self.elements[domain.block].tabulate(domain.points, derivatives)
-            parts = [tabulation.value[..., None], tabulation.grad, tabulation.hess]
-            stacked = torch.cat([p.flatten(3) for p in parts[: derivatives + 1] if p is not None], -1).mT
-            if len(stacked) > 1 and domain.cells is not None:
-                stacked = stacked[domain.cells]
-            kept[derivatives] = stacked.contiguous()
+            kept[derivatives] = self._tabulated(domain, derivatives)
         return kept[derivatives]
+
+    @outside_transforms()
+    def _tabulated(self, domain: Domain, derivatives: int) -> Tensor:
+        tabulation = self.elements[domain.block].tabulate(domain.points, derivatives)
+        parts = [tabulation.value[..., None], tabulation.grad, tabulation.hess]
+        stacked = torch.cat([p.flatten(3) for p in parts[: derivatives + 1] if p is not None], -1).mT
+        if len(stacked) > 1 and domain.cells is not None:
+            stacked = stacked[domain.cells]
+        return stacked.contiguous()
 
     def cells(self, domain: Domain) -> GatherScatter:
         """The dofs of the domain's cells; the same for whatever quadrature all cells of a block are given."""
         kept: MutableMapping[Any, GatherScatter] = self._blocks if domain.cells is None else self._cells
         key: Any = domain.block if domain.cells is None else domain
         if key not in kept:
-            dofs = self.cell_dofs.of(domain.block, domain.cells)
-            kept.setdefault(key, GatherScatter(dofs, self.cell_dofs.count))
+            with outside_transforms():
+                dofs = self.cell_dofs.of(domain.block, domain.cells)
+                kept.setdefault(key, GatherScatter(dofs, self.cell_dofs.count))
         return kept[key]
 
     def dofs(self, domain: Domain) -> Int[Tensor, "e a"]:

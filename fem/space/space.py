@@ -222,7 +222,8 @@ class FunctionSpace(Space):
             if isinstance(tag, str):
                 self.mesh.facets_tagged(tag)  # the tag exists
             raise ValueError(
-                f"only Lagrange spaces have dofs on facets; impose values on {self.family} weakly, by boundary terms."
+                f"only Lagrange spaces have dofs on facets; impose values on {shown(self.family)} weakly, "
+                "by boundary terms."
             )
         return tagged_dofs(self.mesh, self.elements, self.cell_dofs, tag)  # type: ignore[arg-type]
 
@@ -239,7 +240,10 @@ class FunctionSpace(Space):
             parts = [self.mesh.map(i, None, e.nodes)[0] for i, e in enumerate(self.elements)]  # type: ignore[attr-defined]
             return torch.cat([p.flatten(0, 1) for p in parts])
         if not self.is_lagrange:
-            raise ValueError("only Lagrange and discontinuous spaces have nodes; project onto a spline space instead.")
+            raise ValueError(
+                "only Lagrange and discontinuous spaces have nodes; onto others a function is projected: "
+                "`minimize(Energy(V, lambda x, u, g: (u - f(x)).square())).value`."
+            )
         return self.mesh.lagrange_nodes(self.degree)
 
     def trace(self, tag: Any, dofs: Int[Tensor, "k"], value: Callable[[Tensor], Any]) -> Any:

@@ -19,6 +19,8 @@ from threading import RLock
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, ref
 
+from fem.support.transforms import outside_transforms
+
 _stores: "WeakSet[Store]" = WeakSet()
 
 
@@ -52,7 +54,8 @@ class Store:
             if full in self._kept:
                 self._kept.move_to_end(full)
                 return self._kept[full]
-        made = make()  # without the lock, since it can take long and ask for other things
+        with outside_transforms():
+            made = make()  # without the lock, since it can take long and ask for other things
         with self._lock:
             return self._kept[full] if full in self._kept else self.put(key, made, owner)
 

@@ -76,7 +76,7 @@ def missing(what: str, advice: str) -> None:
         _missing.put("first", what)
         warnings.warn(
             f"kernels stay uncompiled and slower: no working {what} compiler was found. {advice}, or say "
-            '`compilation("never")`.',
+            '`with compilation("never"):`.',
             stacklevel=4,
         )
 

@@ -1,6 +1,7 @@
 """The modes of PyTorch that a user may be in, and that change nothing inside: inference and automatic mixed precision.
 
-Default dtypes and devices need no such care: whatever is made here names its own.
+Default dtypes and devices need no such care: whatever is made here names its own. What is out of reach is PyTorch's own
+part of a backward pass that a user starts within `torch.autocast`: in single precision its products are rounded there.
 """
 
 from collections.abc import Callable

@@ -35,6 +35,7 @@ from fem.mesh.mesh import Mesh
 from fem.reference.cells import Cell, interval
 from fem.reference.quadrature import quadrature
 from fem.space.space import FunctionSpace
+from fem.support.transforms import outside_transforms
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,6 +192,7 @@ def flow_tree(
 
 
 @lru_cache(maxsize=16)
+@outside_transforms()
 def reference_fields(
     cell: Cell, degree: int, quadrature_degree: int, modes: int
 ) -> tuple[Float[Tensor, "k m q r"], Float[Tensor, "k m q"], Float[Tensor, "q q r"], Float[Tensor, "q q"]]:

@@ -34,13 +34,15 @@ class Direct:
 
     def prepare(self, system: System) -> "DirectFactors":
         if system.u.device.type != "cpu":
-            raise ValueError(f"`Direct()` works on the CPU; these tensors are on {system.u.device}. Use `CG()`.")
+            other = "Use `CG()`." if system.symmetric else 'Bring the space there, by `V.to("cpu")`.'
+            raise ValueError(f"`Direct()` works on the CPU; these tensors are on {system.u.device}. {other}")
         constraint = system.form.constraint
         served = isinstance(constraint, MeanZero | RigidMotionFree) or ties_of(constraint) is not None
         if not served and not system.holds_dofs_alone:
             raise ValueError(
                 "`Direct()` serves constraints that prescribe or tie dofs, `MeanZero` and `RigidMotionFree`; got "
-                f"{shown(constraint)}, which does more than its mask `fixed` says. `CG()` applies any projection."
+                f"{shown(constraint)}, which does more than its mask `fixed` says. `CG()` applies any projection, "
+                "for energies."
             )
         return DirectFactors(system, factoriser(self.backend))
 

@@ -263,7 +263,9 @@ def check_space(space: AnySpace) -> FunctionSpace:
     return space
 
 
-def refuse(found: str, remedy: str = "`Multigrid()`, or `CG(preconditioner=FastDiagonalization())`") -> ValueError:
+def refuse(
+    found: str, remedy: str = "`Multigrid()`, or `CG(preconditioner=FastDiagonalization())`; weak forms need `Direct()`"
+) -> ValueError:
     return ValueError(
         "`FastDiagonalization()` solves problems with constant coefficients that couple neither axes nor components; "
         f"found {found}. Use {remedy}."

@@ -149,13 +149,14 @@ def check_stencil(system: System) -> Stencil:
     if system.stencil is None:
         space = system.form.space
         what = f"{space}" if system.symmetric else "a weak form, which has no symmetric operator"
+        others = "`CG()` or `Direct()`" if system.symmetric else "`Direct()`"
         if ties_of(system.form.constraint) is not None:
             what = f"{shown(system.form.constraint)}, which ties dofs of different cells"
         elif system.form.couples_neighbours:
             what = "terms on interior facets, which couple more than the nodes of a cell"
         raise ValueError(
             "`Multigrid()` needs an energy over a Lagrange space on a mesh made as a grid of intervals, "
-            f"quadrilaterals or hexahedra (`unit_square`, `box`, …); got {what}. Use `CG()` or `Direct()`."
+            f"quadrilaterals or hexahedra (`unit_square`, `box`, …); got {what}. Use {others}."
         )
     return system.stencil
 

@@ -147,7 +147,7 @@ class PINN(nn.Module):
             raise ValueError(f"this network takes points (..., {self.dim}); got a tensor of shape {tuple(x.shape)}.")
         dtype = self.layers[0].weight.dtype
         if x.dtype != dtype:
-            raise TypeError(f"this network computes in {dtype}; got points in {x.dtype}.")
+            raise TypeError(f"this network computes in {dtype}; got points in {x.dtype}. Convert either, by `.to`.")
 
 
 def activated(z: Tensor, bias: Tensor, d: int) -> Tensor:

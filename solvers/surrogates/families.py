@@ -17,6 +17,7 @@ from torch.quasirandom import SobolEngine
 
 from fem.support.cache import Store
 from fem.support.checks import check_choice, check_floats, check_integers, check_kind, check_numbers
+from fem.support.modes import outside_modes
 
 # Sequences stay where they were left: going there takes time in proportion to the number.
 _sequences = Store("quasi-random sequences", 16)
@@ -72,6 +73,7 @@ class ExponentialSeries:
         omega = self.bound * (2 * unit - 1)
         return omega if like is None else omega.to(like)
 
+    @outside_modes
     def log(self, omega: Float[Tensor, "*b m"], x: Float[Tensor, "*n d"]) -> Tensor:
         """log ν "*b *n" at points x."""
         check_coefficients("ExponentialSeries", omega, self.size, x)
@@ -132,6 +134,7 @@ class GaussianField:
         omega = torch.stack(rows) if rows else torch.empty(0, self.size, dtype=torch.float64, device="cpu")
         return omega if like is None else omega.to(like)
 
+    @outside_modes
     def log(self, omega: Float[Tensor, "*b m"], x: Float[Tensor, "*n d"]) -> Tensor:
         """log ν "*b *n" at points x."""
         check_coefficients("GaussianField", omega, self.size, x)

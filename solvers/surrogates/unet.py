@@ -87,7 +87,7 @@ class UNet(nn.Module):
             )
         dtype = self.last.weight.dtype
         if image.dtype != dtype and not torch.is_autocast_enabled(image.device.type):
-            raise TypeError(f"this network computes in {dtype}; got images in {image.dtype}.")
+            raise TypeError(f"this network computes in {dtype}; got images in {image.dtype}. Convert either, by `.to`.")
         size = image.shape[2:]
         if self.coordinates:
             image = torch.cat([image, positions(size, image).movedim(-1, 0).expand(len(image), -1, *size)], 1)

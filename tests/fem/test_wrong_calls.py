@@ -10,6 +10,7 @@ from fem import *
 mesh = unit_square(4)
 V, vectors = FunctionSpace(mesh, Lagrange(1)), FunctionSpace(mesh, Lagrange(2), components=2)
 other = FunctionSpace(unit_square(3), Lagrange(1))
+splines = FunctionSpace(mesh, BSpline.uniform((4, 4), 2))
 tagged = FunctionSpace(mesh.with_tags(cell_tags={"steel": [0], "iron": list(range(1, 16))}), Lagrange(1))
 u = torch.zeros(V.shape, dtype=V.dtype)
 density = lambda x, u, g: 0.5 * g.square().sum(-1) - u
@@ -106,6 +107,10 @@ KINDS = {
     "V.evaluate(u, torch.ones(1, 2).double(), outside='a')": r"`evaluate\(outside=\.\.\.\)` must be None or a number",
     "V.evaluate(u, torch.ones(1, 2).double(), outside=True)": "must be None or a number, such as `math.nan`; got True",
     "V.evaluate(u, torch.ones(1, 2).long())": r"`points` must be torch.float64 .*; got torch.int64",
+    "vectors.function(u)": "trailing shape",
+    "splines.interpolate(lambda x: x[..., 0])": r"`minimize\(Energy\(V, lambda x, u, g: \(u - f",
+    "FunctionSpace(mesh, BSpline.uniform((3, 3), 2))": r"`BSpline\.uniform\(mesh\.grid, degree\)` fits",
+    "Energy(vectors, weighted)(vectors.interpolate(0), torch.ones(25).double())": r"V = `FunctionSpace\(mesh, Lag",
     "V.interpolate(True)": "`interpolate` needs a number, or a callable of x .*; got True",
     "V.interpolate(lambda x: True)": "needs a number, or a callable of x .*; got True",
     "V.interpolate(lambda x: (4 * x[..., 0]).long())": r"got torch.int64 values; .* by `\.to\(x\.dtype\)`",

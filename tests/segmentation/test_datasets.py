@@ -1,5 +1,6 @@
 """Data sets: folders in several formats, what is wrong with them, splits, chance that follows from numbers."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -126,3 +127,12 @@ def test_real_data(name: str, count: int) -> None:
 
 def test_sets_are_shown_in_one_line() -> None:
     assert repr(synthetic_nuclei(2, (16, 24))) == "ImageSet(2 images of shape (1, 16, 24))"
+
+
+def test_a_missing_pillow_is_named_with_the_extra(tmp_path, monkeypatch) -> None:
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").touch()
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ImportError, match=r'pip install "ritz\[images\]"'):
+        read_images(tmp_path)

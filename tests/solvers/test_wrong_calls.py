@@ -15,6 +15,7 @@ D = Dirichlet(V, {"boundary": 0.0})
 J = Energy(V, lambda x, u, g: 0.5 * g.square().sum(-1) - u, D)
 weighted = lambda x, u, g, k: 0.5 * k * g.square().sum(-1) - u
 K, M = Energy(V, weighted, D), Energy(V, lambda x, u, g: 0.5 * u**2)
+weak = WeakForm(V, lambda x, u, g, v, gv: (g * gv).sum(-1) + u * gv[..., 0] - v, D)
 ks = torch.tensor([1.0, 2.0], dtype=torch.float64)
 net, images = torch.nn.Conv2d(1, 1, 1), torch.rand(1, 1, 5, 5)
 pinn = PINN(2, 4, 1)
@@ -69,6 +70,10 @@ SOLVES = {
     "minimize(J, initial=minimize(J))": r"`initial` must be a tensor .* Its `\.value` may be meant",
     "minimize(J, lower='a')": "a number, or a callable of x",
     "minimize(J, upper=nan)": "`upper` holds NaN",
+    "reaction(K, u, 'left', 2.0)": r"`reaction\(params=\.\.\.\)` must be a tuple of parameters; got 2\.0",
+    "solve(weak, method=FastDiagonalization())": r"couples derivatives of different .*; weak forms need `Direct\(\)`",
+    "solve(weak, method=Multigrid())": r"got a weak form, .* Use `Direct\(\)`\.",
+    "minimize(J + Energy(V, J.terms[0].density, Dirichlet(V, {'boundary': 0.0})))": "give both one and the same object",
     "minimize(J, upper=True)": "`upper` must be a number, dofs, a callable of x or None; got True",
     "minimize(J, lower=torch.tensor(False))": "`lower` must be a number, dofs, .*; got a tensor of value False",
     "minimize(J, lower=u.long())": "`lower` is torch.int64 but the space is torch.float64",

@@ -227,3 +227,14 @@ def test_unknown_options_are_answered_with_the_known(make) -> None:
     given = (torch.rand(20),) if make is fit_piecewise else ()
     with pytest.raises(TypeError, match=r"has no option `metod`. Did you mean 'method'\? It has .*degree, method, pen"):
         make(*given, pieces=2, metod="merge")
+
+
+@pytest.mark.parametrize("vector", [False, True])
+def test_the_mask_that_is_recommended_works(vector: bool) -> None:
+    x = torch.linspace(0, 1, 20, dtype=torch.float64).square()
+    x = torch.stack([x, 1 - x], 1) if vector else x
+    x[3] = torch.nan
+    with pytest.raises(ValueError, match=r"sample 3.* is nan.* Leave such samples out with `mask=") as raised:
+        fit_piecewise(x, 2, vector=vector)
+    mask = eval(str(raised.value).split("mask=")[1].split("`")[0], {"x": x})
+    assert fit_piecewise(x, 2, vector=vector, mask=mask).values.isfinite().all()

@@ -13,6 +13,7 @@ from torch import Tensor
 from fem.mesh.jacobian import determinant, inverse
 from fem.mesh.topology import Block
 from fem.reference.lagrange import LagrangeElement, barycentric_map, lagrange_element
+from fem.support.transforms import outside_transforms
 
 
 def bounds(nodes: Float[Tensor, "n d"], blocks: Sequence[Block]) -> tuple[Float[Tensor, "e d"], Float[Tensor, "e d"]]:
@@ -28,6 +29,7 @@ def bounds(nodes: Float[Tensor, "n d"], blocks: Sequence[Block]) -> tuple[Float[
 
 
 @cache
+@outside_transforms()
 def to_bernstein(element: LagrangeElement) -> Float[Tensor, "a a"]:
     """The matrix from nodal values to coefficients of the Bernstein basis c_α λ^α, positive and of sum one.
 

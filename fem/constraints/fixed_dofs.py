@@ -1,0 +1,26 @@
+"""Any dofs that stay as they are, item by item: those at bounds."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fem.space.space import AnySpace
+
+
+@dataclass(frozen=True, eq=False)
+class FixedDofs:
+    """Prescribed dofs together with those at a bound, `fixed` "*b *shape"."""
+
+    space: AnySpace
+    fixed: Tensor
+
+    def data(self) -> Tensor | None:
+        return None
+
+    def insert(self, u: Tensor, data: Tensor | None) -> Tensor:
+        assert data is not None
+        return torch.where(self.fixed, data, u)
+
+    def project(self, residual: Tensor, data: Tensor | None) -> Tensor:
+        return residual.masked_fill(self.fixed, 0)
