@@ -15,17 +15,14 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from fem.support.portions import at_a_time
 from nurbs.files.exchange import Unreadable, tensor
-from nurbs.fitting.foot_points import foot_points
+from nurbs.files.trimming.inversion import inverted
 from nurbs.geometry.curve import Curve
 from nurbs.geometry.surface import Surface
 from nurbs.modelling.refinement import breakpoints, clamp, restrict
 
 MOST_SPANS = 24  # of a curve that are looked at
-STEPS, STARTS = 8, 16  # quadratically convergent ones, and how many starts for points that are not found
 Loop = Sequence[Curve]
 
 
@@ -133,54 +130,6 @@ class _Parameters:
             inside[:, axis] = inside[:, axis].clip(low, high)
         return bool(np.linalg.norm(self.surface.at(tensor(inside)).numpy() - points, axis=-1).max() <= self.tolerance)
 
-    @cached_property
-    def _grid(self) -> tuple[Tensor, Tensor]:
-        """Parameters "n 2" and points "n 3", some in every span."""
-        lines = []
-        for axis, p in enumerate(self.surface.degree):
-            t, share = breakpoints(self.surface, axis).values, (tensor(np.arange(p + 2.0)) + 0.5) / (p + 2)
-            lines.append(torch.lerp(t[:-1, None], t[1:, None], share).flatten())
-        return torch.cartesian_prod(*lines), self.surface(*lines).flatten(0, 1)
-
-    def located(self, points: np.ndarray) -> np.ndarray:
-        """The parameters "m 2" of points on the surface, of points beside it those of the nearest.
-
-        Gauss–Newton steps from the nearest samples, which are enough where the distance is zero; else `foot_points`.
-        """
-        p, (uv, _) = tensor(points), self._grid
-        u = self._descended(uv[self._nearest(p, 1)[:, 0]], p)
-        if (far := self._off(u, p) > 0.1 * self.tolerance).any():
-            index = self._nearest(p[far], STARTS)
-            again = p[far].repeat_interleave(index.shape[1], 0)
-            found = self._descended(uv[index.flatten()], again)
-            best = self._off(found, again).reshape(index.shape).argmin(-1)
-            u[far] = found.reshape(*index.shape, 2)[torch.arange(len(index), device="cpu"), best]
-        if (far := self._off(u, p) > 0.1 * self.tolerance).any():
-            u[far] = foot_points(self.surface, p[far])
-        return u.numpy()
-
-    def _off(self, u: Tensor, p: Tensor) -> Tensor:
-        return (self.surface.at(u) - p).norm(dim=-1)
-
-    def _nearest(self, p: Tensor, count: int) -> Tensor:
-        """The nearest samples, as numbers "m count"."""
-        sample = self._grid[1]
-        parts = p.split(at_a_time(len(sample), p))
-        return torch.cat([torch.cdist(x, sample).topk(min(count, len(sample)), largest=False).indices for x in parts])
-
-    def _descended(self, u: Tensor, p: Tensor) -> Tensor:
-        low, high = tensor(self.range.T)
-        for _ in range(STEPS):
-            x, *tangents = self.surface.derivatives_at(u, orders=[(0, 0), (1, 0), (0, 1)])
-            J, gap = torch.stack(tangents, -1), p - x
-            if gap.norm(dim=-1).max() < 1e-4 * self.tolerance:
-                break
-            square = J.mT @ J
-            damping = 1e-12 * square.diagonal(dim1=-2, dim2=-1).sum(-1).clamp_min(1e-300)
-            step = torch.linalg.solve(square + torch.diag_embed(damping[:, None].expand(-1, 2)), J.mT @ gap[..., None])
-            u = (u + step[..., 0]).clamp(low, high)
-        return u
-
     def outline(self, curves: Loop) -> _Outline | None:
         """The loop, unwrapped around seams, with the ways along sides that are points; None where it is no outline."""
         drawn = [samples(curve) for curve in curves]
@@ -192,7 +141,9 @@ class _Parameters:
                 return None
             drawn = [self.surface.at(tensor(uv)).numpy() for uv in located]
         else:
-            located = np.split(self.located(np.concatenate(drawn)), np.cumsum([len(x) for x in drawn])[:-1])
+            located = np.split(
+                inverted(self.surface, np.concatenate(drawn), self.tolerance), np.cumsum([len(x) for x in drawn])[:-1]
+            )
         size = np.linalg.norm(np.ptp(np.concatenate(drawn), axis=0))
         pieces: list[tuple[np.ndarray, tuple[bool, bool]]] = []
         start: np.ndarray | None = None
