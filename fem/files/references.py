@@ -39,6 +39,11 @@ def checked(path: Path, suffix: str, data: bytes) -> bytes:
     if suffix not in (".xdmf", ".xmf"):
         return data
     root = parse_xml(data)
+    for topology in root.iter("Topology"):
+        announced, item = topology.get("NumberOfElements", ""), topology.find("DataItem")
+        rows = "" if item is None else item.get("Dimensions", "")
+        if len(rows.split()) == 2 and announced.isdecimal() and int(announced) != int(rows.split()[0]):
+            raise MeshError(f"NumberOfElements is {announced}, but the array of cells has the dimensions {rows!r}.")
     for item in root.iter("DataItem"):
         if item.get("Format", "XML") in ("HDF", "Binary"):
             other, _, inside = (item.text or "").strip().partition(":")

@@ -306,6 +306,8 @@ CHANGES: list[tuple[str, bytes, bytes, str]] = [
     ("a.xdmf", b'"XML" Precision="8">\n', b'"HDF" Precision="8">../a.h5:/x', "outside of its folder"),
     ("a.xdmf", b"<Domain>", b'<xi:include href="/etc/passwd"/><Domain>', "includes other files, which is refused"),
     ("a.xdmf", b"Triangle", b"Trapezoid", ""),
+    ("a.xdmf", b'NumberOfElements="2"', b'NumberOfElements="1"', "NumberOfElements is 1, but the array of cells"),
+    ("a.xdmf", b'Dimensions="2 3"', b'Dimensions="x 3"', ""),
     ("a.inp", b"*ELEMENT", b"*INCLUDE, INPUT=../../other.inp\n*ELEMENT", "outside of its folder"),
     ("a.inp", b"CPS3", b"CPS5", ""),
     ("a.inp", b"1, 1, 2, 3", b"1, 1, 2, 9", ""),
