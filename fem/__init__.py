@@ -7,6 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fem.constraints.periodic import Periodic
+    from fem.constraints.rigid_motion import RigidMotionFree
+    from fem.constraints.ties import Ties
     from fem.errors import MeshError
     from fem.files.reading import read_mesh
     from fem.forms.constraints import Dirichlet, MeanZero
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
     from fem.support.status import ConvergenceError, Status
 
 _HOME = {
+    "fem.constraints.periodic": ("Periodic",),
+    "fem.constraints.rigid_motion": ("RigidMotionFree",),
+    "fem.constraints.ties": ("Ties",),
     "fem.forms.constraints": ("Dirichlet", "MeanZero"),
     "fem.reference.spline_element": ("BSpline",),
     "fem.forms.energy": ("Energy", "WeakForm"),
@@ -63,7 +69,10 @@ __all__ = [
     "Mesh",
     "MeshError",
     "MixedSpace",
+    "Periodic",
+    "RigidMotionFree",
     "Status",
+    "Ties",
     "WeakForm",
     "at_points",
     "average",

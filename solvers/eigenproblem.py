@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fem.constraints.ties import ties_of
 from fem.forms.discrete import DiscreteForm
 from fem.forms.energy import Energy
 from fem.forms.parameters import Parameter
@@ -110,6 +111,8 @@ def modes_of(
         data = J.constraint.data()
         if data is not None and (J.constraint.fixed is None or bool((data != 0).any())):
             raise ValueError("`eigenmodes` takes homogeneous Dirichlet values as constraints, and no others.")
+        if ties_of(J.constraint) is not None:
+            raise ValueError("`eigenmodes` knows no ties between dofs, such as those of `Periodic`.")
         if J.constraint.fixed is not None:
             free &= ~J.constraint.fixed.flatten().cpu().numpy()
     K, M = (

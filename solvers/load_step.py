@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from fem.constraints.ties import ties_of
 from fem.forms.constraints import Free
 from fem.forms.discrete import DiscreteForm, FormValues
 from solvers.line_search import Bounds
@@ -47,7 +48,12 @@ def load(
     """
     jump, fixed, lead = prescribed(form, u, bounds), form.constraint.fixed, u.ndim - len(form.space.shape)
     steps = torch.zeros(u.shape[:lead], dtype=torch.int64, device=u.device)
-    if fixed is None or torch.equal(u.masked_fill(~fixed, 0), jump.masked_fill(~fixed, 0)):
+    # Ties move masters and slaves together: there is no step that moves prescribed dofs alone.
+    if (
+        fixed is None
+        or ties_of(form.constraint) is not None
+        or torch.equal(u.masked_fill(~fixed, 0), jump.masked_fill(~fixed, 0))
+    ):
         return jump, steps
     start, free = u, replace(form, constraint=Free(form.space), data=None)
     going = torch.ones_like(steps, dtype=torch.bool)  # neither loaded nor given up

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fem.constraints.rigid_motion import RigidMotionFree
+from fem.constraints.ties import ties_of
 from fem.forms.cell_integral import CellIntegral
 from fem.forms.constraints import MeanZero
 from fem.forms.discrete import DiscreteForm
@@ -28,7 +30,7 @@ from fem.support.transforms import Plain, mapped, plainly, transformed
 from solvers.adjoint import Deferred, Stationary, attach
 from solvers.descent import LBFGS, Adam, descent
 from solvers.line_search import Bounds
-from solvers.linear.choice import default_linear
+from solvers.linear.choice import beyond_cells, default_linear
 from solvers.newton import Newton, newton
 from solvers.operators.system import LinearMethod
 from solvers.report import STATUSES, Report
@@ -198,8 +200,11 @@ def solved(
 
     box = None
     if any(b is not None for b in limits):
-        if isinstance(problem.constraint, MeanZero):
-            raise ValueError("`lower` and `upper` do not go with `MeanZero`: shifting the mean would cross them.")
+        if isinstance(problem.constraint, MeanZero | RigidMotionFree):
+            name = type(problem.constraint).__name__
+            raise ValueError(f"`lower` and `upper` do not go with `{name}`: shifting u would cross them.")
+        if ties_of(problem.constraint) is not None:
+            raise ValueError("`lower` and `upper` do not go with ties: a dof at its bound would hold others.")
         box = Bounds(*[None if b is None else b.detach().expand(*batch, *space.shape) for b in limits])
         if box.lower is not None and box.upper is not None and bool((box.lower > box.upper).any()):
             raise ValueError("`lower` exceeds `upper` at some dofs, so no u is allowed.")
@@ -208,11 +213,11 @@ def solved(
     key = batch, *[(t.data_ptr(), *[pair for pair in zip(t.shape, t.stride(), strict=True) if pair[1]]) for t in inputs]
     report = None if known is None or key not in known else known[key][1]
     if isinstance(method, LBFGS | Adam):
-        linear, name = default_linear(space, symmetric, prod(batch), form.couples_neighbours), type(method).__name__
+        linear, name = default_linear(space, symmetric, prod(batch), beyond_cells(form)), type(method).__name__
         report = report or descent(detached, u, method, box)
     else:
         chosen = Newton() if method is None else method if isinstance(method, Newton) else Newton(method)
-        linear = chosen.linear or default_linear(space, symmetric and minimum, prod(batch), form.couples_neighbours)
+        linear = chosen.linear or default_linear(space, symmetric and minimum, prod(batch), beyond_cells(form))
         name = f"Newton with {linear}"
         with torch.no_grad():
             chosen, reuse = replace(chosen, linear=linear), reuse or reuse_of(problem)

@@ -17,7 +17,7 @@ from fem.forms.discrete import DiscreteForm, FormValues
 from fem.support.checks import check_integers, check_kind, check_numbers
 from fem.support.status import Status
 from solvers.line_search import Bounds, Line, chosen, descend, reduce_residual
-from solvers.linear.choice import default_linear
+from solvers.linear.choice import beyond_cells, default_linear
 from solvers.linear.conjugate_gradients import CG
 from solvers.load_step import load
 from solvers.operators.system import LinearMethod, Prepared, System
@@ -68,7 +68,7 @@ def newton(
     lead = u.ndim - len(form.space.shape)
     rtol = default_rtol(u.dtype) if method.rtol is None else method.rtol
     linear = method.linear or default_linear(
-        form.space, symmetric and minimum, prod(u.shape[:lead]), form.couples_neighbours
+        form.space, symmetric and minimum, prod(u.shape[:lead]), beyond_cells(form)
     )
     u, steps = load(form, u, linear, symmetric, minimum, bounds, method.max_iterations)
     codes = torch.full(u.shape[:lead], RUNNING, device=u.device)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
-from fem.support.checks import check_flags, check_kind, is_integer
+from fem.support.checks import check_flags, check_kind, is_integer, named_options
 from fem.support.modes import outside_modes
 from fem.support.status import Status, check_fit, nest, worst
 from fem.support.transforms import mapped, plainly, transformed
@@ -131,6 +131,7 @@ class PiecewiseOptions:
         )
 
 
+@named_options
 def fit_piecewise(
     x: Shaped[Tensor, "*shape"],
     pieces: int | None = None,
@@ -200,6 +201,7 @@ class PiecewisePolynomial(nn.Module):
     derivative does not tell where they should lie (see `examples/signals/learn_through_projection.py`).
     """
 
+    @named_options
     def __init__(
         self,
         pieces: int | None = None,

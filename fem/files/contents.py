@@ -80,9 +80,10 @@ def read_contents(path: Path) -> Any:
         if suffix in OF_PATHS:
             return OF_PATHS[suffix](path)
         data = path.read_bytes()
+        text = text_of(data)
         # Ansys calls its files .msh as well; they begin with a bracket.
-        if suffix in READERS and not (suffix == ".msh" and data.lstrip().startswith(b"(")):
-            return READERS[suffix](text_of(data))
+        if suffix in READERS and not (suffix == ".msh" and text.lstrip().startswith(b"(")):
+            return READERS[suffix](text)
         return read_by_meshio(path, data)
     except MeshError as error:
         raise MeshError(f"cannot read {path}: {error}") from error

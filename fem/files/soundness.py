@@ -47,5 +47,6 @@ def check_boundary(mesh: Mesh) -> None:
             one, other = int(owner[k[worst]]), int(cell[worst])
             raise MeshError(
                 f"cells overlap: the boundary of {listed(mesh.topology, [one])} leads through "
-                f"{listed(mesh.topology, [other])} at {place[k[worst]].tolist()}."
+                f"{listed(mesh.topology, [other])} at {place[k[worst]].tolist()}. Where bodies that touch may overlap, "
+                "`merge=False` says so."
             )

@@ -54,6 +54,9 @@ class Free:
     def insert(self, u: Tensor, data: Tensor | None) -> Tensor:
         return u
 
+    def linear(self, v: Tensor, data: Tensor | None) -> Tensor:
+        return v
+
     def project(self, residual: Tensor, data: Tensor | None) -> Tensor:
         return residual
 
@@ -136,9 +139,15 @@ class Dirichlet:
     def project(self, residual: Tensor, data: Tensor | None) -> Tensor:
         return residual.flatten(-len(self.space.shape)).index_fill(-1, self._places, 0).unflatten(-1, self.space.shape)
 
-    def __and__(self, other: "MeanZero") -> "MeanZero":
-        """Both: prescribed values, and a vanishing mean of another field."""
-        return other & self if isinstance(other, MeanZero) else NotImplemented
+    def linear(self, v: Tensor, data: Tensor | None) -> Tensor:
+        """The linear part of `insert`."""
+        return self.project(v, data)
+
+    def __and__(self, other: Any) -> Any:
+        """Both: prescribed values, and a vanishing mean of another field, or ties."""
+        if not isinstance(other, Constraint) or isinstance(other, Dirichlet):
+            return NotImplemented
+        return other & self  # type: ignore[operator]
 
     def __repr__(self) -> str:
         entries = ", ".join(f"{key!r}: {shown(value)}" for key, value in list(self.values.items())[:4]) or "no values"
@@ -170,14 +179,14 @@ class MeanZero:
 
     Args:
         field: which field of a mixed space, counted from 0.
-        dirichlet: values prescribed on other fields; `dirichlet & MeanZero(space, field)` is the same. `data` then
-            holds them at their dofs, and the weights of the mean at those of the field.
+        dirichlet: values prescribed on other fields, or ties; `dirichlet & MeanZero(space, field)` is the same. `data`
+            then holds them at their dofs, and the weights of the mean at those of the field.
 
     Raises:
         ValueError: different spaces, or values prescribed on the field whose mean is to vanish.
     """
 
-    def __init__(self, space: AnySpace, field: int | None = None, dirichlet: "Dirichlet | None" = None):
+    def __init__(self, space: AnySpace, field: int | None = None, dirichlet: Any = None):
         if not isinstance(space, FunctionSpace if field is None else Space):
             raise TypeError(
                 f"`MeanZero` takes a single function space; got {shown(space)}. One field of a mixed space is "
@@ -190,13 +199,27 @@ class MeanZero:
         self.dirichlet = dirichlet
         if dirichlet is None:
             return
-        check_kind("MeanZero", "dirichlet", dirichlet, Dirichlet, "`Dirichlet(W, {...})` or None")
+        check_kind("MeanZero", "dirichlet", dirichlet, Constraint, "`Dirichlet(W, {...})`, ties or None")
         if dirichlet.space is not space:
             raise ValueError("`Dirichlet(...) & MeanZero(...)` must be on one and the same space.")
-        if bool(space.split(dirichlet.fixed)[self.field].any()):
+        if not isinstance(dirichlet, Dirichlet):
+            self._check_ties(dirichlet)
+        values = getattr(dirichlet, "held", dirichlet)
+        if values.fixed is not None and bool(space.split(values.fixed)[self.field].any()):
             raise ValueError(
                 f"`Dirichlet` prescribes values of field {self.field}, whose mean `MeanZero` is to make vanish: one of "
                 "the two can hold it. On a mixed space `Dirichlet(W, {(tag, 0): ...})` prescribes field 0 alone."
+            )
+
+    def _check_ties(self, held: Any) -> None:
+        """Raise where ties do not let the field be shifted by a constant."""
+        field = [torch.zeros(f.shape, dtype=f.dtype, device=f.device) for f in self.space.fields]
+        field[self.field] += 1
+        ones = self.space.join(field)
+        if not torch.allclose(held.insert(ones, held.data()), ones):
+            raise ValueError(
+                f"the ties do not let field {self.field} be shifted by a constant, as `MeanZero` does: their "
+                "coefficients must add up to 1 and their offsets vanish there."
             )
 
     @property
@@ -223,8 +246,8 @@ class MeanZero:
             return weights
         fields = [torch.zeros(f.shape, dtype=f.dtype, device=f.device) for f in self.space.fields]
         fields[self.field] = weights if self.dim == -1 else weights[:, None].expand(field.shape)
-        found = self.space.join(fields)
-        return found if self.dirichlet is None else found + self.dirichlet.data()
+        found, held = self.space.join(fields), None if self.dirichlet is None else self.dirichlet.data()
+        return found if held is None else found + held
 
     def weights(self, data: Tensor) -> Float[Tensor, "..."]:
         """m_a of the field, shaped to go with its dofs."""
@@ -249,9 +272,13 @@ class MeanZero:
         assert data is not None
         m = self.weights(data)
         share = m / m.sum(self.dim, keepdim=True)
-        if self.dirichlet is not None:
-            residual = self.dirichlet.project(residual, data)
-        return self._changed(residual, lambda r: r - r.sum(self.dim, keepdim=True) * share)
+        residual = self._changed(residual, lambda r: r - r.sum(self.dim, keepdim=True) * share)
+        return residual if self.dirichlet is None else self.dirichlet.project(residual, data)
+
+    def linear(self, v: Tensor, data: Tensor | None) -> Tensor:
+        """The linear part of `insert`."""
+        assert data is not None
+        return self.without_mean(v if self.dirichlet is None else self.dirichlet.linear(v, data), data)
 
     def _changed(self, u: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
         """`u` with its field changed."""
@@ -263,8 +290,12 @@ class MeanZero:
         return self.space.join([f.expand(*batch, *s.shape) for f, s in zip(fields, self.space.fields, strict=True)])
 
     def __and__(self, other: Any) -> "MeanZero":
-        both = isinstance(other, Dirichlet) and self.dirichlet is None
-        return MeanZero(self.space, self.field, other) if both else NotImplemented
+        if self.dirichlet is None:
+            return MeanZero(self.space, self.field, other) if isinstance(other, Constraint) else NotImplemented
+        both = self.dirichlet & other
+        return MeanZero(self.space, self.field, both) if isinstance(both, Constraint) else NotImplemented
+
+    __rand__ = __and__
 
 
 def check_index(index: Any, count: int, what: str, key: Any) -> int:

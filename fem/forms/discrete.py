@@ -88,12 +88,10 @@ class DiscreteForm:
 
     def linear_part(self, v: Tensor) -> Tensor:
         """The constraint's linear part applied to a direction."""
-        if self.constraint.fixed is None:
-            return self.constraint.insert(v, self.data)
-        if isinstance(self.constraint, MeanZero):
-            assert self.data is not None
-            return self.constraint.without_mean(v.masked_fill(self.constraint.fixed, 0), self.data)
-        return self.constraint.project(v, self.data)
+        own = getattr(self.constraint, "linear", None)
+        if own is not None:
+            return own(v, self.data)
+        return (self.constraint.insert if self.constraint.fixed is None else self.constraint.project)(v, self.data)
 
     # -- the form and its derivatives ----------------------------------------------------------------------------------
 
@@ -113,6 +111,8 @@ class DiscreteForm:
         batch, full = self.constrained(u)
         values, residuals, sizes = zip(*[i.evaluate(full, batch) for i in self.integrals], strict=True)
         size = self.join(sizes, u, batch)
+        gather = getattr(self.constraint, "sized", None)
+        size = size if gather is None else gather(size)
         if self.constraint.fixed is not None:
             size.masked_fill_(self.constraint.fixed, 0)
         value = None if None in values else sum_of(values).expand(batch)

@@ -6,15 +6,18 @@ Python's and NumPy's numbers are numbers; booleans are none, and NaN and infinit
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
+from functools import wraps
 from math import inf, isfinite
 from numbers import Real
 from operator import index
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Module
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 INTEGERS = {None: "an integer", 1: "a positive integer", 0: "a non-negative integer"}
 NUMBERS = {
@@ -149,6 +152,26 @@ def did_you_mean(word: Any, known: Iterable[Any]) -> str:
     words = {k.lower(): k for k in known if isinstance(k, str)}
     close = get_close_matches(word.lower(), words, 1) if isinstance(word, str) else []
     return f" Did you mean {words[close[0]]!r}?" if close else ""
+
+
+def unknown_option(call: str, name: str, known: Sequence[str]) -> TypeError:
+    """The error of a keyword argument that there is not, with those that there are."""
+    return TypeError(f"`{call}` has no option `{name}`.{did_you_mean(name, known)} It has {', '.join(known)}.")
+
+
+def named_options(function: Function) -> Function:
+    """The function, where keyword arguments that there are not raise an error that names those that there are."""
+    known = [name for name in inspect.signature(function).parameters if name != "self"]
+    name = function.__qualname__.removesuffix(".__init__")
+
+    @wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        for given in options:
+            if given not in known:
+                raise unknown_option(name, given, known)
+        return function(*args, **options)
+
+    return cast(Function, call)
 
 
 def refuse(call: str, name: str, wanted: str, value: Any, remedy: str = "") -> None:

@@ -1,6 +1,5 @@
 """What the formats of geometry files share: patches from the numbers in a file, and the numbers of patches."""
 
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from math import prod
@@ -9,10 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nurbs.errors import GeometryError
 from nurbs.geometry.items import PATCHES
-from nurbs.geometry.patch import Patch
+from nurbs.geometry.patch import AnyPatch, Patch
+from nurbs.modelling.transformation import transform
+
+
+class Unreadable(Exception):  # noqa: N818 (not an error of the file)
+    """What a file says well, but this package cannot hold or follow: left out, and named in a warning."""
 
 
 def read_text(path: Path) -> str:
@@ -43,6 +48,17 @@ def read_integer(value: Any, where: str) -> int:
     return found[0]
 
 
+def tensor(values: np.ndarray | np.floating | float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64, device="cpu")
+
+
+def moved(patch: AnyPatch, matrix: np.ndarray) -> AnyPatch:
+    """The image of a patch in space under a map "4 4"."""
+    if (matrix == np.eye(4)).all():
+        return patch
+    return transform(patch, tensor(matrix[:3, :3]), tensor(matrix[:3, 3]))
+
+
 def make_patch(
     points: np.ndarray,
     weights: np.ndarray | None,
@@ -59,20 +75,18 @@ def make_patch(
         weights = None
     try:
         return PATCHES[len(degree) - 1](
-            torch.tensor(points, dtype=torch.float64, device="cpu"),
-            None if weights is None else torch.tensor(weights, dtype=torch.float64, device="cpu"),
-            tuple(torch.tensor(t, dtype=torch.float64, device="cpu") for t in knots),
+            tensor(points),
+            None if weights is None else tensor(weights),
+            tuple(map(tensor, knots)),
             tuple(degree),
         )
     except ValueError as error:
         raise GeometryError(f"{where}: {error}") from error
 
 
-def warn_of(others: Counter[str], path: Path) -> None:
-    """Say what a file holds besides."""
-    if others:
-        names = ", ".join(f"{count} {name}" for name, count in sorted(others.items()))
-        warnings.warn(f"{path}: not read are {names}.", stacklevel=4)
+def remarks_of(others: Counter[str], said: str = "not read are") -> list[str]:
+    """What a file holds besides, for the warning."""
+    return [f"{said} " + ", ".join(f"{count} {name}" for name, count in sorted(others.items()))] if others else []
 
 
 def u_fastest(values: np.ndarray, counts: Sequence[int], where: str) -> np.ndarray:

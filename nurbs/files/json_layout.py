@@ -3,7 +3,7 @@
     {"shape": {"type": "surface", "count": 1, "data": [{"type": "spline", "rational": true, "dimension": 3,
         "degree_u": …, "knotvector_u": […], "size_u": …, …, "control_points": {"points": […], "weights": […]}}]}}
 
-Points are Euclidean, v fastest, then u, then w. A file holds patches of one kind. Trim curves are passed over.
+Points are Euclidean, v fastest, then u, then w. A file holds patches of one kind. Trim curves are not applied.
 """
 
 import json
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nurbs.errors import GeometryError
+from nurbs.files.contents import PatchList
 from nurbs.files.exchange import make_patch, read_integer, read_numbers, read_text, weights_of
 from nurbs.geometry.directions import UVW
 from nurbs.geometry.patch import Patch
@@ -21,7 +22,7 @@ TYPES = ("curve", "surface", "volume")
 SLOWEST_FIRST = ((0,), (0, 1), (2, 0, 1))  # the directions, in the order of the list of points
 
 
-def read(path: Path) -> list[Patch]:
+def read(path: Path) -> PatchList:
     try:
         contents = json.loads(read_text(path))
     except json.JSONDecodeError as error:
@@ -34,7 +35,13 @@ def read(path: Path) -> list[Patch]:
         raise GeometryError(f'"shape": the type must be one of {", ".join(TYPES)}; got {kind!r}.')
     if not isinstance(data, list):
         raise GeometryError('"shape": "data" must be a list.')
-    return [read_patch(item, TYPES.index(kind) + 1, f"{kind} {i}") for i, item in enumerate(data)]
+    patches = [read_patch(item, TYPES.index(kind) + 1, f"{kind} {i}") for i, item in enumerate(data)]
+    trimmed = sum(isinstance(trims := item.get("trims"), dict) and bool(trims.get("data")) for item in data)
+    return PatchList(
+        patches,
+        [name if isinstance(name := item.get("name"), str) else "" for item in data],
+        remarks=[f"whole, without their trim curves, are {trimmed} surfaces"] if trimmed else [],
+    )
 
 
 def read_patch(item: Any, directions: int, where: str) -> Patch:
@@ -75,13 +82,13 @@ def keys(name: str, directions: int) -> list[str]:
     return [name] if directions == 1 else [f"{name}_{direction}" for direction in UVW[:directions]]
 
 
-def write(path: Path, patches: list[Patch]) -> None:
+def write(path: Path, patches: PatchList) -> None:
     kinds = {patch.directions for patch in patches}
     if len(kinds) != 1:
         raise ValueError("a JSON file in this layout holds curves, surfaces or volumes only; write one file for each.")
     (r,) = kinds
     data = []
-    for patch in patches:
+    for patch, name in zip(patches, patches.names, strict=True):
         order = SLOWEST_FIRST[r - 1]
         points = patch.control_points.numpy().transpose(*order, r).reshape(-1, patch.dim).tolist()
         block = {"points": points}
@@ -92,6 +99,7 @@ def write(path: Path, patches: list[Patch]) -> None:
         item |= dict(zip(keys("knotvector", r), (t.tolist() for t in patch.knots), strict=True))
         if r > 1:
             item |= dict(zip(keys("size", r), patch.shape, strict=True))
+        item |= {"name": name} if name else {}
         data.append(item | {"control_points": block})
     shape = {"type": TYPES[r - 1], "count": len(data), "data": data}
     path.write_text(json.dumps({"shape": shape}, indent=1), encoding="utf-8")

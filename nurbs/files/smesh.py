@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from nurbs.errors import GeometryError
+from nurbs.files.contents import PatchList
 from nurbs.files.exchange import (
     make_patch,
     read_integer,
@@ -24,7 +25,7 @@ from nurbs.geometry.directions import UVW
 from nurbs.geometry.patch import Patch
 
 
-def read(path: Path) -> list[Patch]:
+def read(path: Path) -> PatchList:
     lines = [(number, line.split()) for number, line in enumerate(read_text(path).splitlines(), 1) if line.strip()]
     place = 0
 
@@ -63,7 +64,7 @@ def read(path: Path) -> list[Patch]:
             raise GeometryError(f"line {number}: more control points than the {prod(counts)} announced.")
     where = f"control points from line {rows[0][0]} on" if rows else "control points"
     table = u_fastest(read_numbers([words for _, words in rows], where), counts, where)
-    return [make_patch(table[..., :-1], table[..., -1], knots, degree, where)]
+    return PatchList([make_patch(table[..., :-1], table[..., -1], knots, degree, where)])
 
 
 def write(path: Path, patches: list[Patch]) -> None:

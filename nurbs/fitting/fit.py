@@ -8,25 +8,21 @@ Parameters that are not known are improved by turns: fit, then put each u_m at t
 (`nurbs/fitting/alternation.py`).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fem.support.checks import check_flags
+from fem.support.checks import check_choice, check_flags
 from fem.support.modes import outside_modes
 from fem.support.status import Status, check_fit, worst
 from nurbs.fitting.alternation import fit
+from nurbs.fitting.cloud_parameters import FLAT, cloud_parameters, warn_of_outliers
 from nurbs.fitting.options import FitOptions
-from nurbs.fitting.parametrization import (
-    Parametrization,
-    averaged_knots,
-    parametrize,
-    parametrize_grid,
-    principal_parameters,
-)
+from nurbs.fitting.parametrization import Parametrization, averaged_knots, parametrize, parametrize_grid
 from nurbs.geometry.curve import Curve
 from nurbs.geometry.directions import per_direction
 from nurbs.geometry.numbers import Coordinates, floating
@@ -91,6 +87,8 @@ def fit_curve(
     parametrization: Parametrization | str = "chord",
     knots: Float[Tensor, "*#b m"] | None = None,
     weights: Float[Tensor, "*#b n"] | None = None,
+    periodic: bool = False,
+    hold: str | None = None,
     throw: bool = True,
     **options: Any,
 ) -> CurveFit:
@@ -102,18 +100,23 @@ def fit_curve(
         parametrization: "chord" (length), "centripetal" or "uniform".
         knots: fixed, or where the search starts. By default equal spans on [0, 1]; for chord length and centripetal
             parameters those of eq. 9.69 of The NURBS Book, with some points in every span.
+        periodic: a closed curve, smooth where it starts; the points go on from the last to the first, which may be one.
+        hold: "ends": the curve starts and ends at the first and last point.
 
     Further arguments, options and errors as for `fit_surface`.
     """
     points = _checked_points("fit_curve", points, 1)
-    check_flags("fit_curve", throw=throw)
+    check_flags("fit_curve", throw=throw, periodic=periodic)
+    check_choice("fit_curve", "hold", hold, [None, "ends"])
     num_points, degree = (
         per_direction(name, value, 1, "fit_curve", int)[0]
         for name, value in (("num_points", num_points), ("degree", degree))
     )
-    u = parametrize(points, parametrization) if parameters is None else parameters
+    if hold and periodic:
+        raise ValueError('`fit_curve(hold="ends")` needs ends; a periodic curve has none. Leave one of them out.')
+    u = parametrize(points, parametrization, periodic) if parameters is None else parameters
     if knots is None and parameters is None and parametrization != "uniform":
-        knots = averaged_knots(u, num_points, degree)
+        knots = averaged_knots(u, num_points, degree, periodic)
     given = None if knots is None else (knots,)
     found = fit(
         Curve,
@@ -125,7 +128,9 @@ def fit_curve(
         (u,),
         given,
         weights,
-        FitOptions.of("fit_curve", **options),
+        (periodic,),
+        hold,
+        FitOptions.of("fit_curve", options_of(fit_curve), **options),
     )
     return check_fit("fit_curve(points)", CurveFit(*found), throw)
 
@@ -141,6 +146,8 @@ def fit_surface(
     parametrization: Parametrization | str | None = None,
     knots: Sequence[Float[Tensor, "..."]] | None = None,
     weights: Float[Tensor, "..."] | None = None,
+    periodic: bool | Sequence[bool] = False,
+    hold: str | None = None,
     throw: bool = True,
     **options: Any,
 ) -> SurfaceFit:
@@ -159,18 +166,29 @@ def fit_surface(
         free: "control_points" (always), "knots", "weights".
         uv: parameters in the range of the knots: of a cloud "*#b q 2", of a grid a pair "*#b u", "*#b v".
         parametrization: where there is no `uv`: of a grid "uniform" (default), "chord" or "centripetal"; of a cloud
-            "principal", along its principal axes: a beginning for clouds that are graphs over some plane.
+            "principal", along its principal axes: a beginning for clouds that are graphs over some plane. Around
+            periodic directions these are angles, about the axis of a tube and the core of a ring.
         knots: pair, fixed, or where the search starts. By default equal spans on [0, 1]; for chord length and
-            centripetal parameters those of eq. 9.69 of The NURBS Book, with some points in every span.
+            centripetal parameters those of eq. 9.69 of The NURBS Book, with some points in every span. In a periodic
+            direction one period.
         weights: "*#b i j", fixed, or where the search starts; by default 1 where free, otherwise none.
+        periodic: per direction; the surface is closed and smooth there. A grid goes on from its last row to its first,
+            which may be one.
+        hold: of a grid: "corners" are interpolated; "boundary": so that each side is moreover the curve that is nearest
+            to the points of that side alone, whatever is inside (without weights and smoothing).
         throw: raise where the fit of an item fails: False returns it with that status.
-        options: see `FitOptions`: smoothing, projections, starts, floor, max_iterations, rtol, progress.
+        options: see `FitOptions`: smoothing, projections, starts, floor, max_iterations, rtol, seconds, progress. A
+            cloud without `uv` has 100 projections at most, and unless it has free knots or weights a smoothing of 1e-7,
+            which is to be felt only where the surface has no points.
+
+    Warns:
+        UserWarning: a cloud without `uv` that is no graph over a plane; control points that lie far from their cloud.
 
     Raises:
         ConvergenceError: the residual of an item is not finite (points so large that their squares overflow), unless
             `throw=False`; the fit is its `.solution`. To be out of iterations or to find no better step is an ordinary
             end: the fit is the best that was found, and its status says so.
-        TypeError: dtypes that differ.
+        TypeError: dtypes that differ, an unknown option.
         ValueError: no points, points not finite, parameters out of range, shapes and batches that do not match, an
             unknown name in `free`, data that do not determine the control points (too few, or gaps).
     """
@@ -178,9 +196,17 @@ def fit_surface(
     cloud = isinstance(uv, Tensor) or parametrization == "principal" or (uv is None and points.ndim == 2)
     points = _checked_points("fit_surface", points, 1 if cloud else 2)
     check_flags("fit_surface", throw=throw)
+    check_choice("fit_surface", "hold", hold, [None, "corners", "boundary"])
+    periodic = per_direction("periodic", periodic, 2, "fit_surface", bool)
+    settings = FitOptions.of("fit_surface", options_of(fit_surface), **options)
+    if hold and (cloud or any(periodic) or (hold == "boundary" and (weights is not None or settings.smoothing))):
+        needs = "a grid of points" if cloud else "ends: no direction periodic"
+        needs = needs if cloud or any(periodic) else "no weights and no smoothing"
+        raise ValueError(f'`fit_surface(hold="{hold}")` needs {needs}. Leave one of them out.')
     shape, degree = (
         per_direction(name, value, 2, "fit_surface", int) for name, value in (("shape", shape), ("degree", degree))
     )
+    found_here = False
     if isinstance(uv, Tensor):
         if uv.ndim < 2 or uv.shape[-1] != 2:
             raise ValueError(
@@ -190,18 +216,25 @@ def fit_surface(
     elif uv is not None:
         uv = per_direction("uv", uv, 2, "fit_surface", Tensor)
     elif cloud:
-        uv = principal_parameters(points.detach(), 2)
-        options = {"projections": 100} | options
+        uv, found_here = cloud_parameters(points.detach(), periodic), True
+        usual = {"projections": 100, "smoothing": FLAT if len(free) == 1 else 0.0}
+        settings = replace(settings, **{name: v for name, v in usual.items() if name not in options})
     else:
         method = parametrization or "uniform"
-        uv = parametrize_grid(points, method)
+        uv = parametrize_grid(points, method, periodic)
         if knots is None and method != "uniform":
-            pairs = zip(uv, shape, degree, strict=True)
-            knots = [averaged_knots(u, n, p) for u, n, p in pairs]
-    found = fit(
-        Surface, "fit_surface", points, shape, degree, free, uv, knots, weights, FitOptions.of("fit_surface", **options)
-    )
+            rows = zip(uv, shape, degree, periodic, strict=True)
+            knots = [averaged_knots(u, n, p, ring) for u, n, p, ring in rows]
+    found = fit(Surface, "fit_surface", points, shape, degree, free, uv, knots, weights, periodic, hold, settings)
+    if found_here:
+        warn_of_outliers(points.detach(), found[-1].control_points.detach())
     return check_fit("fit_surface(points)", SurfaceFit(*found), throw)
+
+
+def options_of(function: Callable[..., Any]) -> list[str]:
+    """The names of its arguments after the points, but for the options that they stand beside."""
+    named = [name for name, p in signature(function).parameters.items() if p.kind is not p.VAR_KEYWORD]
+    return named[1:]
 
 
 def _checked_points(name: str, points: Coordinates, axes: int) -> Tensor:

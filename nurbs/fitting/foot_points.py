@@ -1,42 +1,48 @@
-"""The nearest points of a patch: where it is sampled first, then by Newton's method from the best places."""
+"""The nearest points of a patch: samples, Newton's method from the nearest, and bounds that say where else to look."""
 
 from math import prod
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from fem.reference.bspline import check_dtype
 from fem.support.checks import check_integers
 from fem.support.modes import outside_modes
 from fem.support.portions import at_a_time
+from nurbs.fitting.distance_bounds import Pieces, nearer
 from nurbs.fitting.projected_newton import minimize_bounded
 from nurbs.geometry.patch import Patch, check_patch
+from nurbs.geometry.spans import flat_batch
+
+GAIN = 1e-9  # of the squared distance: what a further search should reach, or less will count as nearer
 
 
 @outside_modes
 def foot_points(
     patch: Patch,
     points: Float[Tensor, "*#b q d"],
-    starts: int = 3,
+    starts: int = 1,
     samples: int | None = None,
     initial: Float[Tensor, "*#b q r"] | None = None,
 ) -> Float[Tensor, "*b q r"]:
-    """Parameters u of the points S(u) nearest to each p: minimisers of ½ |S(u) - p|² over the patch's range.
+    """Parameters u of the points S(u) nearest to each p: global minimisers of ½ |S(u) - p|² over the patch's range.
 
         g = Jᵀ (S - p),    H = JᵀJ + Σ_d (S - p)_d ∂²S_d;    JᵀJ alone where H is not positive definite
 
     (The NURBS Book, section 6.1, with damping and, at the ends of the range, projection.) The patch is sampled on each
-    knot span; Newton's method starts from the nearest samples of the `starts` nearest spans, and the nearest result is
-    taken. The distance is `patch.at(u) - points`. No gradient flows: at a foot point that of |S(u) - p| through u is
-    zero.
+    knot span, and Newton's method starts from the nearest samples of the `starts` nearest spans. Bounds on the distance
+    (`nurbs/fitting/distance_bounds.py`) then find every place that is nearer than the result, by more than 1e-10 of its
+    square or than round-off, and the search goes on from there until there is none. The distance is
+    `patch.at(u) - points`. No gradient flows: at a foot point that of |S(u) - p| through u is zero. Everything is
+    computed in double precision.
 
     Args:
         patch: curve, surface or volume, with any batch axes.
         points: in the patch's coordinates.
-        starts: spans from which the search starts; more for patches that come close to themselves.
-        samples: samples per span and direction, degree + 2 by default.
-        initial: parameters from which to search instead, for points near known feet.
+        starts: spans from which the search starts; it changes nothing but the time.
+        samples: samples per span and direction, degree + 2 by default; they change nothing but the time.
+        initial: parameters from which to search instead, for points near known feet: then the minimum is a local one.
 
     Raises:
         TypeError: points of another dtype.
@@ -53,32 +59,43 @@ def foot_points(
     if not points.isfinite().all():
         raise ValueError("`foot_points(patch, points)` needs finite points; got NaN or infinity. Remove them.")
     with torch.no_grad():
-        patch = patch.detach().unwrapped().replace(check_finite=False)
+        precise = points.dtype if points.device.type == "mps" else torch.float64
+        patch = patch.detach().unwrapped().replace(check_finite=False).to(precise)
         batch = torch.broadcast_shapes(patch.batch, points.shape[:-2])
-        p = points.detach().expand(*batch, *points.shape[-2:]).flatten(0, -3) if batch else points.detach()[None]
-        flat = _flat_batch(patch, batch)
-        if p.shape[-2] == 0:
+        if points.shape[-2] == 0:
             return points.new_zeros(*batch, 0, patch.directions)
+        p = points.detach().to(precise).expand(*batch, *points.shape[-2:])
+        p = p.reshape(-1, *p.shape[-2:]) if patch.batch else p.reshape(1, -1, p.shape[-1])
+        flat = flat_batch(patch, batch if patch.batch else ())
         if initial is None:
-            begin = _nearest_samples(flat, p, starts, samples)
+            u = _global(flat, p, starts, samples)
         else:
-            begin = initial.detach().expand(*batch, *initial.shape[-2:]).reshape(*p.shape[:-1], 1, -1)
-        u = _newton(flat, p, begin)
-    return u.reshape(*batch, *u.shape[-2:])
+            begin = initial.detach().to(precise).expand(*batch, *initial.shape[-2:]).reshape(-1, patch.directions)
+            item = torch.arange(len(p), device=p.device).repeat_interleave(p.shape[1])
+            u, _ = _newton(flat, p.flatten(0, 1), item, begin)
+    return u.to(points.dtype).reshape(*batch, points.shape[-2], patch.directions)
 
 
-def _flat_batch(patch: Patch, batch: tuple[int, ...]) -> Patch:
-    """The patch with exactly one batch axis."""
-    r = patch.directions
-
-    def flat(tensor: Tensor, own: int) -> Tensor:
-        return tensor.expand(*batch, *tensor.shape[tensor.ndim - own :]).reshape(-1, *tensor.shape[tensor.ndim - own :])
-
-    return patch.replace(
-        control_points=flat(patch.control_points, r + 1),
-        weights=None if patch.weights is None else flat(patch.weights, r),
-        knots=tuple(flat(t, 1) for t in patch.knots),
-    )
+def _global(patch: Patch, p: Float[Tensor, "b q d"], starts: int, samples: int | None) -> Float[Tensor, "bq r"]:
+    begin = _nearest_samples(patch, p, starts, samples)
+    item = torch.arange(len(p), device=p.device).repeat_interleave(p.shape[1])
+    p, s = p.flatten(0, 1), begin.shape[2]
+    each, begin = torch.arange(len(p), device=p.device), begin.flatten(0, 2)
+    u, D = _newton(patch, p.repeat_interleave(s, 0), item.repeat_interleave(s), begin)
+    best = D.unflatten(0, (-1, s)).argmin(-1) + s * each
+    u, D = u[best], D[best]
+    pieces, tau = Pieces.of(patch), torch.ones_like(D)
+    while len(each):
+        which, begin, piece = nearer(pieces, p[each], item[each], u[each], D[each], tau[each])
+        each = each[which]
+        if len(each):  # inside a piece first: where pieces meet in a kink, Newton's method may get stuck
+            low = pieces.start[piece]
+            begin, _ = _newton(patch, p[each], item[each], begin, (low, low + pieces.width[piece]))
+            moved, reached = _newton(patch, p[each], item[each], begin)
+            tau[each] *= torch.where(reached < (1 - GAIN) * D[each], 1.0, 10.0)
+            better = reached < D[each]
+            u[each[better]], D[each[better]] = moved[better], reached[better]
+    return u
 
 
 def _nearest_samples(patch: Patch, p: Tensor, starts: int, samples: int | None) -> Float[Tensor, "b q s r"]:
@@ -114,23 +131,29 @@ def _nearest_samples(patch: Patch, p: Tensor, starts: int, samples: int | None) 
     return torch.cat(found, 1)
 
 
-def _newton(patch: Patch, p: Tensor, u: Float[Tensor, "b q s r"]) -> Float[Tensor, "b q r"]:
-    b, q, s, r = u.shape
-    target = p[:, :, None].expand(b, q, s, -1).flatten(0, 2)
+def _newton(
+    patch: Patch,
+    p: Float[Tensor, "m d"],
+    item: Int64[Tensor, "m"],
+    u: Float[Tensor, "m r"],
+    bounds: tuple[Float[Tensor, "m r"], Float[Tensor, "m r"]] | None = None,
+) -> tuple[Float[Tensor, "m r"], Float[Tensor, "m"]]:
+    """Minimisers that the method finds from u within bounds, for the item of each point, and squared distances."""
+    b, r = len(patch.control_points), patch.directions
     start, end = (torch.stack(side, -1) for side in zip(*patch.domain(), strict=True))
     first = [tuple(int(axis == k) for axis in range(r)) for k in range(r)]
     pairs = [[tuple(map(sum, zip(one, other, strict=True))) for other in first] for one in first]
     orders = [(0,) * r, *dict.fromkeys([*first, *(pair for row in pairs for pair in row)])]
 
-    def evaluate(x: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        of = items // (q * s)  # the patch of each search, and which of its searches this is
+    def evaluate(x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        of = item[rows]  # the patch of each search, and which of its searches this is
         counts = torch.bincount(of, minlength=b)
-        place = torch.arange(len(items), device=x.device) - (counts.cumsum(0) - counts)[of]
+        place = torch.arange(len(rows), device=x.device) - (counts.cumsum(0) - counts)[of]
         padded = start[:, None].repeat(1, int(counts.max()), 1)
         padded[of, place] = x
         values = [v[of, place] for v in patch.derivatives_at(padded, orders=orders)]
         found = dict(zip(orders, values, strict=True))
-        gap = found[orders[0]] - target[items]
+        gap = found[orders[0]] - p[rows]
         J = torch.stack([found[order] for order in first], -1)
         gauss = J.mT @ J
         bend = torch.stack([torch.stack([(gap * found[pair]).sum(-1) for pair in row], -1) for row in pairs], -1)
@@ -139,10 +162,9 @@ def _newton(patch: Patch, p: Tensor, u: Float[Tensor, "b q s r"]) -> Float[Tenso
         return 0.5 * gap.square().sum(-1), (gap[:, None] @ J)[:, 0], H
 
     centred = patch.control_points - patch.control_points.mean(tuple(range(1, r + 1)), keepdim=True)
-    atol = (torch.finfo(p.dtype).eps * centred.abs().flatten(1).amax(-1)).square().repeat_interleave(q * s)
-    bounds = [side[:, None, None].expand(u.shape).flatten(0, 2) for side in (start, end)]
+    atol = (torch.finfo(p.dtype).eps * centred.abs().flatten(1).amax(-1)).square()
+    rtol = torch.finfo(p.dtype).eps
     found = minimize_bounded(
-        evaluate, u.flatten(0, 2), *bounds, max_iterations=50, rtol=torch.finfo(p.dtype).eps, atol=atol, damping=1e-6
+        evaluate, u, *(bounds or (start[item], end[item])), max_iterations=50, rtol=rtol, atol=atol[item], damping=1e-6
     )
-    best = found.value.unflatten(0, (b, q, s)).argmin(-1)
-    return found.x.unflatten(0, (b, q, s)).gather(2, best[..., None, None].expand(-1, -1, 1, r))[:, :, 0]
+    return found.x, 2 * found.value

@@ -44,6 +44,7 @@ def minimize_bounded(
     atol: float | Float[Tensor, "b"] = 0.0,
     damping: float = 1e-3,
     tick: Callable[[int, Tensor], None] | None = None,
+    over: Callable[[], bool] | None = None,
 ) -> Minimum:
     """Local minima of b problems in k variables each, from the starts x.
 
@@ -55,6 +56,7 @@ def minimize_bounded(
             or where f is below atol.
         damping: the first μ.
         tick: told the iteration and f after each.
+        over: asked before each iteration whether to end there.
     """
     items = torch.arange(len(x), device=x.device)
     atol = torch.as_tensor(atol, dtype=x.dtype, device=x.device).expand(len(x))
@@ -66,7 +68,7 @@ def minimize_bounded(
     iterations, history = torch.zeros_like(items), [f.clone()]
     for iteration in range(1, max_iterations + 1):
         items = active.nonzero()[:, 0]
-        if not len(items):
+        if not len(items) or (over is not None and over()):
             break
         at, slope = x[items], g[items]
         bound = ((at <= lower[items]) & (slope > 0)) | ((at >= upper[items]) & (slope < 0))

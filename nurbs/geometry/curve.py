@@ -5,10 +5,11 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, pad
 
 from fem.reference.bspline import find_span
-from nurbs.geometry.measure import gauss_rule, measure
+from fem.support.modes import outside_modes
+from nurbs.geometry.measure import cell_measures, measure
 from nurbs.geometry.patch import Patch
 
 
@@ -50,12 +51,15 @@ class Curve(Patch):
         square = first.square().sum(-1, keepdim=True)
         return (second - (second * first).sum(-1, keepdim=True) / square * first) / square
 
-    def length(self, num_points: int | None = None) -> Float[Tensor, "*b"]:
+    def length(self, num_points: int | None = None, rtol: float | None = None) -> Float[Tensor, "*b"]:
         """∫ |C'| du; see `measure`."""
-        return measure(self, num_points)
+        return measure(self, num_points, rtol)
 
-    def arc_length(self, u: Float[Tensor, "*#b u"], num_points: int | None = None) -> Float[Tensor, "*b u"]:
-        """The length from the start to each u, ∫ |C'| up to u by Gauss quadrature on the spans and the part of one.
+    @outside_modes
+    def arc_length(
+        self, u: Float[Tensor, "*#b u"], num_points: int | None = None, rtol: float | None = None
+    ) -> Float[Tensor, "*b u"]:
+        """The length from the start to each u, ∫ |C'| up to u, as `measure` has it; rtol is relative to the whole.
 
         Raises:
             ValueError: parameters outside the range of the knots; of a periodic curve, outside its first period.
@@ -63,11 +67,9 @@ class Curve(Patch):
         p, knots = self.degree[0], self.unwrapped_knots[0]
         if self.check_finite:
             find_span(knots, p, u)
-        corners, end = knots[..., None, p : knots.shape[-1] - p], u[..., None]
-        ends = torch.where(corners < end, corners, end)[..., 1:]  # spans beyond u have no length
-        ends = torch.cat([corners[..., :1].expand(*ends.shape[:-1], 1), ends], -1)  # "*b u s+1"
-        x, w = gauss_rule(self, num_points)
-        points = torch.lerp(ends[..., :-1, None], ends[..., 1:, None], x).flatten(-3)
-        speed = torch.linalg.vector_norm(self.derivative(points, order=1), dim=-1)
-        parts = speed.unflatten(-1, (*ends.shape[-2:-1], ends.shape[-1] - 1, len(x))) @ w
-        return (parts * ends.diff()).sum(-1)
+        batch = torch.broadcast_shapes(self.batch, u.shape[:-1])
+        both = torch.cat([x.expand(*batch, -1) for x in (knots[..., p : knots.shape[-1] - p], u)], -1)
+        corners, order = both.sort(stable=True)
+        parts = cell_measures(self, [corners], num_points, rtol)
+        place = order.argsort()[..., -u.shape[-1] :] if u.shape[-1] else order[..., :0]
+        return pad(parts.cumsum(-1), (1, 0)).gather(-1, place)

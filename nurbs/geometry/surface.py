@@ -67,9 +67,9 @@ class Surface(Patch):
         det = e * g - f * f
         return (ll * nn - mm * mm) / det, (e * nn - 2 * f * mm + g * ll) / (2 * det)
 
-    def area(self, num_points: int | None = None) -> Float[Tensor, "*b"]:
+    def area(self, num_points: int | None = None, rtol: float | None = None) -> Float[Tensor, "*b"]:
         """∫ |S_u × S_v| du dv; see `measure`."""
-        return measure(self, num_points)
+        return measure(self, num_points, rtol)
 
     def _check_space(self, name: str) -> None:
         if self.dim != 3:

@@ -17,6 +17,6 @@ class Volume(Patch):
 
     directions: ClassVar[int] = 3
 
-    def volume(self, num_points: int | None = None) -> Float[Tensor, "*b"]:
+    def volume(self, num_points: int | None = None, rtol: float | None = None) -> Float[Tensor, "*b"]:
         """∫ |det J| du dv dw; see `measure`."""
-        return measure(self, num_points)
+        return measure(self, num_points, rtol)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fem.reference.bspline import check_dtype
-from fem.support.checks import check_flags, check_integers, check_numbers
+from fem.support.checks import check_flags, check_integers, check_numbers, named_options
 from fem.support.modes import outside_modes
 from fem.support.status import Status, check_fit, nest, worst
 from nurbs.geometry.directions import per_direction
@@ -44,6 +44,7 @@ class CloudFit:
         return f"CloudFit({worst(self.status).name}, {self.surface}; {self.steps} steps{size})"
 
 
+@named_options
 @outside_modes
 def fit_clouds(
     points: Coordinates,

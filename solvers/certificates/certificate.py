@@ -22,6 +22,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fem.constraints.rigid_motion import RigidMotionFree
+from fem.constraints.ties import ties_of
 from fem.forms.constraints import Free
 from fem.forms.derivatives import derivative_transposed, differentiable
 from fem.forms.energy import Energy
@@ -189,6 +191,8 @@ class Error:
         given, batch = tuple(v.shape[: v.ndim - len(energy.space.shape)]), tuple(self.discrete.batch)
         if 0 in (*given, *batch):
             raise ValueError("there is nothing to certify: the batch is empty.")
+        if ties_of(energy.constraint) is not None or isinstance(energy.constraint, RigidMotionFree):
+            raise ValueError(f"certificates know no ties and no free bodies; got {energy.constraint}.")
         if self.discrete.couples_neighbours:
             raise ValueError("certificates know no terms on interior facets; certify an energy without `interior=`.")
         if any(m != n and 1 not in (m, n) for m, n in zip(given[::-1], batch[::-1], strict=False)):

@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fem.forms.constraints import MeanZero
 from fem.support.checks import check_integers, check_numbers
 from solvers.linear.aggregation import Aggregation, MatrixLevel, aggregate, import_pyamg, scaled_matrix
 from solvers.linear.conjugate_gradients import CG, PreparedCG
@@ -174,7 +173,7 @@ class Cycles:
             x = levels[0].x.reshape(b.shape[1], -1).mT * (scale * largest)
             parts.append(x * (largest * size[group]))
         z = torch.cat(parts).reshape(*system.batch, *system.form.space.shape)
-        return system.form.linear_part(z) if isinstance(system.form.constraint, MeanZero) else z
+        return z if system.holds_dofs_alone else system.form.linear_part(z)
 
     def limit(self, digits: Float[Tensor, "*b"]) -> int | None:
         """Iterations after which items with a hierarchy of another matrix count as late; None where there is none."""

@@ -4,6 +4,8 @@ from importlib.util import find_spec
 
 import torch
 
+from fem.constraints.ties import ties_of
+from fem.forms.discrete import DiscreteForm
 from fem.space.space import AnySpace, FunctionSpace
 from solvers.linear.algebraic_multigrid import AlgebraicMultigrid
 from solvers.linear.conjugate_gradients import CG
@@ -25,7 +27,7 @@ def default_linear(space: AnySpace, symmetric: bool, items: int = 1, couples_nei
     Args:
         symmetric: whether the operator is that of an energy with a minimum.
         items: how many systems are solved at once.
-        couples_neighbours: whether terms on facets couple dofs of different cells.
+        couples_neighbours: see `beyond_cells`.
     """
     on_cpu, large = space.device == torch.device("cpu"), space.num_dofs * items > SMALL
     # Couplings of components slow multigrid down, and in two dimensions a factorisation does not mind them.
@@ -41,3 +43,8 @@ def default_linear(space: AnySpace, symmetric: bool, items: int = 1, couples_nei
     if isinstance(space, FunctionSpace) and find_spec("pyamg"):
         return AlgebraicMultigrid()
     return Direct() if on_cpu and space.mesh.dim < 3 else CG()
+
+
+def beyond_cells(form: DiscreteForm) -> bool:
+    """Whether terms on facets or ties couple dofs of different cells, which stencils and hierarchies of grids lack."""
+    return form.couples_neighbours or ties_of(form.constraint) is not None

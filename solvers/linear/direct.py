@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fem.constraints.rigid_motion import RigidMotionFree
+from fem.constraints.ties import ties_of
 from fem.forms.constraints import MeanZero
 from fem.support.checks import check_choice, shown
 from solvers.operators.system import System
@@ -34,9 +36,10 @@ class Direct:
         if system.u.device.type != "cpu":
             raise ValueError(f"`Direct()` works on the CPU; these tensors are on {system.u.device}. Use `CG()`.")
         constraint = system.form.constraint
-        if not system.holds_dofs_alone and not isinstance(constraint, MeanZero):
+        served = isinstance(constraint, MeanZero | RigidMotionFree) or ties_of(constraint) is not None
+        if not served and not system.holds_dofs_alone:
             raise ValueError(
-                "`Direct()` serves constraints that prescribe dofs, and `MeanZero`; got "
+                "`Direct()` serves constraints that prescribe or tie dofs, `MeanZero` and `RigidMotionFree`; got "
                 f"{shown(constraint)}, which does more than its mask `fixed` says. `CG()` applies any projection."
             )
         return DirectFactors(system, factoriser(self.backend))
@@ -57,6 +60,7 @@ class DirectFactors:
         row, column = pattern.row.numpy(), pattern.column.numpy()
         border, limit = mean_border(system), 2 / torch.finfo(system.u.dtype).eps
         fixed = None if system.fixed is None else system.fixed.expand(*system.batch, *space.shape).reshape(-1, n)
+        ties = ties_of(system.form.constraint)
         self.free, self.scales, self.factors = [], [], []
         failed, indefinite = [], []
         free, keep, indices, indptr = np.ones(n, dtype=bool), slice(None), column, pattern.crow.numpy()
@@ -69,7 +73,14 @@ class DirectFactors:
                 indptr = np.concatenate([[0], np.cumsum(np.bincount(number[row[keep]], minlength=int(free.sum())))])
             size, factor = len(indptr) - 1, None
             structure = (indices.astype(np.intc), indptr.astype(np.intc))
-            matrix = scipy.sparse.csr_array((values[item][keep], *structure), shape=(size, size))
+            if ties is None:
+                matrix = scipy.sparse.csr_array((values[item][keep], *structure), shape=(size, size))
+            else:
+                whole = scipy.sparse.csr_array((values[item], column, pattern.crow.numpy()), shape=(n, n))
+                some = ties.matrix[:, free]
+                matrix = scipy.sparse.csr_array(some.T @ whole @ some)
+                matrix.sort_indices()
+                indices, indptr = matrix.indices, matrix.indptr
             scale = equilibration(matrix)
             if size and np.isfinite(matrix.data).all():
                 matrix.data = matrix.data / np.repeat(scale, np.diff(indptr)) / scale[indices]
@@ -107,18 +118,20 @@ def equilibration(matrix: Any) -> np.ndarray:
 
 
 def mean_border(system: System) -> np.ndarray | None:
-    """Columns that border the matrix of a problem with `MeanZero`: the weights of the mean, per component."""
+    """Columns that border the matrix of a problem with `MeanZero` or `RigidMotionFree`: what is to vanish."""
     mean, space = system.form.constraint, system.form.space
+    if isinstance(mean, RigidMotionFree) and system.form.data is not None:
+        return mean.border(system.form.data.detach()).double().numpy()
     if not isinstance(mean, MeanZero):
         return None
     assert system.form.data is not None
     field, weights = space.fields[mean.field], mean.weights(system.form.data.detach())
     weights = weights.reshape(-1, *weights.shape[mean.dim :])[0]  # prescribed values may be a batch, the mean is not
     start = sum(f.num_dofs for f in space.fields[: mean.field])
-    border = np.zeros((space.num_dofs, field.components or 1))
+    border, ties = np.zeros((space.num_dofs, field.components or 1)), ties_of(mean)
     weights = weights.reshape(field.num_nodes, -1)[:, 0].double().numpy()
     border[start : start + field.num_dofs] = np.kron(weights[:, None], np.eye(field.components or 1))
-    return border
+    return border if ties is None else ties.matrix.T @ border
 
 
 def bordered(matrix: Any, border: np.ndarray | None) -> Any:

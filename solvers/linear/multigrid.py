@@ -16,8 +16,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from fem.constraints.ties import ties_of
 from fem.space.space import FunctionSpace
-from fem.support.checks import check_integers, check_numbers
+from fem.support.checks import check_integers, check_numbers, shown
 from solvers.linear.coarsening import DegreeCoarsening, VertexCoarsening, widths
 from solvers.linear.conjugate_gradients import CG, PreparedCG, conjugate_gradients, ritz_values
 from solvers.linear.cycle import Level, chebyshev, v_cycle
@@ -147,7 +148,9 @@ def check_stencil(system: System) -> Stencil:
     if system.stencil is None:
         space = system.form.space
         what = f"{space}" if system.symmetric else "a weak form, which has no symmetric operator"
-        if system.form.couples_neighbours:
+        if ties_of(system.form.constraint) is not None:
+            what = f"{shown(system.form.constraint)}, which ties dofs of different cells"
+        elif system.form.couples_neighbours:
             what = "terms on interior facets, which couple more than the nodes of a cell"
         raise ValueError(
             "`Multigrid()` needs an energy over a Lagrange space on a mesh made as a grid of intervals, "

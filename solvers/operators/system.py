@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from fem.constraints.rigid_motion import RigidMotionFree
+from fem.constraints.ties import Ties, ties_of
 from fem.forms.assembly import element_matrices, flat_dofs
 from fem.forms.constraints import MeanZero
 from fem.forms.discrete import DiscreteForm, Hessian
@@ -87,7 +89,7 @@ class System:
         """The matrices of energies over Lagrange spaces on grids, the identity at fixed dofs; None elsewhere."""
         space = self.form.space
         grid = grid_of(space, prod(self.batch)) if self.symmetric else None
-        if grid is None or self.form.couples_neighbours:
+        if grid is None or self.form.couples_neighbours or ties_of(self.form.constraint) is not None:
             return None
         stencil = Stencil.zeros(grid, self.u, workspace_of(space).buffers(self, "system"))
         for h in self.hessians:
@@ -174,11 +176,15 @@ class System:
         space, lead, found = self.form.space, len(self.batch), []
         held = self.form.constraint
         fixed = torch.zeros((), dtype=torch.bool, device=self.u.device) if self.fixed is None else self.fixed
-        fixed = fixed.expand(*self.batch, *space.shape)
+        ties = ties_of(held)
+        fixed = (fixed if ties is None else fixed & ~ties.tied).expand(*self.batch, *space.shape)
         for i, (field, own) in enumerate(zip(space.fields, space.split(fixed), strict=True)):
-            for k in range(0 if isinstance(held, MeanZero) and held.field == i else field.components or 1):
+            shifted = isinstance(held, RigidMotionFree) or (isinstance(held, MeanZero) and held.field == i)
+            for k in range(0 if shifted else field.components or 1):
                 component = own if field.components is None else own[..., k]
                 unseen = ~component.any(-1)
+                if ties is not None:
+                    unseen &= self.tied_alike(ties, i, k)
                 if bool(unseen.any()):
                     product, size = [norm(v.masked_fill(fixed, 0), lead) for v in self.times_one(i, k)]
                     unseen &= product <= 1e3 * torch.finfo(size.dtype).eps * size
@@ -186,6 +192,13 @@ class System:
                 name = f"constants of {which}" if field.components is None else f"component {k} of {which}"
                 found.append((name, unseen))
         return found
+
+    def tied_alike(self, ties: Ties, i: int, k: int) -> bool:
+        """Whether ties let component k of field i be a constant."""
+        fields = [self.u.new_zeros(f.shape) for f in self.form.space.fields]
+        fields[i][..., k if self.form.space.fields[i].components is not None else slice(None)] = 1
+        one = self.form.space.join(fields)
+        return torch.allclose(ties.follow(one), one)
 
     def times_one(self, i: int, k: int) -> tuple[Tensor, Tensor]:
         """H·1 for component k of field i, and the sum of its contributions by absolute value."""

@@ -1,4 +1,4 @@
-"""What the tests of geometry files share: patches of every kind in space, and comparison to the last bit."""
+"""What the tests of geometry files share: patches of every kind, files made by hand, comparison to the last bit."""
 
 from pathlib import Path
 
@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from nurbs import Surface, Volume, circle, read_geometry, sphere, torus
+from nurbs.files.contents import PatchList
+from nurbs.geometry.measure import measure
 from nurbs.geometry.patch import Patch
 from tests.nurbs.patches import PATCHES, random
 
@@ -46,3 +48,39 @@ def refuse(path: Path, text: str | bytes, cause: str) -> None:
     with pytest.raises(GeometryError, match=cause) as error:
         read_geometry(path)
     assert str(error.value).startswith(f"cannot read {path}: ")
+
+
+def step(instances: str, *, schema: str = "AUTOMOTIVE_DESIGN") -> str:
+    """A STEP file with these instances."""
+    head = f"FILE_DESCRIPTION((''),'2;1');\nFILE_NAME('','',(''),(''),'','','');\nFILE_SCHEMA(('{schema}'));\n"
+    return f"ISO-10303-21;\nHEADER;\n{head}ENDSEC;\nDATA;\n{instances}\nENDSEC;\nEND-ISO-10303-21;\n"
+
+
+def iges(entities: list[tuple[int, str, dict]], head: str = "1H,,1H;,") -> str:
+    """A file made by hand of (entity, parameters, {field of the directory: value})."""
+    lines, entries, parameters = [f"{'':72}S      1", f"{head:72}G      1"], [], []
+    for kind, text, fields in entities:
+        body = [text[k : k + 64] for k in range(0, len(text), 64)]
+        first = [kind, len(parameters) + 1, 0, 0, 0, 0, fields.get("matrix", 0), 0, fields.get("status", "00000000")]
+        second = [kind, 0, 0, len(body), fields.get("form", 0), "", "", "", 0]
+        for row in (first, second):
+            entries.append("".join(f"{value:>8}" for value in row) + f"D{len(entries) + 1:7}")
+        parameters += [f"{line:64}{len(entries) - 1:8}P{len(parameters) + i + 1:7}" for i, line in enumerate(body)]
+    end = f"S{1:7}G{1:7}D{len(entries):7}P{len(parameters):7}"
+    return "\n".join([*lines, *entries, *parameters, f"{end:72}T      1", ""])
+
+
+def read(path: Path, text: str | bytes, warns: str | None = None, **options) -> PatchList:
+    """The patches of a file made of a text; a warning is expected where `warns` says what is in it."""
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    if warns is None:
+        return read_geometry(path, **options)
+    with pytest.warns(UserWarning, match=warns) as said:
+        found = read_geometry(path, **options)
+    assert len(said) == 1
+    return found
+
+
+def size(patch: Patch) -> float:
+    """Length or area."""
+    return float(measure(patch))

@@ -220,3 +220,10 @@ def test_memory(degree: int) -> None:
     code = MEMORY.format(degree=degree)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert float(done.stdout) < 40
+
+
+@pytest.mark.parametrize("make", [fit_piecewise, PiecewisePolynomial])
+def test_unknown_options_are_answered_with_the_known(make) -> None:
+    given = (torch.rand(20),) if make is fit_piecewise else ()
+    with pytest.raises(TypeError, match=r"has no option `metod`. Did you mean 'method'\? It has .*degree, method, pen"):
+        make(*given, pieces=2, metod="merge")

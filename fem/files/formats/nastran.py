@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fem.errors import MeshError
+from fem.files.formats.scanner import whole_numbers
 from fem.files.raw import RawBlock, RawMesh
 
 # Kind of meshio by the number of nodes; more fields may follow those of the nodes on plates and lines.
@@ -113,7 +114,7 @@ def cards(lines: list[str]) -> Iterator[Card]:
         line = line.partition("$")[0].rstrip().expandtabs(8)
         if not line or line.startswith(("//", "#")):
             continue
-        if re.match(r"\s*ENDDATA\b", line, re.IGNORECASE):
+        if line[:12].strip().upper().startswith("ENDDATA"):
             if card is not None:
                 yield card
             if any(rest.strip() and not rest.startswith("$") for rest in lines[number:]):
@@ -126,7 +127,7 @@ def cards(lines: list[str]) -> Iterator[Card]:
         if card is not None:
             yield card
         name = first.rstrip("*").upper()
-        if not re.fullmatch(r"[A-Z]\w*", name):
+        if not (name.isalnum() and name[0].isalpha() and name.isascii()):
             raise MeshError(f"line {number}: expected the name of a card; found {first[:20]!r}.")
         card = number, name, fields
     if starts:
@@ -151,9 +152,10 @@ def integer(line: int, name: str, fields: list[str], index: int, default: int | 
     text = fields[index] if index < len(fields) else ""
     if not text and default is not None:
         return default
-    if not re.fullmatch(r"[-+]?\d{1,18}", text):
-        raise MeshError(f"line {line}: field {index + 2} of {name} should be an integer; found {text!r}.")
-    return int(text)
+    try:
+        return whole_numbers([text])[0]
+    except ValueError:
+        raise MeshError(f"line {line}: field {index + 2} of {name} should be an integer; found {text!r}.") from None
 
 
 def real(line: int, text: str) -> float:

@@ -93,7 +93,7 @@ def read_avs(data: bytes) -> RawMesh:
     scanner = without_comments(data)
     what = "the numbers of nodes, cells, data of nodes, of cells and of the whole"
     counts = scanner.integers(what)
-    if len(counts) != 5 or min(counts) < 0:
+    if len(counts) != 5 or min(counts) < 0 or max(counts[2:]) > len(data):
         raise scanner.wrong(what, " ".join(map(str, counts)))
     tags, *x = scanner.table("Nddd", counts[0], "nodes")
     number = {tag: i for i, tag in enumerate(tags.tolist())}

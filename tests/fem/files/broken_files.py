@@ -187,6 +187,49 @@ ZONE NODES = 4, ELEMENTS = 2, DATAPACKING = POINT, ZONETYPE = FETRIANGLE
 1 2 3
 1 3 4
 """
+POST = b"""!PERMAS DataFile Version 18.0
+$ENTER COMPONENT NAME=A
+$STRUCTURE
+$COOR
+1 0 0 0
+2 1 0 0
+3 1 1 0
+4 0 1 0
+$ELEMENT TYPE=TRIMS3
+1 1 2 3
+2 1 3 4
+$END STRUCTURE
+$EXIT COMPONENT
+$FIN
+"""
+MDPA = b"""Begin ModelPartData
+End ModelPartData
+Begin Nodes
+1 0 0 0
+2 1 0 0
+3 1 1 0
+4 0 1 0
+End Nodes
+Begin Elements Triangle2D3
+1 0 1 2 3
+2 0 1 3 4
+End Elements
+"""
+ANSYS = b"""(1 "made by hand")
+(2 3)
+(10 (0 1 4 0))
+(12 (0 1 2 0))
+(10 (1 1 4 1 3)(
+0 0 0
+1 0 0
+1 1 0
+0 1 0
+))
+(12 (1 1 2 1 1)(
+1 2 3
+1 3 4
+))
+"""
 FACET = b"facet normal 0 0 1\nouter loop\nvertex 0 0 0\nvertex 1 0 0\nvertex %s\nendloop\nendfacet\n"
 STL = b"solid s\n" + FACET % b"1 1 0" + b"endsolid s\n"
 NODE = b"4 3 0 0\n0 0 0 0\n1 1 0 0\n2 0 1 0\n3 0 0 1\n"
@@ -194,6 +237,7 @@ ELE = b"1 4 0\n0 0 1 2 3\n"
 SOUND = {"a.msh": MSH2, "b.msh": MSH4, "a.vtk": VTK, "b.vtk": VTK5, "a.vtu": VTU, "a.xdmf": XDMF, "a.inp": INP}
 SOUND |= {"a.bdf": BDF, "a.mesh": MESH, "a.su2": SU2, "a.vol": VOL, "a.avs": AVS, "a.off": OFF, "a.obj": OBJ}
 SOUND |= {"a.wkt": WKT, "a.ply": PLY, "a.dat": TECPLOT, "a.stl": STL, "a.node": NODE, "a.ele": ELE}
+SOUND |= {"a.post": POST, "a.mdpa": MDPA, "c.msh": ANSYS}
 MEASURES = {"a.stl": 0.5, "a.node": 1 / 6, "a.ele": 1 / 6}  # all others are the unit square
 
 # Name in `SOUND`, what is replaced by what, and what is said of the result.
@@ -301,6 +345,16 @@ CHANGES: list[tuple[str, bytes, bytes, str]] = [
     ("a.node", b"3 0 0 1", b"9 0 0 1", "numbered one after another"),
     ("a.dat", b"NODES = 4", b"NODES = 4000000000", "announced in a file of"),
     ("a.dat", b"ZONE", b"ZONK", ""),
+    ("a.avs", b"4 2 0 0 0", b"4 2 99999999999 0 0", "line 1: expected the numbers of nodes, cells"),
+    ("a.post", b"$ELEMENT", b"$ELEMNT", "line 9: no keyword .ELEMNT is known"),
+    ("a.post", b"3 1 1 0\n", b"! a comment\n3 1 1 0\n", "line 8: these numbers belong to no section"),
+    ("a.post", b"$FIN", b"", "the file ends without .FIN"),
+    ("a.mdpa", b"Begin Elements", b"Begin Elephants", "line 9: no block 'Elephants' is known"),
+    ("a.mdpa", b"End Nodes\n", b"", "line 11: 'End Elements' ends a block|does not end"),
+    ("a.mdpa", b"End Elements\n", b"", "the block 'Elements' does not end"),
+    ("c.msh", b"(12 (1 1 2 1 1)(", b"(12 (1 2 2 1 1)(", "it announces 2 cells, but 1 were found"),
+    ("c.msh", b"(10 (0 1 4 0))", b"(10 (0 1 5 0))", "it announces 5 nodes, but 4 were found"),
+    ("c.msh", b"))\n(12 (1", b"\n(12 (1", ""),
 ]
 
 

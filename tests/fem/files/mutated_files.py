@@ -38,7 +38,7 @@ FORMATS = """
 OPTIONS = [{}, {"binary": False}, {"binary": True}, {"data_format": "XML"}, {"compression": "lzma"}]
 # Formats without counts: a file with a cell less, or one more, says so in earnest.
 UNCOUNTED = ("abaqus", "nastran", "obj", "permas", "mdpa", "wkt", "stl", "flac3d")
-UNCOUNTED += ("data.inp", "data.bdf", "a.inp", "a.bdf", "a.obj", "a.wkt", "a.stl")
+UNCOUNTED += ("data.inp", "data.bdf", "a.inp", "a.bdf", "a.obj", "a.wkt", "a.post", "a.mdpa")
 
 
 class Late(BaseException):

@@ -8,7 +8,7 @@ import torch
 
 from nurbs import Curve, GeometryError, Surface, circle, cylinder, read_geometry, torus, write_geometry
 from nurbs.geometry.patch import Patch
-from tests.nurbs.file_cases import CURVES, SURFACES, VOLUMES, in_space, refuse
+from tests.nurbs.file_cases import CURVES, SURFACES, VOLUMES, in_space, refuse, size
 from tests.nurbs.patches import random
 
 rhino3dm = pytest.importorskip("rhino3dm")
@@ -91,3 +91,23 @@ def test_what_3dm_cannot_hold(tmp_path: Path):
         write_geometry(tmp_path / "p.3dm", VOLUMES["box"])
     with pytest.raises(ValueError, match="degrees from 1 on; got degree 0"):
         write_geometry(tmp_path / "p.3dm", Curve(random(4, 3), degree=0))
+
+
+def test_faces_and_blocks(tmp_path: Path):
+    """Faces are cut to their boundary; a block comes at each of its instances, and nowhere else."""
+    model = rhino3dm.File3dm()
+    attributes = rhino3dm.ObjectAttributes()
+    attributes.Name = "can"
+    center = rhino3dm.Point3d(0, 0, 0)
+    model.Objects.AddBrep(rhino3dm.Cylinder(rhino3dm.Circle(center, 2.0), 3.0).ToBrep(True, True), attributes)
+    own = rhino3dm.ObjectAttributes()
+    model.InstanceDefinitions.Add("ring", "", "", "", center, (rhino3dm.Circle(center, 1.0).ToNurbsCurve(),), (own,))
+    for x in (5, 7):
+        block = rhino3dm.InstanceReference(model.InstanceDefinitions[0].Id, rhino3dm.Transform.Translation(x, 0, 0))
+        model.Objects.AddInstanceObject(block)
+    path = tmp_path / "p.3dm"
+    model.Write(str(path), 7)
+    found = read_geometry(path)
+    assert found.names == ["can"] * 3 + ["ring"] * 2
+    assert [size(patch) for patch in found[:3]] == pytest.approx([12 * torch.pi, 4 * torch.pi, 4 * torch.pi], rel=1e-9)
+    assert [patch.control_points[0].tolist() for patch in found[3:]] == [[6, 0, 0], [8, 0, 0]]

@@ -300,3 +300,164 @@ def test_to_be_out_of_iterations_is_no_failure() -> None:
     fit = fit_curve(random(60, 2), 8, free=("control_points", "knots"), parameters=LINE, max_iterations=1)
     assert fit.status is FitStatus.MAX_ITERATIONS
     assert "raise `max_iterations`" in str(fit.status)
+
+
+ROUND = 2 * torch.pi * line(0, 1, 51)[:-1]
+RING = torch.stack([2 * ROUND.cos(), ROUND.sin(), 0.3 * (3 * ROUND).sin()], -1)
+
+
+@pytest.mark.parametrize("parametrization", ["chord", "centripetal", "uniform"])
+@pytest.mark.parametrize("twice", [False, True])
+def test_closed_curves_have_smooth_seams(parametrization: str, twice: bool) -> None:
+    points = torch.cat([RING, RING[:1]]) if twice else RING
+    fit = fit_curve(points, 16, periodic=True, parametrization=parametrization, projections=3)
+    assert fit.residual < 1e-5
+    seam = torch.tensor([0.0, -1e-9]).double()
+    for order, jump in enumerate((1e-7, 1e-6, 1e-5)):
+        before, after = fit.curve.derivative(seam, order=order)
+        torch.testing.assert_close(before, after, rtol=0, atol=jump)
+    shifted = fit_curve(points.roll(7, 0) if not twice else RING.roll(7, 0), 16, periodic=True, projections=20)
+    assert abs(shifted.curve.length() / fit.curve.length() - 1) < 1e-3
+
+
+def test_a_periodic_fit_recovers_what_it_is_given() -> None:
+    knots = torch.tensor([0.0, 0.1, 0.3, 0.45, 0.7, 0.8, 1.0]).double()
+    curve = Curve(random(2, 6, 2), random(6) + 0.5, knots, periodic=True)
+    fit = fit_curve(curve(LINE[:-1]), 6, parameters=LINE[:-1], knots=knots, weights=curve.weights, periodic=True)
+    torch.testing.assert_close(fit.curve.control_points, curve.control_points)
+    surface = Surface(random(7, 5, 3), degree=(3, 2), periodic=(False, True))
+    fit = fit_surface(surface(LINE, line(0, 1, 30)), (7, 5), (3, 2), periodic=(False, True), uv=(LINE, line(0, 1, 30)))
+    torch.testing.assert_close(fit.surface.control_points, surface.control_points)
+    uv = random(300, 2)
+    for smoothing in (0.0, 1e-14):
+        cloud = fit_surface(surface.at(uv), (7, 5), (3, 2), uv=uv, periodic=(False, True), smoothing=smoothing)
+        torch.testing.assert_close(cloud.surface.control_points, surface.control_points, rtol=1e-6, atol=1e-6)
+
+
+def test_grids_that_close() -> None:
+    """A tube whose last row is the first, and one that stops before."""
+    tube = torch.cat([RING[:, None, :2].expand(50, 9, 2), line(0, 1, 9).expand(50, 9)[..., None]], -1)
+    for rows in (tube, torch.cat([tube, tube[:1]])):
+        for parametrization in ("uniform", "chord"):
+            fit = fit_surface(rows, (12, 4), periodic=(True, False), parametrization=parametrization)
+            assert fit.residual < 2e-5
+            ends = fit.surface(torch.tensor([0.0, 1.0]).double(), LINE)
+            torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("rational", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 1e-5])
+def test_curves_hold_their_ends(rational: bool, smoothing: float) -> None:
+    points = torch.stack([LINE, (5 * LINE).sin() + 0.2 * random(60)], -1)
+    weights = random(8) + 0.5 if rational else None
+    options = {"weights": weights, "smoothing": smoothing}
+    fit = fit_curve(points, 8, hold="ends", projections=2, **options)
+    torch.testing.assert_close(fit.curve(line(0, 1, 2)), points[[0, -1]], rtol=0, atol=1e-15)
+    fixed = fit_curve(points, 8, hold="ends", **options)
+    free = fit_curve(points, 8, **options)
+    assert free.residual < fixed.residual < 2 * free.residual
+    moved = fixed.curve.control_points.clone().requires_grad_()
+    (fixed.curve.replace(control_points=moved)(fixed.parameters[0]) - points).square().mean().backward()
+    if not smoothing:  # the best of all that hold them
+        assert moved.grad[1:-1].abs().max() < 1e-12 < moved.grad[[0, -1]].abs().max()
+
+
+def test_surfaces_hold_their_corners_and_sides() -> None:
+    x, y = torch.meshgrid(line(0, 1, 20), line(0, 1, 15), indexing="ij")
+    points = torch.stack([x, y, (4 * x).sin() * y + 0.1 * random(20, 15)], -1)
+    ends, corners = line(0, 1, 2), points[[0, -1]][:, [0, -1]]
+    fits = [fit_surface(points, (7, 6), hold=hold) for hold in (None, "corners", "boundary")]
+    for fit in fits[1:]:
+        torch.testing.assert_close(fit.surface(ends, ends), corners, rtol=0, atol=1e-15)
+    assert fits[0].residual < fits[1].residual < fits[2].residual < 1.2 * fits[0].residual
+    for axis, n in ((0, 6), (1, 7)):
+        for side in (0, -1):
+            row = points.select(axis, side)
+            alone = fit_curve(row, n, hold="ends", parametrization="uniform").curve
+            net = fits[2].surface.control_points.select(axis, side)
+            torch.testing.assert_close(net, alone.control_points)
+    rational = fit_surface(points, (7, 6), hold="corners", weights=random(7, 6) + 0.5)
+    torch.testing.assert_close(rational.surface(ends, ends), corners, rtol=0, atol=1e-15)
+    least = fit_surface(points, (4, 4), hold="corners", degree=(1, 3)).residual
+    assert least.isfinite()
+
+
+def test_held_and_closed_fits_differentiate() -> None:
+    points = RING[::3].clone().requires_grad_()
+    u = line(0, 1, 18)[:-1]
+
+    def held(points: Tensor) -> Tensor:
+        return fit_curve(points, 6, parameters=u, hold="ends").curve.control_points
+
+    def closed(points: Tensor) -> Tensor:
+        return fit_curve(points, 6, parameters=u, periodic=True).curve.control_points
+
+    assert torch.autograd.gradcheck(held, points)
+    assert torch.autograd.gradcheck(closed, points)
+
+
+def test_closed_clouds_are_fitted_round() -> None:
+    """A tube and a ring, turned, to the area they have."""
+    turn = torch.linalg.qr(random(3, 3)).Q
+    angle, height = 2 * torch.pi * random(500), random(500, seed=1)
+    tube = torch.stack([angle.cos(), angle.sin(), height], -1) @ turn
+    fit = fit_surface(tube, (10, 5), periodic=(True, False))
+    assert fit.surface.area().item() == pytest.approx(2 * torch.pi, rel=0.04)  # its rims are ragged
+    other = 2 * torch.pi * height
+    rho = 1 + 0.4 * other.cos()
+    ring = torch.stack([rho * angle.cos(), rho * angle.sin(), 0.4 * other.sin()], -1) @ turn
+    fit = fit_surface(ring, (12, 8), periodic=True)
+    assert fit.surface.area().item() == pytest.approx(4 * torch.pi**2 * 0.4, rel=0.02)
+    assert fit.residual.sqrt() < 2e-3
+
+
+@pytest.mark.parametrize("projections", [0, 4])
+def test_a_cloud_that_is_no_graph_is_named_and_its_net_stays_near(projections: int) -> None:
+    angle = 2 * torch.pi * random(500)
+    tube = torch.stack([angle.cos(), angle.sin(), random(500, seed=1)], -1)
+    with pytest.warns(UserWarning, match="no graph over a plane|times as far"):
+        fit = fit_surface(tube, (12, 6), projections=projections)
+    assert fit.surface.control_points.abs().max() < 30
+
+
+def test_seconds_and_a_bar(capsys: pytest.CaptureFixture) -> None:
+    points = torch.stack([LINE, (9 * LINE).sin()], -1)
+    options = {"free": ("control_points", "knots"), "projections": 50}
+    fit = fit_curve(points, 8, seconds=1e-9, **options)
+    assert fit.status is FitStatus.BUDGET
+    assert "raise `seconds`" in str(fit.status)
+    assert fit.iterations == 0
+    assert fit.residual.isfinite()
+    fit_curve(points, 8, progress=True, **(options | {"projections": 2}))
+    assert "residual=" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        ({"metod": "chord"}, TypeError, "`fit_surface` has no option `metod`. It has shape, degree, free, uv, param"),
+        (
+            {"projection": 3},
+            TypeError,
+            "no option `projection`. Did you mean 'projections'. It has .*seconds, progress",
+        ),
+        ({"free": ("control_points", "knot")}, ValueError, '"knots", "weights"; got .*Did you mean \'knots\'?'),
+        ({"hold": "corner"}, ValueError, "None, \"corners\" or \"boundary\"; got 'corner'. Did you mean 'corners'?"),
+        ({"hold": "corners", "uv": random(30, 2)}, ValueError, "needs a grid of points"),
+        ({"hold": "corners", "periodic": True}, ValueError, "needs ends: no direction periodic"),
+        ({"hold": "boundary", "smoothing": 1.0}, ValueError, "needs no weights and no smoothing"),
+        ({"hold": "corners", "knots": [line(0, 1, 8)] * 2}, ValueError, "needs clamped knots"),
+        ({"periodic": (True, True, True)}, ValueError, "`periodic` of a `fit_surface` must be one bool"),
+        ({"periodic": True, "free": ("control_points", "knots")}, ValueError, "go with fixed knots and weights"),
+        ({"seconds": 0}, ValueError, "None or a positive number; got 0"),
+    ],
+)
+def test_wrong_options_name_the_right_ones(change: dict, kind: type[Exception], message: str) -> None:
+    points = random(30, 3) if "uv" in change else random(9, 8, 3)
+    with pytest.raises(kind, match=message):
+        fit_surface(points, **{"shape": (4, 4)} | change)
+
+
+def test_a_periodic_curve_has_no_ends_to_hold() -> None:
+    with pytest.raises(ValueError, match="needs ends; a periodic curve has none"):
+        fit_curve(RING, 8, periodic=True, hold="ends")

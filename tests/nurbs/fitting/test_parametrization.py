@@ -5,7 +5,8 @@ import torch
 
 from fem.reference.bspline import check_knots
 from nurbs import parametrize, parametrize_grid
-from nurbs.fitting.parametrization import averaged_knots, principal_parameters
+from nurbs.fitting.cloud_parameters import principal_parameters
+from nurbs.fitting.parametrization import averaged_knots
 
 
 def test_the_worked_example_of_the_nurbs_book() -> None:
@@ -60,3 +61,25 @@ def test_errors() -> None:
         parametrize(torch.ones(4, 2))
     with pytest.raises(ValueError, match="fewer than 2 directions"):
         principal_parameters(torch.rand(1, 9, 1).double() * torch.ones(3).double(), 2)
+
+
+def test_closed_rows_go_on_to_their_first_point() -> None:
+    square = torch.tensor([[0.0, 0.0], [3.0, 0.0], [3.0, 1.0], [0.0, 1.0]]).double()
+    expected = torch.tensor([0, 3 / 8, 4 / 8, 7 / 8]).double()
+    torch.testing.assert_close(parametrize(square, closed=True), expected)
+    twice = torch.cat([square, square[:1]])
+    torch.testing.assert_close(parametrize(twice, closed=True), torch.cat([expected, expected.new_ones(1)]))
+    assert parametrize(square, "uniform", closed=True).tolist() == [0, 0.25, 0.5, 0.75]
+    assert parametrize(twice, "uniform", closed=True).tolist() == [0, 0.25, 0.5, 0.75, 1]
+    u, v = parametrize_grid(square[:, None].expand(4, 3, 2) * torch.arange(1, 4)[:, None], "chord", (True, False))
+    torch.testing.assert_close(u, expected)
+    torch.testing.assert_close(v, torch.tensor([0, 0.5, 1]).double())
+
+
+def test_averaged_knots_of_a_period() -> None:
+    u = torch.cat([torch.zeros(1), torch.rand(29, generator=torch.Generator().manual_seed(0))]).double().sort().values
+    knots = averaged_knots(u, 7, 3, closed=True)
+    assert knots.shape == (8,)
+    assert knots[[0, -1]].tolist() == [0, 1]
+    assert (torch.histogram(u, knots).hist > 0).all()
+    assert averaged_knots(u[:3], 7, 3, closed=True).tolist() == pytest.approx([k / 7 for k in range(8)])

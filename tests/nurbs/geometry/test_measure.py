@@ -1,10 +1,12 @@
 """Lengths, areas, volumes, normals and curvatures of shapes whose values are known."""
 
+from itertools import pairwise
 from math import pi, sqrt
 from typing import Any
 
 import pytest
 import torch
+from scipy.integrate import quad
 from torch import Tensor
 from torch.autograd import gradcheck
 
@@ -111,3 +113,132 @@ def test_measures_differentiate_in_points_weights_and_knots():
     knots = torch.tensor([0, 0, 0, 0.3, 0.6, 1, 1, 1], **f64).requires_grad_()
     plain = torch.tensor([0, 0, 0, 0.5, 1, 1, 1], **f64)
     assert gradcheck(lambda p, w, t: Surface(p, w, (t, plain), 2, check_finite=False).area(6), (points, weights, knots))
+
+
+CUSP = torch.tensor([[0.0, 0], [1, 1], [0, 1], [1, 0]], **f64)
+LOOP = torch.tensor([[0.0, 0], [5, 1], [-4, 1], [1, 0]], **f64)
+
+
+def adaptive_length(curve: Curve) -> float:
+    """By QUADPACK, on pieces that crowd at the ends of the spans."""
+    p, knots = curve.degree[0], curve.knots[0]
+    corners = knots[p : len(knots) - p].unique().tolist()
+    steps = [0.0, *[10.0**k for k in range(-9, 0)], 0.5]
+    steps += [1 - s for s in reversed(steps[:-1])]
+
+    def speed(u: float) -> float:
+        return curve.derivative(torch.tensor([u], **f64), order=1).norm().item()
+
+    total = 0.0
+    for start, end in pairwise(corners):
+        ends = [start + (end - start) * s for s in steps]
+        total += sum(quad(speed, a, b, epsabs=1e-13, epsrel=1e-11, limit=200)[0] for a, b in pairwise(ends))
+    return total
+
+
+def uneven(seed: int) -> Curve:
+    """Weights over eight decades."""
+    generator = torch.Generator().manual_seed(seed)
+    p = 2 + seed % 4
+    points, weights = (torch.rand(n, 2, generator=generator, **f64)[: p + 3] for n in (p + 3, p + 3))
+    return Curve(6 * points - 3, 10 ** (8 * weights[:, 0] - 4), degree=p)
+
+
+def test_lengths_with_a_cusp_and_a_loop():
+    assert Curve(CUSP).length().item() == pytest.approx(2 * sqrt(2) - 1, rel=1e-10)
+    assert Curve(LOOP).length().item() == pytest.approx(adaptive_length(Curve(LOOP)), rel=1e-10)
+    both = Curve(torch.stack([CUSP, LOOP]))
+    torch.testing.assert_close(both.length(), torch.stack([both[0].length(), both[1].length()]), rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_lengths_with_uneven_weights(seed: int):
+    curve = uneven(seed)
+    expected = adaptive_length(curve)
+    assert curve.length().item() == pytest.approx(expected, rel=1e-10)
+    assert curve.length(rtol=1e-4).item() == pytest.approx(expected, rel=1e-4)
+    scaled = curve.replace(control_points=1e-6 * curve.control_points)
+    assert scaled.length().item() == pytest.approx(1e-6 * expected, rel=1e-10)
+
+
+def test_a_parametrisation_changes_no_area_or_volume():
+    """The unit square and cube with weights that crowd their parameters, and an octant of the sphere likewise."""
+    crowd = torch.tensor([1.0, 1e-4], **f64)
+    square = torch.tensor([[[0.0, 0, 0], [0, 1, 0]], [[1, 0, 0], [1, 1, 0]]], **f64)
+    assert Surface(square, crowd[:, None] / crowd, degree=1).area().item() == pytest.approx(1, rel=1e-10)
+    cube = torch.stack(torch.meshgrid(*[torch.tensor([0.0, 1.0], **f64)] * 3, indexing="ij"), -1)
+    weights = crowd[:, None, None] * crowd[:, None].sqrt() / crowd
+    assert Volume(cube, weights, degree=1).volume(rtol=1e-6).item() == pytest.approx(1, rel=1e-6)
+    octant = sphere(1.0)
+    points, weights = octant.control_points[:3, 2:], octant.weights[:3, 2:]
+    powers = 100.0 ** torch.arange(3, **f64)
+    assert Surface(points, weights * powers[:, None] / powers, degree=2).area().item() == pytest.approx(
+        pi / 2, rel=1e-10
+    )
+
+
+def test_an_area_with_a_cusp_inside():
+    """A cone over the square: its tip, where the normal jumps, is no corner of a span."""
+    x, y = torch.meshgrid(*[torch.linspace(-1, 1, 4, **f64)] * 2, indexing="ij")
+    cusp = Surface(torch.stack([x**3, y**3, 0 * x], -1))
+    twice = cusp.area(rtol=1e-6).item()
+    assert twice == pytest.approx(cusp.area(rtol=1e-8).item(), rel=1e-6)
+    ruled = Surface(torch.stack([torch.nn.functional.pad(CUSP, (0, 1), value=z) for z in (0.0, 2.0)]), degree=(1, 3))
+    assert ruled.area().item() == pytest.approx(2 * (2 * sqrt(2) - 1), rel=1e-10)
+
+
+def test_arc_length_to_a_tolerance():
+    curve, u = Curve(CUSP), torch.linspace(0, 1, 9, **f64)
+    lengths = curve.arc_length(u)
+    half = (2 * sqrt(2) - 1) / 2
+    assert lengths[[0, 4, 8]].tolist() == pytest.approx([0, half, 2 * half], rel=1e-10)
+    assert torch.allclose(lengths.diff(), lengths.diff().flip(0), rtol=1e-9)
+    assert curve.arc_length(u[:0]).shape == (0,)
+    shuffled = curve.arc_length(u[[3, 8, 3, 0]])
+    assert torch.allclose(shuffled, lengths[[3, 8, 3, 0]], rtol=1e-10)
+    many = Curve(torch.stack([CUSP, LOOP])).arc_length(torch.stack([u, u.flip(0)]))
+    assert torch.allclose(many[0], lengths, rtol=1e-10)
+    assert many[1, 0].item() == pytest.approx(Curve(LOOP).length().item(), rel=1e-10)
+
+
+def test_measures_that_halve_spans_differentiate_in_everything():
+    points, weights = LOOP.clone().requires_grad_(), torch.tensor([1.0, 0.01, 3, 0.2], **f64).requires_grad_()
+    knots = torch.tensor([0.0, 0, 0, 0.3, 0.8, 1, 1], **f64).requires_grad_()
+    u = torch.tensor([0.2, 0.77], **f64).requires_grad_()
+
+    def lengths(p: Tensor, w: Tensor, t: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        curve = Curve(p, w, t, 2, check_finite=False)
+        return curve.length(), curve.arc_length(u)
+
+    assert gradcheck(lengths, (points, weights, knots, u), atol=1e-6)
+    slope = torch.func.grad(lambda p: Curve(p, check_finite=False).length())(LOOP)
+    (expected,) = torch.autograd.grad(Curve(points).length(), points)
+    torch.testing.assert_close(slope, expected)
+    mapped = torch.vmap(lambda p: Curve(p, check_finite=False).length())(torch.stack([CUSP, LOOP]))
+    torch.testing.assert_close(mapped, Curve(torch.stack([CUSP, LOOP])).length())
+
+
+def test_a_tolerance_out_of_reach_is_said():
+    generator = torch.Generator().manual_seed(3)
+    folded = Surface(torch.rand(4, 4, 2, generator=generator, **f64))
+    with pytest.warns(UserWarning, match=r"the area has an estimated relative error of .*, not rtol=1e-14.*folded"):
+        folded.area(rtol=1e-14)
+    with pytest.warns(UserWarning, match="the length of item 1 of the batch"):
+        Curve(torch.stack([CUSP.clone(), LOOP])).replace(
+            weights=torch.tensor([[1.0] * 4, [1, 1e-12, 1e12, 1]], **f64)
+        ).length(rtol=1e-15)
+    with pytest.raises(ValueError, match=r"`num_points` \(a fixed rule\) or `rtol`"):
+        Curve(CUSP).length(8, rtol=1e-3)
+    with pytest.raises(ValueError, match=r"`measure\(rtol=...\)` must be None or a number between 0 and 1; got 2"):
+        Curve(CUSP).length(rtol=2)
+
+
+def test_measures_in_single_precision_and_of_what_has_no_extent():
+    assert Curve(CUSP.float()).length().item() == pytest.approx(2 * sqrt(2) - 1, rel=1e-5)
+    assert Curve(torch.full((4, 2), 0.1, **f64)).length().item() == pytest.approx(0, abs=1e-15)
+    assert Surface(torch.ones(4, 4, 3, **f64)).area().item() == 0
+    shifted = Curve(CUSP + 1e4)
+    assert shifted.length().item() == pytest.approx(2 * sqrt(2) - 1, rel=1e-9)
+    repeated = torch.tensor([[0.0, 0, 0, 0.5, 0.5, 1, 1, 1], [0, 0, 0, 0.3, 0.7, 1, 1, 1]], **f64)
+    curves = Curve(torch.rand(5, 2, generator=torch.Generator().manual_seed(1), **f64), None, repeated, 2)
+    assert torch.allclose(curves.length(), torch.stack([curves[0].length(), curves[1].length()]), rtol=1e-12)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nurbs import Curve, Surface, read_geometry, sphere, torus, write_geometry
-from nurbs.files.step import real
+from nurbs.files.step.writing import real
 from tests.nurbs.file_cases import CURVES, SHARED, SURFACES, VOLUMES, assert_equal, in_space, needs_shared, refuse
 from tests.nurbs.patches import random
 

@@ -7,24 +7,20 @@ import pytest
 import torch
 
 from nurbs import Curve, Surface, circle, read_geometry, sphere, write_geometry
-from nurbs.files.iges import directory, wrapped
-from tests.nurbs.file_cases import CURVES, SHARED, SURFACES, VOLUMES, assert_equal, in_space, needs_shared, refuse
+from nurbs.files.iges.directory import directory
+from nurbs.files.iges.writing import wrapped
+from tests.nurbs.file_cases import (
+    CURVES,
+    SHARED,
+    SURFACES,
+    VOLUMES,
+    assert_equal,
+    iges,
+    in_space,
+    needs_shared,
+    refuse,
+)
 from tests.nurbs.patches import random
-
-
-def iges(entities: list[tuple[int, str, dict]], head: str = "1H,,1H;,") -> str:
-    """A file made by hand of (entity, parameters, {field of the directory: value})."""
-    lines, entries, parameters = [f"{'':72}S      1", f"{head:72}G      1"], [], []
-    for kind, text, fields in entities:
-        body = [text[k : k + 64] for k in range(0, len(text), 64)]
-        first = [kind, len(parameters) + 1, 0, 0, 0, 0, fields.get("matrix", 0), 0, fields.get("status", "00000000")]
-        second = [kind, 0, 0, len(body), fields.get("form", 0), "", "", "", 0]
-        for row in (first, second):
-            entries.append("".join(f"{value:>8}" for value in row) + f"D{len(entries) + 1:7}")
-        parameters += [f"{line:64}{len(entries) - 1:8}P{len(parameters) + i + 1:7}" for i, line in enumerate(body)]
-    end = f"S{1:7}G{1:7}D{len(entries):7}P{len(parameters):7}"
-    return "\n".join([*lines, *entries, *parameters, f"{end:72}T      1", ""])
-
 
 LINE = "126,1,1,0,0,1,0,0.,0.,1.,1.,1.,1.,1.,2.,3.,4.,5.,6.D0,0.,1.,0.,0.,0.;"
 POINTS = [[1.0, 2, 3], [4, 5, 6]]

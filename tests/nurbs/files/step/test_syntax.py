@@ -3,7 +3,7 @@
 import pytest
 
 from nurbs.errors import GeometryError
-from nurbs.files.step_syntax import Enumeration, Reference, StepFile, StepRecord
+from nurbs.files.step.syntax import Enumeration, Reference, StepFile, StepRecord, encoded
 
 HEAD, TAIL = "ISO-10303-21;\nHEADER;\nENDSEC;\nDATA;\n", "\nENDSEC;\nEND-ISO-10303-21;\n"
 
@@ -74,3 +74,55 @@ def test_damaged_instances(instance: str, cause: str):
 def test_damaged_files(text: str, cause: str):
     with pytest.raises(GeometryError, match=cause):
         StepFile(text)
+
+
+def test_line_breaks_mean_nothing():
+    """Inside keywords, numbers, references and strings as well; lines are counted all the same."""
+    text = HEAD.replace("\n", "\r\n") + "#1=CART\nESIAN_\r\nPOINT('a\nb',(1.\n5,2,#1\n2));\n#2=B(\n?);" + TAIL
+    file = StepFile(text)
+    (record,) = file.records(1)
+    assert (record.keyword, record.parameters) == ("CARTESIAN_POINT", ["ab", [1.5, 2.0, Reference(12)]])
+    with pytest.raises(GeometryError, match=r"line 12, #2: .* is no STEP"):
+        file.records(2)
+
+
+def test_what_surrounds_the_data():
+    """Comments and blanks in front, lower case, several DATA sections, other sections, text after the end."""
+    text = "\n/* it's ISO-10303-21; */ iso-10303-21 ;\nheader;\nendsec;\nanchor;\n<a>=#1;\nendsec;\n"
+    text += "reference;\n#9=<other.stp#a>;\nendsec;\ndata;\n#1=a(2.);\nendsec;\nDATA('b',('C'));\n#2=b(#1);\nendsec;\n"
+    text += "end-iso-10303-21;\nSIGNATURE;\nab==';\nENDSEC;\n#3=C();"
+    file = StepFile(text)
+    assert list(file.bodies) == [1, 2]
+    assert (file.keyword(1), file.records(2)) == ("A", [StepRecord("B", [Reference(1)])])
+
+
+@pytest.mark.parametrize(
+    ("word", "meaning"),
+    [
+        ("it''s", "it's"),
+        (r"M\X\FCller", "Müller"),
+        (r"\X2\03B103B2\X0\ x", "αβ x"),
+        (r"\X4\0001F600\X0\ x", "😀 x"),
+        (r"a\S\'b", "a§b"),
+        (r"a\S\''b", "a§b"),
+        (r"\PA\a\S\D", "aÄ"),
+        (r"C:\\S\\x", r"C:\S\x"),
+    ],
+)
+def test_alphabets_of_strings(word: str, meaning: str):
+    (record,) = parse(f"A('{word}',';#8=B();',2.)")
+    assert record.parameters == [meaning, ";#8=B();", 2.0]
+
+
+@pytest.mark.parametrize("text", ["", "it's", r"C:\S\x", "Müller αβ 😀", r"\X2\00\X0\ ''"])
+def test_strings_there_and_back(text: str):
+    (record,) = parse(f"A('{encoded(text)}')")
+    assert encoded(text).isascii()
+    assert record.parameters == [text]
+
+
+def test_hostile_text_takes_linear_time():
+    """A million apostrophes, backslashes, parentheses or comment marks."""
+    for junk in ("'", r"\S", "/*", "((", "#1=", ";", "\\\\'", "'\\"):
+        with pytest.raises(GeometryError):
+            StepFile(HEAD + "#1=A(" + junk * 200_000 + TAIL).records(1)

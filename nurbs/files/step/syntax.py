@@ -3,27 +3,31 @@
     #12 = KEYWORD('text', 1.5E-3, (#7, #8), .T., $, *, LENGTH_MEASURE(2.));      a simple instance
     #13 = (KEYWORD(…) OTHER_KEYWORD(…));                                         a complex one
 
-A file is cut into statements once; parameters are read only of the instances that are asked for.
+A file is cut into statements once; parameters are read only of the instances that are asked for. Line breaks and other
+control characters mean nothing, inside tokens and strings as well; comments may stand between any tokens; sections
+other than DATA are passed over, and so is what follows END-ISO-10303-21.
 """
 
 import re
 from bisect import bisect_right
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from nurbs.errors import GeometryError
 
 # Comments and strings that are not closed reach to the end of the file, so that no text takes more than linear time.
-STRING = r"'(?:[^']++|'')*+'?"
+# The sign after \S\ belongs to the string, be it an apostrophe, which some programs write twice.
+INSIDE = r"(?:[^'\\]++|''|\\\\|\\S\\(?:''(?!\s*[,)])|.)|\\)*+"
+STRING = rf"'{INSIDE}'?"
 COMMENTS = re.compile(rf"/\*.*?(?:\*/|\Z)|{STRING}", re.DOTALL)
+BREAKS = re.compile(r"\r\n|[\x00-\x08\n-\x1f\x7f]")
 ENDS = re.compile(rf"{STRING}|;")
-HEAD = re.compile(r"\s*#\s*(\d{1,18})\s*=\s*")
+HEAD = re.compile(r"\s*#\s*(\d{1,18})\s*=\s*+(?!<)")  # #5 = <address> is elsewhere
 KEYWORD = re.compile(r"!?[A-Za-z_][A-Za-z_0-9]*")
 TOKENS = re.compile(
-    r"""\s*(?:
-    (?P<reference>\#\d{1,18}) | (?P<number>[+-]?\d+(?:\.\d*)?(?:[Ee][+-]?\d+)?) | (?P<enumeration>\.[A-Za-z_0-9]+\.)
-    | (?P<string>'(?:[^']++|'')*+') | (?P<binary>"[0-9A-Fa-f]*") | (?P<keyword>!?[A-Za-z_][A-Za-z_0-9]*)
+    rf"""\s*(?:
+    (?P<reference>\#\d{{1,18}}) | (?P<number>[+-]?\d+(?:\.\d*)?(?:[Ee][+-]?\d+)?) | (?P<enumeration>\.[A-Za-z_0-9]+\.)
+    | (?P<string>'{INSIDE}') | (?P<binary>"[0-9A-Fa-f]*") | (?P<keyword>!?[A-Za-z_][A-Za-z_0-9]*)
     | (?P<mark>[(),$*]))""",
     re.VERBOSE,
 )
@@ -52,30 +56,34 @@ class StepFile:
     """The instances of the DATA sections by number; their parameters are read when asked for."""
 
     def __init__(self, text: str):
-        if not text.lstrip().startswith("ISO-10303-21;"):
+        text = COMMENTS.sub(lambda m: m[0] if m[0][0] == "'" else re.sub(r"[^\r\n]", " ", m[0]), text)
+        breaks = [(m.start(), m.end(), m[0] in ("\r\n", "\r", "\n")) for m in BREAKS.finditer(text)]
+        self.text = BREAKS.sub("", text)
+        self._lines: list[int] = []  # where lines begin
+        gone = 0
+        for start, end, is_line in breaks:
+            if is_line:
+                self._lines.append(start - gone)
+            gone += end - start
+        if not re.match(r"\s*ISO-10303-21\s*;", self.text, re.IGNORECASE):
             raise GeometryError("line 1: a STEP file begins with ISO-10303-21; this one does not.")
-        self.text = COMMENTS.sub(lambda m: m[0] if m[0][0] == "'" else re.sub(r"[^\n]", " ", m[0]), text)
         self.bodies: dict[int, tuple[int, int]] = {}
         self._records: dict[int, list[StepRecord]] = {}
-        start, last = 0, ""
+        start = 0
         for end in (piece.start() for piece in ENDS.finditer(self.text) if piece[0] == ";"):
             if head := HEAD.match(self.text, start, end):
                 number = int(head[1])
                 if number in self.bodies:
                     raise GeometryError(f"line {self.line(head.start(1))}: #{number} is there already.")
                 self.bodies[number] = head.end(), end
-            else:
-                last = self.text[start:end].strip()
+            elif end - start < 40 and self.text[start:end].strip().upper() == "END-ISO-10303-21":
+                break
             start = end + 1
-        if last != "END-ISO-10303-21":
+        else:
             raise GeometryError(f"line {self.line(len(text))}: it breaks off before END-ISO-10303-21;")
 
     def line(self, offset: int) -> int:
-        return bisect_right(self._line_starts, offset)
-
-    @cached_property
-    def _line_starts(self) -> list[int]:
-        return [0, *(end.end() for end in re.finditer("\n", self.text))]
+        return 1 + bisect_right(self._lines, offset)
 
     def place(self, number: int) -> str:
         """The instance and its line, for messages."""
@@ -88,7 +96,8 @@ class StepFile:
 
     def references(self, number: int) -> list[int]:
         """All instances that this one names."""
-        return [int(x) for x in re.findall(r"#(\d{1,18})", self.text[slice(*self.bodies[number])])]
+        found = re.findall(rf"{STRING}|#\s*(\d{{1,18}})", self.text[slice(*self.bodies[number])])
+        return [int(x) for x in found if x]
 
     def records(self, number: int) -> list[StepRecord]:
         """The instance: one record, or those of a complex one."""
@@ -158,4 +167,34 @@ def value(kind: str, word: str) -> Any:
         return Reference(word[1:])
     if kind == "enumeration":
         return Enumeration(word[1:-1].upper())
-    return word[1:-1].replace("''", "'") if kind == "string" else None
+    return decoded(word[1:-1]) if kind == "string" else None
+
+
+CONTROLS = re.compile(
+    r"\\\\|\\S\\(''|.)|\\X\\([0-9A-Fa-f]{2})|\\X2\\((?:[0-9A-Fa-f]{4})*)\\X0\\|\\X4\\((?:[0-9A-Fa-f]{8})*)\\X0\\|\\P[A-I]\\"
+)
+
+
+def decoded(word: str) -> str:
+    """The text of a string: apostrophes once, other alphabets as what they mean."""
+
+    def meaning(found: re.Match[str]) -> str:
+        shifted, byte, pairs, quadruples = found.groups()
+        if found[0] == "\\\\":
+            return "\\"
+        if shifted:
+            return chr(ord(shifted[0]) + 128) if ord(shifted[0]) < 128 else shifted
+        if byte:
+            return chr(int(byte, 16))
+        code, encoding = (pairs, "utf-16-be") if pairs else (quadruples, "utf-32-be")
+        return bytes.fromhex(code).decode(encoding, errors="replace") if code else ""
+
+    return CONTROLS.sub(meaning, word).replace("''", "'")
+
+
+def encoded(text: str) -> str:
+    """The text as a STEP string without its apostrophes around it, in ASCII."""
+    words = re.split(r"([^ -~]+)", text)
+    words[::2] = [word.replace("\\", "\\\\").replace("'", "''") for word in words[::2]]
+    words[1::2] = ["\\X4\\" + word.encode("utf-32-be", "replace").hex().upper() + "\\X0\\" for word in words[1::2]]
+    return "".join(words)

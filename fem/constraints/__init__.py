@@ -1,0 +1,1 @@
+"""Constraints that tie dofs to one another."""

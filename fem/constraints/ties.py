@@ -1,0 +1,214 @@
+"""Ties between dofs, u_i = Σ_j c_ij u_j + g_i: the slaves i follow masters j, which are free or prescribed.
+
+With T, the identity at free dofs and c at slaves, admissible functions are u = T w + g. A residual is gathered by Tᵀ,
+so that a slave's share goes to its masters; a matrix becomes Tᵀ A T.
+"""
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from fem.forms.constraints import Constraint, Dirichlet, Free, MeanZero
+from fem.space.space import AnySpace, Space
+from fem.support.checks import check_kind, shown
+from fem.support.modes import outside_modes
+from fem.support.shapes import common_batch
+
+
+class Ties:
+    """Some dofs follow others: u[dofs] = matrix · u + offset.
+
+    Args:
+        space: of all these dofs, which are counted flattened, components inmost; on mixed spaces field after field.
+        dofs: the slaves "k", each once.
+        matrix: the coefficients "k N", dense or sparse, zero in the columns of slaves.
+        offset: "k", zero by default; differentiable.
+
+    `Dirichlet(V, …) & Ties(V, …)` is both.
+
+    Raises:
+        ValueError: a slave that is given twice, is prescribed or is a master; shapes that do not fit.
+    """
+
+    def __init__(self, space: AnySpace, dofs: Any, matrix: Any, offset: Tensor | None = None):
+        check_kind("Ties", "space", space, Space, "a `FunctionSpace` or `MixedSpace`")
+        self.space, self.held = space, Free(space)
+        slaves = torch.as_tensor(dofs, dtype=torch.int64, device=space.device).flatten()
+        matrix = torch.as_tensor(matrix, device=space.device)
+        if tuple(matrix.shape) != (len(slaves), space.num_dofs):
+            raise ValueError(
+                f"`Ties(matrix=...)` must be ({len(slaves)}, {space.num_dofs}): a row for each of the dofs, a column "
+                f"for each of the space; got {tuple(matrix.shape)}."
+            )
+        if matrix.dtype != space.dtype:
+            raise TypeError(
+                f"`Ties(matrix=...)` is {matrix.dtype} but the space is {space.dtype}; convert one of them."
+            )
+        entries = matrix.to_sparse_coo().coalesce()
+        (row, column), coefficient = entries.indices(), entries.values()
+        self._tie(slaves, row, column, coefficient, offset)
+
+    def _tie(self, slaves: Tensor, row: Tensor, column: Tensor, coefficient: Tensor, offset: Tensor | None) -> None:
+        kept = coefficient != 0
+        self.slaves, self.row, self.column, self.coefficient = slaves, row[kept], column[kept], coefficient[kept]
+        count, twice = self.space.num_dofs, len(slaves) - len(slaves.unique())
+        if len(slaves) and not 0 <= int(slaves.min()) <= int(slaves.max()) < count:
+            raise ValueError(f"`Ties(dofs=...)` must lie in [0, {count}); got {shown(slaves.tolist())}.")
+        if twice:
+            raise ValueError(f"`Ties(dofs=...)` must be different; {twice} of {len(slaves)} are given twice.")
+        chained = torch.isin(self.column, slaves)
+        if bool(chained.any()):
+            raise ValueError(
+                f"dof {int(self.column[chained][0])} is tied to others and has others tied to it; tie all of them to "
+                "dofs that are free."
+            )
+        if not bool(torch.isfinite(self.coefficient).all()):
+            raise ValueError("`Ties(matrix=...)` holds coefficients that are not finite.")
+        if offset is not None and tuple(offset.shape) != (len(slaves),):
+            raise ValueError(f"`Ties(offset=...)` must be ({len(slaves)},), like the dofs; got {tuple(offset.shape)}.")
+        self.offset = offset
+
+    # -- what energies and solvers ask of a constraint -----------------------------------------------------------------
+
+    @cached_property
+    def tied(self) -> Bool[Tensor, "..."]:
+        """True at slaves, of the space's shape."""
+        found = torch.zeros(self.space.num_dofs, dtype=torch.bool, device=self.space.device)
+        found[self.slaves] = True
+        return found.view(self.space.shape)
+
+    @property
+    def fixed(self) -> Bool[Tensor, "..."]:
+        """True at slaves and at prescribed dofs, of the space's shape."""
+        return self._fixed
+
+    @cached_property
+    def _fixed(self) -> Tensor:
+        return self.tied if self.held.fixed is None else self.tied | self.held.fixed
+
+    @outside_modes
+    def apply(self, u: Tensor) -> Tensor:
+        """`u` with its slaves, and what else is prescribed, as the constraint has them."""
+        return self.insert(self.space.check(u), self.data())
+
+    def data(self) -> Tensor | None:
+        """Prescribed values, and offsets at slaves."""
+        held = self.held.data()
+        if self.offset is None:
+            return held
+        offset = self.offset.new_zeros(self.space.num_dofs).index_copy(0, self.slaves, self.offset)
+        return offset.view(self.space.shape) + (0 if held is None else held)
+
+    def insert(self, u: Tensor, data: Tensor | None) -> Tensor:
+        return self.follow(self.held.insert(u, data), data if self.offset is not None else None)
+
+    def linear(self, v: Tensor, data: Tensor | None) -> Tensor:
+        """The linear part of `insert`."""
+        return self.follow(self.held.linear(v, data), None)
+
+    def follow(self, u: Tensor, offset: Tensor | None = None) -> Tensor:
+        """`u` with its slaves where their masters put them, and nothing else."""
+        shape, dim = self.space.shape, len(self.space.shape)
+        shapes = [t.shape[: t.ndim - dim] for t in (u, offset) if t is not None]
+        batch = common_batch(*shapes)
+        flat = u.expand(*batch, *shape).flatten(-dim)
+        share = flat.index_select(-1, self.column) * self.coefficient
+        values = flat.new_zeros(*batch, len(self.slaves)).index_add(-1, self.row, share)
+        if offset is not None:
+            values = values + offset.flatten(-dim).index_select(-1, self.slaves)
+        return flat.index_copy(-1, self.slaves, values).unflatten(-1, shape)
+
+    def project(self, residual: Tensor, data: Tensor | None) -> Tensor:
+        return self.held.project(self._gather(residual, self.coefficient), data)
+
+    def sized(self, magnitude: Tensor) -> Tensor:
+        """Contributions by absolute value, those of slaves with their masters."""
+        return self._gather(magnitude, self.coefficient.abs())
+
+    def _gather(self, residual: Tensor, coefficient: Tensor) -> Tensor:
+        shape = self.space.shape
+        flat = residual.flatten(-len(shape))
+        share = flat.index_select(-1, self.slaves).index_select(-1, self.row) * coefficient
+        return flat.index_fill(-1, self.slaves, 0).index_add(-1, self.column, share).unflatten(-1, shape)
+
+    @cached_property
+    def matrix(self) -> Any:
+        """T "N N" in SciPy's CSR: the identity, but for the rows of slaves."""
+        import scipy.sparse
+
+        n = self.space.num_dofs
+        free = np.flatnonzero(~self.tied.flatten().cpu().numpy())
+        rows = np.concatenate([free, self.slaves[self.row].cpu().numpy()])
+        columns = np.concatenate([free, self.column.cpu().numpy()])
+        values = np.concatenate([np.ones(len(free)), self.coefficient.double().cpu().numpy()])
+        return scipy.sparse.csr_array((values, (rows, columns)), shape=(n, n))
+
+    # -- with others ---------------------------------------------------------------------------------------------------
+
+    def __and__(self, other: Any) -> Any:
+        """Both: other ties, prescribed values, or a vanishing mean."""
+        if isinstance(other, MeanZero):
+            return other & self
+        if not isinstance(other, Dirichlet | Ties):
+            return NotImplemented
+        if other.space is not self.space:
+            raise ValueError("constraints joined by `&` must be on one and the same space.")
+        return self.joined(other) if isinstance(other, Ties) else self.holding(other)
+
+    def __rand__(self, other: Any) -> Any:
+        return self & other
+
+    def holding(self, dirichlet: Dirichlet) -> "Ties":
+        """The same ties where values are prescribed too."""
+        if not isinstance(self.held, Free):
+            raise ValueError("values are prescribed twice; give all of them to one `Dirichlet`.")
+        both = torch.nonzero((self.tied & dirichlet.fixed).flatten()).flatten()
+        if len(both):
+            raise ValueError(
+                f"dof {int(both[0])} is tied to others and prescribed too ({len(both)} dofs are); one of the two can "
+                "hold it: tie the others to it instead."
+            )
+        return self._with(self.slaves, self.row, self.column, self.coefficient, self.offset, dirichlet)
+
+    def joined(self, other: "Ties") -> "Ties":
+        """The ties of both."""
+        helds = [c.held for c in (self, other) if not isinstance(c.held, Free)]
+        if len(helds) > 1 and helds[0] is not helds[1]:
+            raise ValueError("values are prescribed twice; give all of them to one `Dirichlet`.")
+        start, zero = len(self.slaves), self.coefficient.new_zeros
+        offset = None
+        if self.offset is not None or other.offset is not None:
+            parts = [zero(len(c.slaves)) if c.offset is None else c.offset for c in (self, other)]
+            offset = torch.cat(parts)
+        pairs = ((self.slaves, other.slaves), (self.row, other.row + start), (self.column, other.column))
+        slaves, row, column = (torch.cat(pair) for pair in pairs)
+        return self._with(slaves, row, column, torch.cat([self.coefficient, other.coefficient]), offset, *helds[:1])
+
+    def _with(
+        self,
+        slaves: Int[Tensor, "k"],
+        row: Int[Tensor, "m"],
+        column: Int[Tensor, "m"],
+        coefficient: Float[Tensor, "m"],
+        offset: Tensor | None,
+        held: Constraint | None = None,
+    ) -> "Ties":
+        found = object.__new__(Ties)
+        found.space, found.held = self.space, Free(self.space) if held is None else held
+        found._tie(slaves, row, column, coefficient, offset)
+        return found
+
+    def __repr__(self) -> str:
+        own = f"Ties({len(self.slaves)} of {self.space.num_dofs} dofs)"
+        return own if isinstance(self.held, Free) else f"{self.held} & {own}"
+
+
+def ties_of(constraint: Any) -> Ties | None:
+    """The ties among what a constraint does."""
+    if isinstance(constraint, MeanZero):
+        constraint = constraint.dirichlet
+    return constraint if isinstance(constraint, Ties) else None

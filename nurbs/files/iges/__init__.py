@@ -1,0 +1,1 @@
+"""IGES files, version 5.3."""

@@ -1,0 +1,1 @@
+"""Pieces of curves and surfaces, and faces, as patches."""
