@@ -16,7 +16,7 @@ from fem.support.checks import check_integers, check_kind, check_numbers, check_
 from fem.support.modes import outside_modes
 from fem.support.status import ConvergenceError, Status
 from fem.support.transforms import plainly, transformed
-from solvers.minimization import check_tensors
+from solvers.data_checks import check_tensors
 from solvers.solution import Solution
 
 

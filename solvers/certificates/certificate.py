@@ -38,9 +38,9 @@ from fem.support.transforms import transformed
 from solvers.certificates.enrichment import next_degree
 from solvers.certificates.equilibration import FluxBound, flux_bound
 from solvers.certificates.fine_quadrature import data_jump, fine_degrees, tested
+from solvers.data_checks import check_tensors
 from solvers.linear.choice import default_linear
 from solvers.linear.conjugate_gradients import ritz_values
-from solvers.minimization import check_tensors
 from solvers.operators.system import LinearMethod, Preconditioner, System
 
 NOT_CONVEX = "the energy is not convex: is a coefficient negative or zero somewhere?"
