@@ -109,7 +109,7 @@ def test_errors() -> None:
 
 
 def test_the_nearer_of_two_valleys() -> None:
-    curve = Curve(torch.tensor([[4.0, 5.3], [-8.2, -2.8], [-5.4, -5.0], [8.3, 0.0]]).double())
+    curve = Curve(torch.tensor([[4.0, 5.3], [-8.2, -2.8], [-5.4, -5.0], [8.3, 0.0]], dtype=torch.float64))
     point = torch.zeros(1, 2).double()
     assert foot_points(curve, point).item() == pytest.approx(0.1840909, abs=1e-7)
     assert distances(curve, point).item() == pytest.approx(1.89506114864, abs=1e-10)
