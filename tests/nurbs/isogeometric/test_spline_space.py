@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from fem import FunctionSpace, Lagrange, unit_square
+from fem import FunctionSpace, Lagrange, project, unit_square
 from nurbs import annulus, disk_patches, extrude, isogeometric_space, transform
 from nurbs.geometry.patch import Patch
 from nurbs.isogeometric.spline_space import SplineSpace
@@ -82,3 +82,10 @@ def test_fields_on_meshes_and_on_patches_become_each_other() -> None:
     back = square.interpolate(V.function(V.interpolate(linear)), outside="nearest")
     expected = linear(square.dof_coordinates.clamp(0.1, 0.9))
     assert torch.allclose(back, expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["one", "several"])
+def test_functions_on_patches_are_their_own_projections(name) -> None:
+    V = isogeometric_space(annulus(1.0, 2.0) if name == "one" else disk_patches(), 3, 2, components=2)
+    u = rand(2, *V.shape)
+    assert torch.allclose(project(V, lambda x, u, grad_u: u, u), u, rtol=0, atol=1e-11)
