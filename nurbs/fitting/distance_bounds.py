@@ -30,7 +30,7 @@ from nurbs.geometry.spans import nonempty_spans, on_spans
 
 RTOL = 1e-10  # a nearer point by less of the squared distance is none
 DEEPEST = 45  # halvings of one direction
-CROWD = 64  # parts of one point at a time; with more of them (points of equal distance along a curve) τ grows
+CROWD = 1024  # parts of one point at a time; with more of them (points of equal distance along a curve) τ grows
 
 
 @dataclass(frozen=True, eq=False)
