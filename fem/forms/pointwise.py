@@ -26,11 +26,11 @@ LEAVING = ("numpy", "__array__", "tolist", "__dlpack__", "untyped_storage", "dat
 
 
 class LeavesError(Exception):
-    """Numbers of u leave PyTorch, by the function of that name."""
+    """Numbers of u leave PyTorch, or their precision: what the integrand does, and what it should."""
 
 
 class NoLeaving(TorchFunctionMode):
-    """Follows u and all that is made of it; what leaves PyTorch takes its derivatives with it."""
+    """Follows u and all that is made of it; what leaves PyTorch takes its derivatives with it, a cast their digits."""
 
     def __init__(self, watched: Sequence[Tensor]):
         super().__init__()
@@ -38,10 +38,21 @@ class NoLeaving(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if any(id(t) in self.known for t in tensors_in([args, list(kwargs.values())])):
+        given = [t for t in tensors_in([args, list(kwargs.values())]) if id(t) in self.known]
+        if given:
             if name_of(func) in LEAVING:
-                raise LeavesError(name_of(func))
+                raise LeavesError(
+                    f"takes u out of PyTorch with `{name_of(func)}`, where its derivatives are lost; write it with "
+                    "functions of torch, such as `torch.where`, and tensors"
+                )
             made = func(*args, **kwargs)
+            for t in tensors_in(made):
+                finer = [g.dtype for g in given if g.is_floating_point() and g.dtype.itemsize > t.dtype.itemsize]
+                if finer and t.is_floating_point():
+                    raise LeavesError(
+                        f"casts u from {finer[0]} to {t.dtype} with `{name_of(func)}`; leave the cast out, or make the "
+                        f"mesh in {t.dtype}"
+                    )
             self.alive += tensors_in(made)
             self.known |= {id(t) for t in tensors_in(made)}
             return made
@@ -87,10 +98,7 @@ def check_values(
         with NoLeaving([p.value for p in leaves(own)]):
             values = at(*arguments)
     except LeavesError as error:
-        raise ValueError(
-            f"the {name} takes u out of PyTorch with `{error}`, where its derivatives are lost; write it with "
-            "functions of torch, such as `torch.where`, and tensors."
-        ) from None
+        raise ValueError(f"the {name} {error}.") from None
     if values is None:
         return
     mask = torch.arange(lead[-2], device=values.device)[:, None] + torch.arange(lead[-1], device=values.device)

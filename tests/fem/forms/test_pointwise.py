@@ -196,3 +196,19 @@ def test_minimize_says_so() -> None:
     for V in spaces().values():
         with pytest.raises(ValueError, match=r"sum\(-1\)"):
             minimize(Energy(V, lambda x, u, g: 0.5 * g.square().sum() + u.square() - u))
+
+
+@pytest.mark.parametrize(
+    "density",
+    [
+        lambda x, u, grad_u: 0.5 * grad_u.float().square().sum(-1),
+        lambda x, u, grad_u: (0.5 * grad_u.square().sum(-1)).to(torch.float32).double(),
+        lambda x, u, grad_u: u.type(torch.float32) ** 2,
+    ],
+    ids=["float", "there and back", "type"],
+)
+@pytest.mark.parametrize("n", [4, 64])
+def test_casts_to_fewer_digits_are_refused(density, n):
+    V = FunctionSpace(unit_square(n), Lagrange(1))
+    with pytest.raises(ValueError, match=r"casts u from torch\.float64 to torch\.float32 with .*; leave the cast"):
+        Energy(V, density)(V.interpolate(lambda x: x[:, 0]))
