@@ -146,9 +146,9 @@ class _Parts:
         ends = torch.cartesian_prod(
             *(torch.arange(n, dtype=self.low.dtype, device=self.low.device) for n in values.shape[1:])
         )
-        inwards = 2.0**-20  # on the side of the part, should it end where the patch jumps
-        ends = ends.reshape(-1, self.low.shape[1]).clamp(inwards, 1 - inwards)
-        return values.flatten(1), self.low[:, None] + self.extent[:, None] * ends
+        ends = ends.reshape(-1, self.low.shape[1])
+        inwards = 2.0**-48  # on this side of where the patch may jump
+        return values.flatten(1), (self.low[:, None] + self.extent[:, None] * ends).clamp(inwards, 1 - inwards)
 
     def settled(self, t: Float[Tensor, "s r"], tau: Float[Tensor, "s"]) -> Bool[Tensor, "s"]:
         """Whether F ≥ -τ W² follows from F and its gradient g at t in [0, 1]^r: from F - ½ |g|ᵀ C⁻¹ |g| ≥ -τ min W².

@@ -191,7 +191,7 @@ def test_no_valley_of_the_distance_to_a_random_curve_is_deeper(seed: int) -> Non
     assert_global(random_patch(seed, 1), seed, 300)
 
 
-@pytest.mark.parametrize("seed", [*range(10), 75])
+@pytest.mark.parametrize("seed", [*range(10), 75, 131, 201])
 def test_no_valley_of_the_distance_to_a_random_surface_is_deeper(seed: int) -> None:
     assert_global(random_patch(seed, 2), seed, 40)
 
