@@ -325,7 +325,7 @@ class SplineSpace(FunctionSpace):
             on = (distance <= least[rows]) if not nearest else (distance < least[rows])
             rows, u, distance = rows[on], u[on], distance[on]
             if len(rows) and (carries(points) or self.mesh.version is None):
-                u = followed(patch, u, points[rows])
+                u = followed(patch, u, points[rows], near)
             found[rows] = i
             least = least.index_copy(0, rows, distance)
             parameters = parameters.index_copy(0, rows, u)
@@ -343,11 +343,11 @@ def collocation(element: BSpline, axis: int, u: Float[Tensor, "q"]) -> Float[Ten
     return basis_matrix(element.knots[axis], element.degrees[axis], u, 0)[0]
 
 
-def followed(patch: Patch, u: Float[Tensor, "m r"], x: Float[Tensor, "m d"]) -> Float[Tensor, "m r"]:
+def followed(patch: Patch, u: Float[Tensor, "m r"], x: Float[Tensor, "m d"], near: float) -> Float[Tensor, "m r"]:
     """Foot points as functions of the points and the patch: u + H⁻¹ Jᵀ (x − S(u)), H = JᵀJ − Σ_d (x − S)_d ∂²S_d.
 
     Newton's step is zero there but has their derivative. Parameters at an end of their range that are held there by the
-    distance stay.
+    distance stay; within `near` a point lies on the patch, at its boundary too, and nothing is held.
     """
     first = [tuple(int(axis == k) for axis in range(patch.directions)) for k in range(patch.directions)]
     second = [[tuple(map(sum, zip(a, b, strict=True))) for b in first] for a in first]
@@ -360,6 +360,7 @@ def followed(patch: Patch, u: Float[Tensor, "m r"], x: Float[Tensor, "m d"]) -> 
     held = ((u <= start + room) & (slope < 0) | (u >= end - room) & (slope > 0)) & ~closed
     size = gap.detach().norm(dim=-1, keepdim=True) * J.detach().norm(dim=-2)
     held = held & (slope.detach().abs() > torch.finfo(u.dtype).eps ** 0.5 * size)
+    held = held & (gap.detach().norm(dim=-1, keepdim=True) > near)
     H = J.mT @ J - torch.einsum("md,mdrs->mrs", gap, bend)
     either = held[:, :, None] | held[:, None]
     H = torch.where(either, torch.eye(patch.directions, dtype=u.dtype, device=u.device), H)
