@@ -364,4 +364,6 @@ def followed(patch: Patch, u: Float[Tensor, "m r"], x: Float[Tensor, "m d"], nea
     H = J.mT @ J - torch.einsum("md,mdrs->mrs", gap, bend)
     either = held[:, :, None] | held[:, None]
     H = torch.where(either, torch.eye(patch.directions, dtype=u.dtype, device=u.device), H)
-    return u + (torch.linalg.pinv(H) @ torch.where(held, 0, slope)[..., None])[..., 0]
+    found = u + (torch.linalg.pinv(H) @ torch.where(held, 0, slope)[..., None])[..., 0]
+    ended = torch.where(closed, found, found.clamp(start, end))
+    return found + (ended - found).detach()  # round-off may have left the range; the derivative stays

@@ -47,7 +47,7 @@ def test_gradients_equal_those_by_automatic_differentiation(name, components):
 
 def test_gradients_at_the_boundary() -> None:
     """On sides, corners and seams both ways see both directions: such points are on the patch, not held at its end."""
-    V = isogeometric_space([annulus(1.0, 2.0, angle=pi / 2), annulus(2.0, 3.0, angle=pi / 2)], 2, 3)
+    V = isogeometric_space([annulus(1.0, 2.0, angle=pi / 2), annulus(2.0, 3.0, angle=pi / 2)], 4, 6)
     angle = torch.tensor([0.0, pi / 8, pi / 4, pi / 2], dtype=torch.float64)
     points = torch.cat([r * torch.stack([angle.cos(), angle.sin()], 1) for r in (1, 2, 3)]).requires_grad_()
     u = V.interpolate(lambda x: x[..., 0] ** 2 + 3 * x[..., 0] * x[..., 1])
@@ -55,7 +55,7 @@ def test_gradients_at_the_boundary() -> None:
     (found,) = torch.autograd.grad(value.sum(), points)
     exact = torch.stack([2 * points[:, 0] + 3 * points[:, 1], 3 * points[:, 0]], 1)
     assert torch.allclose(found, grad, atol=1e-10)
-    assert torch.allclose(grad, exact, atol=0.05)
+    assert torch.allclose(grad, exact, atol=1e-3)
 
 
 def test_points_outside_take_the_value_of_the_nearest() -> None:
