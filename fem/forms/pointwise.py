@@ -19,6 +19,7 @@ from fem.forms.parameters import PointValues
 from fem.kernels.tape import name_of
 from fem.kernels.tracing import tensors_in
 from fem.space.two_sides import TwoSided
+from fem.support.arithmetic import common_batch
 
 POINTS = 2**13  # at most, evaluated at once
 SIZES = (0.5, 0.01)  # of u and its derivatives
@@ -35,6 +36,7 @@ class NoLeaving(TorchFunctionMode):
     def __init__(self, watched: Sequence[Tensor]):
         super().__init__()
         self.alive, self.known = list(watched), {id(t) for t in watched}
+        self.cast = ""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -49,10 +51,7 @@ class NoLeaving(TorchFunctionMode):
             for t in tensors_in(made):
                 finer = [g.dtype for g in given if g.is_floating_point() and g.dtype.itemsize > t.dtype.itemsize]
                 if finer and t.is_floating_point():
-                    raise LeavesError(
-                        f"casts u from {finer[0]} to {t.dtype} with `{name_of(func)}`; leave the cast out, or make the "
-                        f"mesh in {t.dtype}"
-                    )
+                    self.cast = f"casts u from {finer[0]} to {t.dtype} with `{name_of(func)}`; leave the cast out"
             self.alive += tensors_in(made)
             self.known |= {id(t) for t in tensors_in(made)}
             return made
@@ -70,7 +69,7 @@ def check_pointwise(name: str, density: Callable[..., Any], arguments: Sequence[
         ValueError: with the remedy.
     """
     given = [p for p in leaves(arguments) if isinstance(p.value, Tensor)]
-    lead = torch.broadcast_shapes(*[p.value.shape[: p.value.ndim - p.rank] for p in given])
+    lead = common_batch(*[p.value.shape[: p.value.ndim - p.rank] for p in given])
     some, points = chosen(arguments, lead)
     for size in SIZES:
         seeds = count()
@@ -95,8 +94,10 @@ def check_values(
             return None
 
     try:
-        with NoLeaving([p.value for p in leaves(own)]):
+        with NoLeaving([p.value for p in leaves(own)]) as watch:
             values = at(*arguments)
+        if watch.cast and values is not None and values.dtype in (torch.float32, torch.float64):
+            raise LeavesError(watch.cast)  # of other results `Term.check` tells
     except LeavesError as error:
         raise ValueError(f"the {name} {error}.") from None
     if values is None:

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int, Int64, Shaped
 from torch import Tensor
 from torch.nn.functional import pad
 
+from fem.support.arithmetic import common_batch
 from fem.support.checks import shown
 
 
@@ -84,7 +85,7 @@ def find_span(
     """
     _check_length(knots, degree)
     check_dtype("u", u, knots)
-    batch = torch.broadcast_shapes(knots.shape[:-1], u.shape[:-1])
+    batch = common_batch(knots.shape[:-1], u.shape[:-1])
     t, u = knots.detach(), u.detach().expand(*batch, -1).contiguous()
     start, end = _range(t, degree)
     if check and (bad := ~((u >= start) & (u <= end))).any():
@@ -127,7 +128,7 @@ def basis_functions(
     around = torch.arange(1 - degree, degree + 1, device=knots.device)
     t = _gather(knots, span[..., None] + around)  # t_{i-p+1}, …, t_{i+p}: "*b q 2p"
     u = u[..., None]
-    one = torch.ones(torch.broadcast_shapes(t.shape[:-1], u.shape[:-1]), dtype=u.dtype, device=u.device)[..., None]
+    one = torch.ones(common_batch(t.shape[:-1], u.shape[:-1]), dtype=u.dtype, device=u.device)[..., None]
     orders = [one] + [torch.zeros_like(one)] * derivatives
     for d in range(1, degree + 1):
         low, high = t[..., degree - d : degree], t[..., degree : degree + d]
@@ -189,7 +190,7 @@ def basis_change(
 def _gather(knots: Tensor, index: Tensor) -> Tensor:
     """knots[..., index] for an index "*b q j"; one knot vector for the whole batch is not copied."""
     if knots.ndim > 1:
-        batch = torch.broadcast_shapes(knots.shape[:-1], index.shape[:-2])
+        batch = common_batch(knots.shape[:-1], index.shape[:-2])
         knots, index = knots.expand(*batch, -1), index.expand(*batch, -1, -1)
     return knots.gather(-1, index.reshape(*knots.shape[:-1], -1)).reshape(index.shape)
 
@@ -208,7 +209,7 @@ def _check_nested(t: Tensor, p: int, s: Tensor, q: int) -> None:
     """A knot that is there m times breaks the derivative of order p - m + 1; in degree q that takes m + q - p."""
     if q < p:
         raise ValueError(f"`basis_change` does not lower the degree; got new_degree={q} < degree={p}.")
-    batch = torch.broadcast_shapes(t.shape[:-1], s.shape[:-1])
+    batch = common_batch(t.shape[:-1], s.shape[:-1])
     t, s = (x.expand(*batch, -1).contiguous() for x in (t, s))
     (old_start, old_end), (start, end) = _range(t, p), _range(s, q)
     if ((start < old_start) | (end > old_end)).any():
@@ -266,7 +267,7 @@ def _smoothed_jumps(
 ) -> tuple[Float[Tensor, "*b k q ja"], Int64[Tensor, "*b q ja"]]:
     """Terms of value 0 whose derivative in t_j is (N⁻ - N⁺)(u) G_σ(u - t_j): the Gaussian in the place of the δ that
     the box functions 1_{[t_i, t_{i+1})} leave, with N⁻ and N⁺ the polynomial pieces left and right of the knot."""
-    batch = torch.broadcast_shapes(knots.shape[:-1], u.shape[:-1])
+    batch = common_batch(knots.shape[:-1], u.shape[:-1])
     knots, v = knots.expand(*batch, -1).contiguous(), u.detach().expand(*batch, -1)
     t = knots.detach()
     inner = slice(degree + 1, t.shape[-1] - degree - 1)

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from fem.reference.bspline import check_dtype
+from fem.support.arithmetic import common_batch
 from fem.support.checks import check_integers
 from fem.support.modes import outside_modes
 from fem.support.portions import at_a_time
@@ -61,7 +62,7 @@ def foot_points(
     with torch.no_grad():
         precise = points.dtype if points.device.type == "mps" else torch.float64
         patch = patch.detach().unwrapped().replace(check_finite=False).to(precise)
-        batch = torch.broadcast_shapes(patch.batch, points.shape[:-2])
+        batch = common_batch(patch.batch, points.shape[:-2])
         if points.shape[-2] == 0:
             return points.new_zeros(*batch, 0, patch.directions)
         p = points.detach().to(precise).expand(*batch, *points.shape[-2:])

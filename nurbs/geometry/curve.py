@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, pad
 
 from fem.reference.bspline import find_span
+from fem.support.arithmetic import common_batch
 from fem.support.modes import outside_modes
 from nurbs.geometry.measure import cell_measures, measure
 from nurbs.geometry.patch import Patch
@@ -67,7 +68,7 @@ class Curve(Patch):
         p, knots = self.degree[0], self.unwrapped_knots[0]
         if self.check_finite:
             find_span(knots, p, u)
-        batch = torch.broadcast_shapes(self.batch, u.shape[:-1])
+        batch = common_batch(self.batch, u.shape[:-1])
         both = torch.cat([x.expand(*batch, -1) for x in (knots[..., p : knots.shape[-1] - p], u)], -1)
         corners, order = both.sort(stable=True)
         parts = cell_measures(self, [corners], num_points, rtol)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fem.reference.bspline import basis_functions, basis_matrix, find_span
 from fem.reference.rational import MultiIndex, divide, lower_orders
+from fem.support.arithmetic import common_batch
 from fem.support.modes import outside_modes
 from fem.support.portions import at_a_time
 
@@ -96,7 +97,7 @@ def evaluate_scattered(
     coefficients = control_points if w is None else torch.cat([control_points, w], -1)
     wanted = list(orders) if w is None else lower_orders(orders)
     shape, own = coefficients.shape[-r - 1 : -1], coefficients.shape[: -r - 1]
-    batch = torch.broadcast_shapes(own, points.shape[:-2], *(t.shape[:-1] for t in knots))
+    batch = common_batch(own, points.shape[:-2], *(t.shape[:-1] for t in knots))
     first = (torch.arange(prod(own), device=points.device) * prod(shape)).reshape(*own, 1)
     around = torch.zeros(1, dtype=torch.int64, device=points.device)
     lines = []

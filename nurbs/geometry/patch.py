@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fem.reference.bspline import check_dtype, check_knots, uniform_knots
 from fem.reference.rational import MultiIndex
+from fem.support.arithmetic import common_batch
 from fem.support.checks import check_numbers, is_integer, shown
 from nurbs.geometry.directions import UVW, continued, per_direction
 from nurbs.geometry.evaluation import evaluate_grid, evaluate_scattered, homogeneous
@@ -144,7 +145,7 @@ class Patch:
                 )
         try:
             _ = self.batch
-        except RuntimeError as error:
+        except ValueError as error:
             weights = None if self.weights is None else tuple(self.weights.shape)
             raise ValueError(
                 f"The batch axes of a `{kind}` must broadcast; got control points {tuple(self.control_points.shape)}, "
@@ -210,7 +211,7 @@ class Patch:
         shapes = [self.control_points.shape[: -self.directions - 1], *(t.shape[:-1] for t in self.knots)]
         if self.weights is not None:
             shapes.append(self.weights.shape[: -self.directions])
-        return tuple(torch.broadcast_shapes(*shapes))
+        return common_batch(*shapes)
 
     @cached_property
     def unwrapped_knots(self) -> tuple[Float[Tensor, "..."], ...]:

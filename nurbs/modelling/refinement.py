@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fem.reference.bspline import basis_change, check_knots
 from fem.space.factors import along
+from fem.support.arithmetic import common_batch
 from fem.support.modes import outside_modes
 from nurbs.geometry.directions import UVW, continued, per_direction
 from nurbs.geometry.numbers import floating
@@ -52,7 +53,7 @@ def insert_knots(patch: AnyPatch, *knots: KnotList) -> AnyPatch:
             )
         if not inside.ndim:
             raise ValueError(f"`insert_knots` takes a list or tensor of knots for {UVW[axis]}; got {values.item()}.")
-        batch = torch.broadcast_shapes(t.shape[:-1], inside.shape[:-1])
+        batch = common_batch(t.shape[:-1], inside.shape[:-1])
         new.append(torch.cat([t.expand(*batch, -1), inside.expand(*batch, -1)], -1).sort(-1).values)
     return express(patch, new)
 

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from fem.reference.bspline import check_dtype
+from fem.support.arithmetic import common_batch
 from fem.support.checks import check_kind
 from fem.support.modes import outside_modes
 from fem.support.portions import at_a_time
@@ -125,8 +126,8 @@ def _checked(call: str, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
             f"`{call}(a, b)` needs as many coordinates in both; got {tuple(a.shape)} and {tuple(b.shape)}."
         )
     try:
-        batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    except RuntimeError as error:
+        batch = common_batch(a.shape[:-2], b.shape[:-2])
+    except ValueError as error:
         raise ValueError(
             f"The batch axes of `{call}(a, b)` must broadcast; got {tuple(a.shape)} and {tuple(b.shape)}."
         ) from error

@@ -35,6 +35,7 @@ from fem.mesh.mesh import Mesh
 from fem.reference.cells import Cell, interval
 from fem.reference.quadrature import quadrature
 from fem.space.space import FunctionSpace
+from fem.support.arithmetic import common_batch
 from fem.support.transforms import outside_transforms
 
 
@@ -98,7 +99,7 @@ def boundary_flows(
 ) -> tuple[Float[Tensor, "*b f m"], Float[Tensor, "*b e"]]:
     """F_m outward through all facets, zero where g is, and what is left of g, as it adds to each cell's rest."""
     mesh, modes = space.mesh, space.degree + 2 if traces else 1
-    batch = torch.broadcast_shapes(*[g.shape[:-2] for _, g, _ in traces])
+    batch = common_batch(*[g.shape[:-2] for _, g, _ in traces])
     flows = torch.zeros(*batch, len(mesh.facets), modes, dtype=space.dtype, device=space.device)
     rest = flows.new_zeros(*batch, mesh.num_cells)
     for domain, g, unseen in traces:
@@ -144,7 +145,7 @@ def cell_flows(
     if tree is None:
         return None
     order, parent, facet, levels = tree
-    batch = torch.broadcast_shapes(load.shape[:-1], given.shape[:-2])
+    batch = common_batch(load.shape[:-1], given.shape[:-2])
     carried = load.new_zeros(*batch, outside + 1)
     carried[..., :-1] = load
     carried.index_add_(-1, first, given[..., 0].expand(*batch, -1))
