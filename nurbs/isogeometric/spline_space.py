@@ -176,7 +176,7 @@ class SplineSpace(FunctionSpace):
             ValueError: a periodic patch, whose Greville points would be fewer than its functions.
         """
         if any(c for p in self.mesh.patches for c in p.periodic):
-            raise ValueError("`interpolate` on periodic patches is not there; minimise ½ ∫ |u − f|² instead.")
+            raise ValueError("`interpolate` on periodic patches is not there; `project(V, f)` is, the L2 projection.")
         x = self.dof_coordinates
         if isinstance(value, Function):
             check_components(self, value)
