@@ -17,7 +17,7 @@ from fem.forms.discrete import DiscreteForm
 from fem.forms.energy import Functional, differentiated
 from fem.forms.parameters import Parameter
 from fem.space.space import MixedSpace
-from fem.support.checks import check_kind, check_params, shown
+from fem.support.checks import check_kind, check_params, is_integer, shown
 from fem.support.modes import outside_modes
 
 
@@ -70,7 +70,7 @@ def reaction(
     forces = torch.where(chosen, forces, 0)
     if about is None:
         total = forces.sum(-1 if field.components is None else -2)
-        named = field.components is not None and len(key) == 2 and isinstance(key[1], int)
+        named = field.components is not None and len(key) == 2 and is_integer(key[1])
         return total[..., key[1]] if named else total
     if field.components is None or field.components != field.mesh.num_coordinates or field.components == 1:
         raise ValueError(

@@ -63,7 +63,16 @@ class RigidMotionFree:
         return torch.stack(found, -1)
 
     def data(self) -> Tensor:
-        """m_a "n d", the same for all components; differentiable in the mesh nodes."""
+        """m_a "n d", the same for all components.
+
+        Raises:
+            ValueError: nodes that need a gradient, which the motions to be taken out would need too.
+        """
+        if self.space.mesh.version is None:
+            raise ValueError(
+                "`RigidMotionFree` has no derivatives in the nodes of the mesh; hold the body at points instead, "
+                "`Dirichlet(V, {at_points(...): 0.0, (at_points(...), 1): 0.0})`."
+            )
         return self._mean.data()[:, None].expand(self.space.shape)
 
     @outside_modes

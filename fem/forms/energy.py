@@ -115,8 +115,17 @@ class Functional:
     def hessian(self, u: Tensor, *params: Parameter) -> Tensor:
         """The derivative of the residual as `sparse_csr` "*b N N", dofs flattened node-major.
 
-        Rows and columns of prescribed dofs are zero, with ones on the diagonal.
+        Rows and columns of prescribed dofs are zero, with ones on the diagonal. What `MeanZero` and `RigidMotionFree`
+        take out would fill the matrix, and is not taken out here.
+
+        Raises:
+            ValueError: ties, which would change its sparsity.
         """
+        if hasattr(getattr(self.constraint, "dirichlet", self.constraint), "tied"):
+            raise ValueError(
+                f"`hessian` knows no ties between dofs; got {self.constraint}. `hessian_product(u, v, *params)` serves "
+                "them."
+            )
         form = self.discrete_form(params)
         return form.pattern.csr(form.matrix_values(self.space.check(u)))
 

@@ -6,6 +6,7 @@ points each.
 """
 
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 from jaxtyping import Float, Int
@@ -17,12 +18,15 @@ from fem.mesh.tags import FacetTag
 from fem.reference.lagrange import lagrange_element
 from fem.reference.quadrature import quadrature
 
+_numbers = count(1)  # of all groups of a process: no two threads get the same
+
 
 @dataclass(frozen=True, eq=False)
 class FacetPairs(Domain):
     """A group of facets with a cell on either side, as the minus side sees them; all its rows count.
 
-    `block` is a number of its own, which no block of cells has: where its couplings stand in the pattern of a matrix.
+    `block` is a number of its own, below zero, which no block of cells has: where its couplings stand in the pattern of
+    a matrix.
     """
 
     sides: tuple[Domain, ...] = ()
@@ -46,24 +50,32 @@ class PairGeometry(Geometry):
         return Geometry(self.points, inverse, self.weights, self.normal, second)
 
 
-def facet_pairs(mesh: Mesh, tag: FacetTag, degree: int, start: int) -> tuple[FacetPairs, ...]:
+def facet_pairs(mesh: Mesh, tag: FacetTag, degree: int) -> tuple[FacetPairs, ...]:
     """The facets inside the domain with that name, "" all of them, with a rule exact to `degree`.
 
     Minus is the cell with the lower number, or with a pair (facet tag, cell tag) the one with that cell tag.
 
-    Args:
-        start: the `block` of the first group.
-
     Raises:
-        ValueError: no such facets.
+        ValueError: no such facets, tagged ones on the boundary, or such that more than two cells share.
     """
     number, owners = mesh.topology.facets_of_cells()
     chosen = torch.zeros(len(mesh.topology.facets.num_cells), dtype=torch.bool, device=mesh.device)
     chosen[slice(None) if tag == "" else mesh.facets_tagged(tag)] = True
-    chosen &= mesh.topology.facets.num_cells == 2
-    if not bool(chosen.any()):
-        where = "" if tag == "" else f" with the tag {tag!r}"
+    owned = mesh.topology.facets.num_cells
+    inside, where = chosen & (owned == 2), "" if tag == "" else f" with the tag {tag!r}"
+    if bool((chosen & (owned > 2)).any()):
+        raise ValueError(
+            f"{int((chosen & (owned > 2)).sum())} facets{where} have more than two cells, where a surface branches: "
+            "which two are meant is not known. Name others by a tag."
+        )
+    if not bool(inside.any()):
         raise ValueError(f"no facet{where} lies inside the domain between two cells; boundary facets have one side.")
+    if tag != "" and not torch.equal(inside, chosen):
+        raise ValueError(
+            f"{int((chosen & ~inside).sum())} of {int(chosen.sum())} facets{where} lie on the boundary and have one "
+            "side; integrate over them by `boundary=`, under a tag of their own."
+        )
+    chosen = inside
     number, order = number.sort(stable=True)
     pairs = owners[:, order[chosen[number]]].unflatten(1, (-1, 2))  # "3 f 2": block, cell, local facet; first the lower
     if isinstance(tag, tuple):
@@ -75,10 +87,10 @@ def facet_pairs(mesh: Mesh, tag: FacetTag, degree: int, start: int) -> tuple[Fac
     turn = (vertices[:, 0, :, None] == vertices[:, 1, None, :]).long().argmax(2)  # where the plus side has each
     width = vertices.shape[2]
     kind = torch.cat([pairs[0], pairs[2], turn], 1)  # "f 4+v"
-    kinds, group = torch.unique(kind, dim=0, return_inverse=True)
+    kinds, number_of_kind = torch.unique(kind, dim=0, return_inverse=True)
     found = []
     for k, row in enumerate(kinds.tolist()):
-        cells = pairs[1, group == k]
+        cells = pairs[1, number_of_kind == k]
         blocks, locals_, order = row[:2], row[2:4], row[4 : 4 + width]
         shape = mesh.blocks[blocks[0]].cell.facet_cell
         rule, sides = quadrature(shape, degree), []
@@ -93,9 +105,9 @@ def facet_pairs(mesh: Mesh, tag: FacetTag, degree: int, start: int) -> tuple[Fac
                 shares = lagrange_element(shape, 1).tabulate(rule.points, 0).value[0]
             points = (shares @ corners).to(mesh.device, mesh.dtype)
             sides.append(Domain(block, cell, cells[:, side], points, rule.weights.to(mesh.device, mesh.dtype), local))
-        found.append(
-            FacetPairs(start + k, sides[0].cell, None, sides[0].points, sides[0].weights, sides[0].facet, tuple(sides))
-        )
+        first = sides[0]
+        group = FacetPairs(-next(_numbers), first.cell, None, first.points, first.weights, first.facet, tuple(sides))
+        found.append(group)
     return tuple(found)
 
 

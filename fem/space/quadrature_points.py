@@ -60,9 +60,7 @@ class QuadraturePoints:
     def pairs(self, tag: FacetTag) -> tuple[FacetPairs, ...]:
         """Facets inside the domain with that name, "" all of them, seen from both sides."""
         if tag not in self._pairs:
-            start = len(self.mesh.blocks) + sum(map(len, self._pairs.values()))
-            with outside_transforms():
-                self._pairs.setdefault(tag, facet_pairs(self.mesh, tag, self.degree, start))  # as for domains
+            self._pairs.setdefault(tag, facet_pairs(self.mesh, tag, self.degree))  # as for domains
         return self._pairs[tag]
 
     def geometry(self, domain: Domain, derivatives: int = 1) -> Geometry:

@@ -1,5 +1,6 @@
 """Reactions balance loads exactly, forces and moments alike, whatever the mesh, the degree and the energy."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -71,6 +72,7 @@ def test_components_weak_forms_and_mixed_spaces() -> None:
     left = reaction(energy, u, "left", params)
     assert left.shape == (2,)
     torch.testing.assert_close(reaction(energy, u, ("left", 1), params), left[1])
+    torch.testing.assert_close(reaction(energy, u, ("left", np.int64(1)), params), left[1])
     Q = FunctionSpace(mesh, Lagrange(1))
     form = WeakForm(Q, lambda x, u, grad_u, v, grad_v: (grad_u * grad_v).sum(-1) - v, Dirichlet(Q, {"boundary": 0.0}))
     assert float(reaction(form, solve(form).value, "boundary")) == pytest.approx(-1, abs=1e-13)

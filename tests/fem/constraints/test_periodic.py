@@ -109,6 +109,17 @@ def test_antiperiodic() -> None:
     assert twice.apply(torch.ones_like(u)).unique().tolist() == [-1.0, 1.0]
 
 
+def test_coordinates_that_are_rounded() -> None:
+    """Sides whose normals differ by the digits of a file are translated: no vector is turned, corners are one."""
+    mesh = unit_square(4)
+    noise = 1e-7 * (torch.rand(mesh.nodes.shape, dtype=torch.float64, generator=torch.manual_seed(0)) - 0.5)
+    V = FunctionSpace(mesh.with_nodes(mesh.nodes + noise), Lagrange(1), components=2)
+    exact = FunctionSpace(mesh, Lagrange(1), components=2)
+    sides = {"right": "left", "top": "bottom"}
+    u = torch.rand(V.shape, dtype=V.dtype, generator=torch.manual_seed(1))
+    assert torch.equal(Periodic(V, sides).apply(u), Periodic(exact, sides).apply(u))
+
+
 @pytest.mark.parametrize("components", [None, 2])
 def test_sectors_of_a_ring(components: int | None) -> None:
     """A quarter of a ring, periodic under a quarter turn, is the whole ring; vectors turn with it."""
@@ -185,6 +196,10 @@ def test_sides_that_do_not_match() -> None:
         Periodic(V, {"right": "bottom"})
     with pytest.raises(ValueError, match=r"unknown facet tag 'rihgt'.*right"):
         Periodic(V, {"rihgt": "left"})
+    with pytest.raises(ValueError, match="needs two sides"):
+        Periodic(V, {"left": "left"})
+    with pytest.raises(ValueError, match="must name sides"):
+        Periodic(V, {})
     with pytest.raises(ValueError, match="sign"):
         Periodic(V, {"right": "left"}, sign=2)
     W = FunctionSpace(unit_square(4), Lagrange(1), components=3)

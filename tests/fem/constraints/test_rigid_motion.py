@@ -90,6 +90,9 @@ def test_wrong_calls() -> None:
     with pytest.raises(ValueError, match="takes a Lagrange space of displacements"):
         RigidMotionFree(V)
     W = FunctionSpace(unit_square(2), Lagrange(1), components=2)
+    moving = FunctionSpace(W.mesh.with_nodes(W.mesh.nodes.clone().requires_grad_()), Lagrange(1), components=2)
+    with pytest.raises(ValueError, match="no derivatives in the nodes of the mesh; hold the body at points"):
+        minimize(Energy(moving, elastic, RigidMotionFree(moving), boundary={"boundary": pulled}))
     with pytest.raises(ValueError, match="goes with no other constraint"):
         RigidMotionFree(W) & Dirichlet(W, {"left": 0.0})
     energy = Energy(W, elastic, RigidMotionFree(W), boundary={"boundary": pulled})

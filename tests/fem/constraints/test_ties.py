@@ -121,6 +121,9 @@ def test_what_knows_no_ties_says_so() -> None:
         certify(energy, u, params)
     with pytest.raises(ValueError, match="`lower` and `upper` do not go with ties"):
         minimize(energy, params, lower=0.0)
+    for constraint in (energy.constraint, Ties(V, [24], torch.eye(V.num_dofs, dtype=V.dtype)[:1]) & MeanZero(V)):
+        with pytest.raises(ValueError, match=r"`hessian` knows no ties .*`hessian_product"):
+            Energy(V, laplace, constraint).hessian(u)
     mass = Energy(V, lambda x, u, grad_u: 0.5 * u.square(), energy.constraint)
     free = Energy(V, laplace, Ties(V, [24], torch.eye(V.num_dofs, dtype=V.dtype)[:1]))
     with pytest.raises(ValueError, match="`eigenmodes` knows no ties"):

@@ -246,6 +246,19 @@ def test_linear_methods_know_neighbours() -> None:
 # -- wrong calls -------------------------------------------------------------------------------------------------------
 
 
+def test_facets_without_exactly_two_cells_are_told() -> None:
+    """What could be left out in silence: a part of a tag that lies on the boundary, edges where a surface branches."""
+    mesh = halves()
+    some = torch.cat([mesh.facets_tagged("middle"), mesh.topology.boundary[:2]])
+    V = FunctionSpace(mesh.with_tags({"some": some}), Discontinuous(0))
+    with pytest.raises(ValueError, match=r"2 of 6 facets with the tag 'some' lie on the boundary and have one side"):
+        Energy(V, nothing, interior={"some": nothing})
+    nodes = torch.tensor([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [0, -1, 0]], dtype=torch.float64)
+    branching = Mesh(nodes, torch.tensor([[0, 1, 2], [0, 1, 3], [0, 1, 4]]))
+    with pytest.raises(ValueError, match="1 facets have more than two cells, where a surface branches"):
+        Energy(FunctionSpace(branching, Discontinuous(0)), nothing, interior={"": nothing})
+
+
 def test_wrong_calls() -> None:
     V = FunctionSpace(halves(), Discontinuous(1))
     u = random(V.num_dofs)
