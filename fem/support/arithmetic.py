@@ -18,10 +18,7 @@ def common_batch(*shapes: Sequence[int]) -> tuple[int, ...]:
         return np.broadcast_shapes(*map(tuple, shapes))
     except ValueError:
         given = " and ".join(dict.fromkeys(str(tuple(s)) for s in shapes if s))
-        raise ValueError(
-            f"batches of shapes {given} do not go together: the leading axes of dofs, parameters and prescribed values "
-            "must be equal, or 1."
-        ) from None
+        raise ValueError(f"batches of shapes {given} do not go together: leading axes must be equal, or 1.") from None
 
 
 def sum_of(terms: Iterable[Tensor]) -> Tensor:

@@ -130,10 +130,10 @@ def mean_border(system: System) -> np.ndarray | None:
     field, weights = space.fields[mean.field], mean.weights(system.form.data.detach())
     weights = weights.reshape(-1, *weights.shape[mean.dim :])[0]  # prescribed values may be a batch, the mean is not
     start = sum(f.num_dofs for f in space.fields[: mean.field])
-    border, ties = np.zeros((space.num_dofs, field.components or 1)), ties_of(mean)
+    border = np.zeros((space.num_dofs, field.components or 1))
     weights = weights.reshape(field.num_nodes, -1)[:, 0].double().numpy()
     border[start : start + field.num_dofs] = np.kron(weights[:, None], np.eye(field.components or 1))
-    return border if ties is None else ties.matrix.T @ border
+    return border  # with ties too: any columns that see the constants make the matrix regular
 
 
 def bordered(matrix: Any, border: np.ndarray | None) -> Any:

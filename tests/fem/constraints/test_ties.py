@@ -157,6 +157,17 @@ def test_nonlinear_energies() -> None:
     assert float(r.masked_fill(both.fixed, 0).abs().max()) < 1e-10
 
 
+def test_magnitudes_hold_what_slaves_contribute() -> None:
+    """The scale against which a residual is small is nowhere below it, however stiff a slave's cells are."""
+    V, energy = tied_problem()
+    k = torch.ones(V.num_dofs, dtype=V.dtype)
+    k[24] = 1e6
+    form = energy.discrete_form((V.function(k), 1.0))
+    found = form.evaluate(random(V.num_dofs))
+    assert float(found.residual[10].abs()) > 1e3
+    assert bool((found.magnitude >= found.residual.abs() * (1 - 1e-12)).all())
+
+
 def test_a_mean_beside_ties() -> None:
     """Pure Neumann with two dofs tied: the mean vanishes, and so does their difference."""
     V = FunctionSpace(unit_square(5), Lagrange(1))
