@@ -69,18 +69,23 @@ def test_mixed_spaces_give_every_field():
     assert torch.equal(p, Q.evaluate(pressure, points, -7.0))
 
 
-@pytest.mark.parametrize("rational", [False, True])
-@pytest.mark.parametrize(("dim", "degree"), [(1, (3,)), (2, (2, 3)), (3, (1, 2, 2))])
-def test_spline_spaces(dim, degree, rational):
+def curved_splines(dim: int, degree: tuple[int, ...], rational: bool) -> FunctionSpace:
+    """B-splines or NURBS on a bent box."""
     shape = (4, 3, 2)[:dim]
     mesh = box((0.0,) * dim, (1.0,) * dim, shape).curved(2, bend)
     element = BSpline.uniform(shape, degree)
     if rational:
         element = BSpline(element.knots, degree, 0.5 + rand(element.num_dofs))
-    V = FunctionSpace(mesh, element)
+    return FunctionSpace(mesh, element)
+
+
+@pytest.mark.parametrize("rational", [False, True])
+@pytest.mark.parametrize(("dim", "degree"), [(1, (3,)), (2, (2, 3)), (3, (1, 2, 2))])
+def test_spline_spaces(dim, degree, rational):
+    V = curved_splines(dim, degree, rational)
     u, (domain,) = rand(2, *V.shape), V.quadrature.domains()
     (expected,) = V.quadrature.values(u, domain, V.quadrature.geometry(domain), 0)
-    points = mesh.map(0, None, domain.points)[0].flatten(0, 1)
+    points = V.mesh.map(0, None, domain.points)[0].flatten(0, 1)
     assert torch.allclose(V.evaluate(u, points), expected.flatten(-2), rtol=0, atol=1e-10)
 
 
@@ -124,15 +129,10 @@ def test_gradients_at_points_equal_those_by_automatic_differentiation(name, degr
 @pytest.mark.parametrize("rational", [False, True])
 @pytest.mark.parametrize(("dim", "degree"), [(1, (3,)), (2, (2, 3)), (3, (1, 2, 2))])
 def test_gradients_of_spline_spaces(dim, degree, rational):
-    shape = (4, 3, 2)[:dim]
-    mesh = box((0.0,) * dim, (1.0,) * dim, shape).curved(2, bend)
-    element = BSpline.uniform(shape, degree)
-    if rational:
-        element = BSpline(element.knots, degree, 0.5 + rand(element.num_dofs))
-    V = FunctionSpace(mesh, element)
+    V = curved_splines(dim, degree, rational)
     u, (domain,) = rand(2, *V.shape), V.quadrature.domains()
     value, grad = V.quadrature.values(u, domain, V.quadrature.geometry(domain), 1)
-    points = mesh.map(0, None, domain.points)[0].flatten(0, 1)
+    points = V.mesh.map(0, None, domain.points)[0].flatten(0, 1)
     found = V.evaluate(u, points, derivatives=1)
     assert torch.allclose(found[0], value.flatten(-2), rtol=0, atol=1e-10)
     assert torch.allclose(found[1], grad.flatten(-3, -2), rtol=0, atol=1e-8)
