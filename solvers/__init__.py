@@ -4,8 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fem.support.network_files import load_network, save_network
     from fem.support.status import ConvergenceError, Status
+    from fem.support.training.network_files import load_network, save_network
     from fem.support.training.plan import Training
     from solvers.certificates.certificate import Certificate, certify
     from solvers.certificates.prediction import Prediction, predict
@@ -56,7 +56,7 @@ _HOME = {
     "solvers.surrogates.training": ("train_surrogate",),
     "fem.support.training.plan": ("Training",),
     "solvers.surrogates.unet": ("UNet",),
-    "fem.support.network_files": ("load_network", "save_network"),
+    "fem.support.training.network_files": ("load_network", "save_network"),
     "fem.support.status": ("ConvergenceError", "Status"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fem.forms.discrete import DiscreteForm
 from fem.support.modes import outside_modes
+from fem.support.threads import sharing_cores
 from fem.support.transforms import hidden, pulled_back
 from solvers.operators.system import LinearMethod, Prepared, System
 
@@ -86,6 +87,7 @@ class Attach(torch.autograd.Function):
 
     @staticmethod
     @outside_modes
+    @sharing_cores
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         y, *tensors = ctx.saved_tensors
         create_graph, needed = torch.is_grad_enabled(), ctx.needs_input_grad[2:]
@@ -115,6 +117,7 @@ class Deferred(torch.autograd.Function):
 
     @staticmethod
     @outside_modes
+    @sharing_cores
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         create_graph, needed = torch.is_grad_enabled(), ctx.needs_input_grad[2:]
         if hidden(grad):

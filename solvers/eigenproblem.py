@@ -15,6 +15,7 @@ from fem.forms.parameters import Parameter
 from fem.support.checks import check_integers, check_kind, check_numbers, check_params
 from fem.support.modes import outside_modes
 from fem.support.status import ConvergenceError, Status
+from fem.support.threads import sharing_cores
 from fem.support.transforms import plainly, transformed
 from solvers.data_checks import check_tensors
 from solvers.solution import Solution
@@ -44,6 +45,7 @@ class Eigenmodes:
 
 
 @outside_modes
+@sharing_cores
 def eigenmodes(
     energy: Energy,
     mass: Energy,

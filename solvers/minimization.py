@@ -26,6 +26,7 @@ from fem.support.arithmetic import common_batch
 from fem.support.checks import check_flags, check_kind, check_params, shown
 from fem.support.modes import outside_modes
 from fem.support.status import ConvergenceError, first_failure, nest
+from fem.support.threads import sharing_cores
 from fem.support.transforms import Plain, mapped, outside_transforms, plainly, transformed
 from solvers.adjoint import Deferred, Stationary, attach
 from solvers.data_checks import check_capture, check_linear, check_tensors
@@ -98,6 +99,7 @@ def solve(
 
 
 @outside_modes
+@sharing_cores
 def run(
     call: str,
     problem: Functional,

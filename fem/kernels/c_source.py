@@ -259,7 +259,7 @@ class GeneratedLoop:
         )
         size = max(self.rows, 1) * self.dtype.itemsize
         width = min(max(NEAREST // size // 32 * 32, 32), 256)  # what one loop reads and writes stays in that cache
-        return CFunction(text, T=self.dtype, W=width, SUMS=len(sums), HALOS=int(bool(self.halos)))
+        return CFunction(text, True, T=self.dtype, W=width, SUMS=len(sums), HALOS=int(bool(self.halos)))
 
     def declared(self, name: str) -> str:
         """A function of the C library for the type of numbers."""

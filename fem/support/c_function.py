@@ -7,8 +7,8 @@ The code defines `int run(…, int64_t threads)`, and its parameters say what a 
     T *const *x                 a list of tensors, not always contiguous: then their strides are parameters too;
                                 the first pointer of an empty list is NULL
 
-`threads`, the last one, is PyTorch's number of threads and no argument of the call. A call leaves Python's lock to
-others, and what it returns is up to the code: usually how many items have failed.
+`threads`, the last one, is no argument of the call (see `fem.support.threads`). A call leaves Python's lock to others,
+and what it returns is up to the code: usually how many items have failed.
 """
 
 import ctypes
@@ -20,9 +20,10 @@ from importlib.resources import files
 from typing import Any
 
 import torch
-from torch import Tensor, get_num_threads
+from torch import Tensor
 
 from fem.support.native import library
+from fem.support.threads import num_threads, watch
 
 NAMES = {
     torch.float32: "float",
@@ -55,9 +56,10 @@ class CFunction:
         text: the code.
         definitions: types and whole numbers that the code leaves open: `T=torch.float64` becomes `typedef double T;`
             and `D=3` becomes `enum { D = 3 };`, before the text.
+        even: whether it keeps all its threads at work, whatever its arguments.
     """
 
-    def __init__(self, text: str, **definitions: torch.dtype | int):
+    def __init__(self, text: str, even: bool = False, **definitions: torch.dtype | int):
         types = {name: NAMES[value] for name, value in definitions.items() if isinstance(value, torch.dtype)}
         lines = ["#include <stdint.h>", *[f"typedef {value} {name};" for name, value in types.items()]]
         lines += [f"enum {{ {name} = {value} }};" for name, value in definitions.items() if name not in types]
@@ -66,7 +68,7 @@ class CFunction:
             raise ValueError("C code must define `int run(..., int64_t threads)`.")
         self.library = library("\n".join([*lines, text]))
         self.ready = self.library.ready
-        self.first, self.kept = (), ()
+        self.even, self.first, self.kept = even, (), ()
         self.rest = [parameter(words, types) for words in declared[1].split(",")[:-1]]
 
     def bind(self, *args: Any) -> "CFunction":
@@ -86,7 +88,9 @@ class CFunction:
             if len(args) != len(self.rest):
                 raise TypeError(f"C code takes {len(self.rest)} more arguments; got {len(args)}.")
             args = tuple([given(a) for given, a in zip(self.rest, args, strict=True)])
-        return self.library.run(*self.first, *args, ctypes.c_int64(get_num_threads()))  # type: ignore[misc]
+        threads, run = num_threads(), self.library.run
+        args = (*self.first, *args, ctypes.c_int64(threads))
+        return watch(run, threads, *args) if self.even and threads > 1 else run(*args)  # type: ignore[misc]
 
 
 def parameter(words: str, types: dict[str, str]) -> Callable[[Any], Any]:

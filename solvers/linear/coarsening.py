@@ -194,7 +194,7 @@ def galerkin_work(stencil: Stencil, coarse: Stencil, axis: int) -> list[tuple[in
 
 @cache
 def function(dtype: torch.dtype) -> CFunction:
-    return CFunction(c_text("solvers.linear", "coarsening.c"), T=dtype)
+    return CFunction(c_text("solvers.linear", "coarsening.c"), True, T=dtype)
 
 
 def compiled(

@@ -12,7 +12,7 @@ from solvers.operators.stencil import Stencil
 
 @cache
 def function(dtype: torch.dtype) -> CFunction:
-    return CFunction(c_text("solvers.operators", "stencil_product.c"), T=dtype)
+    return CFunction(c_text("solvers.operators", "stencil_product.c"), True, T=dtype)
 
 
 def bound(stencil: Stencil, x: Float[Tensor, "t m"], y: Float[Tensor, "t m"]) -> CFunction:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fem.support.files import put
-from fem.support.network_files import load_state
+from fem.support.training.network_files import load_state
 
 
 def write(checkpoint: dict[str, Any], path: str | Path) -> None:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from fem.support.checks import check_kind
-from fem.support.network_files import safetensors, save_network, tensors
 from fem.support.training.checkpoints import read, stored_run, write
+from fem.support.training.network_files import safetensors, save_network, tensors
 from fem.support.training.plan import Plan, Task, Training, mean_over_processes
 
 try:
