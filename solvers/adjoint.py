@@ -81,6 +81,7 @@ class Attach(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, problem: Problem, value: Tensor, *tensors: Tensor) -> Tensor:
         ctx.problem = problem
+        ctx.set_materialize_grads(False)
         y = value.clone()
         ctx.save_for_backward(y, *tensors)
         return y
@@ -88,8 +89,10 @@ class Attach(torch.autograd.Function):
     @staticmethod
     @outside_modes
     @sharing_cores
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
         y, *tensors = ctx.saved_tensors
+        if grad is None:  # nothing to solve for
+            return (None,) * (2 + len(tensors))
         create_graph, needed = torch.is_grad_enabled(), ctx.needs_input_grad[2:]
         if hidden(grad):
             problem, value = ctx.problem, y.detach()
@@ -107,7 +110,11 @@ class Attach(torch.autograd.Function):
 
 
 class Deferred(torch.autograd.Function):
-    """J "*b" of u and the tensors of a functional, known already: it is evaluated again only to be differentiated."""
+    """J "*b" of u and the tensors of a functional, known already: it is evaluated again only to be differentiated.
+
+    u is stationary, J_u(u(θ), θ) = 0 for all θ, so that dJ/dθ = J_θ (envelope theorem): no gradient goes back to u, and
+    none asks for a linear solve. Second derivatives J_θθ + J_θu u_θ do, where J_θ is differentiated.
+    """
 
     @staticmethod
     def forward(ctx: Any, form: DiscreteForm, value: Tensor, u: Tensor, *tensors: Tensor) -> Tensor:
@@ -119,7 +126,7 @@ class Deferred(torch.autograd.Function):
     @outside_modes
     @sharing_cores
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        create_graph, needed = torch.is_grad_enabled(), ctx.needs_input_grad[2:]
+        create_graph, needed = torch.is_grad_enabled(), (False, *ctx.needs_input_grad[3:])
         if hidden(grad):
             form, given = ctx.form, ctx.saved_tensors
             return None, None, *pulled_back(lambda u, *rest: (form.with_tensors(rest).value(u),), given, needed, [grad])

@@ -23,6 +23,7 @@ from fem import (
     unit_square,
 )
 from solvers import CG, LBFGS, Direct, minimize, solve
+from solvers.adjoint import Stationary
 from tests.problems import conduction, poisson
 
 F64: Any = {"dtype": torch.float64}
@@ -443,6 +444,20 @@ def test_the_energy_at_the_minimum_has_the_partial_derivative():
     (total,) = torch.autograd.grad(solution.energy, k)
     (partial_derivative,) = torch.autograd.grad(energy(solution.value.detach(), k, 2.0), k)
     torch.testing.assert_close(total, partial_derivative, rtol=1e-12, atol=0)
+
+
+def test_the_energy_at_the_minimum_differentiates_without_a_solve(monkeypatch: pytest.MonkeyPatch):
+    """In parameters and prescribed values; second derivatives do solve, and are right."""
+
+    def value(k, g):
+        return minimize(Energy(V, nonlinear, Dirichlet(V, {"left": g})), (V.function(k), 2.0)).energy
+
+    k, g = (random(*V.shape) + 0.5).requires_grad_(), torch.tensor(0.3, requires_grad=True, **F64)
+    assert gradcheck(value, (k, g), eps=1e-6, atol=1e-8)
+    assert gradgradcheck(value, (k, g), eps=1e-6, atol=1e-7)
+    energy = value(k, g)
+    monkeypatch.setattr(Stationary, "solve", lambda *_: pytest.fail("a linear solve"))
+    assert all(bool(torch.isfinite(grad).all()) for grad in torch.autograd.grad(energy, (k, g)))
 
 
 def test_only_what_needs_a_gradient_gets_one():
