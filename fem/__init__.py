@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fem.reference.lagrange import Lagrange
     from fem.reference.spline_element import BSpline
     from fem.space.field import gradient
+    from fem.space.reals import Reals
     from fem.space.space import FunctionSpace, MixedSpace
     from fem.space.tagged_dofs import at_points
     from fem.space.two_sides import average, jump
@@ -49,6 +50,7 @@ _HOME = {
     "fem.forms.integrals": ("h1_error", "integrate", "l2_error"),
     "fem.forms.parameters": ("Constant", "by_cell_tag"),
     "fem.space.field": ("gradient",),
+    "fem.space.reals": ("Reals",),
     "fem.output.lines": ("plot_line", "values_along"),
     "fem.output.plotting": ("plot",),
     "fem.output.projection": ("project",),
@@ -74,6 +76,7 @@ __all__ = [
     "MeshError",
     "MixedSpace",
     "Periodic",
+    "Reals",
     "RigidMotionFree",
     "Status",
     "Ties",

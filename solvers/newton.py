@@ -19,7 +19,7 @@ from fem.support.checks import check_integers, check_kind, check_numbers
 from fem.support.status import Status
 from solvers.line_search import Bounds, Line, chosen, descend, reduce_residual
 from solvers.linear.choice import beyond_cells, default_linear
-from solvers.linear.conjugate_gradients import CG
+from solvers.linear.conjugate_gradients import CG, PreparedCG
 from solvers.load_step import load
 from solvers.operators.system import LinearMethod, Prepared, System
 from solvers.report import RUNNING, STATUSES, Report, finish, finish_small, round_off, settle
@@ -106,7 +106,7 @@ def newton(
         s = prepared.solve(-r, 0.3 * rtol * scale)
         if minimum and prepared.exact and bool((running & prepared.indefinite).any()):
             # H⁻¹ may point anywhere; conjugate gradients go downhill and find a direction of negative curvature.
-            s = torch.where(per_item(prepared.indefinite, s), CG(rtol=1e-2).prepare(system).solve(-r), s)
+            s = torch.where(per_item(prepared.indefinite, s), PreparedCG(system, CG(rtol=1e-2)).solve(-r), s)
         s = torch.where(per_item(running, s), s, 0)
         finish(codes, ~torch.isfinite(norm(s, lead)), Status.NOT_FINITE)
         if not minimum and not prepared.exact and bool((running & prepared.indefinite).any()):

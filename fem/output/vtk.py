@@ -46,7 +46,8 @@ def write_vtk(path: str | os.PathLike[str], V: AnySpace, fields: Fields, cell_da
         V: the space of the fields given as tensors.
         fields: name → dofs "n" or "n c" on V, or a field `W.function(values)` on any space over the same mesh (the way
             to write what lives in a `MixedSpace`). Vectors with two components get a third, 0, as VTK expects. Stresses
-            and fluxes keep their jumps as fields of `Discontinuous(p)`, made by `project`.
+            and fluxes keep their jumps as fields of `Discontinuous(p)`, made by `project`. Unknowns of `Reals` are
+            written as constants.
         cell_data: name → one value per cell, "e" or "e c", block after block, or `V.per_cell(values)`.
 
     Gradients are cut, CUDA tensors copied, single precision and integers kept, NaN written as such. Spline fields of a

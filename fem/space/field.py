@@ -36,7 +36,7 @@ def gradient(function: Function) -> Gradient:
     """The gradient "… d" (vectors: "… c d") of a field, as a parameter of a density."""
     if not isinstance(function, Function):
         raise TypeError(f"`gradient` takes a field, `V.function(values)`; got {type(function).__name__}.")
-    if function.space.degree == 0:
+    if function.space.degree == 0 and function.space.continuity < 0:
         raise ValueError(
             "`gradient` of one value per cell is zero wherever it exists; interpolate it first, "
             "`V.interpolate(lambda x: p.space.evaluate(p.values, x))`."

@@ -319,7 +319,11 @@ class FunctionSpace(Space):
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "FunctionSpace":
         """The space on another device or in another floating-point type."""
-        return FunctionSpace(self.mesh.to(device, dtype), self.family, self.components, self.quadrature_degree)
+        return self.over(self.mesh.to(device, dtype))
+
+    def over(self, mesh: Mesh) -> "FunctionSpace":
+        """The same space over another mesh of the same cells."""
+        return FunctionSpace(mesh, self.family, self.components, self.quadrature_degree)
 
     def __repr__(self) -> str:
         kind = "" if self.components is None else f", components={self.components}"
@@ -383,7 +387,7 @@ class MixedSpace(Space):
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "MixedSpace":
         """The product on another device or in another floating-point type."""
         mesh = self.mesh.to(device, dtype)
-        return MixedSpace(*(FunctionSpace(mesh, s.family, s.components, s.quadrature_degree) for s in self.fields))
+        return MixedSpace(*(space.over(mesh) for space in self.fields))
 
     def __repr__(self) -> str:
         fields = ", ".join(repr(V).partition("; ")[0] + ")" for V in self.fields)

@@ -19,7 +19,7 @@ from torch import Tensor
 from fem.support.arithmetic import norm
 from fem.support.checks import check_integers, check_numbers
 from solvers.linear.aggregation import Aggregation, MatrixLevel, aggregate, import_pyamg, scaled_matrix
-from solvers.linear.conjugate_gradients import CG, PreparedCG
+from solvers.linear.conjugate_gradients import CG, PreparedCG, check_global_unknowns
 from solvers.linear.cycle import v_cycle
 from solvers.operators.system import System
 from solvers.operators.workspace import workspace_of
@@ -54,6 +54,7 @@ class AlgebraicMultigrid:
         check_integers("AlgebraicMultigrid", max_iterations=self.max_iterations)
 
     def prepare(self, system: System) -> "PreparedAlgebraicMultigrid":
+        check_global_unknowns(system)
         return PreparedAlgebraicMultigrid(system, self)
 
     def preconditioner(self, system: System) -> Callable[[Tensor], Tensor]:

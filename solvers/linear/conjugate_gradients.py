@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fem.space.reals import Reals
 from fem.support.arithmetic import dot, norm, per_item
 from fem.support.checks import check_integers, check_kind, check_numbers
 from fem.support.conjugate_gradients import conjugate_gradients
@@ -49,7 +50,19 @@ class CG:
     def prepare(self, system: System) -> "PreparedCG":
         if not system.symmetric:
             raise ValueError("`CG()` needs a symmetric operator, and a weak form has none; use `Direct()`.")
+        check_global_unknowns(system)
         return PreparedCG(system, self)
+
+
+def check_global_unknowns(system: System) -> None:
+    """Raise where global unknowns are multipliers, which an energy sees along with others alone."""
+    space = system.form.space
+    for i, field in enumerate(space.fields):
+        if isinstance(field, Reals) and bool((space.split(system.diagonal)[i] == 0).any()):
+            raise ValueError(
+                "`CG()` and what preconditions it look for minima, and global unknowns that are multipliers (`Reals`) "
+                "make a saddle point; `solve(..., method=Direct())` finds it, on the CPU."
+            )
 
 
 class PreparedCG:

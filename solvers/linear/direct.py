@@ -17,6 +17,8 @@ from fem.forms.constraints import MeanZero
 from fem.support.checks import check_choice, shown
 from solvers.operators.system import System
 
+FEW = 64  # rows with a zero on the diagonal, up to which a factorisation does without exchanging rows where it can
+
 
 @dataclass(frozen=True)
 class Direct:
@@ -183,20 +185,25 @@ class SuperLUFactor:
         matrix = bordered(matrix, border)
         matrix = scipy.sparse.csc_array((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape)
         matrix.eliminate_zeros()
+        # A positive definite matrix needs no pivoting: the ordering alone decides the fill, and without row exchanges
+        # the signs of the pivots are those of the eigenvalues. Panels of several columns cost more than they gain where
+        # there is little fill, and gain nothing elsewhere.
+        options = {"permc_spec": "MMD_AT_PLUS_A", "panel_size": 1, "options": {"SymmetricMode": True}}
         if symmetric and not saddle:
-            # A positive definite matrix needs no pivoting: the ordering alone decides the fill, and without row
-            # exchanges the signs of the pivots are those of the eigenvalues. Panels of several columns cost more than
-            # they gain where there is little fill, and gain nothing elsewhere.
-            options = {"permc_spec": "MMD_AT_PLUS_A", "panel_size": 1, "options": {"SymmetricMode": True}}
             self.lu = lu(matrix, diag_pivot_thresh=0.0, **options)
             if self.lu is None:
                 return
             # Rows are exchanged for a zero pivot alone, in a matrix that is not singular (a border has them anyway).
             ordered = np.array_equal(self.lu.perm_r, self.lu.perm_c)
             self.negative = int((self.lu.U.diagonal() < 0).sum()) if ordered else 1
-            if border is not None:
-                self.lu = lu(matrix, diag_pivot_thresh=0.1, **options)
-            if border is not None or not self.negative or (ordered and is_stable(self.lu, matrix)):
+            if border is None and (not self.negative or (ordered and is_stable(self.lu, matrix))):
+                return
+        # Full rows (a border, multipliers of integrals) come last in this ordering; exchanged early they would fill it.
+        full = symmetric and (border is not None or saddle) and np.count_nonzero(diagonal == 0) <= FEW
+        for threshold in (1e-8, 0.1) if full else ():
+            self.negative = more + 1 if saddle else self.negative
+            self.lu = lu(matrix, diag_pivot_thresh=threshold, **options)
+            if self.lu is None or is_stable(self.lu, matrix):
                 return
         # Pivots off the diagonal ruin an ordering that counts on symmetry; this one bounds the fill whatever they are.
         self.negative = more + 1 if saddle else self.negative
