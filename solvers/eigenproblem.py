@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fem.constraints.ties import ties_of
+from fem.constraints.ties import Ties, ties_of
 from fem.forms.discrete import DiscreteForm
 from fem.forms.energy import Energy
 from fem.forms.parameters import Parameter
@@ -59,8 +59,9 @@ def eigenmodes(
         K u = λ M u,    K and M the Hessians of `energy` and `mass` at u = 0,
 
     for quadratic energies such as ½ ∫ |∇u|² and ½ ∫ u² (λ the squared angular frequencies of a membrane). Prescribed
-    dofs are held at zero. Eigenvalues differentiate once, as Rayleigh quotients λ = J(u) / M(u), whose derivative does
-    not feel that of u: exact where an eigenvalue is simple; where several agree it belongs to the basis ARPACK chose.
+    dofs are held at zero; tied ones (`Periodic`) follow their masters, u = T w, with TᵀKT and TᵀMT. Eigenvalues
+    differentiate once, as Rayleigh quotients λ = J(u) / M(u), whose derivative does not feel that of u: exact where an
+    eigenvalue is simple; where several agree it belongs to the basis ARPACK chose.
 
     Args:
         energy, mass: over the same space; the mass without constraint or with the same.
@@ -93,11 +94,22 @@ def eigenmodes(
     return Eigenmodes(values, modes.detach(), residual.detach())
 
 
+def common_ties(energy: Energy, mass: Energy) -> Ties | None:
+    """The ties that both follow: those of one of them, or of both alike."""
+    found = [ties for J in (energy, mass) if (ties := ties_of(J.constraint)) is not None]
+    if len(found) == 2 and found[0] is not found[1] and (found[0].matrix != found[1].matrix).nnz:
+        raise ValueError(
+            f"`eigenmodes` needs one and the same ties in energy and mass; got {found[0]} and {found[1]}. Give the "
+            "mass no constraint."
+        )
+    return found[0] if found else None
+
+
 def modes_of(
     energy: Energy, mass: Energy, forms: tuple[DiscreteForm, DiscreteForm], count: int, near: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Values, modes and residuals; the values differentiate."""
-    from scipy.sparse import csr_matrix
+    from scipy.sparse import csr_array, eye_array
     from scipy.sparse.linalg import ArpackError, eigsh
 
     space = energy.space
@@ -105,7 +117,7 @@ def modes_of(
     for form in forms:
         check_tensors(form.detach())
     with torch.no_grad():
-        pair = [form.pattern.csr(form.matrix_values(zero)) for form in forms]
+        pair = [form.pattern.csr(form.matrix_values(zero, raw=True)) for form in forms]
     if any(matrix.ndim != 2 for matrix in pair):
         raise ValueError(
             "`eigenmodes` takes one problem at a time; these parameters make a batch. Take its items in a loop."
@@ -115,17 +127,19 @@ def modes_of(
         data = J.constraint.data()
         if data is not None and (J.constraint.fixed is None or bool((data != 0).any())):
             raise ValueError(
-                "`eigenmodes` takes homogeneous Dirichlet values as constraints, and no others; without `MeanZero` a "
-                "`near` a little below zero finds the constants first."
+                "`eigenmodes` takes homogeneous Dirichlet values and ties as constraints, and no others; without "
+                "`MeanZero` a `near` a little below zero finds the constants first."
             )
-        if ties_of(J.constraint) is not None:
-            raise ValueError("`eigenmodes` knows no ties between dofs, such as those of `Periodic`.")
         if J.constraint.fixed is not None:
             free &= ~J.constraint.fixed.flatten().cpu().numpy()
+    ties = common_ties(energy, mass)
+    T = (csr_array(eye_array(zero.numel())) if ties is None else ties.matrix)[:, np.flatnonzero(free)]
     K, M = (
-        csr_matrix(
+        T.T
+        @ csr_array(
             (m.values().cpu().numpy(), m.col_indices().cpu().numpy(), m.crow_indices().cpu().numpy()), tuple(m.shape)
-        )[free][:, free]
+        )
+        @ T
         for m in pair
     )
     if count >= K.shape[0]:
@@ -149,7 +163,5 @@ def modes_of(
     values, vectors = values[order], vectors[:, order]
     left, right = K @ vectors, (M @ vectors) * values
     residual = np.linalg.norm(left - right, axis=0) / np.maximum(np.linalg.norm(right, axis=0), 1e-300)
-    modes = zero.new_zeros(count, zero.numel())
-    modes[:, torch.from_numpy(np.flatnonzero(free)).to(zero.device)] = torch.from_numpy(vectors.T / m**0.5).to(zero)
-    modes = modes.view(count, *space.shape)
+    modes = torch.from_numpy((T @ vectors).T / m**0.5).to(zero).view(count, *space.shape)
     return forms[0].value(modes) / forms[1].value(modes), modes, torch.from_numpy(residual).to(zero)

@@ -7,6 +7,7 @@
 | kernels of `torch.compile`, shape by shape | `fem.support.compilation` | 256 others were used, or the kernel dies |
 | that there is no compiler, or one that hangs | `fem.support.compilation`, `native` | `clear` |
 | boxes around cells | `fem.mesh.search.location` | the mesh dies or its nodes change, or 64 others were searched |
+| axes of grids that ties make periodic | `solvers.operators.periodic_grid` | the ties die, or 64 others were used |
 | quasi-random sequences, where they were left | the families of random problems | 16 others were used |
 
 `sizes` counts them, `clear` forgets them: nothing but time depends on it. Tables of pure functions of a few small

@@ -12,6 +12,7 @@ from solvers.linear.conjugate_gradients import CG
 from solvers.linear.direct import Direct
 from solvers.linear.fast_diagonalization import FastDiagonalization
 from solvers.linear.multigrid import Multigrid
+from solvers.operators.periodic_grid import grid_of_form
 from solvers.operators.stencil import grid_of
 from solvers.operators.system import LinearMethod
 
@@ -46,5 +47,8 @@ def default_linear(space: AnySpace, symmetric: bool, items: int = 1, couples_nei
 
 
 def beyond_cells(form: DiscreteForm) -> bool:
-    """Whether terms on facets or ties couple dofs of different cells, which stencils and hierarchies of grids lack."""
-    return form.couples_neighbours or ties_of(form.constraint) is not None
+    """Whether terms on facets or ties couple dofs of different cells, which stencils and hierarchies of grids lack.
+
+    Stencils know the ties that make a grid periodic.
+    """
+    return form.couples_neighbours or (ties_of(form.constraint) is not None and grid_of_form(form, 1) is None)

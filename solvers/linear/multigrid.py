@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fem.constraints.ties import ties_of
+from fem.constraints.ties import Ties, ties_of
 from fem.space.space import FunctionSpace
 from fem.support.arithmetic import norm, per_item
 from fem.support.checks import check_integers, check_numbers, shown
@@ -41,8 +41,9 @@ SMOOTHING = ((2, 4.0), (2, 6.0), (3, 15.0))
 class Multigrid:
     """Conjugate gradients preconditioned by multigrid, for Lagrange spaces on grids; `CG(preconditioner=Multigrid())`.
 
-    The mesh must be made as a grid of intervals, quadrilaterals or hexahedra (its nodes may have moved since) and the
-    problem an energy. Its cost is proportional to the number of dofs: about ten iterations at any resolution.
+    The mesh must be made as a grid of intervals, quadrilaterals or hexahedra (its nodes may have moved since), periodic
+    along some axes or not, and the problem an energy. Its cost is proportional to the number of dofs: about ten
+    iterations at any resolution.
 
     Args:
         rtol: stop at ‖r‖ ≤ rtol ‖b‖; by default at the tolerance of the solver that calls.
@@ -60,8 +61,9 @@ class Multigrid:
         check_integers("Multigrid", max_iterations=self.max_iterations)
 
     def prepare(self, system: System) -> "PreparedMultigrid | PreparedCG":
-        if not system.holds_dofs_alone:  # the projections around H are those of the general iteration
-            check_stencil(system)
+        check_stencil(system)
+        # Other projections around H than ties are those of the general iteration.
+        if not system.holds_dofs_alone and not isinstance(system.form.constraint, Ties):
             return CG(self.rtol, self.max_iterations, self).prepare(system)
         return PreparedMultigrid(system, self)
 
@@ -78,7 +80,7 @@ class PreparedMultigrid:
         assert isinstance(space, FunctionSpace)
         self.system, self.method, self.grid = system, method, stencil.grid
         items, like = stencil.grid.items, system.u
-        diagonal = items(stencil.diagonal)
+        diagonal = items(stencil.grid.averaged(stencil.diagonal))
         self.finite = torch.isfinite(diagonal.sum((1, 2)))
         stencil = replaced_items(stencil, ~self.finite)
         self.singular = (diagonal == 0).flatten(1).any(-1).reshape(system.batch)
@@ -91,6 +93,7 @@ class PreparedMultigrid:
         else:
             self.product = Product(stencil, stencil.buffer(), stencil.buffer())
         self.x, self.r = (torch.zeros_like(stencil.diagonal) for _ in range(2))
+        self.average, self.average_product = map(stencil.grid.averaging, (self.r, self.product.y))
 
     def flat(self, v: Tensor) -> Tensor:
         """Dofs "*b *shape", item by item with nodes and components apart."""
@@ -105,6 +108,7 @@ class PreparedMultigrid:
         size = norm(flat, 1)
         size = per_item(torch.where((size > 0) & torch.isfinite(size), size, 1), flat)
         self.grid.pack(flat / size, top.b)
+        top.average_b()
         self.hierarchy.cycle()
         size = size * per_item(self.hierarchy.scale, flat)
         return (self.grid.unpack(top.x, r.dtype) * size).reshape(r.shape)
@@ -119,14 +123,17 @@ class PreparedMultigrid:
         target = rtol * torch.ones_like(size)
         if atol is not None:
             target = torch.maximum(target, atol.expand(system.batch).reshape(-1) / size)
+        target = target / 2 ** (sum(grid.periodic) / 2)  # shared by so many ends, a residual is that much smaller
         good = (size > 0) & torch.isfinite(size) & self.finite
         x, r, items = self.x.zero_(), grid.pack(b, self.r), grid.items
         items(r).mul_(per_item(torch.where(good, 1 / size, 0), b))
         if not bool(good.all()):
             items(r)[~good] = 0
+        self.average()
 
         def apply(p: Tensor) -> Tensor:
             self.product()
+            self.average_product()
             return items(self.product.y)
 
         def precondition(r: Tensor) -> Tensor:
@@ -170,6 +177,7 @@ class GridLevel(Level):
         self.x, self.r, self.b = (self.grid.shifted(image) for image in self.images)
         self.fixed, self.free = fixed, (~fixed).to(stencil.data)
         self.product = Product(stencil, *self.images[:2])
+        self.average_r, self.average_b = map(self.grid.averaging, (self.r, self.b))
         self.down: list[Callable[[], Any]] = []
         self.up: list[Callable[[], Any]] = []
         self.inverse: Tensor | None = None
@@ -177,13 +185,14 @@ class GridLevel(Level):
     def set_smoother(self, steps: int, ratio: float) -> None:
         """Chebyshev on [λ/ratio, λ]; few iterations do not quite find the largest λ."""
         omega, self.factors = chebyshev(steps, ratio)
-        diagonal = self.stencil.diagonal.abs()
+        diagonal = self.grid.averaged(self.stencil.diagonal).abs()
         items, step = self.grid.items(diagonal), omega / (1.1 * largest_eigenvalue(self.stencil))
         weight = (per_item(step, items) / items).transpose(0, 1).reshape(diagonal.shape)
         self.weight = weight.masked_fill_(self.fixed | (diagonal == 0), 1)
 
     def residual(self) -> None:
         self.product.residual(self.b)
+        self.average_r()
 
     def restrict(self) -> None:
         for step in self.down:
@@ -224,7 +233,7 @@ class GridHierarchy:
                 if isinstance(step, VertexCoarsening):
                     width[step.axis] = step.width
             level.stencil.fix(level.fixed, 1.0)
-            fixed = fixed | (operator.diagonal == 0)
+            fixed = fixed | (operator.grid.averaged(operator.diagonal) == 0)
             operator.fix(fixed, 1.0)
             weak = len(coarsenable(level.grid)) - len(steps)
             level.set_smoother(*((1, 3.0) if len(self.levels) == 1 and not weak else SMOOTHING[weak]))
@@ -249,7 +258,7 @@ def connect(level: GridLevel, coarse: GridLevel, steps: list) -> None:
             interpolate = cleared(up[i], interpolate)
         level.down.append(restrict)
         level.up.insert(0, interpolate)
-    level.down.append(partial(coarse.b.mul_, coarse.free))
+    level.down += [partial(coarse.b.mul_, coarse.free), coarse.average_b]
 
 
 def cleared(buffer: Tensor, interpolate: Callable) -> Callable:
@@ -328,17 +337,21 @@ def largest_eigenvalue(stencil: Stencil, steps: int = 8, sample: int = 2**13) ->
     part, inverse = middle_layers(stencil, max(sample // (stencil.grid.batch * stencil.grid.strides[0]), 8))
     grid, diagonal = part.grid, part.diagonal.abs()
     product = Product(part, part.buffer(), part.buffer())
+    average = grid.averaging(product.y)
     x, y, inverse, diagonal = (grid.items(t) for t in (product.x, product.y, inverse, diagonal))
 
     def apply(q: Tensor) -> Tensor:
         x.copy_(q)
         product()
+        average()
         return y
 
     generator = torch.Generator(x.device).manual_seed(0)
     # All dofs weigh the same in |D|⁻¹, fixed ones with their ones on the diagonal too, whatever the scale of others.
     start = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype) * diagonal.sqrt() * (inverse > 0)
-    largest = ritz_values(apply, lambda r: inverse * r, start, steps, lead=1).abs().amax(-1)
+    start = y.copy_(start)
+    average()
+    largest = ritz_values(apply, lambda r: inverse * r, start.clone(), steps, lead=1).abs().amax(-1)
     return torch.where(largest > 0, largest, 1).to(x.dtype)
 
 
@@ -350,18 +363,27 @@ def middle_layers(stencil: Stencil, count: int) -> tuple[Stencil, Tensor]:
     grid = stencil.grid
     count = min(count, grid.vertices[0])
     start = (grid.vertices[0] - count) // 2
-    small = replace(grid, vertices=(count + 1, *grid.vertices[1:]))
+    periodic = grid.periodic and (False, *grid.periodic[1:])
+    small = replace(grid, vertices=(count + 1, *grid.vertices[1:]), periodic=periodic)
     part = Stencil.zeros(small, stencil.data, stencil.memory)
     whole = grid.shifted(stencil.data).unflatten(-1, (grid.batch, *grid.vertices))
     layers = small.shifted(part.data).unflatten(-1, (grid.batch, *small.vertices))
     layers[:, :, :count] = whole[:, :, start : start + count]
-    diagonal = part.diagonal.abs()
+    diagonal = small.averaged(part.diagonal).abs()
     return part, torch.where(diagonal > 0, 1 / diagonal, 0)
 
 
 def dense_inverse(stencil: Stencil) -> Float[Tensor, "b N N"]:
-    """The inverse of each item's matrix; of those that are nearly singular or indefinite, one that is definite."""
+    """The inverse of each item's matrix, on periodic grids that of TᵀAT between dofs that are different."""
     matrix = stencil.dense().double()
+    if stencil.grid.periodic:
+        T = stencil.grid.periodic_basis(matrix)
+        return (T @ definite_inverse(T.T @ matrix @ T) @ T.T).to(stencil.data.dtype)
+    return definite_inverse(matrix).to(stencil.data.dtype)
+
+
+def definite_inverse(matrix: Float[Tensor, "b N N"]) -> Float[Tensor, "b N N"]:
+    """The inverse of each matrix; of those that are nearly singular or indefinite, one that is definite."""
     root = matrix.diagonal(dim1=-2, dim2=-1).abs().sqrt()
     root = torch.where(root > 0, root, 1)
     matrix = matrix / root[:, :, None] / root[:, None]
@@ -375,4 +397,4 @@ def dense_inverse(stencil: Stencil) -> Float[Tensor, "b N N"]:
         sizes = values.abs()
         reciprocal = 1 / torch.maximum(sizes, 1e-5 * sizes.amax(-1, keepdim=True))
         inverse[~safe] = vectors * reciprocal[:, None] @ vectors.mT
-    return (inverse / root[:, :, None] / root[:, None]).to(stencil.data.dtype)
+    return inverse / root[:, :, None] / root[:, None]

@@ -12,8 +12,8 @@ one by a fixed number of places, whatever the dimension; where it leaves a row o
 product is a few passes over contiguous memory, in place, and nothing is ever gathered.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import combinations_with_replacement, product
 from math import prod
@@ -21,6 +21,7 @@ from math import prod
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from fem.forms.discrete import Hessian
 from fem.space.space import AnySpace, FunctionSpace
@@ -32,12 +33,16 @@ Key = tuple[int, int, tuple[int, ...]]  # row type, column type, offset between 
 
 @dataclass(frozen=True)
 class StencilGrid:
-    """The images of a batch of dof vectors: `vertices` per axis, degree per axis (both slowest axis first)."""
+    """The images of a batch of dof vectors: `vertices` per axis, degree per axis (both slowest axis first).
+
+    Along axes that are `periodic` the last vertex is the first one once more; where none is, that is empty.
+    """
 
     vertices: tuple[int, ...]
     degrees: tuple[int, ...]
     components: int = 1
     batch: int = 1
+    periodic: tuple[bool, ...] = ()
 
     @property
     def dim(self) -> int:
@@ -116,6 +121,39 @@ class StencilGrid:
             if k >= len(self.types):
                 rows[b].append((k, -shift, a, -shift))
         return rows
+
+    def ends(self, flat: Shaped[Tensor, "t k"]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Views of what is one, the first and the last dofs of each periodic axis."""
+        shaped = flat.unflatten(1, (self.batch, *self.vertices)).unflatten(0, (*self.degrees, self.components))
+        for k, periodic in enumerate(self.periodic):
+            if periodic:
+                vertices = shaped.select(k, 0)  # without the dofs inside cells
+                yield vertices.select(self.dim + 1 + k, 0), vertices.select(self.dim + 1 + k, -1)
+
+    def averaging(self, flat: Float[Tensor, "t k"]) -> Callable[[], None]:
+        """Q, in place: dofs at both ends of periodic axes get their mean."""
+        pairs = list(self.ends(flat))
+
+        def run() -> None:
+            for first, last in pairs:
+                last.copy_(first.add_(last).mul_(0.5))
+
+        return run
+
+    def averaged(self, flat: Float[Tensor, "t k"]) -> Float[Tensor, "t k"]:
+        """Q of flattened images; they themselves where no axis is periodic."""
+        if self.periodic:
+            flat = flat.clone()
+            self.averaging(flat)()
+        return flat
+
+    def periodic_basis(self, like: Tensor) -> Float[Tensor, "N m"]:
+        """T of one item: a column of ones for all dofs that are the same one."""
+        one = replace(self, batch=1)
+        number = torch.arange(len(self.types) * one.size, device=like.device).view(len(self.types), -1)
+        for first, last in one.ends(number):
+            last.copy_(first)
+        return one_hot(number.flatten().unique(return_inverse=True)[1]).to(like)
 
     def image(self, flat: Shaped[Tensor, "k"], dof_type: tuple[int, ...]) -> Tensor:
         """The entries of one type that exist, "b *vertices"."""

@@ -19,7 +19,8 @@ from fem.forms.assembly import element_matrices, flat_dofs
 from fem.forms.constraints import MeanZero
 from fem.forms.discrete import DiscreteForm, Hessian
 from fem.support.arithmetic import norm
-from solvers.operators.stencil import Stencil, grid_of, replaced_items
+from solvers.operators.periodic_grid import grid_of_form, held_dofs
+from solvers.operators.stencil import Stencil, replaced_items
 from solvers.operators.stencil_product import Product
 from solvers.operators.tensor_operator import TensorOperator, has_factors
 from solvers.operators.workspace import workspace_of
@@ -86,12 +87,14 @@ class System:
     @cached_property
     @torch.no_grad()
     def stencil(self) -> Stencil | None:
-        """The matrices of energies over Lagrange spaces on grids, the identity at fixed dofs; None elsewhere."""
-        space = self.form.space
-        grid = grid_of(space, prod(self.batch)) if self.symmetric else None
-        if grid is None or self.form.couples_neighbours or ties_of(self.form.constraint) is not None:
+        """The matrices of energies over Lagrange spaces on grids, the identity at fixed dofs; None elsewhere.
+
+        Ties that make the grid periodic have no part in it: the operator is Q A Q (`periodic_grid`).
+        """
+        grid = grid_of_form(self.form, prod(self.batch)) if self.symmetric else None
+        if grid is None:
             return None
-        stencil = Stencil.zeros(grid, self.u, workspace_of(space).buffers(self, "system"))
+        stencil = Stencil.zeros(grid, self.u, workspace_of(self.form.space).buffers(self, "system"))
         for h in self.hessians:
             stencil.add(h)
         stencil.fix(self.fixed_images, 1.0)
@@ -115,11 +118,12 @@ class System:
 
     @cached_property
     def fixed_images(self) -> Bool[Tensor, "t k"]:
-        """Fixed dofs in the layout of the stencil."""
-        space = self.form.space
-        grid = grid_of(space, prod(self.batch))
+        """Fixed dofs in the layout of the stencil; of tied ones those that follow a prescribed one."""
+        space, ties = self.form.space, ties_of(self.form.constraint)
+        grid = grid_of_form(self.form, prod(self.batch))
         assert grid is not None
-        fixed = None if self.fixed is None else self.fixed.expand(*self.batch, *space.shape)
+        fixed = self.fixed if ties is None else held_dofs(ties)
+        fixed = None if fixed is None else fixed.expand(*self.batch, *space.shape)
         return grid.fixed_images(None if fixed is None else fixed.reshape(grid.batch, -1, grid.components), self.u)
 
     @cached_property
@@ -133,7 +137,8 @@ class System:
         """The diagonal of H, ones at fixed dofs."""
         space = self.form.space
         if self.stencil is not None:
-            return self.stencil.grid.unpack(self.stencil.diagonal).reshape(*self.batch, *space.shape)
+            grid = self.stencil.grid
+            return grid.unpack(grid.averaged(self.stencil.diagonal)).reshape(*self.batch, *space.shape)
         if self.tensor is not None:
             total = self.tensor.diagonal().expand(*self.batch, space.num_dofs)
         elif "values" in vars(self):  # assembled already

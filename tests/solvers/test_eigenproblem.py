@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MeanZero, unit_square
+from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MeanZero, Periodic, Ties, unit_square
 from nurbs import disk_patches, isogeometric_space, line
 from solvers import eigenmodes
 from tests.problems import diffusion, laplace
@@ -32,6 +32,32 @@ def test_the_disk() -> None:
     V = isogeometric_space(disk_patches(), 4, 7)
     found = eigenmodes(Energy(V, laplace, Dirichlet(V, {"outer": 0.0})), Energy(V, mass), 1)
     assert float(found.values[0]) == pytest.approx(5.78318596294678, abs=1e-9)
+
+
+def test_a_torus() -> None:
+    """4π²(k² + l²), in multiples, the constants first; a band 4π²k² + π²l²; antiperiodic (2k + 1)²π²."""
+    V = FunctionSpace(unit_square(9), Lagrange(3))
+    torus, band = Periodic(V, {"right": "left", "top": "bottom"}), Periodic(V, {"right": "left"})
+    walls = Dirichlet(V, {"bottom": 0.0, "top": 0.0})
+    turned = walls & Periodic(V, {"right": "left"}, sign=-1)
+    cases = [(torus, [0, 4, 4, 4, 4, 8]), (walls & band, [1, 4, 5, 5, 8, 8]), (turned, [2, 2, 5, 5, 10, 10])]
+    for constraint, squares in cases:
+        for mass_constraint in (None, constraint):
+            M = Energy(V, mass, mass_constraint)
+            found = eigenmodes(Energy(V, laplace, constraint), M, 6, near=-0.1)
+            expected = pi**2 * torch.tensor(squares, dtype=V.dtype)
+            assert (found.values - expected).abs().max() < 3e-5 * float(expected.max())
+            assert found.residual[1:].max() < 1e-9
+            assert torch.equal(constraint.apply(found.modes), found.modes)
+            gram = torch.stack([Energy(V, mass).hessian_product(u, u) for u in found.modes]) @ found.modes.T
+            assert (gram - torch.eye(6, dtype=V.dtype)).abs().max() < 1e-9
+
+
+def test_different_ties_are_refused() -> None:
+    V = FunctionSpace(unit_square(3), Lagrange(1))
+    other = Ties(V, [3], torch.eye(V.num_dofs, dtype=V.dtype)[:1])
+    with pytest.raises(ValueError, match="one and the same ties in energy and mass"):
+        eigenmodes(Energy(V, laplace, Periodic(V, {"right": "left"})), Energy(V, mass, other), 2)
 
 
 def test_the_spectrum_of_splines() -> None:

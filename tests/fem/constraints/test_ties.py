@@ -16,7 +16,6 @@ from solvers import (
     Multigrid,
     Newton,
     certify,
-    eigenmodes,
     minimize,
 )
 from tests.problems import conduction, laplace, poisson, taylor_rates
@@ -124,10 +123,6 @@ def test_what_knows_no_ties_says_so() -> None:
     for constraint in (energy.constraint, Ties(V, [24], torch.eye(V.num_dofs, dtype=V.dtype)[:1]) & MeanZero(V)):
         with pytest.raises(ValueError, match=r"`hessian` knows no ties .*`hessian_product"):
             Energy(V, laplace, constraint).hessian(u)
-    mass = Energy(V, lambda x, u, grad_u: 0.5 * u.square(), energy.constraint)
-    free = Energy(V, laplace, Ties(V, [24], torch.eye(V.num_dofs, dtype=V.dtype)[:1]))
-    with pytest.raises(ValueError, match="`eigenmodes` knows no ties"):
-        eigenmodes(free, Energy(V, mass.terms[0].density), 2)
 
 
 def test_derivatives_through_ties() -> None:
