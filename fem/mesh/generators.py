@@ -2,9 +2,16 @@
 
 Vertices are numbered with x fastest, and so are cells. A grid remembers its shape, which
 tells the rest: see `fem.mesh.grid`.
+
+Facet tags of boxes are left and right (x), bottom and top (y), back and front (z). Where sides meet, nodes have the
+names of all of them, y before x before z: the corners of a square are "bottom left", "bottom right", "top left" and
+"top right"; in space that is an edge along z, "bottom back" one along x, "left back" one along y, and "bottom left
+back" a corner.
 """
 
 from collections.abc import Sequence
+from functools import cache
+from itertools import combinations, product
 from math import inf, prod
 from numbers import Real
 from typing import Any
@@ -13,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fem.mesh.grid import BoxNodes, Grid, Side
+from fem.mesh.grid import BoxNodes, Grid, Meet, Side
 from fem.mesh.mesh import Mesh
 from fem.mesh.topology import Block, Topology
 from fem.reference.cells import get_cell
@@ -38,7 +45,7 @@ def unit_square(
 ) -> Mesh:
     """[0, 1]² in nx × ny squares (ny = nx by default), each cut in two for `cell="triangle"`.
 
-    Facet tags left, right (x), bottom, top (y), boundary.
+    Facet tags left, right (x), bottom, top (y), boundary; node tags of the corners "bottom left", ….
     """
     check_counts("unit_square", nx=nx, ny=nx if ny is None else ny)
     return box((0.0, 0.0), (1.0, 1.0), (nx, nx if ny is None else ny), cell=cell, dtype=dtype, device=device)
@@ -55,7 +62,8 @@ def unit_cube(
 ) -> Mesh:
     """[0, 1]³ in nx × ny × nz cubes, each cut in six for `cell="tetrahedron"`.
 
-    Facet tags left, right (x), bottom, top (y), back, front (z), boundary.
+    Facet tags left, right (x), bottom, top (y), back, front (z), boundary; node tags of edges, "bottom left", "bottom
+    back", "left back", …, and corners, "bottom left back", ….
     """
     check_counts("unit_cube", nx=nx, ny=nx if ny is None else ny, nz=nx if nz is None else nz)
     shape = (nx, nx if ny is None else ny, nx if nz is None else nz)
@@ -104,7 +112,20 @@ def box(
     )
     grid = Grid(kind, shape, axes[0].device)
     tags = {name: Side(axis, end) for axis, names in enumerate(SIDES[:dim]) for end, name in enumerate(names)}
-    return Mesh.from_topology(BoxNodes(axes), Topology([Block(kind, 1, grid)], prod(grid.node_shape(1))), tags, {})
+    topology = Topology([Block(kind, 1, grid)], prod(grid.node_shape(1)))
+    return Mesh.from_topology(BoxNodes(axes), topology, tags, {}, meets(dim))
+
+
+@cache
+def meets(dim: int) -> dict[str, Meet]:
+    """Edges and corners of a box, by the names of the sides that meet there."""
+    found = {}
+    for count in range(2, dim + 1):
+        for axes in combinations([axis for axis in (1, 0, 2) if axis < dim], count):
+            for ends in product((0, 1), repeat=count):
+                sides = list(zip(axes, ends, strict=True))
+                found[" ".join(SIDES[axis][end] for axis, end in sides)] = Meet(tuple(Side(*s) for s in sides))
+    return found
 
 
 def per_direction(name: str, values: Any) -> Any:

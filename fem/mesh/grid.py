@@ -35,6 +35,13 @@ class Side:
     end: int
 
 
+@dataclass(frozen=True)
+class Meet:
+    """Where some sides meet: a corner of a grid, or an edge of one in space."""
+
+    sides: tuple[Side, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Grid:
     """`shape` grid cells per direction, x first, each filled by one cell or cut into two triangles or six tetrahedra.
@@ -82,6 +89,10 @@ class Grid:
         found = [self._layer(self.node_shape(degree), side) for side in sides]
         return found[0] if len(found) == 1 else torch.cat(found).unique()
 
+    def meeting_nodes(self, degree: int, meet: Meet) -> Int[Tensor, "n"]:
+        """The nodes where some sides meet, in ascending order."""
+        return self._layer(self.node_shape(degree), *meet.sides)
+
     def side_cells(self, sides: Sequence[Side], facet: int) -> Int[Tensor, "e"]:
         """The cells whose local facet of that number lies on one of the sides, in ascending order."""
         corners, found = pieces(self.cell), []
@@ -91,10 +102,11 @@ class Grid:
             found += [boxes * len(corners) + piece for piece in torch.nonzero(on_side).flatten().tolist()]
         return torch.cat([torch.empty(0, dtype=torch.int64, device=self.device), *found]).sort().values
 
-    def _layer(self, shape: tuple[int, ...], side: Side) -> Int[Tensor, "n"]:
-        """What stands at one end of a grid of points of the given shape."""
+    def _layer(self, shape: tuple[int, ...], *sides: Side) -> Int[Tensor, "n"]:
+        """What stands at one end of a grid of points of the given shape, or where several meet."""
         lines = [torch.arange(n, device=self.device) for n in shape]
-        lines[side.axis] = lines[side.axis][[-1 if side.end else 0]]
+        for side in sides:
+            lines[side.axis] = lines[side.axis][[-1 if side.end else 0]]
         return outer(lines, shape)
 
 

@@ -3,11 +3,14 @@
 Batched LAPACK calls cost far more than the few products such small matrices need.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from fem.errors import MeshError
+from fem.reference.quadrature import quadrature
 
 
 def determinant(matrix: Float[Tensor, "*s r r"]) -> Float[Tensor, "*s"]:
@@ -62,3 +65,13 @@ def measure(
                 "(counterclockwise), and no cell may be folded or flat."
             )
     return value
+
+
+def check_jacobians(mesh: Any) -> None:
+    """Raise `MeshError` at the first cell whose Jacobian is not positive at the points where integrals look."""
+    for i, block in enumerate(mesh.blocks):
+        rule = quadrature(block.cell, 2 * block.degree)
+        for cells in block.portions():
+            with torch.no_grad():
+                _, jacobian, _ = mesh.map(i, cells, rule.points)
+            measure(jacobian, block.cell.name, mesh.block_starts[i], cells)

@@ -18,12 +18,20 @@ from fem.errors import MeshError
 from fem.mesh.conformity import check_facets
 from fem.mesh.construction import check_nodes, make_block, turn_if_reversed
 from fem.mesh.gaps import gaps, merged
-from fem.mesh.grid import BoxNodes, Side
-from fem.mesh.jacobian import measure
-from fem.mesh.tags import FacetTag, Selector, nodes_between, select_cells, select_facets, select_nodes
+from fem.mesh.grid import BoxNodes, Meet, Side
+from fem.mesh.jacobian import check_jacobians
+from fem.mesh.tags import (
+    FacetTag,
+    Selector,
+    at_degree,
+    numbers_of,
+    select_cells,
+    select_facets,
+    select_nodes,
+    without_meets,
+)
 from fem.mesh.topology import Block, Topology
 from fem.reference.lagrange import Lagrange, lagrange_element
-from fem.reference.quadrature import quadrature
 from fem.support.checks import check_callable, check_floating, check_kind, check_numbers, did_you_mean
 from fem.support.transforms import carries, outside_transforms
 
@@ -88,8 +96,9 @@ class Mesh:
         self._tag(facet_tags or {}, cell_tags or {}, node_tags or {}, number)
 
     def _set(self, topology: Topology, facet_tags: dict, cell_tags: dict, node_tags: dict) -> None:
-        self.topology, self.cell_tags, self.node_tags = topology, cell_tags, node_tags
+        self.topology, self.cell_tags = topology, cell_tags
         self.facet_tags: dict[str, Tensor | Side] = facet_tags
+        self.node_tags: dict[str, Tensor | Meet] = node_tags
 
     def _tag(
         self,
@@ -112,7 +121,8 @@ class Mesh:
             )
         self.facet_tags = self.facet_tags | facets
         self.cell_tags = self.cell_tags | {name: select_cells(*given, name, s) for name, s in cell_tags.items()}
-        self.node_tags = self.node_tags | {name: select_nodes(*given, name, s, merged) for name, s in node_tags.items()}
+        chosen = {name: select_nodes(*given, name, s, merged) for name, s in node_tags.items()}
+        self.node_tags = without_meets(self.node_tags, {*facet_tags, *cell_tags}) | chosen
 
     @classmethod
     def from_topology(
@@ -232,6 +242,10 @@ class Mesh:
         chosen = self._tagged(tag)
         return self.topology.facets_on(chosen) if isinstance(chosen, Side) else chosen
 
+    def nodes_tagged(self, tag: str) -> Int[Tensor, "k"]:
+        """Indices of the mesh nodes with that node tag."""
+        return numbers_of(self.topology, self.node_tags[tag])
+
     def sides_tagged(self, tag: str) -> tuple[Side, ...] | None:
         """The whole sides of a grid that have that name, so that nobody need number facets; None where others do.
 
@@ -246,7 +260,8 @@ class Mesh:
     def _tagged(self, tag: str) -> Tensor | Side:
         if tag not in self.facet_tags:
             known = ", ".join(repr(name) for name in ("boundary", *self.facet_tags))
-            known += f" and, at nodes, {', '.join(map(repr, self.node_tags))}" if self.node_tags else ""
+            others = [repr(name) for name, own in self.node_tags.items() if isinstance(own, Tensor)]
+            known += f" and, at nodes, {', '.join(others)}" if others else ""
             meant = did_you_mean(tag, ("boundary", *self.facet_tags, *self.node_tags))
             meant = " Values are prescribed at nodes, but integrals need facets." if tag in self.node_tags else meant
             raise ValueError(f"unknown facet tag {tag!r}; this mesh has {known}.{meant}")
@@ -311,7 +326,7 @@ class Mesh:
         if mapping is not None:
             nodes = mapping(nodes)
             check_kind("curved", "mapping", nodes, Tensor, "a callable that returns coordinates as a tensor")
-        node_tags = {name: nodes_between(self.topology, own, degree) for name, own in self.node_tags.items()}
+        node_tags = at_degree(self.topology, self.node_tags, degree)
         mesh = Mesh.from_topology(nodes, topology, self.facet_tags, self.cell_tags, node_tags)
         check_jacobians(mesh)
         return mesh
@@ -331,7 +346,7 @@ class Mesh:
             topology,
             {k: v.to(device) if isinstance(v, Tensor) else v for k, v in self.facet_tags.items()},
             {k: v.to(device) for k, v in self.cell_tags.items()},
-            {k: v.to(device) for k, v in self.node_tags.items()},
+            {k: v.to(device) if isinstance(v, Tensor) else v for k, v in self.node_tags.items()},
         )
 
     def map(
@@ -361,16 +376,6 @@ class Mesh:
         kinds = ", ".join(f"{b.num_cells} {b.cell.name}s of degree {b.degree}" for b in self.blocks)
         tags = ", ".join(map(str, ("boundary", *self.facet_tags)))
         return f"Mesh({kinds}; {self.num_nodes} nodes in {self.num_coordinates}-D; facet tags {tags})"
-
-
-def check_jacobians(mesh: Mesh) -> None:
-    """Raise `MeshError` at the first cell whose Jacobian is not positive at the points where integrals look."""
-    for i, block in enumerate(mesh.blocks):
-        rule = quadrature(block.cell, 2 * block.degree)
-        for cells in block.portions():
-            with torch.no_grad():
-                _, jacobian, _ = mesh.map(i, cells, rule.points)
-            measure(jacobian, block.cell.name, mesh.block_starts[i], cells)
 
 
 def is_curved(mesh: Mesh, block: Block) -> bool:

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from fem.errors import MeshError
+from fem.mesh.grid import Meet
 from fem.mesh.topology import Topology, unique_rows
 from fem.reference.lagrange import lagrange_element
 from fem.support.checks import shown
@@ -119,6 +120,26 @@ def select_nodes(
     what = f"node tag {name!r}"
     given = indices(what, indices_or_mask(what, selector, topology.device), topology.num_nodes)
     return (given if merged is None else merged[given]).unique()
+
+
+def numbers_of(topology: Topology, chosen: Tensor | Meet) -> Int[Tensor, "k"]:
+    """The mesh nodes of a node tag."""
+    if isinstance(chosen, Tensor):
+        return chosen
+    assert topology.grid is not None
+    return topology.grid.meeting_nodes(topology.blocks[0].degree, chosen)
+
+
+def at_degree(topology: Topology, tags: dict[str, Tensor | Meet], degree: int) -> dict[str, Tensor | Meet]:
+    """The same node tags where cells are given the nodes of another degree."""
+    return {
+        name: nodes_between(topology, own, degree) if isinstance(own, Tensor) else own for name, own in tags.items()
+    }
+
+
+def without_meets(tags: dict[str, Tensor | Meet], taken: set[str]) -> dict[str, Tensor | Meet]:
+    """Node tags without the names of corners and edges of a box that somebody gives to facets or cells."""
+    return {name: own for name, own in tags.items() if isinstance(own, Tensor) or name not in taken}
 
 
 def nodes_between(topology: Topology, tagged: Int[Tensor, "k"], degree: int) -> Int[Tensor, "n"]:

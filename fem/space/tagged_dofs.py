@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from fem.mesh.geometry import facet_cells
+from fem.mesh.grid import Meet
 from fem.mesh.mesh import Mesh
 from fem.mesh.tags import nodes_between
 from fem.reference.lagrange import LagrangeElement
@@ -90,7 +91,10 @@ def tagged_dofs(
         return torch.cat(found).unique()
     if tag not in mesh.node_tags:
         return dofs_on_facets(mesh, elements, dofs, tag)
-    found = nodes_between(mesh.topology, mesh.node_tags[tag], dofs.degree)
+    chosen, grid = mesh.node_tags[tag], mesh.topology.grid
+    if isinstance(chosen, Meet) and grid is not None:
+        return grid.meeting_nodes(dofs.degree, chosen)
+    found = nodes_between(mesh.topology, mesh.nodes_tagged(tag), dofs.degree)
     if tag in mesh.facet_tags:
         return torch.cat([found, dofs_on_facets(mesh, elements, dofs, tag)]).unique()
     if len(found) == 0:

@@ -269,7 +269,7 @@ def prescribed_facets(mesh: Mesh, key: Any) -> Int[Tensor, "f"] | None:
     facets = [] if tag in mesh.node_tags and tag not in mesh.facet_tags else [mesh.facets_tagged(tag)]
     if tag in mesh.node_tags:
         inside = torch.zeros(mesh.num_nodes, dtype=torch.bool, device=mesh.device)
-        inside[mesh.node_tags[tag]] = True
+        inside[mesh.nodes_tagged(tag)] = True
         facets.append(whole_facets(mesh.topology, inside))
         inside[mesh.topology.facet_nodes[facets[-1]]] = False
         if bool(inside[mesh.topology.vertex_nodes].any()):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import combinations, product
 from pathlib import Path
 
 import pytest
@@ -235,3 +236,39 @@ print((peak() - start) / V.num_dofs)
     fields, coordinates = map(float, run.stdout.split())
     assert fields < 48  # mask 1, values, their copy, ones and u 8 bytes each
     assert coordinates < 72
+
+
+@cells
+@pytest.mark.parametrize("degree", [1, 2, 3])
+def test_where_sides_meet_nodes_have_the_names_of_all_of_them(cell: str, degree: int) -> None:
+    """Corners and, in space, edges with all dofs on them, on curved grids too; in the order y, x, z of the names."""
+    for mesh in (make(cell), make(cell).curved(2)):
+        V, dim = FunctionSpace(mesh, Lagrange(degree)), mesh.dim
+        x, found = V.dof_coordinates, set()
+        for count in range(2, dim + 1):
+            for axes in combinations([axis for axis in (1, 0, 2) if axis < dim], count):
+                for ends in product((0, 1), repeat=count):
+                    name = " ".join(SIDES[2 * axis + end] for axis, end in zip(axes, ends, strict=True))
+                    wanted = torch.ones(len(x), dtype=torch.bool)
+                    for axis, end in zip(axes, ends, strict=True):
+                        wanted &= (x[:, axis] - (UPPER if end else LOWER)[axis]).abs() < 1e-12
+                    assert torch.equal(V.dofs(name), torch.nonzero(wanted).flatten()), name
+                    found.add(name)
+        assert found == set(mesh.node_tags)
+        assert len(found) == {1: 0, 2: 4, 3: 20}[dim]
+
+
+def test_corners_are_prescribed_and_their_names_may_be_given_away() -> None:
+    mesh = unit_cube(2)
+    assert mesh.nodes_tagged("top right front").tolist() == [26]
+    V = FunctionSpace(mesh.to(torch.float32), Lagrange(2), components=3)
+    held = Dirichlet(V, {"bottom left back": 0.0, ("bottom left", 2): 1.0})
+    assert int(held.fixed.sum()) == 3 + 4
+    mine = mesh.with_tags(facet_tags={"bottom left": lambda x: (x[..., 1] == 0) & (x[..., 0] <= 0.5)})
+    W = FunctionSpace(mine, Lagrange(1))
+    assert len(W.dofs("bottom left")) == 6
+    assert len(W.dofs("top left")) == 3
+    with pytest.raises(ValueError, match="Did you mean 'bottom left'"):
+        W.dofs("botom left")
+    with pytest.raises(ValueError, match="Values are prescribed at nodes, but integrals need facets"):
+        integrate(W, 1.0, "top left")
