@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fem.reference.discontinuous import Discontinuous
     from fem.reference.lagrange import Lagrange
     from fem.reference.spline_element import BSpline
+    from fem.reference.vector_element import Nedelec, RaviartThomas
     from fem.space.field import gradient
     from fem.space.reals import Reals
     from fem.space.space import FunctionSpace, MixedSpace
@@ -45,6 +46,7 @@ _HOME = {
     "fem.support.compilation": ("compilation",),
     "fem.reference.discontinuous": ("Discontinuous",),
     "fem.reference.lagrange": ("Lagrange",),
+    "fem.reference.vector_element": ("Nedelec", "RaviartThomas"),
     "fem.mesh.mesh": ("Mesh",),
     "fem.files.reading": ("read_mesh",),
     "fem.forms.integrals": ("h1_error", "integrate", "l2_error"),
@@ -75,7 +77,9 @@ __all__ = [
     "Mesh",
     "MeshError",
     "MixedSpace",
+    "Nedelec",
     "Periodic",
+    "RaviartThomas",
     "Reals",
     "RigidMotionFree",
     "Status",

@@ -53,8 +53,9 @@ def eigenmodes(
     params: Sequence[Parameter] = (),
     mass_params: Sequence[Parameter] = (),
     near: float = 0.0,
+    above: float | None = None,
 ) -> Eigenmodes:
-    """The modes with eigenvalues nearest to `near` of
+    """The modes with eigenvalues nearest to `near`, or the lowest ones above `above`, of
 
         K u = λ M u,    K and M the Hessians of `energy` and `mass` at u = 0,
 
@@ -67,28 +68,33 @@ def eigenmodes(
         energy, mass: over the same space; the mass without constraint or with the same.
         count: how many modes.
         near: what they should be close to; not an eigenvalue itself. 0 asks for the lowest of a definite energy.
+        above: in place of `near`, what they should exceed; not an eigenvalue itself. A number between 0 and the first
+            passes by the kernel of K however large it is, such as the gradients that a curl does not see.
 
     Raises:
-        ValueError, TypeError: different spaces, a batch, too many modes, nothing to hold a singular K − near M; what is
-            no energy or no setting.
+        ValueError, TypeError: different spaces, a batch, too many modes, nothing to hold a singular K − near M, fewer
+            modes above `above`; what is no energy or no setting.
         ConvergenceError: ARPACK gave up.
     """
     for name, value in (("energy", energy), ("mass", mass)):
         check_kind("eigenmodes", name, value, Energy, "an `Energy`")
     check_integers("eigenmodes", count=count)
     check_numbers("eigenmodes", "finite", near=near)
+    check_numbers("eigenmodes", "finite", optional=True, above=above)
+    if above is not None and near != 0:
+        raise ValueError(f"`eigenmodes` takes `near` or `above`, not both; got near={near!r} and above={above!r}.")
     params, mass_params = check_params("eigenmodes", params), check_params("eigenmodes", mass_params, "mass_params")
     space = energy.space
     if mass.space is not space:
         raise ValueError("`eigenmodes(energy, mass)` needs energies over the same space object.")
     forms = energy.discrete_form(params), mass.discrete_form(mass_params)
     if not transformed():
-        return Eigenmodes(*modes_of(energy, mass, forms, count, near))
+        return Eigenmodes(*modes_of(energy, mass, forms, count, near, above))
     own = len(forms[0].tensors())
 
     def plain(*tensors: Tensor) -> tuple[Tensor, ...]:
         given = forms[0].with_tensors(tensors[:own]), forms[1].with_tensors(tensors[own:])
-        return modes_of(energy, mass, given, count, near)
+        return modes_of(energy, mass, given, count, near, above)
 
     values, modes, residual = plainly(plain, [t for form in forms for t in form.tensors()])
     return Eigenmodes(values, modes.detach(), residual.detach())
@@ -106,7 +112,12 @@ def common_ties(energy: Energy, mass: Energy) -> Ties | None:
 
 
 def modes_of(
-    energy: Energy, mass: Energy, forms: tuple[DiscreteForm, DiscreteForm], count: int, near: float
+    energy: Energy,
+    mass: Energy,
+    forms: tuple[DiscreteForm, DiscreteForm],
+    count: int,
+    near: float,
+    above: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Values, modes and residuals; the values differentiate."""
     from scipy.sparse import csr_array, eye_array
@@ -147,13 +158,15 @@ def modes_of(
     start = np.random.default_rng(0).standard_normal(K.shape[0])  # the same each time
     k, m = (abs(matrix.data).max(initial=0) or 1 for matrix in (K, M))  # in units of them nothing overflows
     K, M = K / k, M / m
+    # Lanczos finds the largest 1 / (λ − σ): of the positive ones those of the lowest λ above σ.
+    near, which = (near, "LM") if above is None else (above, "LA")
     try:
-        values, vectors = eigsh(K.tocsc(), count, M.tocsc(), sigma=near * (m / k), v0=start)
+        values, vectors = eigsh(K.tocsc(), count, M.tocsc(), sigma=near * (m / k), which=which, v0=start)
     except (ArpackError, RuntimeError) as error:
         if "singular" in str(error):
             raise ValueError(
-                f"K − {near:g} M is singular: {near:g} is an eigenvalue. Prescribe values, or pass another `near`, a "
-                "little below zero for a free membrane."
+                f"K − {near:g} M is singular: {near:g} is an eigenvalue. Prescribe values, or pass another "
+                + ("`near`, a little below zero for a free membrane." if above is None else "`above`, a little higher.")
             ) from error
         nothing = Solution(
             zero, Status.MAX_ITERATIONS, zero.new_zeros(()), zero.new_zeros(()), zero.new_zeros(()), "ARPACK"
@@ -161,6 +174,9 @@ def modes_of(
         raise ConvergenceError(f"ARPACK found no {count} modes near {near:g}: {error}", nothing) from error
     order = np.argsort(values)
     values, vectors = values[order], vectors[:, order]
+    found = int((values > near * (m / k)).sum())
+    if above is not None and found < count:
+        raise ValueError(f"`eigenmodes(above={above:g})`: {found} of {count} modes exceed it; lower one of them.")
     left, right = K @ vectors, (M @ vectors) * values
     residual = np.linalg.norm(left - right, axis=0) / np.maximum(np.linalg.norm(right, axis=0), 1e-300)
     modes = torch.from_numpy((T @ vectors).T / m**0.5).to(zero).view(count, *space.shape)

@@ -67,6 +67,11 @@ def reaction(
             )
         field, chosen, forces = space.fields[touched[0]], masks[touched[0]], parts[touched[0]]
         key = (key[0], *key[2:])
+    if field.moments is not None:
+        raise ValueError(
+            f"`reaction` sums what holds values at nodes, and {field.family} has none. The flux through a side is "
+            "`integrate(V, lambda x, u, div_u, n: (u * n).sum(-1), tag, u=u)` (from fem)."
+        )
     forces = torch.where(chosen, forces, 0)
     if about is None:
         total = forces.sum(-1 if field.components is None else -2)

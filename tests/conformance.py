@@ -2,7 +2,8 @@
 
 To add an element, add a row to `ELEMENTS`: the tests in `tests/fem/reference/test_element.py` run every check below on
 every row, and nothing else needs to change. A family for `FunctionSpace` on meshes also goes through
-`assert_continuous`.
+`assert_continuous`. Elements of vector fields have a table and checks of their own, `VECTOR_ELEMENTS`, and
+`assert_traces_continuous`.
 """
 
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from fem.reference.discontinuous import discontinuous_element
 from fem.reference.lagrange import lagrange_element
 from fem.reference.quadrature import quadrature
 from fem.reference.spline_element import BSpline
+from fem.reference.vector_element import VectorElement, vector_element
+from fem.space.evaluation import values_in_cells
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,15 @@ ELEMENTS: tuple[Row, ...] = (
         for dim in (1, 2, 3)
         for p in ((1, 2, 3) if dim < 3 else (2,))
     ),
+)
+
+
+VECTOR_ELEMENTS: tuple[VectorElement, ...] = tuple(
+    vector_element(c, k, derivative)
+    for c in CELLS.values()
+    if c.dim > 1
+    for derivative in ("div", "curl")
+    for k in (1, 2)
 )
 
 
@@ -200,6 +212,94 @@ CHECKS: tuple[Callable[[Row], None], ...] = (
 )
 
 
+# -- elements of vector fields -----------------------------------------------------------------------------------------
+
+# Functions of degree k = 1 and 2, as counted by Raviart and Thomas, and Nédélec.
+SIZES = {
+    ("triangle", "div"): (3, 8),
+    ("triangle", "curl"): (3, 8),
+    ("quadrilateral", "div"): (4, 12),
+    ("quadrilateral", "curl"): (4, 12),
+    ("tetrahedron", "div"): (4, 15),
+    ("tetrahedron", "curl"): (6, 20),
+    ("hexahedron", "div"): (6, 36),
+    ("hexahedron", "curl"): (12, 54),
+}
+
+
+def check_unisolvence(element: VectorElement) -> None:
+    """There are as many functions as the space has dimensions, and ℓ_a(φ_b) = δ_ab."""
+    assert element.num_basis == SIZES[element.cell.name, element.derivative][element.degree - 1]
+    rows = []
+    for entity, dofs in element.entity_dofs.items():
+        points, weights = element.moments(entity, 2 * element.degree)
+        rows.append(torch.einsum("kqr,qar->ka", weights, element.tabulate(points, 0).value[0]))
+        assert len(rows[-1]) == len(dofs)
+    identity = torch.eye(element.num_basis, dtype=torch.float64)
+    torch.testing.assert_close(torch.cat(rows), identity, rtol=0, atol=1e-13)
+
+
+def check_vector_shapes(element: VectorElement) -> None:
+    """ "1 q a r" and "1 q a k"; dtype follows the points."""
+    points = sample(element.cell)
+    q, r = points.shape
+    table = element.tabulate(points)
+    curls = 3 if (element.derivative, r) == ("curl", 3) else 1
+    assert table.value.shape == (1, q, element.num_basis, r)
+    assert table.derivative.shape == (1, q, element.num_basis, curls)
+    assert element.tabulate(points, 0).derivative is None
+    assert element.tabulate(points.float()).value.dtype == torch.float32
+
+
+def check_vector_reproduction(element: VectorElement) -> None:
+    """All vectors of polynomials of degree k − 1 are in the span, and x^k e_1 + … is not for every direction."""
+    points = sample(element.cell)
+    basis = element.tabulate(points, 0).value[0].movedim(1, -1).flatten(0, 1)  # "(q r) a"
+    powers = torch.tensor(monomials(element.cell, element.degree))
+    values = (points[:, None] ** powers).prod(-1)
+    missing = 0
+    for i, power in product(range(element.cell.dim), range(len(powers))):
+        wanted = torch.zeros_like(points)
+        wanted[:, i] = values[:, power]
+        residual = basis @ torch.linalg.lstsq(basis, wanted.flatten()[:, None]).solution - wanted.flatten()[:, None]
+        inside = powers[power].sum() if element.cell.is_simplex else powers[power].max()
+        assert inside == element.degree or residual.abs().max() < 1e-12
+        missing += int(residual.abs().max() > 1e-6)
+    assert missing > 0
+
+
+def check_vector_derivative(element: VectorElement) -> None:
+    """Divergence and curl are those of the values by automatic differentiation in the points."""
+    points = sample(element.cell)[::5].clone().requires_grad_()
+    table = element.tabulate(points)
+    weights = torch.rand(element.num_basis, dtype=points.dtype, generator=torch.Generator().manual_seed(0))
+    field = torch.einsum("qar,a->qr", table.value[0], weights) + 0 * points.square().sum(-1, keepdim=True)
+    rows = [torch.autograd.grad(f.sum(), points, retain_graph=True)[0] for f in field.unbind(-1)]
+    if element.derivative == "div":
+        wanted = sum(row[:, i] for i, row in enumerate(rows))[:, None]
+    elif len(rows) == 2:
+        wanted = (rows[1][:, 0] - rows[0][:, 1])[:, None]
+    else:
+        wanted = torch.stack([rows[i - 1][:, i - 2] - rows[i - 2][:, i - 1] for i in range(3)], 1)
+    torch.testing.assert_close(torch.einsum("qak,a->qk", table.derivative[0], weights), wanted, rtol=1e-11, atol=1e-11)
+
+
+def check_divergence_is_onto(element: VectorElement) -> None:
+    """The divergences (in two dimensions the curls) span all polynomials of degree k − 1, and nothing else."""
+    table = element.tabulate(sample(element.cell)).derivative[0]
+    if table.shape[-1] == 1:
+        assert torch.linalg.matrix_rank(table[..., 0], rtol=1e-10) == len(monomials(element.cell, element.degree - 1))
+
+
+VECTOR_CHECKS: tuple[Callable[[VectorElement], None], ...] = (
+    check_unisolvence,
+    check_vector_shapes,
+    check_vector_reproduction,
+    check_vector_derivative,
+    check_divergence_is_onto,
+)
+
+
 # -- across cells ------------------------------------------------------------------------------------------------------
 
 
@@ -237,3 +337,33 @@ def assert_continuous(space: FunctionSpace) -> None:
     assert len(pairs) >= shared * smallest > 0
     jump = (values[pairs[:, 0]] - values[pairs[:, 1]]).abs().max()
     assert jump < 1e-12, f"{space}: a jump of {float(jump):.3g} between neighbours"
+
+
+def assert_traces_continuous(space: FunctionSpace) -> None:
+    """A random vector field has one normal (`RaviartThomas`) or tangential (`Nedelec`) trace wherever cells meet.
+
+    Facets are matched by where their points lie in space, without asking the mesh who its neighbours are.
+    """
+    u = torch.rand(space.num_nodes, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    positions, values = [], []
+    for i, (block, element) in enumerate(zip(space.mesh.blocks, space.elements, strict=True)):
+        lattice = facet_lattice(block.cell.facet_cell)
+        inside = (lattice > 0).all(1) & (lattice < 1).all(1)
+        if block.cell.facet_cell.name == "triangle":
+            inside &= lattice.sum(1) < 1 - 1e-9
+        for facet, normal in zip(block.cell.facets, block.cell.facet_normals, strict=True):
+            origin, tangents = block.cell.frame(facet)
+            points = origin + lattice[inside] @ tangents
+            x, jacobian, _ = space.mesh.map(i, None, points)
+            n = torch.einsum("r,eqrd->eqd", normal, torch.linalg.inv(jacobian)).expand(x.shape)
+            n = n / n.norm(dim=-1, keepdim=True)
+            value = values_in_cells(space, u, i, None, points)
+            along = (value * n).sum(-1, keepdim=True) * n
+            positions.append(x.flatten(0, 1))
+            values.append((along if element.derivative == "div" else value - along).flatten(0, 1))
+    x, traces_ = torch.cat(positions), torch.cat(values)
+    pairs = torch.from_numpy(KDTree(x.detach().numpy()).query_pairs(1e-9, output_type="ndarray"))
+    shared = int((space.mesh.topology.facets.num_cells == 2).sum())
+    assert len(pairs) >= shared > 0
+    jump = (traces_[pairs[:, 0]] - traces_[pairs[:, 1]]).abs().max()
+    assert jump < 1e-11 * traces_.abs().max(), f"{space}: a jump of {float(jump):.3g} between neighbours"

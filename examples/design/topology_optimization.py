@@ -48,7 +48,7 @@ def density(x: Tensor, u: Tensor, grad_u: Tensor, rho: Tensor) -> Tensor:
 
 
 def cantilever(mesh: Mesh, patch: float) -> Energy:
-    """The body held on its left end; a force of 1 pulls its right end down, in the middle up to `patch` away from it."""
+    """The body held on its left end; a force of 1 pulls the middle of its right end down, over ± `patch`."""
     low, high = mesh.nodes.amin(0), mesh.nodes.amax(0)
     middle, reach = 0.5 * (low + high)[1:], patch + 1e-9
     mesh = mesh.with_tags(

@@ -25,37 +25,12 @@ from fem.space.facet_pairs import FacetPairs
 from fem.space.gather_scatter import Segments, sums_by_segments
 from fem.space.space import AnySpace, FunctionSpace
 from fem.space.two_sides import SideField, TwoSides, side_of
-from fem.support.arithmetic import sum_of
 from fem.support.portions import at_a_time
 from fem.support.transforms import outside_transforms
 
 # Spaces, and functions of them, or what facets with two sides see of them.
 Fields = AnySpace | TwoSides
 Field = FunctionSpace | SideField
-
-
-def reference_slots(order: int, r: int) -> slice:
-    """The slots of a table that a physical derivative of the given order draws on (∇∇u on curved cells: ∂ξ too)."""
-    return (slice(0, 1), slice(1, 1 + r), slice(1, 1 + r + r * r))[order]
-
-
-def pull_back(flux: Float[Tensor, "... s"], order: int, geometry: Geometry, batch: int) -> Tensor:
-    """Reference components, on the last axis, of what multiplies a physical derivative of the given order.
-
-    Order 1: f̂_r = Σ_d J⁻¹_rd f_d. Order 2: P = J⁻¹ f J⁻ᵀ for ∂²φ/∂ξ², and −J⁻¹ (∂²x/∂ξ² : P) for ∂φ/∂ξ before it.
-    """
-    if order == 0:
-        return flux
-    extra = (None,) * (flux.ndim - batch - 3)
-    inverse = geometry.inverse[(slice(None), slice(None), *extra)]
-    if order == 1:
-        return sum_of(flux[..., None, d] * inverse[..., d] for d in range(flux.shape[-1]))
-    d = inverse.shape[-1]
-    pulled = inverse @ flux.unflatten(-1, (d, d)) @ inverse.mT
-    assert geometry.second is not None
-    second = geometry.second[(slice(None), slice(None), *extra)]
-    bend = (second * pulled[..., None, :, :]).sum((-2, -1))
-    return torch.cat([-(inverse @ bend[..., None])[..., 0], pulled.flatten(-2)], -1)
 
 
 def scatter_fluxes(
@@ -74,17 +49,18 @@ def scatter_fluxes(
         fluxes: by order of derivative, "*b e q (c)", "*b e q (c) d", …; a missing order is zero.
         magnitude: add contributions by absolute value, the scale against which a residual is small.
     """
-    derivatives, r = max(fluxes, default=0), domain.cell.dim
-    slots_in_all = sum(r**k for k in range(derivatives + 1))
+    derivatives, r, mapping = max(fluxes, default=0), domain.cell.dim, space.quadrature.mapping
+    slots_in_all = mapping.slots(derivatives, r).stop
     geometry = side_of(geometry, space)
     c, points = space.components or 1, geometry.points.shape[:2]
     stacked = geometry.weights.new_zeros(*batch, *points, c, slots_in_all)
     for order, flux in fluxes.items():
+        rank = mapping.rank(order)
         if space.components is None:
-            flux = flux.unsqueeze(flux.ndim - order)
-        flux = flux.flatten(flux.ndim - order) if order else flux[..., None]
-        flux = pull_back(flux * geometry.weights[..., None, None], order, geometry, len(batch))
-        slots = reference_slots(order, domain.cell.dim)
+            flux = flux.unsqueeze(flux.ndim - rank)
+        flux = flux.flatten(flux.ndim - rank) if rank else flux[..., None]
+        flux = mapping.pull(flux * geometry.weights[..., None, None], order, geometry, len(batch))
+        slots = mapping.slots(order, r)
         before, after = slots.start, slots_in_all - slots.stop
         stacked = stacked + torch.nn.functional.pad(flux, (before, after))
     total = space.quadrature.from_points(stacked.transpose(-3, -2), domain, derivatives, magnitude)
@@ -121,6 +97,9 @@ def element_matrices(
 ) -> Tensor:
     """K "*b e A A" of some cells of a domain (or its diagonal "*b e A"), local dofs field after field, node-major."""
     fields = space.fields
+    turned = [f.quadrature.orientation(domain) for f in fields]
+    if diagonal and any(T is not None for T in turned):
+        return element_matrices(space, coefficients, domain, geometry, batch, False, cells).diagonal(dim1=-2, dim2=-1)
     widths = [(f.components or 1) * f.quadrature.dofs(domain).shape[1] for f in fields]
     starts = [sum(widths[:i]) for i in range(len(widths))]
     e, size = len(range(*cells.indices(fields[0].quadrature.dofs(domain).shape[0]))), sum(widths)
@@ -134,6 +113,11 @@ def element_matrices(
             total[..., starts[i] : starts[i] + widths[i]] += value
         else:
             total[..., starts[i] : starts[i] + widths[i], starts[j] : starts[j] + widths[j]] += value
+    for T, start, width in zip(turned, starts, widths, strict=True):
+        if T is not None:
+            own, rows = slice(start, start + width), of_cells(T, cells)
+            total[..., own, :] = rows.mT @ total[..., own, :]
+            total[..., own] = total[..., own] @ rows
     return total
 
 
@@ -155,12 +139,13 @@ def local_matrices(
     geometry, d = replace(geometry, **chosen), geometry.points.shape[-1]
     value = cells_inmost(coefficient.value.movedim(nb, 0)[cells].movedim(0, nb), nb)
     ci, cj = test.components or 1, trial.components or 1
-    value = value.reshape(*value.shape[: nb + 2], ci, d**rows, cj, d**columns)
+    own, other, r = test.quadrature.mapping, trial.quadrature.mapping, domain.cell.dim
+    value = value.reshape(*value.shape[: nb + 2], ci, d ** own.rank(rows), cj, d ** other.rank(columns))
     value = value * geometry.weights[..., None, None, None, None]
-    value = pull_back(value, columns, side_of(geometry, trial), nb).movedim(-3, -1)  # "*b e q c c s s", rows last
-    value = pull_back(value, rows, side_of(geometry, test), nb).movedim(nb + 1, -3)  # "*b e c c q s s", columns first
-    left = of_cells(test.quadrature.table(domain, rows), cells)[:, :, reference_slots(rows, domain.cell.dim)]
-    right = of_cells(trial.quadrature.table(domain, columns), cells)[:, :, reference_slots(columns, domain.cell.dim)]
+    value = other.pull(value, columns, side_of(geometry, trial), nb).movedim(-3, -1)  # "*b e q c c s s", rows last
+    value = own.pull(value, rows, side_of(geometry, test), nb).movedim(nb + 1, -3)  # "*b e c c q s s", columns first
+    left = of_cells(test.quadrature.table(domain, rows), cells)[:, :, own.slots(rows, r)]
+    right = of_cells(trial.quadrature.table(domain, columns), cells)[:, :, other.slots(columns, r)]
     pattern = "eqjb,eqia->eqjiab"
     if diagonal:
         # Only equal components meet on the diagonal.

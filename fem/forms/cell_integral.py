@@ -29,7 +29,7 @@ from fem.forms.term import Term
 from fem.kernels.c_source import Targets
 from fem.mesh.geometry import Domain, Geometry
 from fem.mesh.grid import grid_order, number, places
-from fem.space.quadrature_points import Slots
+from fem.space.mappings import Slots
 from fem.space.space import MixedSpace
 from fem.support.arithmetic import common_batch
 from fem.support.portions import at_a_time
@@ -106,7 +106,7 @@ class CellIntegral:
     def _at_points(self, slots: Slots, test: Slots | None) -> tuple[list[Any], int]:
         """All arguments with their ranks, and how many after x are u, its test function and their derivatives."""
         order, geometry = self.term.derivatives, self.geometry
-        ranks = [k + (f.components is not None) for f in self.space.fields for k in range(order + 1)]
+        ranks = [f.quadrature.rank(k) for f in self.space.fields for k in range(order + 1)]
         own = [
             argument
             for given in (slots, test)

@@ -195,7 +195,12 @@ class MeanZero:
         if field is not None and not (is_integer(field, 0) and field < len(space.fields)):
             raise ValueError(f"`MeanZero(field=...)` must be an integer in [0, {len(space.fields)}); got {field!r}.")
         self.space, self.field = space, int(field or 0)
-        self.dim = -1 if space.fields[self.field].components is None else -2
+        own = space.fields[self.field]
+        if own.moments is not None:
+            raise ValueError(
+                f"`MeanZero` holds scalars and vectors of components; a field of {own.family} has neither."
+            )
+        self.dim = -1 if own.components is None else -2
         self.dirichlet = dirichlet
         if dirichlet is None:
             return
@@ -316,6 +321,8 @@ def prescribed(space: FunctionSpace, component: int | None, tag: Any, dofs: Tens
                 "`V.interpolate(lambda x: W.evaluate(w, x))` carries it over."
             )
         value = value.values
+    if space.moments is not None and not (isinstance(value, Tensor) and value.ndim):
+        value = space.moments.trace(tag, dofs, value, name)
     if callable(value) and not isinstance(value, Tensor):
         value = space.trace(tag, dofs, value)  # pyright: ignore[reportArgumentType]
     if isinstance(value, Real) and not isinstance(value, bool):

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from fem.space.quadrature_points import Slots
+from fem.space.mappings import Slots
 from fem.support.arithmetic import sum_of
 from fem.support.transforms import transformed
 

@@ -83,6 +83,11 @@ class Functional:
             space.quadrature.pairs(tag)
             self.terms += (Term(integrand, tag, max(inner, 1), self.linear_in_test, True),)
             self.terms[-1].check_arguments()
+        for field in space.fields:
+            if field.moments is not None and max(inner, outer) == 2:
+                raise ValueError(
+                    f"{field.family} functions have one derivative, the divergence or the curl, and no more."
+                )
         smooth = min(f.continuity for f in space.fields)
         if max(inner, outer) == 2 and smooth < 1 and not interior:
             raise ValueError(

@@ -136,11 +136,11 @@ def integrand(
 
 def slots_of(field: Function, domain: Domain, geometry: Geometry) -> list[PointValues]:
     """A field and its gradient at the points of a domain."""
-    shape, values = field.value_shape, field.space.quadrature.values(field.values, domain, geometry, 1)
-    return [
-        PointValues(s if field.shape is None else s.unflatten(s.ndim - 1 - k, shape), len(shape) + k)
-        for k, s in enumerate(values)
-    ]
+    shape, points = field.shape, field.space.quadrature
+    values = enumerate(points.values(field.values, domain, geometry, 1))
+    if shape is None:
+        return [PointValues(s, points.rank(k)) for k, s in values]
+    return [PointValues(s.unflatten(s.ndim - 1 - k, shape), len(shape) + k) for k, s in values]
 
 
 @outside_modes
@@ -188,7 +188,7 @@ def error(call: str, space: FunctionSpace, u: Tensor, exact: Any, order: int) ->
     for domain in space.quadrature.domains(None, own_degree(space)):
         geometry = space.quadrature.geometry(domain)
         found = space.quadrature.values(u, domain, geometry, order)[order]
-        rank = order + (space.components is not None)
+        rank = space.quadrature.rank(order)
         if isinstance(exact, Function):
             wanted = values_at_points(Gradient(exact) if order else exact, "`exact`", space, domain, geometry).value
         elif callable(exact):

@@ -41,7 +41,7 @@ class InteriorIntegral(CellIntegral):
     def _at_points(self, slots: Any, test: Any) -> tuple[list[Any], int]:
         geometry = self.geometry
         assert isinstance(geometry, PairGeometry)
-        ranks = [k + (f.components is not None) for f in self.space.fields for k in range(self.term.derivatives + 1)]
+        ranks = [f.quadrature.rank(k) for f in self.space.fields for k in range(self.term.derivatives + 1)]
         own = [
             argument
             for given in (slots, test)

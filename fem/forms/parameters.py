@@ -136,8 +136,8 @@ def point_values(given: Resolved, domain: Domain, geometry: Geometry) -> PointVa
     function, order = field_of(given)
     value = function.space.quadrature.values(function.values, domain, geometry, order)[order]
     if function.shape is not None:
-        value = value.unflatten(-1, function.shape)
-    return PointValues(value, order + len(function.value_shape))
+        return PointValues(value.unflatten(-1, function.shape), len(function.shape))
+    return PointValues(value, function.space.quadrature.rank(order))
 
 
 def resolved(parameter: Any, name: str, space: Any, domain: Domain, geometry: Geometry | None) -> Resolved:

@@ -31,15 +31,16 @@ def inverse(matrix: Float[Tensor, "*s d r"], scale: Float[Tensor, "*s"]) -> Floa
     if d != r:
         gram = matrix.mT @ matrix
         return inverse(gram, determinant(gram)) @ matrix.mT
-    if r == 1:
-        return 1 / matrix
-    if r == 2:
+    return 1 / matrix if r == 1 else adjugate(matrix) / scale[..., None, None]
+
+
+def adjugate(matrix: Float[Tensor, "*s r r"]) -> Float[Tensor, "*s r r"]:
+    """A⁻¹ det A of 2 × 2 and 3 × 3 matrices."""
+    if matrix.shape[-1] == 2:
         (a, b), (c, e) = (row.unbind(-1) for row in matrix.unbind(-2))
-        adjugate = torch.stack([torch.stack([e, -b], -1), torch.stack([-c, a], -1)], -2)
-    else:
-        columns = matrix.unbind(-1)
-        adjugate = torch.stack([torch.linalg.cross(columns[i - 2], columns[i - 1]) for i in range(3)], -2)
-    return adjugate / scale[..., None, None]
+        return torch.stack([torch.stack([e, -b], -1), torch.stack([-c, a], -1)], -2)
+    columns = matrix.unbind(-1)
+    return torch.stack([torch.linalg.cross(columns[i - 2], columns[i - 1]) for i in range(3)], -2)
 
 
 def measure(

@@ -255,7 +255,18 @@ class Topology:
             )
         return self._by_entities(lambda kind: per_entity[kind.dim], per_entity[0])
 
-    def _by_entities(self, count_of: Callable[[Cell], int], on_vertices: int = 1) -> tuple[tuple[Tensor, ...], int]:
+    def moment_numbering(self, count_of: Callable[[Cell], int]) -> tuple[tuple[Int[Tensor, "_ _"], ...], int]:
+        """Global dofs "e a" of elements with so many on each kind of edge, face and cell, block by block, and their
+        number; those of an entity stand in its own order, to which cells turn theirs.
+        """
+        return self._by_entities(count_of, 0, natural_order)
+
+    def _by_entities(
+        self,
+        count_of: Callable[[Cell], int],
+        on_vertices: int = 1,
+        order_of: "Callable[[Cell, int, Tensor], Tensor] | None" = None,
+    ) -> tuple[tuple[Tensor, ...], int]:
         several = torch.arange(on_vertices, device=self.device)
         columns = [[(v[..., None] * on_vertices + several).flatten(1)] for v in self.cell_vertices]
         start = len(self.vertex_nodes) * on_vertices
@@ -271,7 +282,7 @@ class Topology:
                     order = torch.arange(count, device=self.device)
                     if dim < self.dim:  # interiors of cells are nobody else's: any order will do
                         local = torch.tensor(sub_entities(block.cell, dim), device=self.device)
-                        order = interior_order(kind, count, self.cell_vertices[i][:, local])
+                        order = (order_of or interior_order)(kind, count, self.cell_vertices[i][:, local])
                     columns[i].append((start + entities.of_cells[i][..., None] * count + order).flatten(1))
                 start += len(entities.vertices) * count
         return tuple(torch.cat(c, 1) for c in columns), start
@@ -296,6 +307,11 @@ def first_positions(numbers: Int[Tensor, "m"], count: int) -> Int[Tensor, "n"]:
     """Where each of 0, …, count − 1 stands first among the numbers; all of them occur."""
     position = torch.arange(len(numbers), device=numbers.device)
     return torch.full((count,), len(numbers), device=numbers.device).scatter_reduce(0, numbers, position, "amin")
+
+
+def natural_order(kind: Cell, count: int, vertices: Int[Tensor, "e k v"]) -> Int[Tensor, "m"]:
+    """As they are counted, on every cell."""
+    return torch.arange(count, device=vertices.device)
 
 
 def interior_order(kind: Cell, count: int, vertices: Int[Tensor, "e k v"]) -> Int[Tensor, "e k m"]:

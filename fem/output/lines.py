@@ -68,7 +68,7 @@ def plot_line(
     """
     distance, values = values_along(V, u, start, end, count)
     space = u.space if isinstance(u, Function) else V
-    if values.ndim != 1 + (space.components is not None):
+    if values.ndim != 1 + len(space.value_shape):
         raise ValueError(f"`plot_line` draws one field; got a batch of shape {tuple(values.shape[:-1])}: pick an item.")
     if not bool(torch.isfinite(values).any()):
         raise ValueError(

@@ -13,6 +13,7 @@ from fem.mesh.mesh import Mesh
 from fem.output.sampling import View, edges, mosaic, subdivision
 from fem.output.vtk import checked_field
 from fem.reference.cells import get_cell
+from fem.space.evaluation import values_in_cells
 from fem.space.field import Function
 from fem.space.space import AnySpace, Space
 from fem.support.checks import check_flags, check_kind, check_numbers, shown
@@ -102,7 +103,10 @@ def color_norm(view: View, limits: tuple[float, float] | None) -> Any:
 
     assert view.field is not None
     if limits is None:
-        dofs = view.field[1]
+        space, dofs = view.field
+        if space.moments is not None:  # which are no values
+            parts = enumerate(space.mesh.blocks)
+            dofs = torch.cat([values_in_cells(space, dofs, i, None, b.element.nodes).flatten(0, 1) for i, b in parts])
         nodal = view.scalar(dofs.reshape(len(dofs), -1).double().cpu().numpy())
         nodal = nodal[np.isfinite(nodal)]
         low, high = float(nodal.min(initial=np.inf)), float(nodal.max(initial=-np.inf))

@@ -18,8 +18,9 @@ from torch import Tensor
 from fem.forms.assembly import scatter_fluxes
 from fem.forms.integrals import Integrand, integrand
 from fem.forms.parameters import Parameter
-from fem.mesh.geometry import Domain
+from fem.mesh.geometry import Domain, Geometry
 from fem.space.field import Function
+from fem.space.gather_scatter import GatherScatter
 from fem.space.space import FunctionSpace
 from fem.support.arithmetic import norm, per_item, sum_of
 from fem.support.checks import check_integers, check_kind
@@ -63,7 +64,7 @@ def project(
         given = u if isinstance(u, tuple | list) else [u, value]
         degree = max(f.quadrature_degree for f in [V, *(g.space for g in given if isinstance(g, Function))])
     domains, parts, weights = V.quadrature.domains(None, degree), [], []
-    trailing = () if V.components is None else (V.components,)
+    trailing = V.value_shape
     for domain in domains:
         geometry = V.quadrature.geometry(domain)
         points = geometry.points.shape[:2]
@@ -72,12 +73,12 @@ def project(
         shape = tuple(found.shape[found.ndim - point.rank :])
         if shape != trailing and found.ndim:
             raise ValueError(
-                f"`project` onto {V.components or 'scalar'} components needs values of shape {trailing} at each point; "
-                f"got {shape}. `FunctionSpace(mesh, element, components=...)` has as many as it is told."
+                f"`project` onto {V} needs values of shape {trailing} at each point; got {shape}. "
+                "`FunctionSpace(mesh, element, components=...)` has as many components as it is told."
             )
         batch = found.shape[: found.ndim - point.rank - 2] if found.ndim else ()
         parts.append(scatter_fluxes(V, {0: found.expand(*batch, *points, *trailing)}, domain, geometry, tuple(batch)))
-        weights.append(geometry.weights.expand(points))
+        weights.append(metric(V, geometry))
     rhs = sum_of(parts)
     rhs = rhs[..., None] if V.components is None else rhs
     if V.is_discontinuous:
@@ -91,6 +92,15 @@ def project(
         )
     assert isinstance(solution, Tensor)
     return solution[..., 0] if V.components is None else solution
+
+
+def metric(V: FunctionSpace, geometry: Geometry) -> Float[Tensor, "e q"] | Float[Tensor, "e q s s"]:
+    """w with ∫ u v = Σ_q w û v̂: the weights, and for vector fields under a Piola map u = F û times FᵀF."""
+    w = geometry.weights.expand(geometry.points.shape[:2])
+    if V.moments is None:
+        return w
+    F = V.moments.mapping.factor(0, geometry.inverse)
+    return w[..., None, None] * (F.mT @ F)
 
 
 def solve_cells(
@@ -108,24 +118,29 @@ def solve_cells(
 
 @dataclass(frozen=True, eq=False)
 class Mass:
-    """The mass matrix Σ_q w_q φ_a(q) φ_c(q) of a space, as a function of the weights "e q" on each domain."""
+    """The mass matrix Σ_q w_q φ_a(q) φ_c(q) of a space, as a function of the `metric` w on each domain."""
 
     space: FunctionSpace
     domains: Sequence[Domain]
 
-    def at_points(self, v: Float[Tensor, "*b n c"]) -> list[Float[Tensor, "*b e c q"]]:
-        return [self.space.quadrature.to_points(v, domain, 0)[..., 0] for domain in self.domains]
+    def at_points(self, v: Float[Tensor, "*b n c"]) -> list[Float[Tensor, "*b e c q s"]]:
+        return [self.space.quadrature.to_points(v, domain, 0) for domain in self.domains]
 
     def product(self, v: Float[Tensor, "*b n c"], weights: Sequence[Tensor]) -> Float[Tensor, "*b n c"]:
         values = zip(self.at_points(v), weights, self.domains, strict=True)
-        return sum_of(self.space.quadrature.from_points((t * w[:, None])[..., None], d, 0) for t, w, d in values)
+        return sum_of(self.space.quadrature.from_points(weighted(t, w), d, 0) for t, w, d in values)
 
     def diagonal(self, weights: Sequence[Tensor]) -> Float[Tensor, "n 1"]:
         quadrature, parts = self.space.quadrature, []
         for domain, w in zip(self.domains, weights, strict=True):
-            squares = quadrature.table(domain, 0)[:, :, 0].square()
-            local = w @ squares[0] if len(squares) == 1 else torch.einsum("eq,eqa->ea", w, squares)
-            parts.append(quadrature.cells(domain).sum(local[..., None]))
+            table, T = quadrature.table(domain, 0), quadrature.orientation(domain)
+            if T is not None:
+                local = torch.einsum("qsa,eqst,qtc->eac", table[0], w, table[0])
+                local = (T.mT @ local @ T).diagonal(dim1=1, dim2=2)
+            else:
+                squares = table[:, :, 0].square()
+                local = w @ squares[0] if len(squares) == 1 else torch.einsum("eq,eqa->ea", w, squares)
+            parts.append(GatherScatter.sum(quadrature.cells(domain), local[..., None]))
         return sum_of(parts)
 
     def solve(self, rhs: Float[Tensor, "*b n c"], weights: Sequence[Tensor]) -> Float[Tensor, "*b n c"]:
@@ -180,4 +195,11 @@ class MassSolve(torch.autograd.Function):
         if not any(needed[2:]):
             return None, multiplier, *[None] * len(weights)
         pairs = zip(mass.at_points(multiplier), mass.at_points(x), weights, strict=True)
-        return None, multiplier, *[-(a * b).sum(-2).reshape(-1, *w.shape).sum(0) for a, b, w in pairs]
+        patterns = {2: "...ecqs,...ecqs->...eq", 4: "...ecqs,...ecqt->...eqst"}
+        products = [(torch.einsum(patterns[w.ndim], a, b), w) for a, b, w in pairs]
+        return None, multiplier, *[-p.reshape(-1, *w.shape).sum(0) for p, w in products]
+
+
+def weighted(values: Float[Tensor, "*b e c q s"], w: Tensor) -> Float[Tensor, "*b e c q s"]:
+    """Values at points times the metric there."""
+    return values * w[:, None, :, None] if w.ndim == 2 else torch.einsum("...ecqs,eqst->...ecqt", values, w)

@@ -11,6 +11,7 @@ from torch import Tensor
 from fem.mesh.mesh import Mesh
 from fem.reference.cells import Cell, entity_cell, get_cell
 from fem.reference.lagrange import sub_entities
+from fem.space.evaluation import values_in_cells
 from fem.space.space import FunctionSpace
 
 # Block, cells, shape, and in the reference cell the origin "r" and the tangents "k r".
@@ -24,7 +25,7 @@ class View:
     def __init__(self, mesh: Mesh, field: tuple[FunctionSpace, Tensor] | None, scale: float):
         self.mesh, self.field, self.scale = mesh, field, scale
         self.num_coordinates = mesh.num_coordinates
-        self.is_vector = field is not None and field[0].components is not None
+        self.is_vector = field is not None and len(field[0].value_shape) > 0
         self.moves = (
             self.is_vector and field is not None and field[0].components == mesh.num_coordinates > 1 and scale != 0
         )
@@ -39,12 +40,8 @@ class View:
             if self.field is None:
                 return x.cpu().numpy(), None
             space, values = self.field
-            dofs = space.cell_dofs.of(block, cells)
-            table = space.elements[block].tabulate(points, 0).value
-            if cells is not None and len(table) > 1:
-                table = table[cells]
-            local = values.to(table.dtype)[dofs]
-            found = table @ (local if self.is_vector else local[..., None])
+            found = values_in_cells(space, values.to(self.mesh.dtype), block, cells, points)
+            found = found if self.is_vector else found[..., None]
             if self.moves and not still:
                 x = x + self.scale * found
         return x.cpu().numpy(), found.cpu().numpy()

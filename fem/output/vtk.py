@@ -21,6 +21,7 @@ from fem.reference.cells import Cell
 from fem.reference.discontinuous import Discontinuous
 from fem.reference.lagrange import Lagrange, lagrange_element
 from fem.space.cell_dofs import CellDofs
+from fem.space.evaluation import values_in_cells
 from fem.space.field import Function
 from fem.space.space import AnySpace, FunctionSpace, MixedSpace
 from fem.support.checks import check_kind, shown
@@ -154,7 +155,7 @@ def nodes_of(V: AnySpace, fields: Any) -> tuple[np.ndarray, list[tuple[str, np.n
         raise TypeError(f"VTK files are written from a function space; got {type(V).__name__}.")
     others = [f.space for f in fields if isinstance(f, Function)]
     mesh, degree, spaces = V.mesh, output_degree(V, others), [*V.fields, *others]
-    jumps = any(space.is_discontinuous and space.degree for space in spaces)
+    jumps = any(space.continuity < 0 and space.degree for space in spaces)
     numbering = FunctionSpace(mesh, Discontinuous(degree) if jumps else Lagrange(degree)).cell_dofs
     with torch.no_grad():
         points = mesh.nodes.new_zeros(numbering.count, 3)
@@ -192,7 +193,7 @@ def at_nodes(name: str, space: FunctionSpace, values: Tensor, numbering: CellDof
     if not (space.is_lagrange and space.degree == numbering.degree):
         if not values.is_floating_point():
             values = values.to(space.dtype)
-        found = values.new_zeros(numbering.count, *values.shape[1:])
+        found = values.new_zeros(numbering.count, *space.value_shape)
         local = values_at(space, values, lambda cell: lagrange_element(cell, degree).nodes)
         for part, numbers in zip(local, numbering, strict=True):
             found[numbers] = part
@@ -230,13 +231,9 @@ def checked_field(name: str, field: Tensor | Function, V: AnySpace) -> tuple[Fun
 
 def values_at(space: FunctionSpace, values: Tensor, points: Callable[[Cell], Tensor]) -> list[Tensor]:
     """Block by block, the values "e q" or "e q c" of a function at reference points, by kind of cell."""
-    found = []
-    for block, element, dofs in zip(space.mesh.blocks, space.elements, space.cell_dofs, strict=True):
-        with torch.no_grad():
-            table = element.tabulate(points(block.cell).to(space.mesh.nodes), 0).value.to(values)
-        local = values[dofs].reshape(*dofs.shape, -1)
-        found.append((table @ local).reshape(*local.shape[:1], table.shape[1], *values.shape[1:]))
-    return found
+    with torch.no_grad():
+        u = values if values.is_floating_point() else values.to(space.dtype)
+        return [values_in_cells(space, u, i, None, points(b.cell)) for i, b in enumerate(space.mesh.blocks)]
 
 
 def per_cell(name: str, values: Tensor | Function, V: AnySpace) -> list[np.ndarray]:

@@ -8,11 +8,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fem.mesh.jacobian import adjugate, determinant
 from fem.mesh.mesh import Mesh
 from fem.mesh.search.inverse_map import invert, push
 from fem.mesh.search.location import attach, locate
 from fem.mesh.search.nearest import nearest
 from fem.reference.element import Element, Tabulation
+from fem.space.quadrature_points import stacked_slots
 from fem.support.checks import check_choice, shown
 from fem.support.transforms import carries
 
@@ -39,28 +41,55 @@ def evaluate_fields(
     filling = filling_of(outside)
     cell, reference = place(mesh, points, outside)
     columns = [u[..., None] if V.components is None else u for V, u in zip(fields, dofs, strict=True)]
-    shapes = [(*u.shape[:-2], len(points), u.shape[-1]) for u in columns]
-    found = [[u.new_full(s, filling) for u, s in zip(columns, shapes, strict=True)]]
-    if derivatives:  # of a constant
-        d = mesh.num_coordinates
-        found.append([u.new_full((*s, d), 0.0 * filling) for u, s in zip(columns, shapes, strict=True)])
+    found: list[list[Tensor]] = []
+    for order in range(derivatives + 1):
+        trailing = [(mesh.num_coordinates,) * V.quadrature.mapping.rank(order) for V in fields]
+        shapes = [(*u.shape[:-2], len(points), u.shape[-1], *t) for u, t in zip(columns, trailing, strict=True)]
+        value = 0.0 * filling if order else filling  # derivatives are those of a constant
+        found.append([u.new_full(s, value) for u, s in zip(columns, shapes, strict=True)])
     for i, start in enumerate(mesh.block_starts[:-1]):
         rows = torch.nonzero((cell >= start) & (cell < mesh.block_starts[i + 1])).flatten()
         cells, at = cell[rows] - start, reference[rows]
         block = mesh.blocks[i]
-        inverse = invert(push(block.element, mesh.nodes[block.nodes_of(cells)], at)[1]) if derivatives else None
+        placed = derivatives > 0 or any(V.moments is not None for V in fields)
+        inverse = invert(push(block.element, mesh.nodes[block.nodes_of(cells)], at)[1])[:, None] if placed else None
         for k, (V, u) in enumerate(zip(fields, columns, strict=True)):
-            table, index = tabulate_at(V.elements[i], cells, at, derivatives), V.cell_dofs.of(i, cells)
-            local = u.index_select(-2, index.flatten()).unflatten(-2, index.shape)
-            value = torch.einsum("ma,...mac->...mc", table.value[0], local)
-            found[0][k] = found[0][k].index_copy(-2, rows, value)
-            if inverse is not None and table.grad is not None:
-                grad = torch.einsum("mar,...mac->...mcr", table.grad[0], local) @ inverse
-                found[1][k] = found[1][k].index_copy(-3, rows, grad)
+            table = stacked_slots(tabulate_at(V.elements[i], cells, at, derivatives), derivatives)[0]
+            local = torch.einsum("msa,...mac->...mcs", table, local_dofs(V, u, i, cells))[..., None, :]
+            for order, slot in enumerate(V.quadrature.mapping.push(local, inverse, derivatives)):
+                dim = u.ndim - 2
+                found[order][k] = found[order][k].index_copy(dim, rows, slot.squeeze(dim + 2))
+    axes = [u.ndim - 1 if V.components is None else None for V, u in zip(fields, columns, strict=True)]
     return tuple(
-        tuple(v.squeeze(-1 - order) if V.components is None else v for V, v in zip(fields, values, strict=True))
-        for order, values in enumerate(found)
+        tuple(v if axis is None else v.squeeze(axis) for axis, v in zip(axes, values, strict=True)) for values in found
     )
+
+
+def local_dofs(V: Any, u: Float[Tensor, "*b n c"], block: int, cells: Int[Tensor, "m"] | None) -> Tensor:
+    """Coefficients "*b m a c" of the functions tabulated on some cells of a block, or all."""
+    index = V.cell_dofs.of(block, cells)
+    local = u.index_select(-2, index.flatten()).unflatten(-2, index.shape)
+    if V.moments is None:
+        return local
+    T = V.moments.orientations[block]
+    return (T if cells is None or len(T) == 1 else T[cells]) @ local
+
+
+def values_in_cells(
+    V: Any, u: Tensor, block: int, cells: Int[Tensor, "m"] | None, points: Float[Tensor, "q r"]
+) -> Tensor:
+    """Values "*b m q (c)" of a function at the same reference points of some cells of a block, or all."""
+    columns, points = u[..., None] if V.components is None else u, points.to(u)
+    table = stacked_slots(V.elements[block].tabulate(points, 0), 0)
+    table = table if cells is None or len(table) == 1 else table[cells]
+    local = local_dofs(V, columns, block, cells).mT  # "*b m c a"
+    reference = (local @ table.flatten(1, 2).mT).unflatten(-1, table.shape[1:3])
+    inverse = None
+    if V.moments is not None:
+        jacobian = V.mesh.map(block, cells, points)[1]
+        inverse = adjugate(jacobian) / determinant(jacobian)[..., None, None]
+    (found,) = V.quadrature.mapping.push(reference, inverse, 0)
+    return found[..., 0, :, :] if V.moments is not None else found[..., 0, :] if V.components is None else found.mT
 
 
 def place(
@@ -106,7 +135,7 @@ def filling_of(outside: Any) -> float:
 
 def tabulate_at(
     element: Element, cells: Int[Tensor, "m"], reference: Float[Tensor, "m r"], derivatives: int = 0
-) -> Tabulation:
+) -> Any:
     """The local basis functions of the m-th cell at the m-th reference point, "1 m a", and their derivatives."""
     own: Callable[[Tensor, Tensor, int], Tabulation] | None = getattr(element, "tabulate_at", None)
     if own is not None:

@@ -52,8 +52,8 @@ class GatherScatter:
         found = Gather.apply(values, self) if self.by_segments else gather(values, self)
         return found.unflatten(-2, self.dofs.shape)
 
-    def sum(self, values: Float[Tensor, "*b e a c"]) -> Float[Tensor, "*b n c"]:
-        """The contributions of all cells to every dof: the transpose of `gather`."""
+    def sum(self, values: Float[Tensor, "*b e a c"], magnitude: bool = False) -> Float[Tensor, "*b n c"]:
+        """The contributions of all cells to every dof: the transpose of `gather`; of `magnitude` where all are ≥ 0."""
         flat = values.flatten(-3, -2)
         if self.by_segments:
             return Sum.apply(flat, self)

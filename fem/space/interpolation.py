@@ -1,17 +1,21 @@
 """Dofs from values at nodes: of numbers, of callables of x, of functions of other spaces, on this mesh or another."""
 
+from numbers import Real
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fem.space.evaluation import values_in_cells
 from fem.space.field import Function
 from fem.support.checks import shown
 
 
 def nodal_values(space: Any, value: Any, outside: float | str | None) -> Tensor:
     """What `FunctionSpace.interpolate` gives."""
+    if space.moments is not None:
+        return interpolated(space, value, outside)
     if isinstance(value, Function):
         return transferred(space, value, outside)
     check_no_outside(outside)
@@ -60,22 +64,47 @@ def transferred(space: Any, field: Function, outside: float | str | None) -> Ten
     return source.evaluate(field.values, space.dof_coordinates, outside)
 
 
-def check_components(space: Any, field: Function) -> None:
-    """Raise where a field has another number of components than the space."""
-    if field.space.components != space.components:
+def interpolated(space: Any, value: Any, outside: float | str | None) -> Float[Tensor, "*b n"]:
+    """The dofs of the vector field that has the moments of a callable, or of a field over any mesh."""
+    moments, name = space.moments, "the value of `interpolate`"
+    if not isinstance(value, Function):
+        check_no_outside(outside)
+        if isinstance(value, Real) and not isinstance(value, bool) and value == 0:
+            return torch.zeros(space.shape, dtype=space.dtype, device=space.device)
+        return moments.interpolate(lambda block, x, at: moments.called(name, value, x))
+    check_components(space, value)
+    source = value.space
+    if source.mesh is not space.mesh:
+
+        def elsewhere(block: int, x: Tensor, at: Tensor) -> Tensor:
+            return source.evaluate(value.values, x.flatten(0, 1), outside).unflatten(-2, x.shape[:2])
+
+        return moments.interpolate(elsewhere)
+    alike = source.moments is not None and source.moments.mapping == moments.mapping
+    if source.continuity < 0 and not alike:
         raise ValueError(
-            f"`interpolate` into a space of {space.components or 'no'} components needs a field of as many; got one of "
-            f"{field.space.components or 'no'} components."
+            "`interpolate` of a field that jumps between cells has no moments on facets that cells share; `project(V, "
+            "field)` (from fem) finds the nearest function."
         )
+    return moments.interpolate(lambda block, x, at: values_in_cells(source, value.values, block, None, at))
+
+
+def check_components(space: Any, field: Function) -> None:
+    """Raise where a field has values of another shape than the space's."""
+    if field.value_shape != space.value_shape:
+        raise ValueError(
+            f"`interpolate` into a space of {len_of(space.value_shape)} needs a field of as many; got one of "
+            f"{len_of(field.value_shape)}."
+        )
+
+
+def len_of(shape: tuple[int, ...]) -> str:
+    """The number of components, in words."""
+    return f"{' × '.join(map(str, shape)) or 'no'} components"
 
 
 def cell_by_cell(space: Any, field: Function) -> Float[Tensor, "..."]:
     """The same on the same cells, whose nodes are numbered one cell after another."""
-    source, found = field.space, []
-    u = field.values[..., None] if space.components is None else field.values
-    for i, (element, own) in enumerate(zip(space.elements, source.elements, strict=True)):
-        table = own.tabulate(element.nodes.to(u), 0).value
-        local = u[..., source.cell_dofs[i], :]
-        found.append((table @ local).flatten(-3, -2))
-    values = torch.cat(found, -2)
-    return values[..., 0] if space.components is None else values
+    values = [values_in_cells(field.space, field.values, i, None, e.nodes) for i, e in enumerate(space.elements)]
+    rank = len(space.value_shape)
+    return torch.cat([v.flatten(-2 - rank, -1 - rank) for v in values], -1 - rank)

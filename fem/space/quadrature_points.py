@@ -14,15 +14,14 @@ from torch import Tensor
 from fem.mesh.geometry import Domain, Geometry, cell_domains, facet_domains
 from fem.mesh.mesh import Mesh
 from fem.mesh.tags import FacetTag
-from fem.reference.element import Element
+from fem.reference.element import Element, Tabulation
+from fem.reference.vector_element import VectorTabulation
 from fem.space.cell_dofs import CellDofs
 from fem.space.facet_pairs import FacetPairs, facet_pairs, geometry_on
 from fem.space.gather_scatter import GatherScatter
-from fem.support.arithmetic import sum_of
+from fem.space.mappings import Gradients, Mapping, Slots
 from fem.support.cache import ByObject
 from fem.support.transforms import outside_transforms
-
-Slots = list[Tensor]  # u and its derivatives at points
 
 
 class QuadraturePoints:
@@ -31,6 +30,8 @@ class QuadraturePoints:
     Args:
         degree: of the quadrature where none is asked for.
     """
+
+    mapping: Mapping = Gradients()
 
     def __init__(
         self, mesh: Mesh, elements: tuple[Element, ...], components: int | None, cell_dofs: CellDofs, degree: int
@@ -83,9 +84,7 @@ class QuadraturePoints:
 
     @outside_transforms()
     def _tabulated(self, domain: Domain, derivatives: int) -> Tensor:
-        tabulation = self.elements[domain.block].tabulate(domain.points, derivatives)
-        parts = [tabulation.value[..., None], tabulation.grad, tabulation.hess]
-        stacked = torch.cat([p.flatten(3) for p in parts[: derivatives + 1] if p is not None], -1).mT
+        stacked = stacked_slots(self.elements[domain.block].tabulate(domain.points, derivatives), derivatives)
         if len(stacked) > 1 and domain.cells is not None:
             stacked = stacked[domain.cells]
         return stacked.contiguous()
@@ -96,20 +95,30 @@ class QuadraturePoints:
         key: Any = domain.block if domain.cells is None else domain
         if key not in kept:
             with outside_transforms():
-                dofs = self.cell_dofs.of(domain.block, domain.cells)
-                kept.setdefault(key, GatherScatter(dofs, self.cell_dofs.count))
+                kept.setdefault(key, self._gather(domain))
         return kept[key]
+
+    def _gather(self, domain: Domain) -> GatherScatter:
+        return GatherScatter(self.cell_dofs.of(domain.block, domain.cells), self.cell_dofs.count)
+
+    def orientation(self, domain: Domain) -> Float[Tensor, "#e a a"] | None:
+        """What makes the local functions of the domain's cells of those tabulated, where they are not the same."""
+        return None
 
     def dofs(self, domain: Domain) -> Int[Tensor, "e a"]:
         """Numbers of the local dofs of the domain's cells."""
         return self.cells(domain).dofs
 
+    def rank(self, order: int) -> int:
+        """How many axes u or its derivative of that order has at a point."""
+        return self.mapping.rank(order) + (self.components is not None)
+
     def values(self, u: Tensor, domain: Domain, geometry: Geometry, derivatives: int = 1) -> Slots:
         """[u "*b e q (c)", ∇u "*b e q (c) d", ∇∇u …] at the domain's points, up to the given derivative."""
         reference = self.to_points(u[..., None] if self.components is None else u, domain, derivatives)
-        slots = push_forward(reference, geometry, derivatives)
+        slots = self.mapping.push(reference, geometry.inverse, derivatives, geometry.second)
         if self.components is None:
-            return [slot.squeeze(-2 - k) for k, slot in enumerate(slots)]
+            return [slot.squeeze(-2 - self.mapping.rank(k)) for k, slot in enumerate(slots)]
         return [slot.transpose(-2 - k, -1 - k) for k, slot in enumerate(slots)]
 
     def to_points(self, u: Float[Tensor, "*b n c"], domain: Domain, derivatives: int) -> Float[Tensor, "*b e c q s"]:
@@ -131,27 +140,13 @@ class QuadraturePoints:
             local = values.flatten(-2) @ table[0].flatten(0, 1)
         else:
             local = torch.einsum("...ecqs,eqsa->...eca", values, table)
-        return self.cells(domain).sum(local.mT)
+        return self.cells(domain).sum(local.mT, magnitude)
 
 
-def push_forward(reference: Tensor, geometry: Geometry, derivatives: int) -> Slots:
-    """Physical values and derivatives from reference ones "*b e c q s".
-
-    ∂u/∂x_d = Σ_r ∂u/∂ξ_r ∂ξ_r/∂x_d,    ∇∇u = J⁻ᵀ (∂²u/∂ξ² − Σ_d ∂u/∂x_d ∂²x_d/∂ξ²) J⁻¹.
-    """
-    r = geometry.inverse.shape[-2]
-    slots = [reference[..., 0]]
-    if derivatives == 0:
-        return slots
-    inverse = geometry.inverse[:, None]
-    # A sum over at most three terms: einsum would run one tiny matrix product per point.
-    grad = sum_of(reference[..., 1 + k, None] * inverse[..., k, :] for k in range(r))
-    slots.append(grad)
-    if derivatives == 2:
-        assert geometry.second is not None
-        hess = reference[..., 1 + r :].unflatten(-1, (r, r))
-        hess = hess - torch.einsum(
-            "...ecqd,eqdrs->...ecqrs", grad, geometry.second.expand(*grad.shape[-4:-3], -1, -1, -1, -1)
-        )
-        slots.append(inverse.mT @ hess @ inverse)
-    return slots
+def stacked_slots(tabulation: Tabulation | VectorTabulation, derivatives: int) -> Float[Tensor, "#e q s a"]:
+    """Value and derivatives of a basis one after another in one axis s."""
+    if isinstance(tabulation, VectorTabulation):
+        parts = [tabulation.value, tabulation.derivative]
+    else:
+        parts = [tabulation.value[..., None], tabulation.grad, tabulation.hess]
+    return torch.cat([p.flatten(3) for p in parts[: derivatives + 1] if p is not None], -1).mT

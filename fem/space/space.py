@@ -6,7 +6,7 @@ flattened) for mixed spaces. Leading axes are a batch.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from typing import Any
 
@@ -18,10 +18,13 @@ from fem.mesh.mesh import Mesh
 from fem.reference.discontinuous import Discontinuous, DiscontinuousElement
 from fem.reference.element import Element, ElementFamily
 from fem.reference.lagrange import LagrangeElement
+from fem.reference.vector_element import VectorElement
 from fem.space.cell_dofs import CellDofs, cell_dofs
 from fem.space.evaluation import evaluate_fields
-from fem.space.field import Function
+from fem.space.field import Function, check_dofs, check_per_cell
 from fem.space.interpolation import nodal_values
+from fem.space.moments.dofs import Moments
+from fem.space.moments.points import MomentPoints
 from fem.space.quadrature_points import QuadraturePoints
 from fem.space.tagged_dofs import NearestNodes, tagged_dofs
 from fem.support.checks import check_integers, check_kind, shown
@@ -56,23 +59,7 @@ class Space(ABC):
             ValueError: the trailing shape is not the space's.
             TypeError: not a tensor of the space's dtype, or on another device.
         """
-        if not isinstance(u, Tensor):
-            shape = f"(..., {', '.join(map(str, self.shape))})"
-            meant = " Its `.value` may be meant." if isinstance(getattr(u, "value", None), Tensor) else ""
-            raise TypeError(f"`{name}` must be a tensor of shape {shape}; got {shown(u)}.{meant}")
-        if tuple(u.shape[u.ndim - len(self.shape) :]) != self.shape or u.ndim < len(self.shape):
-            raise ValueError(
-                f"`{name}` must have the trailing shape {self.shape} of the space's dofs; got {tuple(u.shape)}."
-            )
-        if u.dtype != self.dtype:
-            raise TypeError(
-                f"`{name}` is {u.dtype} but the space is {self.dtype}; convert one of them with `.to(dtype=...)`."
-            )
-        if u.device != self.device:
-            raise TypeError(
-                f"`{name}` is on {u.device} but the space is on {self.device}; move one of them with `.to`."
-            )
-        return u
+        return check_dofs(self, u, name)
 
     def per_cell(self, values: Tensor, shape: Sequence[int] = ()) -> Function:
         """One value for each cell, "*b e *shape", as a parameter of a density: cells in the order of the mesh.
@@ -84,15 +71,7 @@ class Space(ABC):
             ValueError: another number of cells, or values of another shape.
             TypeError: not a tensor of the space's dtype, or on another device.
         """
-        call, shape, count = "per_cell", tuple(shape), self.mesh.num_cells
-        check_kind(call, "values", values, Tensor, "a tensor with one value per cell")
-        for n in shape:
-            check_integers(call, shape=n)
-        if tuple(values.shape[max(values.ndim - len(shape) - 1, 0) :]) != (count, *shape):
-            raise ValueError(
-                f"`per_cell(values)` needs one value of shape {shape} for each of {count} cells, (..., "
-                f"{', '.join(map(str, (count, *shape)))}); got {tuple(values.shape)}."
-            )
+        shape = check_per_cell(values, tuple(shape), self.mesh.num_cells)
         components = prod(shape) if shape else None
         if components not in self._per_cell:
             self._per_cell[components] = FunctionSpace(self.mesh, Discontinuous(0), components)
@@ -125,7 +104,10 @@ class FunctionSpace(Space):
         elements: the element of each block of the mesh.
         cell_dofs: numbers "e a" of the local nodes of every cell, block by block.
         quadrature: the points where integrals look, and the maps between dofs and values there.
+        moments: where dofs are moments of vector fields (`RaviartThomas`, `Nedelec`) what is known of them, else None.
     """
+
+    moments: Moments | None = None
 
     def __init__(
         self, mesh: Mesh, element: ElementFamily, components: int | None = None, quadrature_degree: int | None = None
@@ -134,6 +116,10 @@ class FunctionSpace(Space):
         check_kind("FunctionSpace", "element", element, ElementFamily, "an element, such as `Lagrange(1)`")
         self.family = element
         elements = tuple(element.on(block.cell) for block in mesh.blocks)
+        if vectors := [e for e in elements if isinstance(e, VectorElement)]:
+            self.moments = m = Moments(mesh, vectors, element, components)
+            self._set(mesh, elements, None, m.cell_dofs, quadrature_degree, partial(MomentPoints, m))
+            return
         self._set(mesh, elements, components, cell_dofs(mesh, elements), quadrature_degree)
 
     def _set(
@@ -143,7 +129,7 @@ class FunctionSpace(Space):
         components: int | None,
         cell_dofs: CellDofs,
         quadrature_degree: int | None,
-        points: type[QuadraturePoints] = QuadraturePoints,
+        points: Callable[..., QuadraturePoints] = QuadraturePoints,
     ) -> None:
         check_integers("FunctionSpace", optional=True, components=components)
         check_integers("FunctionSpace", 0, optional=True, quadrature_degree=quadrature_degree)
@@ -195,6 +181,12 @@ class FunctionSpace(Space):
         return prod(self.shape)
 
     @property
+    def value_shape(self) -> tuple[int, ...]:
+        """Shape of one value."""
+        components = self.components if self.moments is None else self.mesh.dim
+        return () if components is None else (components,)
+
+    @property
     def fields(self) -> "tuple[FunctionSpace, ...]":
         """The spaces that a mixed space is made of; of this one itself."""
         return (self,)
@@ -218,6 +210,8 @@ class FunctionSpace(Space):
         Raises:
             ValueError: no such tag, or no dof of this space at any node that has it.
         """
+        if self.moments is not None:
+            return self.moments.dofs(tag)
         if not self.is_lagrange:
             if isinstance(tag, str):
                 self.mesh.facets_tagged(tag)  # the tag exists
@@ -256,6 +250,7 @@ class FunctionSpace(Space):
     ) -> Tensor:
         """Dofs of the function that equals `value` at every node: a number, a callable of x "n d" that gives one, or a
         field `W.function(u)` of any other space, over this mesh or another, differentiably in u and both meshes.
+        Of `RaviartThomas` and `Nedelec`: that has the moments of a vector field.
 
         Args:
             outside: of a field, what it is at nodes outside its mesh; as for `evaluate`.
@@ -269,7 +264,8 @@ class FunctionSpace(Space):
     def evaluate(
         self, u: Tensor, points: Float[Tensor, "m d"], outside: float | str | None = None, derivatives: int = 0
     ) -> Any:
-        """Values "*b m" or "*b m c" at arbitrary points; for `derivatives=1` also gradients "*b m d" or "*b m c d".
+        """Values "*b m" or "*b m c" at arbitrary points; for `derivatives=1` also gradients "*b m d" or "*b m c d", of
+        `RaviartThomas` functions the divergence, of `Nedelec` ones the curl.
 
         Differentiable in u, the points and the mesh nodes. Where cells meet, the lowest-numbered one speaks.
 

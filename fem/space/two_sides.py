@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fem.mesh.geometry import Domain, Geometry
 from fem.space.facet_pairs import FacetPairs, PairGeometry
-from fem.space.quadrature_points import Slots
+from fem.space.mappings import Mapping, Slots
 from fem.space.space import AnySpace, FunctionSpace
 
 REMEDY = "compute with `.minus`, `.plus`, `jump(…)` or `average(…)` (`from fem import jump, average`)"
@@ -78,6 +78,16 @@ class SideField:
 
     def values(self, u: Tensor, pairs: Domain, geometry: PairGeometry, derivatives: int = 1) -> Slots:
         return self.points.values(u, self.own(pairs), geometry.seen_from(self.side), derivatives)
+
+    @property
+    def mapping(self) -> Mapping:
+        return self.points.mapping
+
+    def rank(self, order: int) -> int:
+        return self.points.rank(order)
+
+    def orientation(self, pairs: Domain) -> Float[Tensor, "#e a a"] | None:
+        return self.points.orientation(self.own(pairs))
 
     def table(self, pairs: Domain, derivatives: int = 1) -> Float[Tensor, "#e q s a"]:
         return self.points.table(self.own(pairs), derivatives)

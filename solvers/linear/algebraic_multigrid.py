@@ -109,6 +109,12 @@ class Cycles:
             raise ValueError(
                 "`AlgebraicMultigrid()` needs a symmetric operator, and a weak form has none; use `Direct()`."
             )
+        for field in system.form.space.fields:
+            if field.moments is not None:
+                raise ValueError(
+                    "`AlgebraicMultigrid()` coarsens values at nodes, and knows not the kernels of div and curl; "
+                    f"{field.family} has moments as dofs. Use `Direct()`, or `CG()` where nothing but a mass is solved."
+                )
         import_pyamg()
         self.system = system
         space, pattern = system.form.space, system.form.pattern

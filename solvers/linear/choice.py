@@ -31,6 +31,8 @@ def default_linear(space: AnySpace, symmetric: bool, items: int = 1, couples_nei
         couples_neighbours: see `beyond_cells`.
     """
     on_cpu, large = space.device == torch.device("cpu"), space.num_dofs * items > SMALL
+    if any(field.moments is not None for field in space.fields):
+        return Direct() if on_cpu else CG()  # grad-div and curl-curl have large kernels, which no hierarchy here knows
     # Couplings of components slow multigrid down, and in two dimensions a factorisation does not mind them.
     coupled = space.components is not None and space.mesh.dim < 3
     on_grid = grid_of(space, 1) is not None and not couples_neighbours

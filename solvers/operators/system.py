@@ -185,6 +185,7 @@ class System:
         fixed = (fixed if ties is None else fixed & ~ties.tied).expand(*self.batch, *space.shape)
         for i, (field, own) in enumerate(zip(space.fields, space.split(fixed), strict=True)):
             shifted = isinstance(held, RigidMotionFree) or (isinstance(held, MeanZero) and held.field == i)
+            shifted = shifted or field.moments is not None  # whose dofs are those of no constant
             for k in range(0 if shifted else field.components or 1):
                 component = own if field.components is None else own[..., k]
                 unseen = ~component.any(-1)

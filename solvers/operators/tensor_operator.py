@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fem.forms.assembly import pull_back, reference_slots
 from fem.forms.discrete import DiscreteForm, Hessian
 from fem.space.factors import layers_of, slot_orders
+from fem.space.mappings import Gradients
 from fem.space.space import AnySpace
 
 
@@ -49,7 +49,7 @@ class TensorOperator:
         factors_of: Any = space.factors  # type: ignore[union-attr]
         self.element: Any = space.elements[0]  # type: ignore[union-attr]
         self.batch, self.parts = batch, []
-        lead = len(batch)
+        lead, mapping = len(batch), Gradients()
         for t, entries in ((h.integral, h.coefficients) for h in hessians):
             if not entries:
                 continue
@@ -60,10 +60,10 @@ class TensorOperator:
                 rows, columns, d = c.row[1], c.column[1], t.geometry.points.shape[-1]
                 value = c.value.reshape(*c.value.shape[: lead + 2], d**rows, d**columns)
                 value = value * t.geometry.weights[..., None, None]
-                value = pull_back(value, columns, t.geometry, lead).mT
-                value = pull_back(value, rows, t.geometry, lead).mT
-                for a, i in enumerate(range(*reference_slots(rows, t.domain.cell.dim).indices(len(orders)))):
-                    for b, j in enumerate(range(*reference_slots(columns, t.domain.cell.dim).indices(len(orders)))):
+                value = mapping.pull(value, columns, t.geometry, lead).mT
+                value = mapping.pull(value, rows, t.geometry, lead).mT
+                for a, i in enumerate(range(*mapping.slots(rows, t.domain.cell.dim).indices(len(orders)))):
+                    for b, j in enumerate(range(*mapping.slots(columns, t.domain.cell.dim).indices(len(orders)))):
                         part = value[..., a, b]
                         if i <= j and bool((part != 0).any()):  # C is symmetric
                             part = factors.by_grid(part.expand(*part.shape[:-2], *t.geometry.points.shape[:2]))

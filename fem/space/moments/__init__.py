@@ -1,0 +1,1 @@
+"""Spaces of vector fields whose dofs are moments on edges, faces and cells (Raviart–Thomas, Nédélec)."""
