@@ -11,6 +11,7 @@ from fem.constraints.ties import Ties
 from fem.forms.constraints import Dirichlet, Free
 from fem.space.space import AnySpace, FunctionSpace, Space
 from fem.support.checks import check_choice, check_kind, is_integer
+from fem.support.transforms import mapped, outside_transforms
 
 
 class Periodic(Ties):
@@ -30,6 +31,7 @@ class Periodic(Ties):
         ValueError: sides whose nodes do not match, and by how much; functions that would have to vanish.
     """
 
+    @outside_transforms()
     def __init__(self, space: AnySpace, sides: Mapping[str, str], sign: int = 1, field: int | None = None):
         check_kind("Periodic", "space", space, Space, "a `FunctionSpace` or `MixedSpace`")
         check_kind("Periodic", "sides", sides, Mapping, 'a mapping {tag: tag}, such as {"right": "left"}')
@@ -81,7 +83,7 @@ class Periodic(Ties):
         left, right, coefficient = self.edges
         fixed, values = dirichlet.fixed.flatten(), dirichlet.data().detach().flatten(-len(self.space.shape))
         both = fixed[left] & fixed[right]
-        if bool((coefficient.abs() != 1).any()) or not bool(both.any()):
+        if bool((coefficient.abs() != 1).any()) or not bool(both.any()) or mapped(values):
             return
         a, b = (values.index_select(-1, side[both]) for side in (left, right))
         b = b * coefficient[both]

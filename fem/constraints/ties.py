@@ -13,10 +13,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fem.forms.constraints import Constraint, Dirichlet, Free, MeanZero
+from fem.forms.parameters import check_like
 from fem.space.space import AnySpace, Space
 from fem.support.arithmetic import common_batch
 from fem.support.checks import check_kind, shown
 from fem.support.modes import outside_modes
+from fem.support.transforms import depends, mapped
 
 
 class Ties:
@@ -26,12 +28,13 @@ class Ties:
         space: of all these dofs, which are counted flattened, components inmost; on mixed spaces field after field.
         dofs: the slaves "k", each once.
         matrix: the coefficients "k N", dense or sparse, zero in the columns of slaves.
-        offset: "k", zero by default; differentiable.
+        offset: "*b k", zero by default; differentiable.
 
     `Dirichlet(V, …) & Ties(V, …)` is both.
 
     Raises:
-        ValueError: a slave that is given twice, is prescribed or is a master; shapes that do not fit.
+        ValueError: a slave that is given twice, is prescribed or is a master; shapes that do not fit; coefficients that
+            need a gradient, which they would not get.
     """
 
     def __init__(self, space: AnySpace, dofs: Any, matrix: Any, offset: Tensor | None = None):
@@ -47,6 +50,11 @@ class Ties:
         if matrix.dtype != space.dtype:
             raise TypeError(
                 f"`Ties(matrix=...)` is {matrix.dtype} but the space is {space.dtype}; convert one of them."
+            )
+        if depends(matrix):
+            raise ValueError(
+                "`Ties(matrix=...)` needs a gradient, but ties have no derivatives in their coefficients; give "
+                "`matrix.detach()`. Offsets have them."
             )
         entries = matrix.to_sparse_coo().coalesce()
         (row, column), coefficient = entries.indices(), entries.values()
@@ -68,8 +76,15 @@ class Ties:
             )
         if not bool(torch.isfinite(self.coefficient).all()):
             raise ValueError("`Ties(matrix=...)` holds coefficients that are not finite.")
-        if offset is not None and tuple(offset.shape) != (len(slaves),):
-            raise ValueError(f"`Ties(offset=...)` must be ({len(slaves)},), like the dofs; got {tuple(offset.shape)}.")
+        check_kind("Ties", "offset", offset, Tensor | None, "a tensor, a number for each of the dofs, or None")
+        if offset is not None and tuple(offset.shape[-1:]) != (len(slaves),):
+            raise ValueError(
+                f"`Ties(offset=...)` must be (..., {len(slaves)}), like the dofs; got {tuple(offset.shape)}."
+            )
+        if offset is not None:
+            check_like(self.space, offset, "`Ties(offset=...)`")
+            if not mapped(offset) and not bool(torch.isfinite(offset).all()):
+                raise ValueError("`Ties(offset=...)` holds numbers that are not finite.")
         self.offset = offset
 
     # -- what energies and solvers ask of a constraint -----------------------------------------------------------------
@@ -100,8 +115,9 @@ class Ties:
         held = self.held.data()
         if self.offset is None:
             return held
-        offset = self.offset.new_zeros(self.space.num_dofs).index_copy(0, self.slaves, self.offset)
-        return offset.view(self.space.shape) + (0 if held is None else held)
+        offset = self.offset.new_zeros(*self.offset.shape[:-1], self.space.num_dofs)
+        offset = offset.index_copy(-1, self.slaves, self.offset).unflatten(-1, self.space.shape)
+        return offset if held is None else offset + held
 
     def insert(self, u: Tensor, data: Tensor | None) -> Tensor:
         return self.follow(self.held.insert(u, data), data if self.offset is not None else None)
@@ -183,7 +199,8 @@ class Ties:
         offset = None
         if self.offset is not None or other.offset is not None:
             parts = [zero(len(c.slaves)) if c.offset is None else c.offset for c in (self, other)]
-            offset = torch.cat(parts)
+            batch = common_batch(*[part.shape[:-1] for part in parts])
+            offset = torch.cat([part.expand(*batch, -1) for part in parts], -1)
         pairs = ((self.slaves, other.slaves), (self.row, other.row + start), (self.column, other.column))
         slaves, row, column = (torch.cat(pair) for pair in pairs)
         return self._with(slaves, row, column, torch.cat([self.coefficient, other.coefficient]), offset, *helds[:1])

@@ -25,7 +25,8 @@ class FileData(Mapping[str, Tensor]):
         point_data: name → values "n" or "n c", in the order of `mesh.nodes` and of its type.
         cell_data: name → values "e" or "e c", in the order of the cells; whole numbers stay such.
 
-    Vectors of three components on a mesh in the plane lose the third where it is 0 everywhere: files pad with it.
+    Vectors of three components on a mesh in the plane lose the third where it is 0 everywhere, and 3 × 3 matrices their
+    third row and column: files pad with them. Matrices are "e 4" or "e 9" row by row, `.unflatten(-1, (2, 2))`.
     """
 
     def __init__(self, mesh: Mesh, point_data: Mapping[str, Tensor], cell_data: Mapping[str, Tensor]):
@@ -151,8 +152,10 @@ def file_data(
 def tensor(values: np.ndarray, mesh: Mesh) -> Tensor:
     """Values "n" or "n c", without a padded component; floating-point numbers in the type of the mesh."""
     values = values.reshape(len(values), -1)
-    if values.shape[1] == 3 and mesh.num_coordinates == 2 and not values[:, 2].any():
-        values = values[:, :2]
+    for axes in (1, 2) if mesh.num_coordinates == 2 else ():
+        plane, padding = [0, 1, 3, 4][: 2**axes], [2, 5, 6, 7, 8][: 4 * axes - 3]
+        if values.shape[1] == 3**axes and not values[:, padding].any():
+            values = values[:, plane]
     values = values[:, 0] if values.shape[1] == 1 else values
     wanted = np.float64 if values.dtype.kind == "f" else np.int64
     found = torch.tensor(values.astype(wanted), device=mesh.device)

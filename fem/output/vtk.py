@@ -49,7 +49,8 @@ def write_vtk(path: str | os.PathLike[str], V: AnySpace, fields: Fields, cell_da
             to write what lives in a `MixedSpace`). Vectors with two components get a third, 0, as VTK expects. Stresses
             and fluxes keep their jumps as fields of `Discontinuous(p)`, made by `project`. Unknowns of `Reals` are
             written as constants.
-        cell_data: name → one value per cell, "e" or "e c", block after block, or `V.per_cell(values)`.
+        cell_data: name → one value per cell, "e", "e c" or "e i j", block after block, or `V.per_cell(values)`.
+            Matrices of up to 3 × 3 become tensors, filled up with 0.
 
     Gradients are cut, CUDA tensors copied, single precision and integers kept, NaN written as such. Spline fields of a
     degree above 3 are interpolated by cubics on each span.
@@ -76,7 +77,7 @@ def write_pvd(
 
     Args:
         times: "t", finite.
-        fields, cell_data: as for `write_vtk`, each with a leading time axis, "t n", "t n c" and "t e", "t e c".
+        fields, cell_data: as for `write_vtk`, each with a leading axis of times, "t n", "t n c" and "t e …".
 
     `flow.pvd` lists `flow/flow_0000.vtu`, …; it is written last, so that it never lists a missing file.
 
@@ -184,7 +185,7 @@ def data_of(
         elif name in by_cell:
             raise ValueError(f"{name!r} is both a field of one value per cell and cell data; give one another name.")
         else:
-            by_cell[name] = values
+            by_cell[name] = field
     return point_data, {name: per_cell(name, values, V) for name, values in by_cell.items()}
 
 
@@ -240,15 +241,23 @@ def per_cell(name: str, values: Tensor | Function, V: AnySpace) -> list[np.ndarr
     """Cell data, block by block."""
     count = V.mesh.num_cells
     if isinstance(values, Function) and values.space.family == Discontinuous(0):
-        values = checked_field(name, values, V)[1]
-    if not isinstance(values, Tensor) or values.ndim not in (1, 2) or len(values) != count:
+        shape, values = values.value_shape, checked_field(name, values, V)[1]
+        values = values.unflatten(-1, shape) if len(shape) == 2 else values
+    if not isinstance(values, Tensor) or values.ndim not in (1, 2, 3) or len(values) != count:
         found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise ValueError(f"cell data {name!r} must be a tensor of shape ({count},) or ({count}, c); got {found}.")
+        raise ValueError(
+            f"cell data {name!r} must be a tensor of shape ({count},), ({count}, c) or ({count}, i, j); got {found}."
+        )
     return np.split(as_array(padded(values.detach())), V.mesh.block_starts[1:-1])
 
 
 def padded(values: Tensor) -> Tensor:
-    """Vectors of two components with a third, 0; those of one component as scalars."""
+    """What VTK takes for scalars, vectors and tensors: one component without its axis, two or a matrix filled up with
+    zeros to three in each direction, matrices row by row."""
+    if values.ndim == 3:
+        fill = [3 - min(n, 3) for n in values.shape[1:]]
+        fits = max(values.shape[1:]) <= 3
+        return (torch.nn.functional.pad(values, (0, fill[1], 0, fill[0])) if fits else values).flatten(1)
     if values.ndim == 2 and values.shape[1] == 1:
         return values[:, 0]
     return torch.nn.functional.pad(values, (0, 1)) if values.ndim == 2 and values.shape[1] == 2 else values

@@ -200,6 +200,14 @@ def test_wrong_calls() -> None:
         Dirichlet(V, {"left": 0.0}) & Ties(V, [1], eye[2:3]) & Dirichlet(V, {"right": 0.0})
     with pytest.raises(ValueError, match="one and the same space"):
         Dirichlet(FunctionSpace(V.mesh, Lagrange(1)), {"left": 0.0}) & Ties(V, [1], eye[2:3])
+    with pytest.raises(ValueError, match="ties have no derivatives in their coefficients"):
+        Ties(V, [1], eye[2:3].clone().requires_grad_())
+    with pytest.raises(ValueError, match=r"`Ties\(offset=...\)` must be \(\.\.\., 1\), like the dofs; got \(2,\)"):
+        Ties(V, [1], eye[2:3], torch.zeros(2, dtype=V.dtype))
+    with pytest.raises(ValueError, match="holds numbers that are not finite"):
+        Ties(V, [1], eye[2:3], torch.tensor([float("nan")], dtype=V.dtype))
+    with pytest.raises(TypeError, match=r"`Ties\(offset=...\)` is torch\.float32 but the space is torch\.float64"):
+        Ties(V, [1], eye[2:3], torch.zeros(1))
     W = MixedSpace(V, V)
     both = Ties(W, [1], torch.eye(10, dtype=V.dtype)[7:8]) & Ties(W, [3], torch.eye(10, dtype=V.dtype)[9:])
     assert sorted(both.slaves.tolist()) == [1, 3]

@@ -21,6 +21,7 @@ from fem import (
     gradient,
     integrate,
     l2_error,
+    read_mesh,
     unit_cube,
     unit_interval,
     unit_square,
@@ -201,6 +202,43 @@ def test_files_hold_cells_and_jumps(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.concatenate(last.cell_data["k"]), 3 * k)
     with pytest.raises(ValueError, match="'k' is both a field of one value per cell and cell data"):
         write_vtk(tmp_path / "d.vtu", V, {"k": V.per_cell(k)}, {"k": k})
+
+
+def test_matrices_per_cell_are_tensors_of_a_file(tmp_path: Path) -> None:
+    """Nine components row by row, as ParaView wants them, and back as parameters on the mesh that is read."""
+    for mesh in (mixed_mesh(), unit_cube(2, 1, 1)):
+        d = mesh.dim
+        V, K = FunctionSpace(mesh, Lagrange(1)), random(mesh.num_cells, d, d)
+        path = write_vtk(tmp_path / "a.vtu", V, {"K": V.per_cell(K, shape=(d, d))}, {"twice": 2 * K})
+        found = np.concatenate(meshio.read(path).cell_data["K"]).reshape(-1, 3, 3)
+        np.testing.assert_array_equal(found[:, :d, :d], K)
+        assert found.sum() == pytest.approx(float(K.sum()))
+        again, data = read_mesh(path, fields=True)
+        W = FunctionSpace(again, Lagrange(1))
+        density = lambda x, u, g, K: ((K @ g[..., None])[..., 0] * g).sum(-1)  # noqa: E731
+        u = lambda space: space.interpolate(lambda x: x[:, 0] * x[:, 1])  # noqa: E731
+        given = W.per_cell(data["twice"].unflatten(-1, (d, d)), shape=(d, d))
+        wanted = 2 * Energy(V, density)(u(V), V.per_cell(K, shape=(d, d)))
+        torch.testing.assert_close(Energy(W, density)(u(W), given), wanted)
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+@pytest.mark.parametrize("name", MESHES)
+def test_what_jumps_is_in_the_file_with_all_its_values(name: str, degree: int, tmp_path: Path) -> None:
+    """On any kind of cell, beside a field of a mixed space and curved geometry: what a file holds is the function."""
+    mesh = MESHES[name]()
+    D, L = FunctionSpace(mesh, Discontinuous(degree), components=2), FunctionSpace(mesh, Lagrange(1))
+    W = MixedSpace(D, L)
+    jumping, smooth = random(*D.shape), L.interpolate(lambda x: x[:, 0])
+    fields = {k: V.function(u) for k, V, u in zip("ds", W.fields, W.split(W.join([jumping, smooth])), strict=True)}
+    found = meshio.read(write_vtk(tmp_path / "a.vtu", W, fields))
+    np.testing.assert_allclose(found.point_data["s"], found.points[:, 0], atol=1e-14)
+    if degree == 0:
+        np.testing.assert_array_equal(np.concatenate(found.cell_data["d"])[:, :2], jumping)
+    else:
+        assert len(found.points) == D.num_nodes
+        np.testing.assert_allclose(found.point_data["d"][:, :2], jumping, rtol=1e-13)
+        torch.testing.assert_close(torch.tensor(found.points[:, : mesh.dim]), D.dof_coordinates)
 
 
 def test_wrong_values() -> None:
