@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fem.constraints.periodic import Periodic
     from fem.constraints.rigid_motion import RigidMotionFree
+    from fem.constraints.slip import Dirichlet
     from fem.constraints.ties import Ties
     from fem.errors import MeshError
     from fem.files.reading import read_mesh
-    from fem.forms.constraints import Dirichlet, MeanZero
+    from fem.forms.constraints import MeanZero
     from fem.forms.energy import Energy, WeakForm
     from fem.forms.integrals import h1_error, integrate, l2_error
     from fem.forms.parameters import Constant, by_cell_tag
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from fem.output.vtk import write_pvd, write_vtk
     from fem.reference.discontinuous import Discontinuous
     from fem.reference.lagrange import Lagrange
+    from fem.reference.nodal import CrouzeixRaviart, Mini, Serendipity
     from fem.reference.spline_element import BSpline
     from fem.reference.vector_element import Nedelec, RaviartThomas
     from fem.space.field import gradient
@@ -37,8 +39,9 @@ if TYPE_CHECKING:
 _HOME = {
     "fem.constraints.periodic": ("Periodic",),
     "fem.constraints.rigid_motion": ("RigidMotionFree",),
+    "fem.constraints.slip": ("Dirichlet",),
     "fem.constraints.ties": ("Ties",),
-    "fem.forms.constraints": ("Dirichlet", "MeanZero"),
+    "fem.forms.constraints": ("MeanZero",),
     "fem.reference.spline_element": ("BSpline",),
     "fem.forms.energy": ("Energy", "WeakForm"),
     "fem.errors": ("MeshError",),
@@ -46,6 +49,7 @@ _HOME = {
     "fem.support.compilation": ("compilation",),
     "fem.reference.discontinuous": ("Discontinuous",),
     "fem.reference.lagrange": ("Lagrange",),
+    "fem.reference.nodal": ("CrouzeixRaviart", "Mini", "Serendipity"),
     "fem.reference.vector_element": ("Nedelec", "RaviartThomas"),
     "fem.mesh.mesh": ("Mesh",),
     "fem.files.reading": ("read_mesh",),
@@ -68,6 +72,7 @@ __all__ = [
     "BSpline",
     "Constant",
     "ConvergenceError",
+    "CrouzeixRaviart",
     "Dirichlet",
     "Discontinuous",
     "Energy",
@@ -76,12 +81,14 @@ __all__ = [
     "MeanZero",
     "Mesh",
     "MeshError",
+    "Mini",
     "MixedSpace",
     "Nedelec",
     "Periodic",
     "RaviartThomas",
     "Reals",
     "RigidMotionFree",
+    "Serendipity",
     "Status",
     "Ties",
     "WeakForm",

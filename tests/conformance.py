@@ -17,9 +17,10 @@ from torch import Tensor
 
 from fem import FunctionSpace
 from fem.reference.bspline import uniform_knots
-from fem.reference.cells import CELLS, Cell
+from fem.reference.cells import CELLS, Cell, hexahedron, quadrilateral, tetrahedron, triangle
 from fem.reference.discontinuous import discontinuous_element
 from fem.reference.lagrange import lagrange_element
+from fem.reference.nodal import CrouzeixRaviart, Mini, Serendipity
 from fem.reference.quadrature import quadrature
 from fem.reference.spline_element import BSpline
 from fem.reference.vector_element import VectorElement, vector_element
@@ -29,11 +30,13 @@ from fem.space.evaluation import values_in_cells
 @dataclass(frozen=True)
 class Row:
     """One element: `nodal` if φ_a(node_b) = δ_ab, `denominator` the function "q r → e q" that its polynomials are
-    divided by (rational elements reproduce constants and q/W for q up to `degree`, not polynomials themselves)."""
+    divided by (rational elements reproduce constants and q/W for q up to `degree`, not polynomials themselves), `total`
+    if its polynomials are those of a total degree on products of intervals too."""
 
     name: str
     element: Any
     nodal: bool = False
+    total: bool = False
     denominator: Callable[[Tensor], Tensor] | None = None
 
 
@@ -62,6 +65,9 @@ ELEMENTS: tuple[Row, ...] = (
         for c in CELLS.values()
         for p in (0, 1, 2, 3)
     ),
+    *(Row(f"CrouzeixRaviart-{c.name}", CrouzeixRaviart().on(c), nodal=True) for c in (triangle, tetrahedron)),
+    *(Row(f"Mini-{c.name}", Mini().on(c), nodal=True) for c in (triangle, tetrahedron)),
+    *(Row(f"Serendipity-{c.name}", Serendipity(2).on(c), nodal=True, total=True) for c in (quadrilateral, hexahedron)),
     *(
         spline(dim, p, rational)
         for rational in (False, True)
@@ -88,10 +94,10 @@ def sample(cell: Cell) -> Tensor:
     return quadrature(cell, 8).points
 
 
-def monomials(cell: Cell, degree: int) -> list[tuple[int, ...]]:
+def monomials(cell: Cell, degree: int, total: bool = False) -> list[tuple[int, ...]]:
     """Exponents up to the total degree on simplices, up to the degree in each variable on products of intervals."""
     every = product(range(degree + 1), repeat=cell.dim)
-    return [powers for powers in every if not cell.is_simplex or sum(powers) <= degree]
+    return [powers for powers in every if sum(powers) <= degree or not (total or cell.is_simplex)]
 
 
 def parameters(element: Any, points: Tensor) -> Tensor:
@@ -163,7 +169,7 @@ def check_reproduction(row: Row) -> None:
     element, points = row.element, sample(row.element.cell)
     basis, x = global_values(element, points), parameters(element, points)
     divide = torch.ones(x.shape[:2], dtype=x.dtype) if row.denominator is None else row.denominator(points)
-    powers = torch.tensor(monomials(element.cell, element.degree))
+    powers = torch.tensor(monomials(element.cell, element.degree, row.total))
     wanted = ((x[..., None, :] ** powers).prod(-1) / divide[..., None]).flatten(0, 1)
     dofs = torch.linalg.lstsq(basis, wanted).solution
     torch.testing.assert_close(basis @ dofs, wanted, rtol=0, atol=1e-12)

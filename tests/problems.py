@@ -53,6 +53,31 @@ def sine_load(x: Tensor) -> Tensor:
     return x.shape[-1] * pi**2 * sine(x)
 
 
+def stokes(x: Tensor, u: tuple[Tensor, Tensor], grad_u: tuple[Tensor, Tensor], f: Any = 0.0) -> Tensor:
+    """½|∇u|² − p ∇·u − f·u of a velocity and a pressure."""
+    (velocity, p), gradient = u, grad_u[0]
+    divergence = gradient.diagonal(dim1=-2, dim2=-1).sum(-1)
+    return 0.5 * gradient.square().sum((-1, -2)) - p * divergence - (f * velocity).sum(-1)
+
+
+def vortex(x: Tensor) -> Tensor:
+    """u = π (sin² πx sin 2πy, −sin 2πx sin² πy): free of divergence, and zero on the boundary of the unit square."""
+    one = lambda a, b: pi * torch.sin(pi * a).square() * torch.sin(2 * pi * b)  # noqa: E731
+    return torch.stack([one(x[..., 0], x[..., 1]), -one(x[..., 1], x[..., 0])], -1)
+
+
+def vortex_pressure(x: Tensor) -> Tensor:
+    """p = cos πx cos πy, with mean zero."""
+    return torch.cos(pi * x).prod(-1)
+
+
+def vortex_load(x: Tensor) -> Tensor:
+    """−Δu + ∇p of the vortex."""
+    one = lambda a, b: 2 * pi**3 * (1 - 2 * torch.cos(2 * pi * a)) * torch.sin(2 * pi * b)  # noqa: E731
+    slope = -pi * torch.sin(pi * x) * torch.cos(pi * x.flip(-1))
+    return torch.stack([one(x[..., 0], x[..., 1]), -one(x[..., 1], x[..., 0])], -1) + slope
+
+
 @dataclass(frozen=True)
 class Polynomial:
     """Σ_m coefficients[m] Π_d x_d^exponents[m, d], with its exact derivatives."""

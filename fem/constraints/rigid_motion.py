@@ -29,9 +29,11 @@ class RigidMotionFree:
 
     def __init__(self, space: FunctionSpace):
         single = isinstance(space, FunctionSpace)
-        if not single or space.components != space.mesh.num_coordinates or not space.is_lagrange:
+        nodal = single and space.is_nodal and not space.is_discontinuous
+        if not nodal or space.components != space.mesh.num_coordinates:
             raise ValueError(
-                "`RigidMotionFree` takes a Lagrange space of displacements, with a component for each coordinate; got "
+                "`RigidMotionFree` takes a space of displacements with values at nodes, such as Lagrange, and a "
+                "component for each coordinate; got "
                 f"{shown(space)}."
             )
         self.space, self._mean = space, MeanZero(space)

@@ -4,6 +4,7 @@ With T, the identity at free dofs and c at slaves, admissible functions are u = 
 so that a slave's share goes to its masters; a matrix becomes Tᵀ A T.
 """
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +20,8 @@ from fem.support.arithmetic import common_batch
 from fem.support.checks import check_kind, shown
 from fem.support.modes import outside_modes
 from fem.support.transforms import depends, mapped
+
+Offset = Tensor | Callable[[], Tensor] | None  # given, or made anew whenever it is asked for
 
 
 class Ties:
@@ -60,7 +63,7 @@ class Ties:
         (row, column), coefficient = entries.indices(), entries.values()
         self._tie(slaves, row, column, coefficient, offset)
 
-    def _tie(self, slaves: Tensor, row: Tensor, column: Tensor, coefficient: Tensor, offset: Tensor | None) -> None:
+    def _tie(self, slaves: Tensor, row: Tensor, column: Tensor, coefficient: Tensor, offset: Offset) -> None:
         kept = coefficient != 0
         self.slaves, self.row, self.column, self.coefficient = slaves, row[kept], column[kept], coefficient[kept]
         count, twice = self.space.num_dofs, len(slaves) - len(slaves.unique())
@@ -76,16 +79,25 @@ class Ties:
             )
         if not bool(torch.isfinite(self.coefficient).all()):
             raise ValueError("`Ties(matrix=...)` holds coefficients that are not finite.")
-        check_kind("Ties", "offset", offset, Tensor | None, "a tensor, a number for each of the dofs, or None")
-        if offset is not None and tuple(offset.shape[-1:]) != (len(slaves),):
+        check_kind(
+            "Ties", "offset", offset, Tensor | Callable | None, "a tensor, a number for each of the dofs, or None"
+        )
+        if isinstance(offset, Tensor):
+            self._check_offset(offset)
+        self._offset = offset
+
+    def _check_offset(self, offset: Tensor) -> None:
+        if tuple(offset.shape[-1:]) != (len(self.slaves),):
             raise ValueError(
-                f"`Ties(offset=...)` must be (..., {len(slaves)}), like the dofs; got {tuple(offset.shape)}."
+                f"`Ties(offset=...)` must be (..., {len(self.slaves)}), like the dofs; got {tuple(offset.shape)}."
             )
-        if offset is not None:
-            check_like(self.space, offset, "`Ties(offset=...)`")
-            if not mapped(offset) and not bool(torch.isfinite(offset).all()):
-                raise ValueError("`Ties(offset=...)` holds numbers that are not finite.")
-        self.offset = offset
+        check_like(self.space, offset, "`Ties(offset=...)`")
+        if not mapped(offset) and not bool(torch.isfinite(offset).all()):
+            raise ValueError("`Ties(offset=...)` holds numbers that are not finite.")
+
+    @property
+    def offset(self) -> Float[Tensor, "*b k"] | None:
+        return self._offset if isinstance(self._offset, Tensor) or self._offset is None else self._offset()
 
     # -- what energies and solvers ask of a constraint -----------------------------------------------------------------
 
@@ -112,15 +124,15 @@ class Ties:
 
     def data(self) -> Tensor | None:
         """Prescribed values, and offsets at slaves."""
-        held = self.held.data()
-        if self.offset is None:
+        held, offset = self.held.data(), self.offset
+        if offset is None:
             return held
-        offset = self.offset.new_zeros(*self.offset.shape[:-1], self.space.num_dofs)
-        offset = offset.index_copy(-1, self.slaves, self.offset).unflatten(-1, self.space.shape)
-        return offset if held is None else offset + held
+        full = offset.new_zeros(*offset.shape[:-1], self.space.num_dofs).index_copy(-1, self.slaves, offset)
+        full = full.unflatten(-1, self.space.shape)
+        return full if held is None else full + held
 
     def insert(self, u: Tensor, data: Tensor | None) -> Tensor:
-        return self.follow(self.held.insert(u, data), data if self.offset is not None else None)
+        return self.follow(self.held.insert(u, data), data if self._offset is not None else None)
 
     def linear(self, v: Tensor, data: Tensor | None) -> Tensor:
         """The linear part of `insert`."""
@@ -188,22 +200,25 @@ class Ties:
                 f"dof {int(both[0])} is tied to others and prescribed too ({len(both)} dofs are); one of the two can "
                 "hold it: tie the others to it instead."
             )
-        return self._with(self.slaves, self.row, self.column, self.coefficient, self.offset, dirichlet)
+        return self._with(self.slaves, self.row, self.column, self.coefficient, self._offset, dirichlet)
 
     def joined(self, other: "Ties") -> "Ties":
         """The ties of both."""
         helds = [c.held for c in (self, other) if not isinstance(c.held, Free)]
         if len(helds) > 1 and helds[0] is not helds[1]:
             raise ValueError("values are prescribed twice; give all of them to one `Dirichlet`.")
-        start, zero = len(self.slaves), self.coefficient.new_zeros
-        offset = None
-        if self.offset is not None or other.offset is not None:
-            parts = [zero(len(c.slaves)) if c.offset is None else c.offset for c in (self, other)]
+        start, given = len(self.slaves), [c for c in (self, other) if c._offset is not None]
+
+        def offset() -> Tensor:
+            parts = [self.coefficient.new_zeros(len(c.slaves)) if c.offset is None else c.offset for c in (self, other)]
             batch = common_batch(*[part.shape[:-1] for part in parts])
-            offset = torch.cat([part.expand(*batch, -1) for part in parts], -1)
+            return torch.cat([part.expand(*batch, -1) for part in parts], -1)
+
         pairs = ((self.slaves, other.slaves), (self.row, other.row + start), (self.column, other.column))
         slaves, row, column = (torch.cat(pair) for pair in pairs)
-        return self._with(slaves, row, column, torch.cat([self.coefficient, other.coefficient]), offset, *helds[:1])
+        return self._with(
+            slaves, row, column, torch.cat([self.coefficient, other.coefficient]), offset if given else None, *helds[:1]
+        )
 
     def _with(
         self,
@@ -211,7 +226,7 @@ class Ties:
         row: Int[Tensor, "m"],
         column: Int[Tensor, "m"],
         coefficient: Float[Tensor, "m"],
-        offset: Tensor | None,
+        offset: Offset,
         held: Constraint | None = None,
     ) -> "Ties":
         found = object.__new__(Ties)

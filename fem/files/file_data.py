@@ -76,7 +76,7 @@ class FileData(Mapping[str, Tensor]):
             raise ValueError(
                 f"{name!r} belongs to another mesh than the space; make the space over the mesh just read."
             )
-        if not (V.is_lagrange or V.is_discontinuous):
+        if not V.is_nodal:
             raise ValueError(f"{name!r} are values at nodes, which {V.family} has not; use `Lagrange` and project.")
         constant = V.is_discontinuous and V.degree == 0
         if not constant and name not in self.point_data:
@@ -105,18 +105,17 @@ def on_nodes(mesh: Mesh, values: Tensor, family: Any, numbering: CellDofs, name:
     tolerance = (1e-6 if single else 1e-12) * float(values.nan_to_num(0, 0, 0).abs().max())
     for block, dofs in zip(mesh.blocks, numbering, strict=True):
         element, local = family.on(block.cell), values[block.connectivity]
-        if element.degree == block.degree:
+        if torch.equal(element.nodes, block.element.nodes):
             found[dofs] = local
             continue
         there = block.element.tabulate(element.nodes.to(values), 0).value[0]
         found[dofs] = new = torch.einsum("av,ev...->ea...", there, local)
-        if element.degree < block.degree:
-            back = torch.einsum("va,ea...->ev...", element.tabulate(block.element.nodes.to(values), 0).value[0], new)
-            if not torch.allclose(back, local, 0, tolerance, equal_nan=True):
-                raise ValueError(
-                    f"{name!r} is a function of degree {block.degree} on {block.cell.name}s, which {family} cannot "
-                    f"hold: use `Lagrange({block.degree})`."
-                )
+        back = torch.einsum("va,ea...->ev...", element.tabulate(block.element.nodes.to(values), 0).value[0], new)
+        if not torch.allclose(back, local, 0, tolerance, equal_nan=True):
+            raise ValueError(
+                f"{name!r} is a function of degree {block.degree} on {block.cell.name}s, which {family} cannot hold: "
+                f"use `Lagrange({block.degree})`."
+            )
     return found
 
 

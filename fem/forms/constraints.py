@@ -221,7 +221,8 @@ class MeanZero:
         field = [torch.zeros(f.shape, dtype=f.dtype, device=f.device) for f in self.space.fields]
         field[self.field] += 1
         ones = self.space.join(field)
-        if not torch.allclose(held.insert(ones, held.data()), ones):
+        shifted = self.space.split(held.insert(ones, held.data()))[self.field]
+        if not torch.allclose(shifted, torch.ones_like(shifted)):
             raise ValueError(
                 f"the ties do not let field {self.field} be shifted by a constant, as `MeanZero` does: their "
                 "coefficients must add up to 1 and their offsets vanish there."

@@ -1,6 +1,6 @@
 """Facets, cells and nodes that get a name: chosen by index, by their vertices, or by where they are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -132,8 +132,9 @@ def numbers_of(topology: Topology, chosen: Tensor | Meet) -> Int[Tensor, "k"]:
 
 def at_degree(topology: Topology, tags: dict[str, Tensor | Meet], degree: int) -> dict[str, Tensor | Meet]:
     """The same node tags where cells are given the nodes of another degree."""
+    finer = [lagrange_element(block.cell, degree) for block in topology.blocks], *topology.lagrange_numbering(degree)
     return {
-        name: nodes_between(topology, own, degree) if isinstance(own, Tensor) else own for name, own in tags.items()
+        name: nodes_between(topology, own, *finer) if isinstance(own, Tensor) else own for name, own in tags.items()
     }
 
 
@@ -142,28 +143,34 @@ def without_meets(tags: dict[str, Tensor | Meet], taken: set[str]) -> dict[str, 
     return {name: own for name, own in tags.items() if isinstance(own, Tensor) or name not in taken}
 
 
-def nodes_between(topology: Topology, tagged: Int[Tensor, "k"], degree: int) -> Int[Tensor, "n"]:
-    """Lagrange nodes of that degree that some tagged mesh nodes mean: those at the same place, and those between them.
+def nodes_between(
+    topology: Topology,
+    tagged: Int[Tensor, "k"],
+    elements: Sequence[Any],
+    numbering: Sequence[Int[Tensor, "_ _"]],
+    count: int,
+) -> Int[Tensor, "n"]:
+    """Which nodes of elements some tagged mesh nodes mean: those at the same place, and those between them.
 
     A set of vertices stands for more than its points where a basis has nodes on edges and faces too. A boundary facet
     belongs to it, with all its nodes, if all mesh nodes of the facet do. Cells and the facets inside do so where it is
     solid (`solid_cells`): two clamped sides clamp nothing that runs across the corner between them.
     """
-    numbering, count = topology.lagrange_numbering(degree)
     inside = torch.zeros(topology.num_nodes, dtype=torch.bool, device=topology.device)
     inside[tagged] = True
     if all(bool(inside[block.connectivity].all()) for block in topology.blocks):
         return torch.arange(count, device=topology.device)
-    found = torch.zeros(count, dtype=torch.bool, device=topology.device)
-    for block, numbers in zip(topology.blocks, numbering, strict=True):
-        same = slice(None) if block.degree == degree else slice(block.cell.num_vertices)
-        found[numbers[:, same][inside[block.connectivity[:, same]]]] = True
-    if all(block.degree == degree for block in topology.blocks):
+    found, alone = torch.zeros(count, dtype=torch.bool, device=topology.device), True
+    for block, element, numbers in zip(topology.blocks, elements, numbering, strict=True):
+        ours, theirs = torch.nonzero(torch.cdist(element.nodes, block.element.nodes) < 1e-9).T.to(topology.device)
+        found[numbers[:, ours][inside[block.connectivity[:, theirs]]]] = True
+        alone &= len(ours) == len(element.nodes)
+    if alone:
         return torch.nonzero(found).flatten()
     facets, whole, solid = topology.facets, whole_facets(topology, inside), solid_cells(topology, inside)
-    for i, (block, numbers, own) in enumerate(zip(topology.blocks, numbering, solid, strict=True)):
+    for i, (element, numbers, own) in enumerate(zip(elements, numbering, solid, strict=True)):
         found[numbers[own]] = True
-        for local, nodes in enumerate(lagrange_element(block.cell, degree).facet_nodes):
+        for local, nodes in enumerate(element.facet_nodes):
             cells = facets.cell[whole][(facets.block[whole] == i) & (facets.local[whole] == local)]
             found[numbers[cells][:, list(nodes)]] = True
     return torch.nonzero(found).flatten()

@@ -50,7 +50,7 @@ class View:
         """Into how many parts to cut each edge: none where everything is linear."""
         spaces = [] if self.field is None else [self.field[0]]
         linear = all(block.degree == 1 and block.cell.is_simplex for block in self.mesh.blocks) and all(
-            space.degree == 1 and all(element.cell.is_simplex for element in space.elements) for space in spaces
+            space.superdegree == 1 and all(element.cell.is_simplex for element in space.elements) for space in spaces
         )
         # In space small triangles are needed in any case: matplotlib paints each in one colour, sorted by its depth.
         if linear and self.num_coordinates < 3:

@@ -53,7 +53,7 @@ def write_vtk(path: str | os.PathLike[str], V: AnySpace, fields: Fields, cell_da
             Matrices of up to 3 × 3 become tensors, filled up with 0.
 
     Gradients are cut, CUDA tensors copied, single precision and integers kept, NaN written as such. Spline fields of a
-    degree above 3 are interpolated by cubics on each span.
+    degree above 3 are interpolated by cubics on each span; bubbles of degree 4 (`Mini` on tetrahedra) vanish there.
 
     Raises:
         ValueError: another file name extension, a batch of fields, a wrong shape, a field over another mesh.
@@ -146,7 +146,7 @@ def output_degree(V: AnySpace, others: list[FunctionSpace]) -> int:
     """The highest degree of geometry and fields, in any direction of a spline, 3 at most."""
     degrees = [block.degree for block in V.mesh.blocks]
     for space in (*V.fields, *others):
-        degrees += [max(getattr(element, "degrees", (element.degree,))) for element in space.elements]
+        degrees += [space.superdegree, *(max(getattr(element, "degrees", (0,))) for element in space.elements)]
     return min(max(degrees), 3)
 
 

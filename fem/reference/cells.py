@@ -128,5 +128,7 @@ def get_cell(name: "str | Cell") -> Cell:
     if isinstance(name, Cell):
         return name
     if not isinstance(name, str) or name not in CELLS:
-        raise ValueError(f"`cell` must be one of {', '.join(CELLS)}; got {shown(name)}.{did_you_mean(name, CELLS)}")
+        divided = name in ("wedge", "prism", "pyramid") if isinstance(name, str) else False
+        meant = " Divide such cells into tetrahedra, as any volume can be." if divided else did_you_mean(name, CELLS)
+        raise ValueError(f"`cell` must be one of {', '.join(CELLS)}; got {shown(name)}.{meant}")
     return CELLS[name]

@@ -79,13 +79,12 @@ class LagrangeElement:
     @outside_transforms()
     def facet_nodes(self) -> tuple[tuple[int, ...], ...]:
         """Local nodes on the closure of each facet: its own and those of its edges and vertices."""
-        origins_normals = [
-            (self.cell.frame(f)[0], n) for f, n in zip(self.cell.facets, self.cell.facet_normals, strict=True)
-        ]
-        return tuple(
-            tuple(torch.nonzero(((self.nodes - origin) @ normal).abs() < 1e-9).flatten().tolist())
-            for origin, normal in origins_normals
-        )
+        return nodes_on_facets(self.cell, self.nodes)
+
+    @property
+    def entity_dofs(self) -> tuple[int, ...]:
+        """How many nodes are on each vertex, edge, face and inside the cell."""
+        return tuple(len(nodes[0]) for nodes in self.entity_nodes.values())
 
     @property
     def num_basis(self) -> int:
@@ -116,6 +115,15 @@ class LagrangeElement:
         rows = [torch.stack([product_of(picked, [i, j]) for j in axes], -1) for i in axes]
         hess = torch.einsum("qaij,ir,js->qars", torch.stack(rows, -2), matrix, matrix)
         return Tabulation(value, grad[None], hess[None])
+
+
+def nodes_on_facets(cell: Cell, nodes: Float[Tensor, "a r"]) -> tuple[tuple[int, ...], ...]:
+    """Which of some reference points are on the closure of each facet."""
+    origins_normals = [(cell.frame(f)[0], n) for f, n in zip(cell.facets, cell.facet_normals, strict=True)]
+    return tuple(
+        tuple(torch.nonzero(((nodes - origin) @ normal).abs() < 1e-9).flatten().tolist())
+        for origin, normal in origins_normals
+    )
 
 
 def product_of(picked: list[Tensor], derived: list[int]) -> Float[Tensor, "q a"]:

@@ -62,6 +62,11 @@ def cell_dofs(mesh: Mesh, elements: Sequence[Element]) -> CellDofs:
         return CellDofs(tuple(n.view(-1, e.num_basis) for n, e in zip(numbers, elements, strict=True)), sum(sizes))
     element, grid = elements[0], mesh.grid
     if hasattr(element, "entity_dofs"):
+        counts = {e.entity_dofs: e for e in elements}  # type: ignore[attr-defined]
+        if len(counts) > 1:
+            raise ValueError(
+                f"{' and '.join(map(str, counts.values()))} share no dofs: {' and '.join(map(str, counts))}."
+            )
         return CellDofs(*mesh.topology.numbering(element.entity_dofs))  # type: ignore[attr-defined]
     spans = getattr(element, "grid_shape", None)
     if grid is None or tuple(spans or ()) != tuple(grid):

@@ -56,6 +56,8 @@ def transferred(space: Any, field: Function, outside: float | str | None) -> Ten
     source, same = field.space, field.space.mesh is space.mesh
     if same and space.is_discontinuous:
         return cell_by_cell(space, field)
+    if same and space.is_nodal and source.elements == space.elements:
+        return field.values.clone()
     if same and source.continuity < 0:
         raise ValueError(
             "`interpolate` of a field that jumps between cells has no value at nodes that cells share; `project(V, "

@@ -26,7 +26,7 @@ from fem.space.interpolation import nodal_values
 from fem.space.moments.dofs import Moments
 from fem.space.moments.points import MomentPoints
 from fem.space.quadrature_points import QuadraturePoints
-from fem.space.tagged_dofs import NearestNodes, tagged_dofs
+from fem.space.tagged_dofs import NearestNodes, NumberedNodes, node_coordinates, tagged_dofs
 from fem.support.checks import check_integers, check_kind, shown
 from fem.support.modes import outside_modes
 
@@ -98,7 +98,7 @@ class FunctionSpace(Space):
         element: `Lagrange(degree)`, or any family whose `on(cell)` gives an element.
         components: None for scalars, c for vectors with c components (dofs "*b n c").
         quadrature_degree: polynomials in reference coordinates up to this degree are integrated exactly; by default
-            2p + 1, two at least in space, and d (g − 1) more where cells of geometry degree g are curved.
+            2p + 1 (bubbles: twice theirs), two at least in space, d (g − 1) more on curved cells of geometry degree g.
 
     Attributes:
         elements: the element of each block of the mesh.
@@ -135,7 +135,7 @@ class FunctionSpace(Space):
         check_integers("FunctionSpace", 0, optional=True, quadrature_degree=quadrature_degree)
         self.mesh, self.elements, self.components, self.cell_dofs = mesh, elements, components, cell_dofs
         if quadrature_degree is None:  # on straight hexahedra |J| is of degree d − 1 in each coordinate
-            quadrature_degree = max(2 * self.degree + 1, mesh.dim - 1) + mesh.curved_degree
+            quadrature_degree = max(2 * self.degree + 1, 2 * self.superdegree, mesh.dim - 1) + mesh.curved_degree
         self.quadrature = points(mesh, elements, components, cell_dofs, quadrature_degree)
 
     # -- shapes --------------------------------------------------------------------------------------------------------
@@ -151,9 +151,19 @@ class FunctionSpace(Space):
         return all(isinstance(e, DiscontinuousElement) for e in self.elements)
 
     @property
+    def is_nodal(self) -> bool:
+        """Whether dofs are values at nodes, of one cell each or shared."""
+        return all(hasattr(e, "nodes") for e in self.elements)
+
+    @property
     def degree(self) -> int:
         """The highest degree p of the polynomials that the elements reproduce."""
         return max(element.degree for element in self.elements)
+
+    @property
+    def superdegree(self) -> int:
+        """The lowest degree of polynomials among which all functions of the elements are."""
+        return max(getattr(element, "superdegree", element.degree) for element in self.elements)
 
     @property
     def quadrature_degree(self) -> int:
@@ -201,7 +211,7 @@ class FunctionSpace(Space):
 
     # -- numbering -----------------------------------------------------------------------------------------------------
 
-    def dofs(self, tag: str | NearestNodes) -> Int[Tensor, "k"]:
+    def dofs(self, tag: str | NearestNodes | NumberedNodes) -> Int[Tensor, "k"]:
         """Nodes of the space on the facets with that tag and at the nodes with that tag, in ascending order.
 
         A node tag that holds all nodes of a boundary facet holds all dofs of that facet; see `nodes_between`. A tag of
@@ -212,14 +222,14 @@ class FunctionSpace(Space):
         """
         if self.moments is not None:
             return self.moments.dofs(tag)
-        if not self.is_lagrange:
+        if not self.is_nodal or self.is_discontinuous:
             if isinstance(tag, str):
                 self.mesh.facets_tagged(tag)  # the tag exists
             raise ValueError(
-                f"only Lagrange spaces have dofs on facets; impose values on {shown(self.family)} weakly, "
-                "by boundary terms."
+                "only spaces whose cells share values at nodes, such as Lagrange, have dofs on facets; impose values on "
+                f"{shown(self.family)} weakly, by boundary terms."
             )
-        return tagged_dofs(self.mesh, self.elements, self.cell_dofs, tag)  # type: ignore[arg-type]
+        return tagged_dofs(self.mesh, self.elements, self.cell_dofs, tag)
 
     # -- functions -----------------------------------------------------------------------------------------------------
 
@@ -230,19 +240,13 @@ class FunctionSpace(Space):
     @property
     def dof_coordinates(self) -> Float[Tensor, "n d"]:
         """Where each node's dofs sit, differentiable with respect to `mesh.nodes`."""
-        if self.is_discontinuous:
-            parts = [self.mesh.map(i, None, e.nodes)[0] for i, e in enumerate(self.elements)]  # type: ignore[attr-defined]
-            return torch.cat([p.flatten(0, 1) for p in parts])
-        if not self.is_lagrange:
-            raise ValueError(
-                "only Lagrange and discontinuous spaces have nodes; onto others a function is projected: "
-                "`minimize(Energy(V, lambda x, u, g: (u - f(x)).square())).value`."
-            )
-        return self.mesh.lagrange_nodes(self.degree)
+        if not self.is_nodal:
+            raise ValueError(f"{shown(self.family)} has no nodes; `project(V, lambda x: ...)` finds dofs of it.")
+        return node_coordinates(self.mesh, self.elements, self.cell_dofs)
 
     def trace(self, tag: Any, dofs: Int[Tensor, "k"], value: Callable[[Tensor], Any]) -> Any:
         """Values "*b k" or "*b k c", or a number, of the tag's dofs for the boundary values `value` of x "k d"."""
-        return value(self.mesh.lagrange_nodes(self.degree, dofs))
+        return value(node_coordinates(self.mesh, self.elements, self.cell_dofs, dofs))
 
     @outside_modes
     def interpolate(

@@ -1,19 +1,19 @@
-"""Dofs of Lagrange spaces that the tags of a mesh, or points, mean."""
+"""Where the nodes of a space are, and which of them the tags of a mesh, or points, mean."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fem.mesh.geometry import facet_cells
 from fem.mesh.grid import Meet
 from fem.mesh.mesh import Mesh
 from fem.mesh.tags import nodes_between
-from fem.reference.lagrange import LagrangeElement
+from fem.mesh.topology import Topology, first_positions
 from fem.space.cell_dofs import CellDofs
 from fem.support.checks import check_numbers, shown
 
@@ -27,6 +27,18 @@ class NearestNodes:
 
     def __repr__(self) -> str:
         return f"at_points({[list(p) for p in self.points]})"
+
+
+@dataclass(frozen=True, eq=False)
+class NumberedNodes:
+    """Nodes of one numbering, by their numbers."""
+
+    dofs: CellDofs
+    numbers: Int[Tensor, "k"]
+    name: str
+
+    def __repr__(self) -> str:
+        return f"{len(self.numbers)} nodes: {self.name}"
 
 
 def at_points(points: Any, tolerance: float | None = None) -> NearestNodes:
@@ -53,9 +65,19 @@ def at_points(points: Any, tolerance: float | None = None) -> NearestNodes:
     return NearestNodes(tuple(map(tuple, given.tolist())), None if tolerance is None else float(tolerance))
 
 
-def nearest_dofs(mesh: Mesh, degree: int, at: NearestNodes) -> Int[Tensor, "k"]:
+def node_coordinates(
+    mesh: Mesh, elements: Sequence[Any], dofs: CellDofs, numbers: Int[Tensor, "k"] | None = None
+) -> Float[Tensor, "n d"]:
+    """Where nodes are, all or some: of the cells that share one, the first speaks. Differentiable in `mesh.nodes`."""
+    if isinstance(dofs.source, Topology):
+        return mesh.lagrange_nodes(dofs.degree, numbers)
+    x = torch.cat([mesh.map(i, None, element.nodes)[0].flatten(0, 1) for i, element in enumerate(elements)])
+    first = first_positions(torch.cat([own.flatten() for own in dofs]), dofs.count)
+    return x[first if numbers is None else first[numbers]]
+
+
+def nearest_dofs(mesh: Mesh, nodes: Float[Tensor, "n d"], at: NearestNodes) -> Int[Tensor, "k"]:
     """The dof at each point, in the order of the points."""
-    nodes = mesh.lagrange_nodes(degree).detach()
     points = torch.tensor(at.points, dtype=nodes.dtype, device=nodes.device)
     if points.shape[1] != nodes.shape[1]:
         raise ValueError(f"`{at}` has points of {points.shape[1]} coordinates; the mesh has {nodes.shape[1]}.")
@@ -73,7 +95,7 @@ def nearest_dofs(mesh: Mesh, degree: int, at: NearestNodes) -> Int[Tensor, "k"]:
 
 
 def tagged_dofs(
-    mesh: Mesh, elements: Sequence[LagrangeElement], dofs: CellDofs, tag: str | NearestNodes
+    mesh: Mesh, elements: Sequence[Any], dofs: CellDofs, tag: str | NearestNodes | NumberedNodes
 ) -> Int[Tensor, "k"]:
     """Nodes of the space on the facets with that tag and at the nodes with that tag, in ascending order.
 
@@ -82,8 +104,12 @@ def tagged_dofs(
     Raises:
         ValueError: no such tag, or no dof of this space at any node that has it.
     """
+    if isinstance(tag, NumberedNodes):
+        if tag.dofs is not dofs:
+            raise ValueError(f"{tag} belong to another space; prescribe them on this one.")
+        return tag.numbers
     if isinstance(tag, NearestNodes):
-        return nearest_dofs(mesh, dofs.degree, tag)
+        return nearest_dofs(mesh, node_coordinates(mesh, elements, dofs).detach(), tag)
     if tag in mesh.cell_tags and tag not in mesh.facet_tags and tag not in mesh.node_tags:
         starts, cells, found = mesh.block_starts, mesh.cell_tags[tag], []
         for i, (start, stop) in enumerate(pairwise(starts)):
@@ -93,26 +119,45 @@ def tagged_dofs(
         return dofs_on_facets(mesh, elements, dofs, tag)
     chosen, grid = mesh.node_tags[tag], mesh.topology.grid
     if isinstance(chosen, Meet) and grid is not None:
-        return grid.meeting_nodes(dofs.degree, chosen)
-    found = nodes_between(mesh.topology, mesh.nodes_tagged(tag), dofs.degree)
+        found = dofs_where_sides_meet(mesh, elements, dofs, chosen)
+    else:
+        found = nodes_between(mesh.topology, mesh.nodes_tagged(tag), elements, dofs.blocks, dofs.count)
     if tag in mesh.facet_tags:
         return torch.cat([found, dofs_on_facets(mesh, elements, dofs, tag)]).unique()
     if len(found) == 0:
-        raise ValueError(f"no dof of degree {dofs.degree} stands at a node with the tag {tag!r}.")
+        raise ValueError(f"no dof of {elements[0]} stands at a node with the tag {tag!r}.")
     return found
 
 
-def dofs_on_facets(mesh: Mesh, elements: Sequence[LagrangeElement], dofs: CellDofs, tag: str) -> Int[Tensor, "k"]:
+def dofs_on_facets(mesh: Mesh, elements: Sequence[Any], dofs: CellDofs, tag: str) -> Int[Tensor, "k"]:
     """Nodes of the space on the facets with that tag, in ascending order.
 
     Raises:
         ValueError: no such tag.
     """
     sides, grid = mesh.sides_tagged(tag), mesh.topology.grid
-    if sides is not None and grid is not None:
+    if sides is not None and grid is not None and isinstance(dofs.source, Topology):
         return grid.side_nodes(dofs.degree, sides)
-    marked = torch.zeros(dofs.count, dtype=torch.bool, device=mesh.device)
+    return torch.nonzero(marked(mesh, elements, dofs, lambda i: facet_cells(mesh, tag, i))).flatten()
+
+
+def dofs_where_sides_meet(mesh: Mesh, elements: Sequence[Any], dofs: CellDofs, meet: Meet) -> Int[Tensor, "k"]:
+    """Nodes of the space at a corner or on an edge of a grid, in ascending order."""
+    grid = mesh.topology.grid
+    assert grid is not None
+    if isinstance(dofs.source, Topology):
+        return grid.meeting_nodes(dofs.degree, meet)
+    facets = range(len(grid.cell.facets))
+    on = [marked(mesh, elements, dofs, lambda i, s=s: [grid.side_cells((s,), k) for k in facets]) for s in meet.sides]
+    return torch.nonzero(torch.stack(on).all(0)).flatten()
+
+
+def marked(
+    mesh: Mesh, elements: Sequence[Any], dofs: CellDofs, cells_of: Callable[[int], list[Tensor]]
+) -> Bool[Tensor, "n"]:
+    """True at the nodes on local facets 0, 1, … of the cells that `cells_of` lists for each block."""
+    found = torch.zeros(dofs.count, dtype=torch.bool, device=mesh.device)
     for i, element in enumerate(elements):
-        for nodes, cells in zip(element.facet_nodes, facet_cells(mesh, tag, i), strict=True):
-            marked[dofs.of(i, cells)[:, list(nodes)]] = True
-    return torch.nonzero(marked).flatten()
+        for nodes, cells in zip(element.facet_nodes, cells_of(i), strict=True):
+            found[dofs.of(i, cells)[:, list(nodes)]] = True
+    return found

@@ -208,7 +208,7 @@ def near_kernel(space: AnySpace) -> Float[Tensor, "N k"]:
         start += f.num_dofs
     if not isinstance(space, FunctionSpace) or space.components != space.mesh.dim or space.components == 1:
         return torch.stack(constants, -1)
-    if not space.is_lagrange:
+    if not space.is_nodal:
         return torch.stack(constants, -1)
     x = space.dof_coordinates.detach()
     x = (x - x.mean(0)) / (x.amax(0) - x.amin(0)).max()

@@ -40,7 +40,7 @@ def default_linear(space: AnySpace, symmetric: bool, items: int = 1, couples_nei
         return Multigrid()
     if on_cpu and (space.num_dofs <= (SMALL if space.mesh.dim == 3 else LARGE) or not symmetric):
         return Direct()
-    is_spline = isinstance(space, FunctionSpace) and space.continuity >= 0 and not space.is_lagrange
+    is_spline = isinstance(space, FunctionSpace) and space.continuity >= 0 and not space.is_nodal
     if is_spline and space.mesh.dim == 3 and space.components is None and not couples_neighbours:
         return CG(preconditioner=FastDiagonalization())
     if isinstance(space, FunctionSpace) and find_spec("pyamg"):

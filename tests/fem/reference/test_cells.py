@@ -73,5 +73,5 @@ def test_entity_cells_and_names() -> None:
     assert get_cell("hexahedron") is hexahedron
     assert get_cell(hexahedron) is hexahedron
     assert [c.is_simplex for c in CELLS.values()] == [True, True, False, True, False]
-    with pytest.raises(ValueError, match=r"`cell` must be one of interval, .*hexahedron; got 'pyramid'"):
+    with pytest.raises(ValueError, match=r"`cell` must be one of interval, .*hexahedron; got 'pyramid'. Divide"):
         get_cell("pyramid")
