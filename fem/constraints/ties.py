@@ -52,6 +52,14 @@ class Ties:
         (row, column), coefficient = entries.indices(), entries.values()
         self._tie(slaves, row, column, coefficient, offset)
 
+    @classmethod
+    def of(cls, space: AnySpace, slaves: Tensor, row: Tensor, column: Tensor, coefficient: Tensor) -> "Ties":
+        """Ties by the entries of their matrix."""
+        found = object.__new__(cls)
+        found.space, found.held = space, Free(space)
+        found._tie(slaves, row, column, coefficient, None)
+        return found
+
     def _tie(self, slaves: Tensor, row: Tensor, column: Tensor, coefficient: Tensor, offset: Tensor | None) -> None:
         kept = coefficient != 0
         self.slaves, self.row, self.column, self.coefficient = slaves, row[kept], column[kept], coefficient[kept]
@@ -172,7 +180,11 @@ class Ties:
                 f"dof {int(both[0])} is tied to others and prescribed too ({len(both)} dofs are); one of the two can "
                 "hold it: tie the others to it instead."
             )
-        return self._with(self.slaves, self.row, self.column, self.coefficient, self.offset, dirichlet)
+        return self.beside(dirichlet)
+
+    def beside(self, held: Constraint) -> "Ties":
+        """The same ties, and what else holds dofs."""
+        return self._with(self.slaves, self.row, self.column, self.coefficient, self.offset, held)
 
     def joined(self, other: "Ties") -> "Ties":
         """The ties of both."""
