@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fem.constraints.ties import Ties
+from fem.constraints.ties import Ties, held_by_both
 from fem.forms.constraints import Dirichlet
 from fem.space.hanging import followers
 from fem.space.space import AnySpace, Space
@@ -19,6 +19,7 @@ class HangingTies(Ties):
         Raises:
             ValueError: one is prescribed and what it follows is not.
         """
+        dirichlet = held_by_both(self.held, dirichlet)
         fixed = dirichlet.fixed.flatten()
         wrong = fixed[self.slaves[self.row]] & ~fixed[self.column]
         if bool(wrong.any()):

@@ -172,8 +172,7 @@ class Ties:
 
     def holding(self, dirichlet: Dirichlet) -> "Ties":
         """The same ties where values are prescribed too."""
-        if not isinstance(self.held, Free):
-            raise ValueError("values are prescribed twice; give all of them to one `Dirichlet`.")
+        dirichlet = held_by_both(self.held, dirichlet)
         both = torch.nonzero((self.tied & dirichlet.fixed).flatten()).flatten()
         if len(both):
             raise ValueError(
@@ -188,9 +187,7 @@ class Ties:
 
     def joined(self, other: "Ties") -> "Ties":
         """The ties of both."""
-        helds = [c.held for c in (self, other) if not isinstance(c.held, Free)]
-        if len(helds) > 1 and helds[0] is not helds[1]:
-            raise ValueError("values are prescribed twice; give all of them to one `Dirichlet`.")
+        held = held_by_both(self.held, other.held)
         start, zero = len(self.slaves), self.coefficient.new_zeros
         offset = None
         if self.offset is not None or other.offset is not None:
@@ -198,7 +195,7 @@ class Ties:
             offset = torch.cat(parts)
         pairs = ((self.slaves, other.slaves), (self.row, other.row + start), (self.column, other.column))
         slaves, row, column = (torch.cat(pair) for pair in pairs)
-        return self._with(slaves, row, column, torch.cat([self.coefficient, other.coefficient]), offset, *helds[:1])
+        return self._with(slaves, row, column, torch.cat([self.coefficient, other.coefficient]), offset, held)
 
     def _with(
         self,
@@ -217,6 +214,13 @@ class Ties:
     def __repr__(self) -> str:
         own = f"Ties({len(self.slaves)} of {self.space.num_dofs} dofs)"
         return own if isinstance(self.held, Free) else f"{self.held} & {own}"
+
+
+def held_by_both(held: Any, other: Any) -> Any:
+    """The values that two constraints prescribe, as one."""
+    if isinstance(other, Free) or held is other:
+        return held
+    return other if isinstance(held, Free) else held & other
 
 
 def ties_of(constraint: Any) -> Ties | None:

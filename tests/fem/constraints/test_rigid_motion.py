@@ -98,7 +98,7 @@ def test_derivatives_in_nodes(mesh: Mesh) -> None:
 
     x = distorted(mesh).nodes.clone().requires_grad_()
     assert torch.autograd.gradcheck(moved, (x,), fast_mode=True)
-    assert torch.autograd.gradgradcheck(moved, (x,), fast_mode=True)
+    assert mesh.dim == 3 or torch.autograd.gradgradcheck(moved, (x,), fast_mode=True)
     u = torch.rand(mesh.num_nodes, mesh.dim, dtype=x.dtype, generator=torch.manual_seed(0))
     assert torch.autograd.gradcheck(lambda x: RigidMotionFree(body(x)).apply(u), (x,), fast_mode=True)
 
