@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fem.constraints.hanging_nodes import hanging_nodes
     from fem.constraints.periodic import Periodic
     from fem.constraints.rigid_motion import RigidMotionFree
     from fem.constraints.slip import Dirichlet
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from fem.support.status import ConvergenceError, Status
 
 _HOME = {
+    "fem.constraints.hanging_nodes": ("hanging_nodes",),
     "fem.constraints.periodic": ("Periodic",),
     "fem.constraints.rigid_motion": ("RigidMotionFree",),
     "fem.constraints.slip": ("Dirichlet",),
@@ -99,6 +101,7 @@ __all__ = [
     "compilation",
     "gradient",
     "h1_error",
+    "hanging_nodes",
     "integrate",
     "jump",
     "l2_error",

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fem.constraints.ties import Ties
+from fem.constraints.ties import Ties, held_by_both
 from fem.forms.constraints import Dirichlet, Free
 from fem.space.space import AnySpace, FunctionSpace, Space
 from fem.support.checks import check_choice, check_kind, is_integer
@@ -100,7 +100,7 @@ class Periodic(Ties):
         """The same where values are prescribed too: a class with a prescribed dof is prescribed as a whole."""
         found = object.__new__(Periodic)
         found.sides, found.sign, found.fields, found.edges = self.sides, self.sign, self.fields, self.edges
-        found._choose(self.space, dirichlet)
+        found._choose(self.space, held_by_both(self.held, dirichlet))
         return found
 
     def joined(self, other: Ties) -> Ties:
@@ -109,10 +109,8 @@ class Periodic(Ties):
         found = object.__new__(Periodic)
         found.sides, found.sign, found.fields = self.sides | other.sides, self.sign, self.fields
         found.edges = tuple(torch.cat(pair) for pair in zip(self.edges, other.edges, strict=True))
-        held = [c.held for c in (self, other) if isinstance(c.held, Dirichlet)]
-        if len(held) > 1 and held[0] is not held[1]:
-            raise ValueError("values are prescribed twice; give all of them to one `Dirichlet`.")
-        found._choose(self.space, held[0] if held else None)
+        held = held_by_both(self.held, other.held)
+        found._choose(self.space, held if isinstance(held, Dirichlet) else None)
         return found
 
     def __repr__(self) -> str:

@@ -52,30 +52,11 @@ class RigidMotionFree:
     @property
     def modes(self) -> Float[Tensor, "n d k"]:
         """Translations, and rotations about the centre of the nodes, scaled to size one."""
-        x = self.space.dof_coordinates.detach()
-        x = (x - x.mean(0)) / (x.amax(0) - x.amin(0)).max()
-        d, found = x.shape[1], []
-        for i in range(d):
-            found.append(torch.zeros_like(x))
-            found[-1][:, i] = 1
-        for i in range(d):
-            for j in range(i + 1, d):
-                found.append(torch.zeros_like(x))
-                found[-1][:, i], found[-1][:, j] = -x[:, j], x[:, i]
-        return torch.stack(found, -1)
+        return motions(self.space.dof_coordinates.detach())
 
-    def data(self) -> Tensor:
-        """m_a "n d", the same for all components.
-
-        Raises:
-            ValueError: nodes that need a gradient, which the motions to be taken out would need too.
-        """
-        if self.space.mesh.version is None:
-            raise ValueError(
-                "`RigidMotionFree` has no derivatives in the nodes of the mesh; hold the body at points instead, "
-                "`Dirichlet(V, {at_points(...): 0.0, (at_points(...), 1): 0.0})`."
-            )
-        return self._mean.data()[:, None].expand(self.space.shape)
+    def data(self) -> Float[Tensor, "n d1"]:
+        """m_a and x_a, side by side, differentiable in the nodes of the mesh."""
+        return torch.cat([self._mean.data()[:, None], self.space.dof_coordinates], 1)
 
     @outside_modes
     def apply(self, u: Tensor) -> Tensor:
@@ -84,8 +65,7 @@ class RigidMotionFree:
 
     def insert(self, u: Tensor, data: Tensor | None) -> Tensor:
         assert data is not None
-        Z = self.modes.flatten(0, 1)
-        weighted, flat = data.flatten(-2)[:, None] * Z, u.flatten(-2)
+        (Z, weighted), flat = self._columns(data), u.flatten(-2)
         shares = torch.linalg.solve(Z.T @ weighted, (flat @ weighted)[..., None])[..., 0]
         return (flat - shares @ Z.T).unflatten(-1, self.space.shape)
 
@@ -95,11 +75,30 @@ class RigidMotionFree:
 
     def project(self, residual: Tensor, data: Tensor | None) -> Tensor:
         assert data is not None
-        Z = self.modes.flatten(0, 1)
-        weighted, flat = data.flatten(-2)[:, None] * Z, residual.flatten(-2)
+        (Z, weighted), flat = self._columns(data), residual.flatten(-2)
         shares = torch.linalg.solve(Z.T @ weighted, (flat @ Z)[..., None])[..., 0]
         return (flat - shares @ weighted.T).unflatten(-1, self.space.shape)
 
     def border(self, data: Tensor) -> Float[Tensor, "m k"]:
         """The columns that hold the rigid motions in a bordered matrix."""
-        return data.flatten(-2)[:, None] * self.modes.flatten(0, 1)
+        return self._columns(data)[1]
+
+    def _columns(self, data: Float[Tensor, "n d1"]) -> tuple[Float[Tensor, "m k"], Float[Tensor, "m k"]]:
+        """Z, and m Z with the same weight for all components."""
+        Z = motions(data[:, 1:])
+        return Z.flatten(0, 1), (data[:, :1, None] * Z).flatten(0, 1)
+
+
+def motions(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d k"]:
+    """Translations and rotations at some places; they span the same whatever the centre and the scale, which are
+    chosen for the sake of round-off."""
+    rough = x.detach()
+    x, d, found = (x - rough.mean(0)) / (rough.amax(0) - rough.amin(0)).max(), x.shape[1], []
+    for i in range(d):
+        found.append(torch.zeros_like(x).index_fill(1, torch.tensor([i], device=x.device), 1))
+    for i in range(d):
+        for j in range(i + 1, d):
+            columns = [torch.zeros_like(x[:, 0])] * d
+            columns[i], columns[j] = -x[:, j], x[:, i]
+            found.append(torch.stack(columns, 1))
+    return torch.stack(found, -1)

@@ -63,6 +63,14 @@ class Ties:
         (row, column), coefficient = entries.indices(), entries.values()
         self._tie(slaves, row, column, coefficient, offset)
 
+    @classmethod
+    def of(cls, space: AnySpace, slaves: Tensor, row: Tensor, column: Tensor, coefficient: Tensor) -> "Ties":
+        """Ties by the entries of their matrix."""
+        found = object.__new__(cls)
+        found.space, found.held = space, Free(space)
+        found._tie(slaves, row, column, coefficient, None)
+        return found
+
     def _tie(self, slaves: Tensor, row: Tensor, column: Tensor, coefficient: Tensor, offset: Offset) -> None:
         kept = coefficient != 0
         self.slaves, self.row, self.column, self.coefficient = slaves, row[kept], column[kept], coefficient[kept]
@@ -192,21 +200,22 @@ class Ties:
 
     def holding(self, dirichlet: Dirichlet) -> "Ties":
         """The same ties where values are prescribed too."""
-        if not isinstance(self.held, Free):
-            raise ValueError("values are prescribed twice; give all of them to one `Dirichlet`.")
+        dirichlet = held_by_both(self.held, dirichlet)
         both = torch.nonzero((self.tied & dirichlet.fixed).flatten()).flatten()
         if len(both):
             raise ValueError(
                 f"dof {int(both[0])} is tied to others and prescribed too ({len(both)} dofs are); one of the two can "
                 "hold it: tie the others to it instead."
             )
-        return self._with(self.slaves, self.row, self.column, self.coefficient, self._offset, dirichlet)
+        return self.beside(dirichlet)
+
+    def beside(self, held: Constraint) -> "Ties":
+        """The same ties, and what else holds dofs."""
+        return self._with(self.slaves, self.row, self.column, self.coefficient, self._offset, held)
 
     def joined(self, other: "Ties") -> "Ties":
         """The ties of both."""
-        helds = [c.held for c in (self, other) if not isinstance(c.held, Free)]
-        if len(helds) > 1 and helds[0] is not helds[1]:
-            raise ValueError("values are prescribed twice; give all of them to one `Dirichlet`.")
+        held = held_by_both(self.held, other.held)
         start, given = len(self.slaves), [c for c in (self, other) if c._offset is not None]
 
         def offset() -> Tensor:
@@ -216,9 +225,8 @@ class Ties:
 
         pairs = ((self.slaves, other.slaves), (self.row, other.row + start), (self.column, other.column))
         slaves, row, column = (torch.cat(pair) for pair in pairs)
-        return self._with(
-            slaves, row, column, torch.cat([self.coefficient, other.coefficient]), offset if given else None, *helds[:1]
-        )
+        coefficient = torch.cat([self.coefficient, other.coefficient])
+        return self._with(slaves, row, column, coefficient, offset if given else None, held)
 
     def _with(
         self,
@@ -237,6 +245,13 @@ class Ties:
     def __repr__(self) -> str:
         own = f"Ties({len(self.slaves)} of {self.space.num_dofs} dofs)"
         return own if isinstance(self.held, Free) else f"{self.held} & {own}"
+
+
+def held_by_both(held: Any, other: Any) -> Any:
+    """The values that two constraints prescribe, as one."""
+    if isinstance(other, Free) or held is other:
+        return held
+    return other if isinstance(held, Free) else held & other
 
 
 def ties_of(constraint: Any) -> Ties | None:

@@ -8,7 +8,7 @@ from fem.mesh.jacobian import determinant
 from fem.mesh.mesh import Mesh
 
 
-def oriented(nodes: Tensor, cells: dict[str, Tensor]) -> Mesh:
+def oriented(nodes: Tensor, cells: dict[str, Tensor], hanging: bool = False) -> Mesh:
     """The mesh with every cell that runs the wrong way round turned.
 
     A cell may also be negative because its nodes have crossed its neighbours: turned, it lies on one of them, which
@@ -25,4 +25,4 @@ def oriented(nodes: Tensor, cells: dict[str, Tensor]) -> Mesh:
             mirrored = connectivity[:, mirrored_nodes(block.cell, block.degree)]
             connectivity = torch.where(negative[:, None], mirrored, connectivity)
         turned[name] = connectivity
-    return Mesh(nodes, turned, merge=False)
+    return Mesh(nodes, turned, merge=False, hanging=hanging)

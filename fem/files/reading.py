@@ -36,6 +36,7 @@ def read_mesh(
     path: str | PathLike[str],
     *,
     merge: float | bool | None = ...,
+    hanging: bool = ...,
     rename: Mapping[str, str] | None = ...,
     fields: Literal[False] = ...,
     dtype: torch.dtype = ...,
@@ -46,6 +47,7 @@ def read_mesh(
     path: str | PathLike[str],
     *,
     merge: float | bool | None = ...,
+    hanging: bool = ...,
     rename: Mapping[str, str] | None = ...,
     fields: Literal[True],
     dtype: torch.dtype = ...,
@@ -55,6 +57,7 @@ def read_mesh(
     path: str | PathLike[str],
     *,
     merge: float | bool | None = None,
+    hanging: bool = False,
     rename: Mapping[str, str] | None = None,
     fields: bool = False,
     dtype: torch.dtype = torch.float64,
@@ -71,6 +74,7 @@ def read_mesh(
     Args:
         merge: nodes within this distance become one; None warns of parts that touch without sharing nodes, False says
             that they are meant: see `Mesh`.
+        hanging: nodes may hang on larger neighbours: see `Mesh`.
         rename: name in the file → name on the mesh, as in `{"boundary": "outer"}`; groups given one name are joined.
         fields: whether to return the data in the file as well, at the last time where there are several.
 
@@ -92,7 +96,7 @@ def read_mesh(
     check_kind("read_mesh", "rename", rename or {}, Mapping, "a mapping from names in the file to other names")
     if merge is not None and merge is not False:
         check_numbers("read_mesh", "non-negative", merge=merge)
-    check_flags("read_mesh", fields=fields)
+    check_flags("read_mesh", fields=fields, hanging=hanging)
     check_floating("read_mesh", dtype)
     path = Path(path)
     contents = read_contents(path)
@@ -133,9 +137,9 @@ def read_mesh(
             parts.setdefault(kinds[i].name, []).append(block.connectivity)
         if any(len({part.shape[1] for part in several}) > 1 for several in parts.values()):
             raise MeshError("cells of one kind must all be of one degree.")
-        mesh = oriented(coordinates, {name: torch.cat(several) for name, several in parts.items()})
+        mesh = oriented(coordinates, {name: torch.cat(several) for name, several in parts.items()}, hanging)
         check_places(mesh)
-        if merge is not False and (text := gaps(mesh.nodes, mesh.topology)):
+        if merge is not False and (text := gaps(mesh.nodes, mesh.topology, hanging)):
             warnings.warn(f"{path}: {text}", stacklevel=2)
         if merge is not False:
             check_boundary(mesh)

@@ -81,21 +81,27 @@ class Dirichlet:
         check_kind("Dirichlet", "space", space, Space, "a `FunctionSpace` or `MixedSpace`")
         check_kind("Dirichlet", "values", values, Mapping, 'a mapping {tag: value}, such as {"boundary": 0.0}')
         self.space, self.values = space, dict(values)
+        self._prescribe(
+            [
+                (i, component, tag, space.fields[i].dofs(tag), value)
+                for key, value in self.values.items()
+                for i, component, tag in self._targets(key)
+            ]
+        )
+
+    def _prescribe(self, entries: list[tuple[int, int | None, Any, Tensor, Any]]) -> None:
+        """Hold these dofs: (field, component, tag, nodes, value) each."""
+        space, self._entries = self.space, entries
         self._constant: Tensor | None = None  # prescribed values that can never change
         fixed = [torch.zeros(f.shape, dtype=torch.bool, device=space.device) for f in space.fields]
-        self._entries = []
-        for key, value in self.values.items():
-            for i, component, tag in self._targets(key):
-                field = space.fields[i]
-                dofs = field.dofs(tag)
-                fixed[i][(dofs, component) if component is not None else dofs] = True
-                self._entries.append((i, component, tag, dofs, value))
+        for i, component, _, dofs, _ in entries:
+            fixed[i][(dofs, component) if component is not None else dofs] = True
         self._fixed = space.join(fixed) if isinstance(space, MixedSpace) else fixed[0]
         # Few dofs of many are prescribed: copying them takes a fraction of the time of a choice for each dof.
         self._places = self._fixed.flatten().nonzero()[:, 0]
         with torch.no_grad():
             data = self.data()
-        if all(isinstance(v, int | float) for v in self.values.values()):
+        if all(isinstance(value, int | float) for *_, value in entries):
             self._constant = data
 
     @property
@@ -144,10 +150,29 @@ class Dirichlet:
         return self.project(v, data)
 
     def __and__(self, other: Any) -> Any:
-        """Both: prescribed values, and a vanishing mean of another field, or ties."""
-        if not isinstance(other, Constraint) or isinstance(other, Dirichlet):
-            return NotImplemented
-        return other & self  # type: ignore[operator]
+        """Both: prescribed values, those of the other too, a vanishing mean of another field, or ties.
+
+        Raises:
+            ValueError: different values at one dof, which is named; constraints on different spaces.
+        """
+        if not isinstance(other, Dirichlet):
+            return other & self if isinstance(other, Constraint) else NotImplemented  # type: ignore[operator]
+        if other.space is not self.space:
+            raise ValueError("constraints joined by `&` must be on one and the same space.")
+        both, found = object.__new__(Dirichlet), (self._fixed & other._fixed).flatten()
+        with torch.no_grad():
+            mine, theirs = (c.data().flatten(-len(self.space.shape))[..., found] for c in (self, other))
+            wrong = (mine - theirs).abs() > 1e-8 * (1 + mine.abs())
+            if not mapped(wrong) and bool(wrong.any()):
+                k = tuple(torch.nonzero(wrong)[0].tolist())
+                a, b = (float(t.expand(wrong.shape)[k]) for t in (mine, theirs))
+                raise ValueError(
+                    f"dof {int(torch.nonzero(found)[k[-1]])} is prescribed twice, as {a} and as {b}; within one "
+                    "`Dirichlet` later entries win where they meet."
+                )
+        both.space, both.values = self.space, self.values | other.values
+        both._prescribe(self._entries + other._entries)
+        return both
 
     def __repr__(self) -> str:
         entries = ", ".join(f"{key!r}: {shown(value)}" for key, value in list(self.values.items())[:4]) or "no values"

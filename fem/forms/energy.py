@@ -20,6 +20,7 @@ from fem.forms.parameters import Parameter, PointValues, tensor_in
 from fem.forms.term import Density, Term
 from fem.mesh.geometry import check_side
 from fem.space.field import Function, Gradient
+from fem.space.hanging import followers
 from fem.space.space import AnySpace, Space
 from fem.support.checks import check_kind, is_integer
 from fem.support.modes import outside_modes
@@ -67,6 +68,7 @@ class Functional:
                 raise ValueError(f"`{kind}({name}=...)` takes facet tags, or pairs (facet tag, cell tag); got {tag!r}.")
         self.space = space
         self.constraint: Constraint = Free(space) if dirichlet is None else dirichlet
+        check_hanging(self.constraint)
         self.terms: tuple[Term, ...] = ()
         for tag, integrand in ((None, density), *(boundary or {}).items()):
             if not callable(integrand):
@@ -219,6 +221,22 @@ def differentiated(form: DiscreteForm, derivative: Callable[..., Tensor], *dofs:
         return derivative(form, *dofs)
     k = len(dofs)
     return plainly(lambda *t: (derivative(form.with_tensors(t[k:]), *t[:k]),), [*dofs, *form.tensors()])[0]
+
+
+def check_hanging(constraint: Constraint) -> None:
+    """Raise where continuous functions would jump at hanging nodes."""
+    space = constraint.space
+    if space.mesh.topology.hanging is None:
+        return
+    tied = getattr(getattr(constraint, "dirichlet", constraint), "tied", None)
+    parts = [None] * len(space.fields) if tied is None else space.split(tied)
+    for field, own in zip(space.fields, parts, strict=True):
+        if field.is_lagrange and (own is None or not bool(own[followers(field).nodes].all())):
+            raise ValueError(
+                "nodes of this mesh hang on larger cells, where functions of the space would jump: "
+                f"`{'' if tied is None else '… & '}hanging_nodes(V)` among the constraints ties them, and "
+                "`hanging_nodes(V) & Dirichlet(V, {...})` prescribes values too."
+            )
 
 
 def check_finite(value: Tensor, u: Tensor, params: Sequence[Any], form: DiscreteForm) -> None:

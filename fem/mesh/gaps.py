@@ -24,8 +24,11 @@ NEAR = 1e-6  # of the size of a cell: what is nearer lies at the same place
 DEEP = 1e-2  # of the size of a cell: what lies less deep inside may belong to a curved boundary, met by a polygon
 
 
-def gaps(nodes: Float[Tensor, "n d"], topology: Topology) -> str:
+def gaps(nodes: Float[Tensor, "n d"], topology: Topology, may_hang: bool = False) -> str:
     """Where cells touch without being connected, and what to do, in words; nothing where all that touch are.
+
+    Args:
+        may_hang: hanging nodes are meant.
 
     Raises:
         MeshError: cells reach into one another; they are named.
@@ -34,7 +37,8 @@ def gaps(nodes: Float[Tensor, "n d"], topology: Topology) -> str:
     if len(topology.boundary) == 0:  # a closed surface
         return ""
     glued, coincidence = glue(nodes, topology)
-    found = list(filter(None, [coincidence, hanging(nodes, glued)]))
+    hung = hanging(nodes, glued)
+    found = list(filter(None, [coincidence, "" if may_hang else hung]))
     if not found:
         return ""
     return " ".join(["some cells touch without sharing their nodes.", *found, "`merge=False` says that it is meant."])
@@ -91,7 +95,8 @@ def hanging(nodes: Float[Tensor, "n d"], topology: Topology) -> str:
     node, cell = min(hung.items())
     return (
         f"Hanging nodes: {len(hung)}, such as node {node} at {nodes[node].tolist()}, which lies on "
-        f"{listed(topology, [cell])} but is no vertex of it; divide such cells so that they share the node."
+        f"{listed(topology, [cell])} but is no vertex of it; divide such cells so that they share the node, or let it "
+        "hang: `Mesh(..., hanging=True)`, with `hanging_nodes(V)` among the constraints."
     )
 
 

@@ -19,6 +19,7 @@ from fem.mesh.conformity import check_facets
 from fem.mesh.construction import check_nodes, make_block, turn_if_reversed
 from fem.mesh.gaps import gaps, merged
 from fem.mesh.grid import BoxNodes, Meet, Side
+from fem.mesh.hanging import hanging_facets
 from fem.mesh.jacobian import check_jacobians
 from fem.mesh.tags import (
     FacetTag,
@@ -54,6 +55,8 @@ class Mesh:
         merge: nodes that lie within this distance of each other become one, the lowest-numbered, in cells and tags
             (`nodes` stay as they are). None: parts that touch without sharing nodes, or with a node that hangs on a
             neighbour, are warned of. False: they are meant (cracks, bodies in contact), and are not looked for.
+        hanging: nodes may hang where small facets divide a large one, which are then no boundary; `hanging_nodes(V)`
+            ties continuous functions there.
 
     Cells that all run the wrong way round are turned; anything else that is inverted or flat raises. So do cells that
     stand twice or overlap; curves and surfaces in space may branch and cross.
@@ -73,6 +76,7 @@ class Mesh:
         node_tags: Mapping[str, Selector] | None = None,
         *,
         merge: float | bool | None = None,
+        hanging: bool = False,
     ):
         self.nodes, self._box = check_nodes(nodes), None
         given = cells if isinstance(cells, Mapping) else {cell: cells}
@@ -91,8 +95,10 @@ class Mesh:
         self._set(topology, {}, {}, {})
         check_jacobians(self)
         check_facets(self.nodes.detach(), topology)
-        if merge is not False and (text := gaps(self.nodes, topology)):
+        if merge is not False and (text := gaps(self.nodes, topology, hanging)):
             warnings.warn(text, stacklevel=2)
+        if hanging:
+            topology.hang(hanging_facets(self.nodes.detach(), topology))
         self._tag(facet_tags or {}, cell_tags or {}, node_tags or {}, number)
 
     def _set(self, topology: Topology, facet_tags: dict, cell_tags: dict, node_tags: dict) -> None:
@@ -322,7 +328,7 @@ class Mesh:
         else:
             sources = self.topology.lagrange_numbering(degree)[0]
         blocks = [Block(block.cell, degree, source) for block, source in zip(self.blocks, sources, strict=True)]
-        topology = Topology(blocks, len(nodes))
+        topology = Topology(blocks, len(nodes), self.topology.hanging)
         if mapping is not None:
             nodes = mapping(nodes)
             check_kind("curved", "mapping", nodes, Tensor, "a callable that returns coordinates as a tensor")
@@ -340,7 +346,8 @@ class Mesh:
         nodes, topology = (self.box or self.nodes).to(device=device, dtype=dtype), self.topology
         device = (nodes.axes[0] if isinstance(nodes, BoxNodes) else nodes).device
         if device != self.device:
-            topology = Topology([block.to(device) for block in self.blocks], topology.num_nodes)
+            hanging = topology.hanging and topology.hanging.to(device)
+            topology = Topology([block.to(device) for block in self.blocks], topology.num_nodes, hanging)
         return Mesh.from_topology(
             nodes,
             topology,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from math import prod
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -83,13 +84,21 @@ class Facets:
 
 
 class Topology:
-    """Connectivity of blocks of cells; what is asked of it is made once, and for grids by arithmetic where possible."""
+    """Connectivity of blocks of cells; what is asked of it is made once, and for grids by arithmetic where possible.
 
-    def __init__(self, blocks: Sequence[Block], num_nodes: int):
-        self.blocks, self.num_nodes = tuple(blocks), num_nodes
+    `hanging` says on which facets nodes hang, where that is meant (`fem.mesh.hanging`).
+    """
+
+    def __init__(self, blocks: Sequence[Block], num_nodes: int, hanging: Any = None):
+        self.blocks, self.num_nodes, self.hanging = tuple(blocks), num_nodes, hanging
         self._numberings: dict[int, tuple[tuple[Tensor, ...], int]] = {}
         self._owners: dict[int, Tensor] = {}
         self._sides: dict[Side, Tensor] = {}
+
+    def hang(self, hanging: Any) -> None:
+        """Take note of where nodes hang, found when the boundary is known."""
+        self.hanging = hanging
+        vars(self).pop("boundary", None)
 
     @property
     def dim(self) -> int:
@@ -200,8 +209,11 @@ class Topology:
     @cached_property
     @outside_transforms()
     def boundary(self) -> Int[Tensor, "f"]:
-        """Facets that belong to one cell alone."""
-        return torch.nonzero(self.facets.num_cells == 1).flatten()
+        """Facets that belong to one cell alone, without those where nodes hang."""
+        outer = self.facets.num_cells == 1
+        if self.hanging is not None:
+            outer = outer.index_fill(0, torch.cat([self.hanging.facets, self.hanging.covered]), False)
+        return torch.nonzero(outer).flatten()
 
     def facets_on(self, side: Side) -> Int[Tensor, "f"]:
         """Boundary facets whose vertices all stand at one end of a grid, wherever its nodes have moved since."""

@@ -58,6 +58,11 @@ def facet_pairs(mesh: Mesh, tag: FacetTag, degree: int) -> tuple[FacetPairs, ...
     Raises:
         ValueError: no such facets, tagged ones on the boundary, or such that more than two cells share.
     """
+    if tag == "" and mesh.topology.hanging is not None:
+        raise ValueError(
+            "`interior` terms on all facets would leave out those where nodes hang, whose cells are not one to one; "
+            "name others by a tag."
+        )
     number, owners = mesh.topology.facets_of_cells()
     chosen = torch.zeros(len(mesh.topology.facets.num_cells), dtype=torch.bool, device=mesh.device)
     chosen[slice(None) if tag == "" else mesh.facets_tagged(tag)] = True

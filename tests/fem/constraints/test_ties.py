@@ -196,8 +196,10 @@ def test_wrong_calls() -> None:
         Ties(V, [1], eye[:1].float())
     with pytest.raises(ValueError, match="dof 0 is tied to others and prescribed too"):
         Dirichlet(V, {"left": 0.0}) & Ties(V, [0], eye[2:3])
-    with pytest.raises(ValueError, match="values are prescribed twice"):
-        Dirichlet(V, {"left": 0.0}) & Ties(V, [1], eye[2:3]) & Dirichlet(V, {"right": 0.0})
+    twice = Dirichlet(V, {"left": 0.0}) & Ties(V, [1], eye[2:3]) & Dirichlet(V, {"right": 2.0})
+    assert twice.apply(torch.ones(5, dtype=V.dtype)).tolist() == [0, 1, 1, 1, 2]
+    with pytest.raises(ValueError, match=r"dof 0 is prescribed twice, as 0\.0 and as 1\.0"):
+        Dirichlet(V, {"left": 0.0}) & Ties(V, [1], eye[2:3]) & Dirichlet(V, {"left": 1.0})
     with pytest.raises(ValueError, match="one and the same space"):
         Dirichlet(FunctionSpace(V.mesh, Lagrange(1)), {"left": 0.0}) & Ties(V, [1], eye[2:3])
     with pytest.raises(ValueError, match="ties have no derivatives in their coefficients"):

@@ -400,7 +400,25 @@ def test_a_mean_that_cannot_be_held_is_refused(V: FunctionSpace) -> None:
         walls & MeanZero(V)
     with pytest.raises(ValueError, match=r"`MeanZero\(field=\.\.\.\)` must be an integer in \[0, 2\); got 2"):
         MeanZero(W, field=2)
-    with pytest.raises(TypeError):
-        walls & walls  # type: ignore[operator]
-    with pytest.raises(TypeError):
-        (walls & MeanZero(W, field=1)) & walls
+
+
+def test_prescribed_values_join_unless_they_differ() -> None:
+    """The order is of no account; where both hold a dof, their values must be one."""
+    V = FunctionSpace(unit_square(2), Lagrange(1), components=2)
+    left, top = Dirichlet(V, {"left": 1.0}), Dirichlet(V, {("top", 1): 1.0})
+    u = torch.rand(V.shape, dtype=V.dtype, generator=torch.manual_seed(0))
+    at_once = Dirichlet(V, {"left": 1.0, ("top", 1): 1.0})
+    for both in (left & top, top & left, left & (top & left)):
+        assert torch.equal(both.apply(u), at_once.apply(u))
+        assert torch.equal(both.fixed, at_once.fixed)
+    moving = torch.tensor([1.0, 1.0], dtype=V.dtype, requires_grad=True)
+    (g,) = torch.autograd.grad((Dirichlet(V, {"right": moving}) & left).apply(u).sum(), moving)
+    assert g.tolist() == [3.0, 3.0]
+    with pytest.raises(ValueError, match=r"dof 13 is prescribed twice, as 1\.0 and as 2\.0; within one"):
+        left & Dirichlet(V, {("top", 1): 2.0})
+    with pytest.raises(ValueError, match=r"dof 0 is prescribed twice, as 1\.0 and as 3\.0"):
+        left & Dirichlet(V, {"left": torch.tensor([[1.0, 1.0], [3.0, 1.0]], dtype=V.dtype)[:, None].expand(2, 3, 2)})
+    with pytest.raises(ValueError, match="one and the same space"):
+        left & Dirichlet(FunctionSpace(V.mesh, Lagrange(1), components=2), {"top": 0.0})
+    W, walls = enclosed()
+    assert torch.equal((walls & MeanZero(W, field=1) & walls).fixed, walls.fixed)
