@@ -95,7 +95,8 @@ class Dirichlet:
         self._places = self._fixed.flatten().nonzero()[:, 0]
         with torch.no_grad():
             data = self.data()
-        if all(isinstance(v, int | float) for v in self.values.values()):
+        moments = any(field.moments is not None for field in space.fields)  # of a number: they change with the nodes
+        if all(isinstance(v, int | float) and not (moments and v) for v in self.values.values()):
             self._constant = data
 
     @property
