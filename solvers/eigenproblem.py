@@ -174,9 +174,12 @@ def modes_of(
         raise ConvergenceError(f"ARPACK found no {count} modes near {near:g}: {error}", nothing) from error
     order = np.argsort(values)
     values, vectors = values[order], vectors[:, order]
-    found = int((values > near * (m / k)).sum())
+    found = int((values - near * (m / k) > 1e3 * np.finfo(float).eps).sum())  # those at it are found as round-off
     if above is not None and found < count:
-        raise ValueError(f"`eigenmodes(above={above:g})`: {found} of {count} modes exceed it; lower one of them.")
+        raise ValueError(
+            f"`eigenmodes(above={above:g})`: {found} of {count} modes exceed it, others are at it or below. Ask for "
+            "fewer, or pass a number that is no eigenvalue and has more above it: for curls, between 0 and the first."
+        )
     left, right = K @ vectors, (M @ vectors) * values
     residual = np.linalg.norm(left - right, axis=0) / np.maximum(np.linalg.norm(right, axis=0), 1e-300)
     modes = torch.from_numpy((T @ vectors).T / m**0.5).to(zero).view(count, *space.shape)

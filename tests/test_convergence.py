@@ -6,10 +6,34 @@ import pytest
 import torch
 from torch import Tensor
 
-from fem import Dirichlet, Energy, FunctionSpace, Lagrange, h1_error, integrate, l2_error, unit_square
+from fem import (
+    Dirichlet,
+    Discontinuous,
+    Energy,
+    FunctionSpace,
+    Lagrange,
+    MixedSpace,
+    Nedelec,
+    RaviartThomas,
+    h1_error,
+    integrate,
+    l2_error,
+    project,
+    unit_square,
+)
 from fem.reference.cells import CELLS
-from solvers import minimize
-from tests.problems import TORSION_INTEGRAL, TORSION_MAXIMUM, disk, hard_mesh, poisson, sine, sine_load
+from solvers import eigenmodes, minimize, solve
+from tests.problems import (
+    TORSION_INTEGRAL,
+    TORSION_MAXIMUM,
+    disk,
+    hard_mesh,
+    poisson,
+    scrambled,
+    sine,
+    sine_load,
+    small_mesh,
+)
 
 WAVE = torch.tensor([2.0, -1.4, 1.0], dtype=torch.float64)
 
@@ -87,3 +111,68 @@ def test_torsion_of_a_round_shaft_with_curved_cells() -> None:
         V = FunctionSpace(disk(n, 3), Lagrange(3))
         errors.append(abs(float(integrate(V, V.function(solution(V, 1.0, 0.0)))) - pi / 8))
     assert min(rates(errors, sizes)) >= 3.9
+
+
+def cosines(x: Tensor) -> Tensor:
+    """p = Π cos πx_i, without flux through the sides of the unit box; −Δp = d π² p."""
+    return torch.cos(pi * x).prod(-1)
+
+
+def cosine_flux(x: Tensor) -> Tensor:
+    """σ = −∇p."""
+    own = torch.eye(x.shape[-1], dtype=torch.bool)
+    return torch.where(own, pi * torch.sin(pi * x)[..., None], torch.cos(pi * x)[..., None]).prod(-2)
+
+
+def cosine_source(x: Tensor) -> Tensor:
+    return x.shape[-1] * pi**2 * cosines(x)
+
+
+def mixed_density(x: Tensor, u, slopes, f: Tensor) -> Tensor:
+    return 0.5 * u[0].square().sum(-1) - u[1] * (slopes[0] - f)
+
+
+def pressure(x: Tensor, u, normal: Tensor, f: Tensor) -> Tensor:
+    return cosines(x) * (u[0] * normal).sum(-1)
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+@pytest.mark.parametrize("cell", ["triangle", "quadrilateral", "tetrahedron", "hexahedron"])
+def test_mixed_darcy(cell: str, degree: int) -> None:
+    """Flux and pressure at order k, on simplices distorted at random; div σ = P f in every cell.
+
+    On tetrahedra the meshes are coarse: from 4 to 6 cells per side the orders of degree 2 are 2.03 and 2.00.
+    """
+    sizes, errors = {2: (6, 12), 3: (2, 4)}[CELLS[cell].dim], []
+    for n in sizes:
+        simplices = cell in ("triangle", "tetrahedron")
+        mesh = hard_mesh(cell, "scrambled", n) if simplices else scrambled(small_mesh(cell, n))
+        V, Q = FunctionSpace(mesh, RaviartThomas(degree)), FunctionSpace(mesh, Discontinuous(degree - 1))
+        W = MixedSpace(V, Q)
+        sides = {tag: pressure for tag in mesh.facet_tags if tag != "left"}
+        energy = Energy(W, mixed_density, Dirichlet(W, {("left", 0): 0.0}), sides)
+        flux, p = W.split(solve(energy, (cosine_source,)).value)
+        errors.append([float(l2_error(V, flux, cosine_flux)), float(l2_error(Q, p, cosines))])
+        f = Q.function(project(Q, cosine_source, degree=W.quadrature_degree))
+        miss = integrate(V, lambda x, u, divergence, f: (divergence - f).square(), u=flux, params=(f,))
+        assert float(miss) ** 0.5 < 1e-12 * float(integrate(V, lambda x: cosine_source(x).square())) ** 0.5
+    assert rates([flux for flux, _ in errors], sizes)[0] > degree - 0.2
+    assert rates([p for _, p in errors], sizes)[0] > degree - 0.2
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+@pytest.mark.parametrize(
+    ("cell", "kind"), [("triangle", "plain"), ("triangle", "scrambled"), ("quadrilateral", "plain")]
+)
+def test_resonances_of_a_square_cavity(cell: str, kind: str, degree: int) -> None:
+    """The first ten of curl curl E = λ E are π² (m² + n²), each as often as it should be, at order 2k."""
+    exact = torch.tensor([1, 1, 2, 4, 4, 5, 5, 8, 9, 9], dtype=torch.float64) * pi**2
+    sizes, errors = (8, 16), []
+    for n in sizes:
+        V = FunctionSpace(hard_mesh(cell, kind, n), Nedelec(degree))
+        energy = Energy(V, lambda x, E, curl: 0.5 * curl.square(), Dirichlet(V, {"boundary": 0.0}))
+        found = eigenmodes(energy, Energy(V, lambda x, E, curl: 0.5 * E.square().sum(-1)), 10, above=1.0)
+        assert found.residual.max() < 1e-10
+        errors.append(float((found.values / exact - 1).abs().sum()))
+    assert errors[1] < {1: 0.5, 2: 0.01}[degree]
+    assert rates(errors, sizes)[0] > 2 * degree - 0.4

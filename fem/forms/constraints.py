@@ -101,7 +101,8 @@ class Dirichlet:
         self._places = self._fixed.flatten().nonzero()[:, 0]
         with torch.no_grad():
             data = self.data()
-        if all(isinstance(value, int | float) for *_, value in entries):
+        moments = any(field.moments is not None for field in space.fields)  # of a number: they change with the nodes
+        if all(isinstance(value, int | float) and not (moments and value) for *_, value in entries):
             self._constant = data
 
     @property

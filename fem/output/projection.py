@@ -73,8 +73,8 @@ def project(
         shape = tuple(found.shape[found.ndim - point.rank :])
         if shape != trailing and found.ndim:
             raise ValueError(
-                f"`project` onto {V} needs values of shape {trailing} at each point; got {shape}. "
-                "`FunctionSpace(mesh, element, components=...)` has as many components as it is told."
+                f"`project` onto {(*trailing, 'scalar')[0]} components needs values of shape {trailing} at each point; "
+                f"got {shape}. `FunctionSpace(mesh, element, components=...)` has as many as it is told."
             )
         batch = found.shape[: found.ndim - point.rank - 2] if found.ndim else ()
         parts.append(scatter_fluxes(V, {0: found.expand(*batch, *points, *trailing)}, domain, geometry, tuple(batch)))

@@ -226,8 +226,8 @@ class FunctionSpace(Space):
             if isinstance(tag, str):
                 self.mesh.facets_tagged(tag)  # the tag exists
             raise ValueError(
-                "only spaces whose cells share values at nodes, such as Lagrange, have dofs on facets; impose values on "
-                f"{shown(self.family)} weakly, by boundary terms."
+                "only spaces whose cells share values at nodes, such as Lagrange, have dofs on facets; impose values "
+                f"on {shown(self.family)} weakly, by boundary terms."
             )
         return tagged_dofs(self.mesh, self.elements, self.cell_dofs, tag)
 
