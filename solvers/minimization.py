@@ -4,9 +4,9 @@ Both lower the problem to tensors at quadrature points, solve it detached, and a
 the implicit adjoint, so that it differentiates in every parameter, in the prescribed values and in the mesh nodes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from math import prod
+from math import inf, prod
 from numbers import Real
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from fem.constraints.fixed_dofs import FixedDofs
 from fem.constraints.rigid_motion import RigidMotionFree
 from fem.constraints.ties import ties_of
-from fem.forms.constraints import MeanZero
+from fem.forms.constraints import Dirichlet, MeanZero
 from fem.forms.discrete import DiscreteForm
 from fem.forms.energy import Energy, Functional, WeakForm
 from fem.forms.parameters import Parameter
@@ -40,7 +40,7 @@ from solvers.reuse import Reuse, reuse_of
 from solvers.solution import Solution
 
 Method = Newton | LinearMethod | LBFGS | Adam
-Bound = float | Tensor | Callable[[Tensor], Tensor] | None
+Bound = float | Tensor | Function | Callable[[Tensor], Tensor] | Mapping[Any, Any] | None
 METHODS = "a method, `Newton()`, `Multigrid()`, `AlgebraicMultigrid()`, `Direct()`, `CG()`, `LBFGS()` or `Adam()`"
 
 
@@ -62,7 +62,8 @@ def minimize(
         initial: dofs to start from; zero by default.
         method: `Newton()` (the default: one step where the energy is quadratic), `LBFGS()`, `Adam()`, or a linear
             method, `Multigrid()`, `Direct()`, `CG()`, …, which means Newton's method with that linear solver.
-        lower, upper: bounds on u, dof by dof: a number, dofs, or a callable of x.
+        lower, upper: bounds on u, dof by dof: a number, dofs, or a callable of x; or on some dofs alone, given as to
+            `Dirichlet`: `{("bottom", 1): gap}` for contact.
         throw: raise where an item does not converge; False returns the status.
         reuse: where the last factorisation or hierarchy is taken from, if the matrix is still the same, and left
             afterwards; by default the energy's own, so that new loads and time steps need no other.
@@ -291,16 +292,21 @@ def bound_dofs(space: AnySpace, bound: Any, name: str) -> Tensor | None:
     """A bound as dofs "*b *shape"."""
     if bound is None:
         return None
+    if isinstance(bound, Mapping):
+        some = Dirichlet(space, bound)
+        return torch.where(some.fixed, some.data(), -inf if name == "lower" else inf)
     if isinstance(bound, Function):
         bound = bound.values
     if isinstance(bound, bool) or (isinstance(bound, Tensor) and bound.dtype == torch.bool):
-        raise TypeError(f"`{name}` must be a number, dofs, a callable of x or None; got {shown(bound)}.")
+        raise TypeError(
+            f"`{name}` must be a number, dofs, a callable of x, a mapping from tags or None; got {shown(bound)}."
+        )
     if isinstance(bound, Tensor) and bound.ndim:
         return space.check(bound, name)
     if isinstance(bound, Real | Tensor):
         return torch.as_tensor(bound, dtype=space.dtype, device=space.device).expand(space.shape)
     if not isinstance(space, FunctionSpace):
-        raise ValueError(f"`{name}` on a mixed space must be a number or a dof tensor.")
+        raise ValueError(f"`{name}` on a mixed space must be a number, dofs or a mapping {{(tag, field): value}}.")
     return space.interpolate(bound)
 
 

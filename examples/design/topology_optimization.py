@@ -25,6 +25,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from scipy.spatial import Delaunay, cKDTree
 from torch import Tensor
 
@@ -48,7 +50,7 @@ def density(x: Tensor, u: Tensor, grad_u: Tensor, rho: Tensor) -> Tensor:
 
 
 def cantilever(mesh: Mesh, patch: float) -> Energy:
-    """The body held on its left end; a force of 1 pulls the middle of its right end down, over ± `patch`."""
+    """The body held on its left end; a force of 1 pulls the middle of its right end down, within `patch` of it."""
     low, high = mesh.nodes.amin(0), mesh.nodes.amax(0)
     middle, reach = 0.5 * (low + high)[1:], patch + 1e-9
     mesh = mesh.with_tags(
@@ -162,25 +164,22 @@ def perforated(n: int, radius: float) -> Mesh:
     return Mesh(torch.from_numpy(points), torch.from_numpy(cells))
 
 
-def solid(mesh: Mesh, rho: Tensor) -> Mesh:
-    """The cells that are more than half full."""
-    (block,) = mesh.blocks
-    used, cells = block.connectivity[rho > 0.5].unique(return_inverse=True)
-    return Mesh(mesh.nodes[used], cells, block.cell.name, merge=False)
-
-
-def draw(V: FunctionSpace, rho: Tensor, title: str) -> Any:
-    """Densities in the plane; in space the surface of what is more than half full."""
+def draw(V: FunctionSpace, rho: Tensor, u: Tensor, title: str) -> Any:
+    """Densities in the plane; in space the surface of the cells that are more than half full, coloured by |u|."""
     if V.mesh.dim == 2:
         figure, ax = plt.subplots(figsize=(8, 3.4), layout="constrained")
         plot(V, V.per_cell(rho), ax, cmap="gray_r", limits=(0, 1), label="density")
     else:
-        figure, ax = plt.subplots(
-            figsize=(8, 4.5), layout="constrained", subplot_kw={"projection": "3d", "proj_type": "ortho"}
-        )
-        ax.view_init(elev=24, azim=-62)
-        plot(solid(V.mesh, rho), ax=ax)
-    ax.set_title(title)
+        figure = plt.figure(figsize=(8, 4.4))
+        ax: Any = figure.add_axes((-0.02, -0.5, 0.95, 1.7), projection="3d", proj_type="ortho", elev=24, azim=-58)
+        (block,) = V.mesh.blocks
+        used, cells = block.connectivity[rho > 0.5].unique(return_inverse=True)
+        W = FunctionSpace(Mesh(V.mesh.nodes[used], cells, block.cell.name, merge=False), Lagrange(1), V.components)
+        greatest = float(u[used].norm(dim=-1).max())
+        plot(W, u[used], ax, scale=0, limits=(0, greatest), colorbar=False)
+        ax.set_axis_off()
+        figure.colorbar(ScalarMappable(Normalize(0, greatest)), figure.add_axes((0.9, 0.2, 0.02, 0.55)), label="|u|")
+    figure.suptitle(title)
     return figure
 
 
@@ -246,8 +245,8 @@ def main(
     if out is not None:
         assert isinstance(V, FunctionSpace)
         title = f"Cantilever, {fraction:.0%} of the volume: compliance {compliances[-1]:.4g} after {steps} steps"
-        save(draw(V, filtered, title), out, f"topology_{V.mesh.dim}d.png")
         u = minimize(problem.energy, (V.per_cell(filtered),)).value
+        save(draw(V, filtered, u, title), out, f"topology_{V.mesh.dim}d.png")
         write_vtk(folder(out) / f"topology_{V.mesh.dim}d.vtu", V, {"u": u}, {"density": V.per_cell(filtered)})
     return figures
 

@@ -427,6 +427,26 @@ def test_elastic_plastic_torsion_between_two_bounds():
     torch.testing.assert_close(u[1], minimize(energy, (1.0, 0.5)).value, rtol=0, atol=1e-13)
 
 
+def test_bounds_of_some_dofs():
+    """A bar pulled to the right stops at a wall: the bound of its end alone; of one field of a mixed space."""
+    V = FunctionSpace(unit_interval(4), Lagrange(1))
+    energy = Energy(V, conduction, Dirichlet(V, {"left": 0.0}), boundary={"right": lambda x, u, normal, k, f: -u})
+    gap = torch.tensor(0.25, requires_grad=True, **F64)
+    u = minimize(energy, (1.0, 0.0), upper={"right": gap}).value
+    torch.testing.assert_close(u, 0.25 * V.dof_coordinates[:, 0], rtol=0, atol=1e-15)
+    torch.testing.assert_close(torch.autograd.grad(u.sum(), gap)[0], torch.tensor(2.5, **F64))
+    assert float(minimize(energy, (1.0, 0.0), upper={"right": 2.0}).value[-1]) == pytest.approx(1.0)
+    W = MixedSpace(V, V)
+
+    def both(x, u, grad_u):
+        return sum(0.5 * g.square().sum(-1) - value for g, value in zip(grad_u, u, strict=True))
+
+    held = Dirichlet(W, {("boundary", 0): 0.0, ("left", 1): 0.0})
+    first, second = W.split(minimize(Energy(W, both, held), upper={("right", 1): 0.1}).value)
+    assert float(first.max()) == pytest.approx(1 / 8)
+    assert float(second[-1]) == 0.1
+
+
 def test_bounds_may_be_batched():
     V = FunctionSpace(unit_interval(8), Lagrange(1))
     energy = Energy(V, conduction, Dirichlet(V, {"boundary": 0.0}))
