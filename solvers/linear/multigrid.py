@@ -42,7 +42,8 @@ class Multigrid:
     """Conjugate gradients preconditioned by multigrid, for Lagrange spaces on grids; `CG(preconditioner=Multigrid())`.
 
     The mesh must be made as a grid of intervals, quadrilaterals or hexahedra (its nodes may have moved since), periodic
-    along some axes or not, and the problem an energy. Its cost is proportional to the number of dofs: about ten iterations at any resolution.
+    along some axes or not, and the problem an energy. Its cost is proportional to the number of dofs: about ten
+    iterations at any resolution.
 
     Args:
         rtol: stop at ‖r‖ ≤ rtol ‖b‖; by default at the tolerance of the solver that calls.
