@@ -98,19 +98,23 @@ class Periodic(Ties):
 
     def holding(self, dirichlet: Dirichlet) -> "Periodic":
         """The same where values are prescribed too: a class with a prescribed dof is prescribed as a whole."""
-        found = object.__new__(Periodic)
-        found.sides, found.sign, found.fields, found.edges = self.sides, self.sign, self.fields, self.edges
+        found = self._like(self.sides, self.edges)
+        found._parts = self.parts
         found._choose(self.space, held_by_both(self.held, dirichlet))
         return found
 
-    def joined(self, other: Ties) -> Ties:
+    def merged(self, other: Ties) -> Ties | None:
+        """Both directions at once: where they meet, dofs are one."""
         if not isinstance(other, Periodic):
-            return super().joined(other)
+            return None
+        edges = tuple(torch.cat(pair) for pair in zip(self.edges, other.edges, strict=True))
+        found = self._like(self.sides | other.sides, edges)
+        found._choose(self.space, None)
+        return found
+
+    def _like(self, sides: dict[str, str], edges: tuple[Tensor, ...]) -> "Periodic":
         found = object.__new__(Periodic)
-        found.sides, found.sign, found.fields = self.sides | other.sides, self.sign, self.fields
-        found.edges = tuple(torch.cat(pair) for pair in zip(self.edges, other.edges, strict=True))
-        held = held_by_both(self.held, other.held)
-        found._choose(self.space, held if isinstance(held, Dirichlet) else None)
+        found.sides, found.sign, found.fields, found.edges = sides, self.sign, self.fields, edges
         return found
 
     def __repr__(self) -> str:

@@ -4,13 +4,13 @@ With T, the identity at free dofs and c at slaves, admissible functions are u = 
 so that a slave's share goes to its masters; a matrix becomes Tᵀ A T.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fem.forms.constraints import Constraint, Dirichlet, Free, MeanZero
@@ -39,6 +39,8 @@ class Ties:
         ValueError: a slave that is given twice, is prescribed or is a master; shapes that do not fit; coefficients that
             need a gradient, which they would not get.
     """
+
+    _parts: tuple["Ties", ...] = ()  # what it was made from by `&`, if it was
 
     def __init__(self, space: AnySpace, dofs: Any, matrix: Any, offset: Tensor | None = None):
         check_kind("Ties", "space", space, Space, "a `FunctionSpace` or `MixedSpace`")
@@ -198,9 +200,17 @@ class Ties:
     def __rand__(self, other: Any) -> Any:
         return self & other
 
+    @property
+    def parts(self) -> tuple["Ties", ...]:
+        """The ties that were joined by `&`, none of them with prescribed values."""
+        return self._parts or (self,)
+
     def holding(self, dirichlet: Dirichlet) -> "Ties":
         """The same ties where values are prescribed too."""
         dirichlet = held_by_both(self.held, dirichlet)
+        if self._parts:
+            held = [part.holding(dirichlet) for part in self._parts]
+            return held[0] if len(held) == 1 else self._of(held, dirichlet)
         both = torch.nonzero((self.tied & dirichlet.fixed).flatten()).flatten()
         if len(both):
             raise ValueError(
@@ -211,35 +221,40 @@ class Ties:
 
     def beside(self, held: Constraint) -> "Ties":
         """The same ties, and what else holds dofs."""
-        return self._with(self.slaves, self.row, self.column, self.coefficient, self._offset, held)
+        return self._of([self], held)
 
     def joined(self, other: "Ties") -> "Ties":
-        """The ties of both."""
-        held = held_by_both(self.held, other.held)
-        start, given = len(self.slaves), [c for c in (self, other) if c._offset is not None]
+        """The ties of both. What is prescribed goes to each part of them, so that no order of `&` differs from another."""
+        held, parts = held_by_both(self.held, other.held), list(self.parts)
+        for new in other.parts:
+            understood = [(i, both) for i, old in enumerate(parts) if (both := old.merged(new)) is not None]
+            for i, both in understood[:1]:
+                parts[i] = both
+            if not understood:
+                parts.append(new)
+        whole = parts[0] if len(parts) == 1 else self._of(parts)
+        return whole.holding(held) if isinstance(held, Dirichlet) else whole
+
+    def merged(self, other: "Ties") -> "Ties | None":
+        """One constraint that says what both do, of those that are to be understood together."""
+        return None
+
+    def _of(self, ties: Sequence["Ties"], held: Constraint | None = None) -> "Ties":
+        """All these ties, one after another."""
 
         def offset() -> Tensor:
-            parts = [self.coefficient.new_zeros(len(c.slaves)) if c.offset is None else c.offset for c in (self, other)]
-            batch = common_batch(*[part.shape[:-1] for part in parts])
-            return torch.cat([part.expand(*batch, -1) for part in parts], -1)
+            given = [t.coefficient.new_zeros(len(t.slaves)) if t.offset is None else t.offset for t in ties]
+            batch = common_batch(*[g.shape[:-1] for g in given])
+            return torch.cat([g.expand(*batch, -1) for g in given], -1)
 
-        pairs = ((self.slaves, other.slaves), (self.row, other.row + start), (self.column, other.column))
-        slaves, row, column = (torch.cat(pair) for pair in pairs)
-        coefficient = torch.cat([self.coefficient, other.coefficient])
-        return self._with(slaves, row, column, coefficient, offset if given else None, held)
-
-    def _with(
-        self,
-        slaves: Int[Tensor, "k"],
-        row: Int[Tensor, "m"],
-        column: Int[Tensor, "m"],
-        coefficient: Float[Tensor, "m"],
-        offset: Offset,
-        held: Constraint | None = None,
-    ) -> "Ties":
-        found = object.__new__(Ties)
+        found, starts = object.__new__(Ties), np.cumsum([0, *[len(t.slaves) for t in ties]]).tolist()
         found.space, found.held = self.space, Free(self.space) if held is None else held
-        found._tie(slaves, row, column, coefficient, offset)
+        found._parts = tuple(part for t in ties for part in t.parts)
+        slaves, column, coefficient = (
+            torch.cat([getattr(t, name) for t in ties]) for name in ("slaves", "column", "coefficient")
+        )
+        row = torch.cat([t.row + start for t, start in zip(ties, starts[:-1], strict=True)])
+        found._tie(slaves, row, column, coefficient, offset if any(t._offset is not None for t in ties) else None)
         return found
 
     def __repr__(self) -> str:

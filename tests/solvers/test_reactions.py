@@ -5,7 +5,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MixedSpace, WeakForm, integrate, unit_cube, unit_square
+from fem import (
+    Dirichlet,
+    Energy,
+    FunctionSpace,
+    Lagrange,
+    MixedSpace,
+    Periodic,
+    WeakForm,
+    average,
+    integrate,
+    jump,
+    unit_cube,
+    unit_square,
+)
 from solvers import minimize, reaction, solve
 from tests.problems import conduction, disk, hard_mesh, mixed_mesh, taylor_rates
 
@@ -88,6 +101,20 @@ def test_components_weak_forms_and_mixed_spaces() -> None:
     torch.testing.assert_close(reaction(mixed, w, ("left", 0, 1)), -load[1], rtol=0, atol=1e-12)
     with pytest.raises(ValueError, match=r"that of one field, \(tag, field\); 'left' has dofs of fields \[0, 1\]"):
         reaction(mixed, w, "left")
+
+
+def test_ties_and_terms_on_facets_are_in_the_balance() -> None:
+    """A periodic channel that loses heat at its top, with a term on inner facets, for two conductivities at once."""
+    V = FunctionSpace(unit_square(5, cell="triangle"), Lagrange(2))
+    loss = lambda x, u, normal, k, f: 0.5 * (1 + x[..., 1]) * u.square()  # noqa: E731
+    kinks = lambda x, u, grad_u, n, size, k, f: 0.1 * size * average(k) * jump(grad_u).square().sum(-1)  # noqa: E731
+    tied = Dirichlet(V, {"bottom": lambda x: torch.cos(6 * x[..., 0] - 3)}) & Periodic(V, {"right": "left"})
+    energy = Energy(V, conduction, tied, boundary={"top": loss}, interior={"": kinks})
+    k = 1 + torch.rand(2, V.mesh.num_cells, dtype=V.dtype, generator=torch.manual_seed(0))
+    params = V.per_cell(k), 2.0
+    u = minimize(energy, params).value
+    lost = 2 * integrate(V, V.function(u), "top")
+    torch.testing.assert_close(reaction(energy, u, "bottom", params), lost - 2, rtol=0, atol=1e-12)
 
 
 def test_derivatives_of_reactions() -> None:

@@ -6,7 +6,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MeanZero, Mesh, MixedSpace, Ties, unit_interval, unit_square
+from fem import (
+    Dirichlet,
+    Energy,
+    FunctionSpace,
+    Lagrange,
+    MeanZero,
+    Mesh,
+    MixedSpace,
+    Periodic,
+    Ties,
+    unit_interval,
+    unit_square,
+)
 from fem.constraints.ties import ties_of
 from solvers import (
     CG,
@@ -176,6 +188,28 @@ def test_a_mean_beside_ties() -> None:
             assert float(MeanZero(V).data() @ u) == pytest.approx(0, abs=1e-12)
     with pytest.raises(ValueError, match="do not let field 0 be shifted by a constant"):
         Ties(V, [35], 2 * matrix) & MeanZero(V)
+
+
+def test_any_order_of_joining_is_the_same() -> None:
+    """Corners of a periodic square that are prescribed too, and a dof that follows others with an offset."""
+    V = FunctionSpace(unit_square(3), Lagrange(1))
+    matrix = torch.zeros(1, 16, dtype=V.dtype)
+    matrix[0, 9] = 2.0
+    held, along = Dirichlet(V, {"left": 1.0}), Periodic(V, {"top": "bottom"})
+    tied, u = Ties(V, [6], matrix, torch.ones(1, dtype=V.dtype)), random(16)
+    orders = [(held & along) & tied, held & (along & tied), (along & tied) & held, (tied & held) & (along & held)]
+    orders += [tied & along & held, held & tied & along]
+    for both in orders:
+        torch.testing.assert_close(both.apply(u), orders[0].apply(u), rtol=0, atol=0)
+        assert torch.equal(both.fixed, orders[0].fixed)
+    assert float(orders[0].apply(u)[6] - 2 * u[9]) == pytest.approx(1)
+    across = Periodic(V, {"right": "left"})
+    whole = Periodic(V, {"top": "bottom", "right": "left"}) & tied
+    for both in (along & (tied & across), (along & tied) & across, across & along & tied):
+        torch.testing.assert_close(both.apply(u), whole.apply(u), rtol=0, atol=0)
+    for joined in (lambda t: (held & along) & t, lambda t: held & (along & t), lambda t: (held & t) & along):
+        with pytest.raises(ValueError, match="dof 4 is tied to others and prescribed too"):
+            joined(Ties(V, [4], matrix))
 
 
 # -- wrong calls -------------------------------------------------------------------------------------------------------

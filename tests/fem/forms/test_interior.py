@@ -1,5 +1,6 @@
 """Terms on facets inside the domain: both values at every point, however cells are oriented, and all derivatives."""
 
+from collections.abc import Callable
 from math import log2
 from typing import Any
 
@@ -19,6 +20,7 @@ from fem import (
     average,
     by_cell_tag,
     gradient,
+    integrate,
     jump,
     l2_error,
     unit_interval,
@@ -26,6 +28,7 @@ from fem import (
 )
 from solvers import CG, AlgebraicMultigrid, Direct, FastDiagonalization, Multigrid, certify, minimize, solve
 from tests.problems import (
+    bend,
     diffusion,
     disk,
     distorted,
@@ -37,6 +40,7 @@ from tests.problems import (
     scrambled,
     sine,
     sine_load,
+    small_mesh,
 )
 
 MESHES = {
@@ -201,10 +205,14 @@ def test_weak_forms_and_mixed_spaces() -> None:
 # -- solves ------------------------------------------------------------------------------------------------------------
 
 
-def interior_penalty(V: FunctionSpace, n: int = 8) -> Energy:
-    """Symmetric interior penalty for −Δu = f with u = 0 around; n cells a side."""
-    weight = 5 * (V.degree + 1) ** 2
-    outer = lambda x, u, grad_u, normal, *f: -(grad_u * normal).sum(-1) * u + weight * n * u.square()  # noqa: E731
+def interior_penalty(V: FunctionSpace, exact: Callable[[Tensor], Tensor] | None = None) -> Energy:
+    """Symmetric interior penalty for −Δu = f with u = exact around, or 0."""
+    weight, size = 5 * (V.degree + 1) ** 2, integrate(V, 1.0, per_cell=True) ** (1 / V.mesh.dim)
+
+    def outer(x: Tensor, u: Tensor, grad_u: Tensor, normal: Tensor, *params: Any) -> Tensor:
+        gap = u if exact is None else u - exact(x)
+        return -(grad_u * normal).sum(-1) * gap + weight / float(size.min()) * gap.square()
+
     inner = lambda x, u, grad_u, normal, size, *f: (  # noqa: E731
         (average(grad_u) * normal).sum(-1) * jump(u) + weight / size * jump(u).square()
     )
@@ -218,8 +226,38 @@ def test_interior_penalty_converges(cell: str, degree: int) -> None:
     errors = []
     for n in (6, 12):
         V = FunctionSpace(irregular(cell, n), Discontinuous(degree))
-        errors.append(float(l2_error(V, minimize(interior_penalty(V, n), (sine_load,)).value, sine)))
+        errors.append(float(l2_error(V, minimize(interior_penalty(V), (sine_load,)).value, sine)))
     assert log2(errors[0] / errors[1]) > degree + 0.8
+
+
+def wave(x: Tensor) -> Tensor:
+    """Not zero at the boundary; −Δ of it is `wave_load`."""
+    return torch.cos(2 * x[..., 0] + 1) * torch.exp(x[..., 1:].sum(-1))
+
+
+def wave_load(x: Tensor) -> Tensor:
+    return (4 - (x.shape[-1] - 1)) * wave(x)
+
+
+RATES: dict[str, tuple[Any, tuple[int, int]]] = {
+    "quadrilaterals": (lambda n: scrambled(irregular("quadrilateral", n)), (4, 8)),
+    "curved": (lambda n: disk(n), (2, 4)),
+    "curved quadrilaterals": (lambda n: hard_mesh("quadrilateral", "curved", n), (3, 6)),
+    "tetrahedra": (lambda n: hard_mesh("tetrahedron", "distorted", n), (2, 4)),
+    "hexahedra": (lambda n: hard_mesh("hexahedron", "distorted", n), (2, 4)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("degree", [1, 2, 3])
+@pytest.mark.parametrize("name", RATES)
+def test_interior_penalty_converges_on_every_kind_of_cell(name: str, degree: int) -> None:
+    make, counts = RATES[name]
+    errors = []
+    for n in counts:
+        V = FunctionSpace(make(n), Discontinuous(degree))
+        errors.append(float(l2_error(V, minimize(interior_penalty(V, wave), (wave_load,)).value, wave)))
+    assert log2(errors[0] / errors[1]) > degree + 0.7
 
 
 def test_linear_methods_know_neighbours() -> None:
@@ -244,6 +282,57 @@ def test_linear_methods_know_neighbours() -> None:
 
 
 # -- wrong calls -------------------------------------------------------------------------------------------------------
+
+
+SIDES = [
+    "grid",
+    "mixed",
+    "curved",
+    *(pytest.param(n, marks=pytest.mark.slow) for n in ("triangles", "tetrahedra", "hexahedra")),
+]
+
+
+def two_parts(name: str, seed: int) -> Mesh:
+    """The unit box, maybe bent, with cells "a" and "b" on either side of the facets "middle" at x = ½, in any order."""
+    if name == "mixed":
+        mesh = mixed_mesh()
+    else:
+        mesh = small_mesh({"curved": "quadrilateral", "grid": "quadrilateral"}.get(name, CELL.get(name, name)))
+    low = mesh.nodes[mesh.facets.clamp(min=0)][..., 0]
+    middle = (((low - 0.5).abs() < 1e-9) | (mesh.facets < 0)).all(1)
+    mesh = mesh.with_tags({"middle": middle}, {"a": lambda x: x[..., 0] < 0.5, "b": lambda x: x[..., 0] > 0.5})
+    mesh = mesh.curved(3, bend) if name == "curved" else mesh
+    return mesh if name == "grid" and seed == 0 else scrambled(mesh, seed)
+
+
+CELL = {"triangles": "triangle", "tetrahedra": "tetrahedron", "hexahedra": "hexahedron"}
+
+
+@pytest.mark.parametrize("name", SIDES)
+def test_tagged_facets_are_seen_from_the_side_named(name: str) -> None:
+    """∫ κ ∂u/∂n + n u of one side, by boundary and by interior terms, is that of any order of the cells; normals of one
+    are minus those of the other, and the divergence theorem says which way they point."""
+    found, u = {}, lambda x: x[:, 0] + x[:, 1:].sum(-1) * x[:, 0]
+    boundary = lambda x, u, grad_u, normal, k: k * (grad_u * normal).sum(-1) + normal[..., 0] * u  # noqa: E731
+    interior = lambda x, u, grad_u, n, size, k: k.minus * (grad_u.minus * n).sum(-1) + n[..., 0] * u.minus  # noqa: E731
+    for seed in range(2):
+        mesh = two_parts(name, seed)
+        V, k = FunctionSpace(mesh, Lagrange(2)), by_cell_tag({"a": 1.0, "b": 10.0})
+        w = V.interpolate(u)
+        for side in ("a", "b"):
+            one = Energy(V, nothing, boundary={("middle", side): boundary}, derivatives=(1, 1))(w, k)
+            two = Energy(V, nothing, interior={("middle", side): interior})(w, k)
+            torch.testing.assert_close(one, two)
+            torch.testing.assert_close(one, found.setdefault(side, one), rtol=1e-11, atol=1e-12)
+        normals = [integrate(V, lambda x, u, g, n: n, ("middle", s), u=w) for s in ("a", "b")]
+        torch.testing.assert_close(normals[0], -normals[1])
+        # Out of "a" flows what all its sides together enclose: ∫_a div x dx = ∮ x·n.
+        inside = lambda x, u, g, k: mesh.dim * k  # noqa: B023, E731
+        around = lambda x, u, n, k: k * (x * n).sum(-1)  # noqa: E731
+        only = by_cell_tag({"a": 1.0, "b": 0.0})
+        volume = Energy(V, inside)(w, only)
+        flux = Energy(V, nothing, boundary={"boundary": around, ("middle", "a"): around})(w, only)
+        torch.testing.assert_close(flux, volume, rtol=1e-10, atol=0)
 
 
 def test_facets_without_exactly_two_cells_are_told() -> None:

@@ -12,7 +12,9 @@ from torch.autograd import gradcheck, gradgradcheck
 from fem import (
     BSpline,
     ConvergenceError,
+    Dirichlet,
     Discontinuous,
+    Energy,
     FunctionSpace,
     Lagrange,
     Mesh,
@@ -25,6 +27,7 @@ from fem import (
     write_vtk,
 )
 from fem.output import projection
+from solvers import minimize
 from tests.fem.mesh.search.test_location import NAMES, curved, grid, mixed_mesh, rand
 
 ELEMENTS = [Lagrange(1), Lagrange(2), Lagrange(3), *map(Discontinuous, range(4))]
@@ -106,6 +109,29 @@ def test_projected_fluxes_converge(element, degree, rate):
         )
         errors.append(float(l2_error(W, project(W, lambda x, u, grad_u: grad_u, U.function(u)), exact)))
     assert min(math.log2(a / b) for a, b in pairwise(errors)) > rate - 0.1
+
+
+@pytest.mark.parametrize("element", [Lagrange(1), Discontinuous(1)], ids=repr)
+def test_stresses_of_a_solution_converge(element):
+    """u = ∇(eˣ sin y), which needs no body force: of quadratic displacements stresses have order 2."""
+    errors = []
+    exact = lambda x: torch.exp(x[..., :1]) * torch.stack([torch.sin(x[..., 1]), torch.cos(x[..., 1])], -1)  # noqa: E731
+
+    def stress(x, u, grad_u):
+        strain = 0.5 * (grad_u + grad_u.mT)
+        return 2 * strain + strain.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None] * torch.eye(2, dtype=x.dtype)
+
+    def wanted(x):
+        u, v = exact(x).unbind(-1)
+        return 2 * torch.stack([u, v, v, -u], -1)
+
+    for n in (4, 8):
+        V = FunctionSpace(unit_square(n, cell="triangle"), Lagrange(2), components=2)
+        W = FunctionSpace(V.mesh, element, components=4)
+        energy = Energy(V, lambda x, u, g: 0.5 * (stress(x, u, g) * g).sum((-2, -1)), Dirichlet(V, {"boundary": exact}))
+        u = V.function(minimize(energy).value)
+        errors.append(float(l2_error(W, project(W, lambda x, u, g: stress(x, u, g).flatten(-2), u), wanted)))
+    assert math.log2(errors[0] / errors[1]) > 1.9
 
 
 @pytest.mark.parametrize("element", [Lagrange(2), Discontinuous(1)], ids=repr)
