@@ -125,7 +125,7 @@ def tagged_dofs(
     if tag in mesh.facet_tags:
         return torch.cat([found, dofs_on_facets(mesh, elements, dofs, tag)]).unique()
     if len(found) == 0:
-        raise ValueError(f"no dof of {elements[0]} stands at a node with the tag {tag!r}.")
+        raise ValueError(f"no dof of degree {elements[0].degree} stands at a node with the tag {tag!r}.")
     return found
 
 

@@ -105,7 +105,7 @@ def test_derivatives_in_nodes(mesh: Mesh) -> None:
 
 def test_wrong_calls() -> None:
     V = FunctionSpace(unit_square(2), Lagrange(1))
-    with pytest.raises(ValueError, match="takes a Lagrange space of displacements"):
+    with pytest.raises(ValueError, match="takes a space of displacements with values at nodes"):
         RigidMotionFree(V)
     W = FunctionSpace(unit_square(2), Lagrange(1), components=2)
     with pytest.raises(ValueError, match="goes with no other constraint"):
