@@ -147,9 +147,11 @@ def dofs_where_sides_meet(mesh: Mesh, elements: Sequence[Any], dofs: CellDofs, m
     assert grid is not None
     if isinstance(dofs.source, Topology):
         return grid.meeting_nodes(dofs.degree, meet)
-    facets = range(len(grid.cell.facets))
-    on = [marked(mesh, elements, dofs, lambda i, s=s: [grid.side_cells((s,), k) for k in facets]) for s in meet.sides]
-    return torch.nonzero(torch.stack(on).all(0)).flatten()
+    on_all = torch.ones(dofs.count, dtype=torch.bool, device=mesh.device)
+    for side in meet.sides:
+        cells = [grid.side_cells((side,), local) for local in range(len(grid.cell.facets))]
+        on_all &= marked(mesh, elements, dofs, lambda _, cells=cells: cells)
+    return torch.nonzero(on_all).flatten()
 
 
 def marked(
