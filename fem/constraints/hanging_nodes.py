@@ -37,7 +37,7 @@ def hanging_nodes(space: AnySpace) -> Ties:
     polynomials have there, `hanging_nodes(V) & Dirichlet(V, {...})`.
 
     Args:
-        space: Lagrange, or a mixed space, of which the Lagrange fields are tied.
+        space: Lagrange, `Mini` or `Serendipity`, or a mixed space, of which such fields are tied.
 
     Raises:
         ValueError: a mesh that says nothing of hanging nodes, whose nodes need gradients, or a space without nodes.
@@ -50,11 +50,12 @@ def hanging_nodes(space: AnySpace) -> Ties:
         )
     if space.mesh.version is None:
         raise ValueError("`hanging_nodes` has no derivatives in the nodes of the mesh; detach them.")
-    if not any(field.is_lagrange for field in space.fields):
-        raise ValueError(f"`hanging_nodes` ties Lagrange functions; got {shown(space)}, which needs no ties.")
+    nodal = [field.is_nodal and field.continuity >= 0 for field in space.fields]
+    if not any(nodal):
+        raise ValueError(f"`hanging_nodes` ties continuous functions with nodes, as Lagrange's; got {shown(space)}.")
     parts, start, count = [], 0, 0
-    for field in space.fields:
-        if field.is_lagrange:
+    for field, tied in zip(space.fields, nodal, strict=True):
+        if tied:
             ties, c = followers(field), field.components or 1
             each = torch.arange(c, device=space.device)
             spread = lambda numbers, c=c, each=each: (numbers[:, None] * c + each).flatten()  # noqa: E731

@@ -85,6 +85,8 @@ def cell_of(path: Path, name: str) -> Cell:
 def remedy(name: str) -> str:
     """What to do about a kind of cells that there is not."""
     kind = name.rstrip("0123456789")
+    if name in ("wedge", "pyramid"):
+        return " `read_mesh(path, split=True)` divides them, and hexahedra beside them, into tetrahedra."
     if kind in ("wedge", "pyramid"):
         return " Have such parts meshed by tetrahedra, which any volume can be."
     if name in ("triangle9", "quad12", "tetra16", "hexahedron32"):

@@ -25,6 +25,7 @@ from fem.files.labelling.repetition import once
 from fem.files.node_order import cell_of, vtk_order
 from fem.files.orientation import oriented
 from fem.files.soundness import check_boundary, check_places
+from fem.files.splitting import split as split_cells
 from fem.mesh.construction import make_block
 from fem.mesh.gaps import gaps, merged
 from fem.mesh.mesh import Mesh
@@ -38,6 +39,7 @@ def read_mesh(
     merge: float | bool | None = ...,
     hanging: bool = ...,
     rename: Mapping[str, str] | None = ...,
+    split: bool = ...,
     fields: Literal[False] = ...,
     dtype: torch.dtype = ...,
     device: torch.device | str = ...,
@@ -49,6 +51,7 @@ def read_mesh(
     merge: float | bool | None = ...,
     hanging: bool = ...,
     rename: Mapping[str, str] | None = ...,
+    split: bool = ...,
     fields: Literal[True],
     dtype: torch.dtype = ...,
     device: torch.device | str = ...,
@@ -59,6 +62,7 @@ def read_mesh(
     merge: float | bool | None = None,
     hanging: bool = False,
     rename: Mapping[str, str] | None = None,
+    split: bool = False,
     fields: bool = False,
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
@@ -76,6 +80,8 @@ def read_mesh(
             that they are meant: see `Mesh`.
         hanging: nodes may hang on larger neighbours: see `Mesh`.
         rename: name in the file → name on the mesh, as in `{"boundary": "outer"}`; groups given one name are joined.
+        split: whether to divide wedges, pyramids and hexahedra of degree 1 into tetrahedra, quadrilateral faces into
+            triangles; labels and data follow.
         fields: whether to return the data in the file as well, at the last time where there are several.
 
     Returns:
@@ -96,11 +102,13 @@ def read_mesh(
     check_kind("read_mesh", "rename", rename or {}, Mapping, "a mapping from names in the file to other names")
     if merge is not None and merge is not False:
         check_numbers("read_mesh", "non-negative", merge=merge)
-    check_flags("read_mesh", fields=fields, hanging=hanging)
+    check_flags("read_mesh", split=split, fields=fields, hanging=hanging)
     check_floating("read_mesh", dtype)
     path = Path(path)
     contents = read_contents(path)
     try:
+        if split:
+            split_cells(contents)
         complete(contents)
     except MeshError as error:
         raise MeshError(f"{path}: {error}") from error

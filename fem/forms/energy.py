@@ -231,7 +231,13 @@ def check_hanging(constraint: Constraint) -> None:
     tied = getattr(getattr(constraint, "dirichlet", constraint), "tied", None)
     parts = [None] * len(space.fields) if tied is None else space.split(tied)
     for field, own in zip(space.fields, parts, strict=True):
-        if field.is_lagrange and (own is None or not bool(own[followers(field).nodes].all())):
+        if field.continuity < 0 and not field.is_discontinuous:
+            raise ValueError(
+                f"nodes of this mesh hang on larger cells, across which {field.family} knows no ties; use Lagrange or "
+                "discontinuous elements, or a mesh without hanging nodes."
+            )
+        nodal = field.is_nodal and field.continuity >= 0
+        if nodal and (own is None or not bool(own[followers(field).nodes].all())):
             raise ValueError(
                 "nodes of this mesh hang on larger cells, where functions of the space would jump: "
                 f"`{'' if tied is None else '… & '}hanging_nodes(V)` among the constraints ties them, and "

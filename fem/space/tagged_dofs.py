@@ -125,7 +125,7 @@ def tagged_dofs(
     if tag in mesh.facet_tags:
         return torch.cat([found, dofs_on_facets(mesh, elements, dofs, tag)]).unique()
     if len(found) == 0:
-        raise ValueError(f"no dof of {elements[0]} stands at a node with the tag {tag!r}.")
+        raise ValueError(f"no dof of degree {elements[0].degree} stands at a node with the tag {tag!r}.")
     return found
 
 
@@ -147,9 +147,11 @@ def dofs_where_sides_meet(mesh: Mesh, elements: Sequence[Any], dofs: CellDofs, m
     assert grid is not None
     if isinstance(dofs.source, Topology):
         return grid.meeting_nodes(dofs.degree, meet)
-    facets = range(len(grid.cell.facets))
-    on = [marked(mesh, elements, dofs, lambda i, s=s: [grid.side_cells((s,), k) for k in facets]) for s in meet.sides]
-    return torch.nonzero(torch.stack(on).all(0)).flatten()
+    on_all = torch.ones(dofs.count, dtype=torch.bool, device=mesh.device)
+    for side in meet.sides:
+        cells = [grid.side_cells((side,), local) for local in range(len(grid.cell.facets))]
+        on_all &= marked(mesh, elements, dofs, lambda _, cells=cells: cells)
+    return torch.nonzero(on_all).flatten()
 
 
 def marked(

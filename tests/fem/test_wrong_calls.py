@@ -108,7 +108,7 @@ KINDS = {
     "V.evaluate(u, torch.ones(1, 2).double(), outside=True)": "must be None or a number, such as `math.nan`; got True",
     "V.evaluate(u, torch.ones(1, 2).long())": r"`points` must be torch.float64 .*; got torch.int64",
     "vectors.function(u)": "trailing shape",
-    "splines.interpolate(lambda x: x[..., 0])": r"`minimize\(Energy\(V, lambda x, u, g: \(u - f",
+    "splines.interpolate(lambda x: x[..., 0])": r"has no nodes; `project\(V, lambda x: ...\)` finds",
     "FunctionSpace(mesh, BSpline.uniform((3, 3), 2))": r"`BSpline\.uniform\(mesh\.grid, degree\)` fits",
     "Energy(vectors, weighted)(vectors.interpolate(0), torch.ones(25).double())": r"V = `FunctionSpace\(mesh, Lag",
     "V.interpolate(True)": "`interpolate` needs a number, or a callable of x .*; got True",

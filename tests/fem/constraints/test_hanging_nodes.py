@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fem import (
+    CrouzeixRaviart,
     Dirichlet,
     Discontinuous,
     Energy,
@@ -16,7 +17,10 @@ from fem import (
     MeanZero,
     Mesh,
     MeshError,
+    Mini,
     MixedSpace,
+    RaviartThomas,
+    Serendipity,
     Ties,
     box,
     hanging_nodes,
@@ -60,6 +64,24 @@ def test_small_and_large_facets_are_no_boundary(cell: str) -> None:
     assert float(integrate(V, 1.0)) == pytest.approx(1, rel=1e-13)
     assert float(integrate(V, 1.0, "boundary")) == pytest.approx(2 * d, rel=1e-13)
     assert mesh.curved(2).topology.boundary.equal(mesh.topology.boundary)
+
+
+@pytest.mark.parametrize(
+    ("family", "cell"), [(Mini(), "triangle"), (Mini(), "tetrahedron"), (Serendipity(2), KINDS[1])]
+)
+def test_patch_of_other_elements_with_nodes(family: Mini | Serendipity, cell: str) -> None:
+    V = FunctionSpace(graded(cell), family)
+    exact = lambda x: 1 + x @ torch.arange(1.0, V.mesh.dim + 1, dtype=V.dtype)  # noqa: E731
+    u = minimize(Energy(V, laplace, hanging_nodes(V) & Dirichlet(V, {"boundary": exact}))).value
+    assert (u - V.interpolate(exact)).abs().max() < 1e-11
+    with pytest.raises(ValueError, match="functions of the space would jump"):
+        Energy(V, laplace)
+
+
+@pytest.mark.parametrize("family", [CrouzeixRaviart(), RaviartThomas(1)])
+def test_elements_that_share_moments_alone_are_refused(family: CrouzeixRaviart | RaviartThomas) -> None:
+    with pytest.raises(ValueError, match="knows no ties; use Lagrange"):
+        Energy(FunctionSpace(graded("triangle"), family), lambda x, u, grad_u: grad_u.square())
 
 
 @pytest.mark.parametrize("degree", [1, 2, 3])
@@ -124,7 +146,7 @@ def test_what_is_told() -> None:
     Energy(W, laplace)
     with pytest.raises(ValueError, match="would leave out those where nodes hang"):
         Energy(W, laplace, interior={"": lambda x, u, grad_u, normal, size: jump(u).square()})
-    with pytest.raises(ValueError, match="which needs no ties"):
+    with pytest.raises(ValueError, match="ties continuous functions with nodes"):
         hanging_nodes(W)
     tagged = mesh.with_tags(node_tags={"it": lambda x: (x - torch.tensor([0.5, 0.75])).norm(dim=1) == 0})
     V = FunctionSpace(tagged, Lagrange(1))

@@ -153,8 +153,16 @@ def test_node_tags_mean_the_facets_between_their_nodes() -> None:
     for family in (CrouzeixRaviart(), Mini()):
         V = FunctionSpace(mesh, family)
         assert torch.equal(V.dofs("low"), V.dofs("bottom"))
-    with pytest.raises(ValueError, match="no dof of CrouzeixRaviart on triangles stands at a node with the tag"):
+    with pytest.raises(ValueError, match="no dof of degree 1 stands at a node with the tag"):
         FunctionSpace(mesh.with_tags(node_tags={"corner": [0]}), CrouzeixRaviart()).dofs("corner")
+
+
+def test_corners_and_edges_of_boxes() -> None:
+    V = FunctionSpace(small_mesh("hexahedron"), Serendipity(2))
+    x = V.dof_coordinates
+    assert torch.equal(V.dofs("bottom left"), torch.nonzero((x[:, 0] == 0) & (x[:, 1] == 0)).flatten())
+    corner = FunctionSpace(unit_square(2, cell="triangle"), Mini())
+    assert corner.dof_coordinates[corner.dofs("bottom left")].tolist() == [[0, 0]]
 
 
 def test_constraints_know_these_elements() -> None:
