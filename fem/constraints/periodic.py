@@ -124,6 +124,8 @@ class Periodic(Ties):
 
 def pairs(V: FunctionSpace, a: str, b: str, sign: int) -> list[tuple[Tensor, Tensor, Tensor]]:
     """(dof on side a, dof on side b, coefficient): u_a = Σ c u_b, dofs flattened."""
+    if V.moments is not None:
+        raise ValueError(f"`Periodic` pairs values at nodes, and {V.family} has moments; take `Lagrange`.")
     here, there = V.dofs(a), V.dofs(b)
     rotation, image = matched(V, a, b, here, there)
     there = there[image]

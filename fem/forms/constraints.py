@@ -70,7 +70,9 @@ class Dirichlet:
             Later entries win where they meet. A tag names facets, nodes (`mesh.node_tags`), or both: then it is all of
             them; or cells, or it is `at_points([[0.0, 0.0]])`. A value is a number, a callable of x "k d", a field on
             the space, or a tensor: a number (), one value per component (c,), one per dof of the tag as
-            `space.dofs(tag)` lists them "*b k (c)", or one per dof of the whole space "*b n (c)".
+            `space.dofs(tag)` lists them "*b k (c)", or one per dof of the whole space "*b n (c)". Of `RaviartThomas`
+            it is the flux outwards, a number or a callable, or a vector field, a callable of x "k d" that gives "k d",
+            whose flux is taken; of `Nedelec` 0 or a vector field, whose tangential part is.
 
     Raises:
         ValueError: an unknown tag, component or field, values of the wrong shape or not finite.

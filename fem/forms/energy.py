@@ -162,7 +162,8 @@ class Energy(Functional):
     Args:
         space: the space of u.
         density: ψ, any differentiable expression in PyTorch. x is "… d", u "…" (vectors "… c"), ∇u "… d" ("… c d"); on
-            a mixed space u and ∇u are tuples. Every operation must broadcast over leading axes.
+            a mixed space u and ∇u are tuples; of `RaviartThomas` functions "… d" the divergence "…" stands in the place
+            of ∇u, of `Nedelec` the curl. Every operation must broadcast over leading axes.
         dirichlet: `Dirichlet` or `MeanZero`, or both by `&`; `energy(u)` is J(dirichlet.apply(u)).
         boundary: {tag: g} with g(x, u, normal, *params); it gets one order of derivatives less than ψ. Facets inside
             the domain must say their side, {(tag, cell tag): g}: seen from the cells with that tag, out of which the

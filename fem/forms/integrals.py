@@ -161,12 +161,15 @@ def h1_error(
 
     Args:
         exact: a callable of x "… d" in PyTorch, a number, a tensor of dofs on the same space, or a field.
-        gradient: ∇exact as a callable "… d" → "… d" (vectors "… c d"); by default `exact` is differentiated.
+        gradient: ∇exact as a callable "… d" → "… d" (vectors "… c d"); by default `exact` is differentiated. Of
+            `RaviartThomas` and `Nedelec` the exact divergence or curl, whose error is measured.
     """
     check_callable("h1_error", "gradient", gradient, "a callable of x, or None", optional=True)
     if gradient is not None:
         exact = gradient
     elif callable(exact) and not isinstance(exact, Tensor):
+        if getattr(space, "moments", None) is not None:
+            raise ValueError(f"`h1_error` of {space.family} is that of its divergence or curl: give it by `gradient=`.")
         exact = gradient_of(exact)
     return error("h1_error", space, u, exact, 1)
 
