@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from scipy.spatial import Delaunay, cKDTree
+from scipy.spatial import Delaunay, KDTree
 from torch import Tensor
 
 from examples.benchmarks.mosaic import central_difference
@@ -78,7 +78,7 @@ def centres(mesh: Mesh) -> Tensor:
 
 def cone_filter(mesh: Mesh, radius: float) -> Tensor:
     """H_ef / Σ_f H_ef as a sparse matrix "e f": rows sum to one, so that densities stay between 0 and 1."""
-    tree, v = cKDTree(centres(mesh).numpy()), volumes(mesh)
+    tree, v = KDTree(centres(mesh).numpy()), volumes(mesh)
     near = tree.sparse_distance_matrix(tree, radius, output_type="coo_matrix")
     index = torch.from_numpy(np.stack([near.row, near.col])).long()
     weights = v[index[1]] * (radius - torch.from_numpy(near.data))

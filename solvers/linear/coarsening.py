@@ -1,13 +1,14 @@
 """Coarser grids for multigrid: interpolation along one axis, its transpose, and the Galerkin products PᵀAP of stencils.
 
-A step either drops every second vertex of an axis or lowers the degree along it in the same cells. Steps compose: an
+A step drops every second vertex of an axis, makes one of the two vertices of a single cell, or lowers the degree along
+an axis in the same cells. Steps compose: an
 operator coarsened along all axes is the product with the tensor product of their interpolations. As a stencil reaches
 one cell, so does PᵀAP, and it comes from shifted arrays alone.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from math import prod
 
@@ -81,6 +82,35 @@ class VertexCoarsening:
             f[:, :, 1::2].addcmul_(c[:, :, :-1], left).addcmul_(c[:, :, 1:], right)
 
         return restrict, interpolate
+
+
+class CellCollapse:
+    """Functions constant along an axis of a single cell: its two vertices become one."""
+
+    def __init__(self, grid: StencilGrid, axis: int):
+        vertices = (*grid.vertices[:axis], 1, *grid.vertices[axis + 1 :])
+        self.axis, self.grid, self.coarse = axis, grid, replace(grid, vertices=vertices)
+
+    def operator(self, stencil: Stencil) -> Stencil:
+        """PᵀAP: the sum of a column's couplings with another column."""
+        coarse = Stencil.zeros(self.coarse, stencil.data, stencil.memory)
+        for a, b, (left, same, right) in taps(self.coarse, self.axis):
+            if (k := self.coarse.keys.get((a, b, same))) is not None:
+                minus, centre, plus = (stencil.entries(a, b, o, self.axis) for o in (left, same, right))
+                total = centre.sum(1, keepdim=True) + plus[:, :1] + minus[:, 1:]
+                self.coarse.along(coarse.data[k], self.axis).copy_(total)
+        return coarse
+
+    def fixed(self, fixed: Bool[Tensor, "t k"]) -> Bool[Tensor, "t c"]:
+        return fixed.unflatten(-1, (-1, 2, self.grid.strides[self.axis])).all(2).flatten(1)
+
+    def bind(self, fine: Tensor, coarse: Tensor, x_fine: Tensor, x_coarse: Tensor) -> tuple[Callable, Callable]:
+        """Restriction from `fine` to `coarse` (set), and interpolation from `x_coarse` to `x_fine` (added)."""
+        (f, x), (c, y) = (
+            [grid.along(buffer, self.axis) for buffer in buffers]
+            for grid, buffers in ((self.grid, (fine, x_fine)), (self.coarse, (coarse, x_coarse)))
+        )
+        return partial(torch.sum, f, 2, keepdim=True, out=c), partial(x.add_, y)
 
 
 class DegreeCoarsening:

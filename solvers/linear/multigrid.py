@@ -21,7 +21,7 @@ from fem.space.space import FunctionSpace
 from fem.support.arithmetic import norm, per_item
 from fem.support.checks import check_integers, check_numbers, shown
 from fem.support.conjugate_gradients import conjugate_gradients
-from solvers.linear.coarsening import DegreeCoarsening, VertexCoarsening, widths
+from solvers.linear.coarsening import CellCollapse, DegreeCoarsening, VertexCoarsening, widths
 from solvers.linear.conjugate_gradients import CG, PreparedCG, ritz_values
 from solvers.linear.cycle import Level, chebyshev, v_cycle
 from solvers.operators.stencil import Stencil, StencilGrid, replaced_items
@@ -284,7 +284,7 @@ def scaled(stencil: Stencil, dtype: torch.dtype, memory: Buffers) -> tuple[Stenc
 
 
 def next_steps(stencil: Stencil, width: list[Tensor]) -> list:
-    """The steps to the next level, along the axes of strong coupling: a lower degree, or else every second vertex."""
+    """The steps to the next level, along the axes of strong coupling: a lower degree, or else fewer vertices."""
     grid = stencil.grid
     count = grid.size // grid.batch * len(grid.types)
     if count <= COARSEST and grid.batch * count**2 <= ENTRIES:
@@ -295,15 +295,21 @@ def next_steps(stencil: Stencil, width: list[Tensor]) -> list:
     steps = []
     for k in possible:
         if strength[k] >= STRONG * strongest:
-            lower = grid.degrees[k] - 1
-            steps.append(DegreeCoarsening(grid, k, lower) if lower else VertexCoarsening(grid, k, width[k]))
+            if lower := grid.degrees[k] - 1:
+                steps.append(DegreeCoarsening(grid, k, lower))
+            else:
+                steps.append(VertexCoarsening(grid, k, width[k]) if grid.vertices[k] > 2 else CellCollapse(grid, k))
             grid = steps[-1].coarse
     return steps
 
 
 def coarsenable(grid: StencilGrid) -> list[int]:
-    """Axes with more than two nodes."""
-    return [k for k in range(grid.dim) if grid.degrees[k] > 1 or grid.vertices[k] > 2]
+    """Axes of more than one cell, and those of one for scalars, which hardly vary along it once it is a strong axis.
+
+    Displacements do (plates bend).
+    """
+    least = [3 if grid.components > 1 or (grid.periodic and grid.periodic[k]) else 2 for k in range(grid.dim)]
+    return [k for k in range(grid.dim) if grid.degrees[k] > 1 or grid.vertices[k] >= least[k]]
 
 
 def strengths(stencil: Stencil) -> list[float]:

@@ -266,6 +266,8 @@ class Stencil:
         dense = self.data.new_zeros(grid.batch, t, n, t, n)
         for (a, b, offset), k in grid.keys.items():
             shift = grid.shift(offset)
+            if abs(shift) >= n:  # across an axis of one vertex: nothing is there
+                continue
             values = grid.shifted(self.data[k]).view(grid.batch, n)[:, max(-shift, 0) : n - max(shift, 0)]
             dense[:, a, :, b].diagonal(shift, 1, 2).add_(values)
             if k >= t:

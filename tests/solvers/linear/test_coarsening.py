@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fem import FunctionSpace, Lagrange, compilation
-from solvers.linear.coarsening import DegreeCoarsening, VertexCoarsening, embedding
+from solvers.linear.coarsening import CellCollapse, DegreeCoarsening, VertexCoarsening, embedding
 from solvers.operators.stencil import Stencil, StencilGrid, grid_of
 from solvers.operators.stencil_product import Product
 from tests.solvers.operators.test_stencil import grid_system
@@ -20,8 +20,12 @@ def test_coarse_operators_are_galerkin_products(cells, dim, components):
     stencil = system.stencil
     for axis in range(dim):
         n = stencil.grid.vertices[axis] - 1
-        if n > 1:
-            check_step(VertexCoarsening(stencil.grid, axis, torch.rand(n, dtype=torch.float64) + 0.5), stencil)
+        check_step(
+            VertexCoarsening(stencil.grid, axis, torch.rand(n, dtype=torch.float64) + 0.5)
+            if n > 1
+            else CellCollapse(stencil.grid, axis),
+            stencil,
+        )
 
 
 @pytest.mark.parametrize(("high", "low"), [(2, 1), (3, 1), (3, 2)])

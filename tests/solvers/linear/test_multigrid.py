@@ -142,6 +142,20 @@ def test_stretched_cells_cost_few_iterations(upper):
     assert int(prepared.iterations) <= 9
 
 
+@pytest.mark.parametrize("shape", [(96, 48, 1), (192, 96, 1), (1, 40, 80), (300, 1), (256, 3)])
+@pytest.mark.parametrize("held", ["left", "bottom"])
+def test_thin_bodies_cost_few_iterations(shape, held):
+    """Slabs and strips of one cell or a few: coarse cells are flat there, and functions constant across them.
+
+    Also where a side of the single cell is held.
+    """
+    h = 1 / max(shape)
+    V = FunctionSpace(box((0.0,) * len(shape), [n * h for n in shape], shape), Lagrange(1))
+    energy = Energy(V, laplace, Dirichlet(V, {held: 0.0}))
+    system = System(energy.discrete_form(()), torch.zeros(V.shape, dtype=V.dtype))
+    assert int(agrees_with_direct(system, 1e-8).iterations) <= 16
+
+
 def test_tensors_as_coefficients():
     V = FunctionSpace(unit_square(40), Lagrange(1))
     tensor = torch.tensor([[1.0, 0.3], [0.3, 20.0]], dtype=torch.float64)
