@@ -224,7 +224,7 @@ class Ties:
         return self._of([self], held)
 
     def joined(self, other: "Ties") -> "Ties":
-        """The ties of both. What is prescribed goes to each part of them, so that no order of `&` differs from another."""
+        """The ties of both. What is prescribed goes to each part of them: no order of `&` differs from another."""
         held, parts = held_by_both(self.held, other.held), list(self.parts)
         for new in other.parts:
             understood = [(i, both) for i, old in enumerate(parts) if (both := old.merged(new)) is not None]

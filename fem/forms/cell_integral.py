@@ -13,7 +13,7 @@ from math import prod
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fem.forms.assembly import Coefficient, element_matrices, scatter_fluxes
@@ -259,8 +259,14 @@ class CellHessian:
         chosen, layer = (first * size + second).to(self.u.device), prod(cells[1:])
         if integral.domain.cells is not None:
             values = self._matrices(slice(None)).reshape(b, -1, size * size)[..., chosen].unbind(-1)
+            vertices = images[0].shape[:0:-1]  # x first
+            place = places(integral.domain.cells, [n - 1 for n in vertices])
+            at = {
+                corner: number([p + o for p, o in zip(place, corner[::-1], strict=True)], vertices)
+                for corner in {corner for _, corner in targets}
+            }
             for (image, corner), value in zip(targets, values, strict=True):
-                add_listed(images[image], integral.domain.cells, corner, value)
+                images[image].view(b, -1).index_add_(-1, at[corner], value)
             return
         step = at_a_time(b * size**2 * layer, self.u)
         for start in range(0, cells[0], step):
@@ -275,14 +281,6 @@ class CellHessian:
         integral = self.integral
         domain, geometry = integral.domain, integral.geometry
         return element_matrices(integral.space, self.coefficients, domain, geometry, self.batch, False, cells)
-
-
-def add_listed(image: Tensor, cells: Int[Tensor, "e"], corner: tuple[int, ...], values: Float[Tensor, "b e"]) -> None:
-    """Add values of cells that are given by number to an image of vertices, each at one corner of its cell."""
-    vertices = image.shape[:0:-1]  # x first
-    place = places(cells, [n - 1 for n in vertices])
-    index = number([p + o for p, o in zip(place, corner[::-1], strict=True)], vertices)
-    image.view(len(image), -1).index_add_(-1, index, values)
 
 
 def add_layers(image: Tensor, start: int, corner: tuple[int, ...], values: Float[Tensor, "b *cells"]) -> None:

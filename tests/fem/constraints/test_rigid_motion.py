@@ -31,7 +31,7 @@ def elastic(x: Tensor, u: Tensor, grad_u: Tensor, *_: Any) -> Tensor:
 MESHES = {
     "triangles": lambda: distorted(unit_square(5, cell="triangle")),
     "mixed": mixed_mesh,
-    "hexahedra": lambda: unit_cube(3, 3, 3),
+    "hexahedra": lambda: unit_cube(2, 2, 2),
 }
 CORNERS = {
     2: [((0.0, 0.0), (0, 1)), ((1.0, 0.0), (1,))],
