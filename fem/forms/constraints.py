@@ -192,7 +192,9 @@ class Dirichlet:
         if rest:
             components = self.space.fields[fields[0]].components
             if components is None:
-                raise ValueError(f"`Dirichlet` key {key!r} names a component, but the space is scalar.")
+                moments = self.space.fields[fields[0]].moments is not None
+                has = "its dofs are moments, of all components at once" if moments else "the space is scalar"
+                raise ValueError(f"`Dirichlet` key {key!r} names a component, but {has}.")
             component = check_index(rest.pop(0), components, "component", key)
         if rest:
             raise ValueError(f"`Dirichlet` key {key!r} has too many parts; give a tag, or (tag, component).")

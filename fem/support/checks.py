@@ -189,6 +189,8 @@ def shown(value: Any) -> str:
     text = repr(value)
     if len(text) <= 60 and not text.startswith("<"):
         return text
+    if text.startswith(f"{type(value).__name__}(") and "\n" not in text:
+        return f"{text[:76].rstrip()} …"
     name = getattr(value, "__name__", None)
     return f"the function `{name}`" if callable(value) and name else f"an object of class `{type(value).__name__}`"
 

@@ -177,7 +177,7 @@ NETWORKS = {
     "train_surrogate(net, J, loss, True)": r"`train_surrogate\(steps=\.\.\.\)` must be a positive integer; got True",
     "train_surrogate(net, J, loss, 5, clip=nan)": r"`train_surrogate\(clip=\.\.\.\)` must be a non-negative number",
     "gauss_points(mesh, -1)": r"`gauss_points\(degree=\.\.\.\)` must be a non-negative integer; got -1",
-    "gauss_points(V, 2)": r"`gauss_points\(mesh=\.\.\.\)` must be a `Mesh`; got an object of class `FunctionSpace`",
+    "gauss_points(V, 2)": r"`gauss_points\(mesh=\.\.\.\)` must be a `Mesh`; got FunctionSpace",
 }
 
 NUMBERS = dict.fromkeys(  # of other types than Python's
