@@ -13,6 +13,7 @@ from fem.mesh.geometry import Domain, Geometry
 from fem.space.facet_pairs import FacetPairs, PairGeometry
 from fem.space.mappings import Mapping, Slots
 from fem.space.space import AnySpace, FunctionSpace
+from fem.support.checks import shown
 
 REMEDY = "compute with `.minus`, `.plus`, `jump(…)` or `average(…)` (`from fem import jump, average`)"
 
@@ -43,15 +44,37 @@ class TwoSided:
     __neg__ = __matmul__ = __rmatmul__ = __lt__ = __gt__ = __le__ = __ge__ = __bool__ = __float__ = __len__ = _refused
     __iter__ = _refused
 
+    @classmethod
+    def __torch_function__(cls, *_: Any) -> Any:
+        raise TypeError(f"there are two values at a facet: {REMEDY}.")
 
-def jump(value: TwoSided) -> Tensor:
-    """plus − minus."""
+
+def jump(value: Any) -> Tensor:
+    """plus − minus.
+
+    Raises:
+        TypeError: something that has one value at a facet.
+    """
+    check_sides("jump", value)
     return value.plus - value.minus
 
 
-def average(value: TwoSided) -> Tensor:
-    """½ (minus + plus)."""
+def average(value: Any) -> Tensor:
+    """½ (minus + plus).
+
+    Raises:
+        TypeError: something that has one value at a facet.
+    """
+    check_sides("average", value)
     return 0.5 * (value.minus + value.plus)
+
+
+def check_sides(call: str, value: Any) -> None:
+    if not isinstance(value, TwoSided):
+        raise TypeError(
+            f"`{call}` is of what has two values at a facet: u, its derivatives, and parameters that may jump (one "
+            f"value per cell, materials by cell tag, gradients); got {shown(value)}, which has one. Take it as it is."
+        )
 
 
 class SideField:

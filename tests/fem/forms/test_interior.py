@@ -357,6 +357,14 @@ def test_wrong_calls() -> None:
 
     with pytest.raises(TypeError, match=r"two values at a facet: compute with `\.minus`"):
         value(lambda x, u, grad_u, n, size: u * u)
+    for function in (torch.sin, lambda u: torch.stack([u, u]).sum(0), lambda u: torch.ones(2) * u):
+        with pytest.raises(TypeError, match=r"two values at a facet: compute with `\.minus`"):
+            value(lambda x, u, grad_u, n, size: function(u))  # noqa: B023
+    for function in (jump, average):
+        with pytest.raises(
+            TypeError, match=rf"`{function.__name__}` is of what has two values .* has one\. Take it as"
+        ):
+            value(lambda x, u, grad_u, n, size: function(size))  # noqa: B023
     with pytest.raises(AttributeError, match=r"no `\.square`"):
         value(lambda x, u, grad_u, n, size: u.square())
     with pytest.raises(ValueError, match=r"interior density is no expression at a point"):
