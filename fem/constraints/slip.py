@@ -170,6 +170,8 @@ class Conditions:
 class Slip(Ties):
     """u_i = Σ c_ij u_j + g_i at the nodes of walls that are not along an axis."""
 
+    agreement = 0.5  # where a wall ends at periodic sides, the normals of its two ends differ a little
+
     def __init__(self, space: AnySpace, conditions: Conditions, start: int):
         d = conditions.matrix.shape[2]
         c = conditions.coefficients()

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from fem.constraints.composition import composed
 from fem.forms.constraints import Constraint, Dirichlet, Free, MeanZero
 from fem.forms.parameters import check_like
 from fem.space.space import AnySpace, Space
@@ -40,6 +41,7 @@ class Ties:
             need a gradient, which they would not get.
     """
 
+    agreement = 1e-8  # by how much a tie may differ from another one of the same dof
     _parts: tuple["Ties", ...] = ()  # what it was made from by `&`, if it was
 
     def __init__(self, space: AnySpace, dofs: Any, matrix: Any, offset: Tensor | None = None):
@@ -187,6 +189,15 @@ class Ties:
 
     # -- with others ---------------------------------------------------------------------------------------------------
 
+    @property
+    def rows(self) -> Any:
+        """The coefficients "k N" in SciPy's CSR."""
+        import scipy.sparse
+
+        place = self.row.cpu().numpy(), self.column.cpu().numpy()
+        values = self.coefficient.double().cpu().numpy()
+        return scipy.sparse.csr_array((values, place), shape=(len(self.slaves), self.space.num_dofs))
+
     def __and__(self, other: Any) -> Any:
         """Both: other ties, prescribed values, or a vanishing mean."""
         if isinstance(other, MeanZero):
@@ -224,7 +235,7 @@ class Ties:
         return self._of([self], held)
 
     def joined(self, other: "Ties") -> "Ties":
-        """The ties of both. What is prescribed goes to each part of them: no order of `&` differs from another."""
+        """The ties of both. What is prescribed goes to each part of them, so that the order of `&` does not matter."""
         held, parts = held_by_both(self.held, other.held), list(self.parts)
         for new in other.parts:
             understood = [(i, both) for i, old in enumerate(parts) if (both := old.merged(new)) is not None]
@@ -240,22 +251,44 @@ class Ties:
         return None
 
     def _of(self, ties: Sequence["Ties"], held: Constraint | None = None) -> "Ties":
-        """All these ties, one after another."""
+        """All these ties: a dof may follow one that follows others, and have two ties that say the same.
+
+        Raises:
+            ValueError: a dof with two ties that differ.
+        """
+        ties = sorted(ties, key=lambda t: t.agreement)
+        sets = [(t.slaves.cpu().numpy(), t.rows, t.agreement) for t in ties]
+        slaves, matrix, shares, again = composed(self.space.num_dofs, sets)
+        to = lambda a, like: torch.as_tensor(a, dtype=like.dtype, device=like.device)  # noqa: E731
+        numbers, values = self.slaves, self.coefficient
+        row, column, share = to(shares.row, numbers), to(shares.col, numbers), to(shares.data, values)
 
         def offset() -> Tensor:
             given = [t.coefficient.new_zeros(len(t.slaves)) if t.offset is None else t.offset for t in ties]
             batch = common_batch(*[g.shape[:-1] for g in given])
-            return torch.cat([g.expand(*batch, -1) for g in given], -1)
+            each = torch.cat([g.expand(*batch, -1) for g in given], -1).index_select(-1, column) * share
+            return each.new_zeros(*batch, len(slaves)).index_add(-1, row, each)
 
-        found, starts = object.__new__(Ties), np.cumsum([0, *[len(t.slaves) for t in ties]]).tolist()
+        found = object.__new__(Ties)
         found.space, found.held = self.space, Free(self.space) if held is None else held
         found._parts = tuple(part for t in ties for part in t.parts)
-        slaves, column, coefficient = (
-            torch.cat([getattr(t, name) for t in ties]) for name in ("slaves", "column", "coefficient")
-        )
-        row = torch.cat([t.row + start for t, start in zip(ties, starts[:-1], strict=True)])
-        found._tie(slaves, row, column, coefficient, offset if any(t._offset is not None for t in ties) else None)
+        found.agreement = max(t.agreement for t in ties)
+        known = any(t._offset is not None for t in ties)
+        entries = to(matrix.row, numbers), to(matrix.col, numbers), to(matrix.data, values)
+        found._tie(to(slaves, numbers), *entries, offset if known else None)
+        for i in again if known else ():
+            found.check_offsets(ties[i])
         return found
+
+    @torch.no_grad()
+    def check_offsets(self, other: "Ties") -> None:
+        """Raise where functions that these ties admit have other values by some others."""
+        u = self.apply(self.coefficient.new_zeros(self.space.shape))
+        apart = (other.apply(u) - u).abs()
+        if not mapped(apart) and bool((apart > other.agreement * u.abs().max()).any()):
+            raise ValueError(
+                f"{int((apart > 0).sum())} dofs are tied twice, with offsets that differ by {float(apart.max()):.3g}."
+            )
 
     def __repr__(self) -> str:
         own = f"Ties({len(self.slaves)} of {self.space.num_dofs} dofs)"

@@ -1,6 +1,6 @@
 """Slip: u·n prescribed on flat, oblique, curved walls and at corners, in any space, with its derivatives."""
 
-from math import cos, log2, sin
+from math import cos, log2, pi, sin
 from typing import Any
 
 import pytest
@@ -204,6 +204,35 @@ def test_with_prescribed_values_periodic_sides_and_several_fields() -> None:
     inside = ~torch.isin(oblique.dofs("left"), oblique.dofs("top"))
     torch.testing.assert_close(second[inside], torch.full_like(second[inside], 2.0))
     assert W.split(both.apply(random(W)))[1][oblique.dofs("top")].abs().max() == 0
+
+
+def channel(n: int, bent: float = 0.0) -> Mesh:
+    """A turned channel with walls "bottom" and "top" and straight ends, its walls bent but for `bent` = 0."""
+    mesh = unit_square(n, cell="triangle").curved(2)
+    x, y = mesh.nodes.T
+    wavy = torch.stack([2 * x, y + bent * torch.sin(2 * pi * x + 0.7)], 1)
+    return mesh.with_nodes(wavy @ rotation(2).T)
+
+
+@pytest.mark.parametrize("bent", [0.0, 0.1])
+def test_walls_between_periodic_ends(bent: float) -> None:
+    """Where a wall meets an end, its normal and that of the image tie the same dofs; in any order, with more beside."""
+    mesh = channel(4, bent)
+    V = vectors(mesh)
+    slip, ends = Dirichlet(V, {("bottom", "normal"): 0.0, ("top", "normal"): 0.0}), Periodic(V, {"right": "left"})
+    u = (slip & ends).apply(random(V))
+    torch.testing.assert_close((ends & slip).apply(random(V)), u)
+    assert (ends.apply(u) - u).abs().max() < 1e-14
+    assert (slip.apply(u) - u).abs().max() < (0.1 if bent else 1e-14)  # the image of a corner has a normal of its own
+    W = MixedSpace(V, FunctionSpace(mesh, Lagrange(1)))
+    walls = {("bottom", 0, "normal"): 0.0, ("top", 0): 0.0}
+    both = Dirichlet(W, walls) & Periodic(W, {"right": "left"}) & MeanZero(W, field=1)
+    flow, _ = W.split(solve(Energy(W, stokes, both), (torch.cos,)).value)
+    torch.testing.assert_close(flow[V.dofs("right")].sum(0), flow[V.dofs("left")].sum(0))
+    assert flow[V.dofs("top")].abs().max() == 0
+    if not bent:
+        normal = rotation(2) @ torch.tensor([0.0, -1.0]).double()
+        assert (flow[V.dofs("bottom")] @ normal).abs().max() < 1e-14
 
 
 def test_a_prescribed_component_leaves_the_condition_to_the_others() -> None:

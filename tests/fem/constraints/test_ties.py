@@ -247,3 +247,23 @@ def test_wrong_calls() -> None:
     W = MixedSpace(V, V)
     both = Ties(W, [1], torch.eye(10, dtype=V.dtype)[7:8]) & Ties(W, [3], torch.eye(10, dtype=V.dtype)[9:])
     assert sorted(both.slaves.tolist()) == [1, 3]
+
+
+def test_chains_and_repeated_ties_become_one_set() -> None:
+    """u1 = 2 u2 + 1 with u2 = 3 u3 + 4 is u1 = 6 u3 + 9, in either order; a tie that says the same twice is one."""
+    V = FunctionSpace(unit_interval(4), Lagrange(1))
+    eye = torch.eye(5, dtype=V.dtype)
+    one, four = torch.tensor([1.0], dtype=V.dtype, requires_grad=True), torch.tensor([4.0], dtype=V.dtype)
+    a, b = Ties(V, [1], 2 * eye[2:3], one), Ties(V, [2], 3 * eye[3:4], four)
+    same = Ties(V, [1], 6 * eye[3:4], torch.tensor([9.0], dtype=V.dtype))
+    u = random(5)
+    for both in (a & b, b & a, a & b & same, Dirichlet(V, {"right": u[4]}) & a & b):
+        found = both.apply(u)
+        torch.testing.assert_close(found, torch.stack([u[0], 6 * u[3] + 9, 3 * u[3] + 4, u[3], u[4]]))
+        assert torch.autograd.grad(found.sum(), one)[0].tolist() == [1.0]
+    with pytest.raises(ValueError, match="dof 1 is tied twice, and not to the same"):
+        _ = a & Ties(V, [1], eye[2:3])
+    with pytest.raises(ValueError, match="tied twice, with offsets that differ by 1"):
+        _ = a & Ties(V, [1], 2 * eye[2:3], torch.tensor([2.0], dtype=V.dtype))
+    with pytest.raises(ValueError, match="tied in circles"):
+        _ = a & Ties(V, [2], eye[1:2])
