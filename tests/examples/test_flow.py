@@ -10,10 +10,9 @@ from examples.flow import darcy
 pytest.importorskip("matplotlib").use("Agg")
 
 
-@pytest.mark.parametrize(("cell", "degree"), [("triangle", 2), ("quadrilateral", 1)])
-def test_darcy(cell: str, degree: int, tmp_path: Path) -> None:
+def test_darcy(tmp_path: Path) -> None:
     """Nothing is lost, layers in series are exact, and the shares of the layers add up to the rate."""
-    figures = darcy.main(cells=10, degree=degree, cell=cell, out=str(tmp_path))
+    figures = darcy.main(cells=10, degree=1, cell="quadrilateral", out=str(tmp_path))
     assert figures["imbalance"] < 1e-12
     assert figures["lost"] < 1e-12
     assert figures["rate without gap"] == pytest.approx(figures["exact without gap"], rel=1e-11)
@@ -21,4 +20,4 @@ def test_darcy(cell: str, degree: int, tmp_path: Path) -> None:
     assert 10 < figures["rate"] / figures["rate without gap"] < 12
     assert (tmp_path / "darcy.png").exists()
     written = meshio.read(tmp_path / "darcy.vtu")
-    assert set(written.point_data) == ({"flux", "pressure"} if degree == 2 else {"flux"})
+    assert {*written.point_data, *written.cell_data} == {"flux", "pressure", "permeability"}
