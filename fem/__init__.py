@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from fem.reference.nodal import CrouzeixRaviart, Mini, Serendipity
     from fem.reference.spline_element import BSpline
     from fem.reference.vector_element import Nedelec, RaviartThomas
+    from fem.space.facets.two_sides import average, jump
     from fem.space.field import gradient
     from fem.space.reals import Reals
     from fem.space.space import FunctionSpace, MixedSpace
     from fem.space.tagged_dofs import at_points
-    from fem.space.two_sides import average, jump
     from fem.support.compilation import compilation
     from fem.support.status import ConvergenceError, Status
 
@@ -64,7 +64,7 @@ _HOME = {
     "fem.output.projection": ("project",),
     "fem.space.space": ("FunctionSpace", "MixedSpace"),
     "fem.space.tagged_dofs": ("at_points",),
-    "fem.space.two_sides": ("average", "jump"),
+    "fem.space.facets.two_sides": ("average", "jump"),
     "fem.output.vtk": ("write_pvd", "write_vtk"),
     "fem.support.status": ("ConvergenceError", "Status"),
 }

@@ -43,7 +43,7 @@ def pressure(x: Tensor, u: Tensor, normal: Tensor) -> Tensor:
 
 
 def plate(n: int, degree: int) -> Mesh:
-    """n cells from the hole to the rim and through the thickness, 2 n around, smaller towards D, curved."""
+    """n cells from the hole to the rim and through the thickness, 2 n around, small near D, as curved as elements."""
 
     def shape(x: Tensor) -> Tensor:
         r, s, z = x[:, 0] * (1 + x[:, 0]) / 2, x[:, 1] * (1 + x[:, 1]) / 2, THICKNESS * x[:, 2]

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from fem.constraints.ties import Ties, held_by_both
 from fem.forms.constraints import Dirichlet
-from fem.space.hanging import followers
+from fem.space.facets.hanging import followers
 from fem.space.space import AnySpace, Space
 from fem.support.checks import check_kind, shown
 

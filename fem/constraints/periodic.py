@@ -23,7 +23,7 @@ class Periodic(Ties):
 
     Args:
         space: Lagrange, or a mixed space of such: all fields are periodic unless `field` names one.
-        sides: {tag: tag} of facets.
+        sides: {tag: tag} of facets; by default those that `$Periodic` in a file of Gmsh names.
         sign: −1 for antiperiodic functions, u on one side equals −u on the other.
         field: of a mixed space.
 
@@ -32,15 +32,21 @@ class Periodic(Ties):
     """
 
     @outside_transforms()
-    def __init__(self, space: AnySpace, sides: Mapping[str, str], sign: int = 1, field: int | None = None):
+    def __init__(
+        self, space: AnySpace, sides: Mapping[str, str] | None = None, sign: int = 1, field: int | None = None
+    ):
         check_kind("Periodic", "space", space, Space, "a `FunctionSpace` or `MixedSpace`")
+        sides = dict(space.mesh.topology.links.keys()) if sides is None else sides
         check_kind("Periodic", "sides", sides, Mapping, 'a mapping {tag: tag}, such as {"right": "left"}')
         check_choice("Periodic", "sign", sign, (1, -1))
         for a, b in sides.items():
             if a == b:
                 raise ValueError(f"`Periodic({{{a!r}: {b!r}}})` needs two sides.")
         if not sides:
-            raise ValueError('`Periodic(sides=...)` must name sides, such as {"right": "left"}; got none.')
+            raise ValueError(
+                '`Periodic(sides=...)` must name sides, such as {"right": "left"}; got none, and the mesh is of no '
+                "file that says which."
+            )
         if field is not None and not (is_integer(field, 0) and field < len(space.fields)):
             raise ValueError(f"`Periodic(field=...)` must lie in [0, {len(space.fields)}); got {field!r}.")
         self.sides, self.sign, self.fields = (
@@ -166,11 +172,31 @@ def matched(
         gap, image = nearest(moved + (second.mean(0) - moved.mean(0)), second)
         least = min(least, float(gap.max()))
         if float(gap.max()) <= 1e-6 * size and len(image.unique()) == len(image):
+            check_links(V, a, b, rotation, second.mean(0) - moved.mean(0), 1e-6 * size)
             return rotation, image
     raise ValueError(
         f"`{call}`: the sides do not match under a {' or '.join(ways)}: the image of a node misses the nearest one by "
         f"{least:.3g}, and {1e-6 * size:.3g} is allowed. Mesh them alike."
     )
+
+
+def check_links(
+    V: FunctionSpace, a: str, b: str, rotation: Float[Tensor, "d d"] | None, shift: Float[Tensor, "d"], near: float
+) -> None:
+    """Raise where a file pairs nodes in another way than the motion that was found."""
+    links, x = V.mesh.topology.links, V.mesh.nodes.detach()
+    nodes = links[a, b] if (a, b) in links else links[b, a].flip(1) if (b, a) in links else None
+    if nodes is None or len(nodes) == 0:
+        return
+    moved = x[nodes[:, 0]] if rotation is None else x[nodes[:, 0]] @ rotation.T
+    apart = (moved + shift - x[nodes[:, 1]]).norm(dim=1)
+    if float(apart.max()) > near:
+        i, j = nodes[apart.argmax()].tolist()
+        raise ValueError(
+            f"`Periodic({{{a!r}: {b!r}}})`: the file pairs nodes {i} and {j}, which the motion found here leaves "
+            f"{float(apart.max()):.3g} apart: sides that are one another's images in other ways are not there; "
+            "`Ties(V, dofs, matrix)` says any."
+        )
 
 
 def nearest(points: Float[Tensor, "k d"], others: Float[Tensor, "m d"]) -> tuple[Float[Tensor, "k"], Int[Tensor, "k"]]:

@@ -29,3 +29,4 @@ class RawMesh:
     field_data: dict[str, np.ndarray] = field(default_factory=dict)
     side_sets: dict[str, list[np.ndarray]] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
+    links: list[tuple[int, int, int, np.ndarray]] = field(default_factory=list)  # periodic: see `formats.gmsh`

@@ -20,6 +20,7 @@ from fem.files.completion import complete
 from fem.files.contents import read_contents
 from fem.files.file_data import FileData, file_data
 from fem.files.labelling.labels import labels, starts
+from fem.files.labelling.links import linked
 from fem.files.labelling.naming import tagged
 from fem.files.labelling.repetition import once
 from fem.files.node_order import cell_of, vtk_order
@@ -87,7 +88,8 @@ def read_mesh(
     Returns:
         A mesh whose `facet_tags`, `cell_tags` and `node_tags` carry the names in the file, "3" for a group numbered 3
         without one (`fem.files.labelling` has the rules); a set of nodes that holds whole boundary facets is a tag of
-        these too. With `fields`, the mesh and a mapping from names to dofs on it, or values of its cells (`FileData`).
+        these too, and what `$Periodic` of Gmsh names is there for `Periodic(V)`. With `fields`, the mesh and a mapping
+        from names to dofs on it, or values of its cells (`FileData`).
 
     Warns:
         UserWarning: once for all labels that are left out, facets of a group among them that are facets of no cell.
@@ -152,7 +154,7 @@ def read_mesh(
         if merge is not False:
             check_boundary(mesh)
         found = labels(contents, blocks, kinds, list(parts), number)
-        mesh, data = tagged(mesh, found, rename or {}), None
+        mesh, data = linked(tagged(mesh, found, rename or {}), contents, number), None
         if fields:
             first = starts(blocks, kinds, list(parts))
             cells = [(i, first[i] + np.arange(len(blocks[i][1]))) for i in tops]

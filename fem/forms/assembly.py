@@ -21,10 +21,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fem.mesh.geometry import Domain, Geometry
-from fem.space.facet_pairs import FacetPairs
+from fem.space.facets.pairs import FacetPairs
+from fem.space.facets.two_sides import SideField, TwoSides, side_of
 from fem.space.gather_scatter import Segments, sums_by_segments
 from fem.space.space import AnySpace, FunctionSpace
-from fem.space.two_sides import SideField, TwoSides, side_of
 from fem.support.portions import at_a_time
 from fem.support.transforms import outside_transforms
 

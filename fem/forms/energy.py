@@ -19,8 +19,8 @@ from fem.forms.lowering import discrete_form
 from fem.forms.parameters import Parameter, PointValues, tensor_in
 from fem.forms.term import Density, Term
 from fem.mesh.geometry import check_side
+from fem.space.facets.hanging import followers
 from fem.space.field import Function, Gradient
-from fem.space.hanging import followers
 from fem.space.space import AnySpace, Space
 from fem.support.checks import check_kind, is_integer
 from fem.support.modes import outside_modes

@@ -13,9 +13,9 @@ from torch import Tensor
 from fem.forms.cell_integral import BatchShape, CellHessian, CellIntegral, Parts
 from fem.forms.derivatives import Fluxes
 from fem.forms.parameters import PointValues
-from fem.space.facet_pairs import FacetPairs, PairGeometry
+from fem.space.facets.pairs import FacetPairs, PairGeometry
+from fem.space.facets.two_sides import TwoSided, TwoSides
 from fem.space.space import MixedSpace
-from fem.space.two_sides import TwoSided, TwoSides
 from fem.support.arithmetic import sum_of
 
 

@@ -34,9 +34,9 @@ from fem.kernels.program import UntraceableError
 from fem.kernels.tape import check, record
 from fem.mesh.geometry import Domain, geometry
 from fem.reference.discontinuous import Discontinuous
-from fem.space.facet_pairs import FacetPairs, PairGeometry
+from fem.space.facets.pairs import FacetPairs, PairGeometry
+from fem.space.facets.two_sides import TwoSides
 from fem.space.space import AnySpace, FunctionSpace
-from fem.space.two_sides import TwoSides
 
 KEPT = 4  # integrands of one term, for parameters of different kinds
 GRID_CELLS = 2**11  # on smaller grids the trace of a density costs more than it saves

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from fem.forms.parameters import PointValues
 from fem.kernels.tape import name_of
 from fem.kernels.tracing import tensors_in
-from fem.space.two_sides import TwoSided
+from fem.space.facets.two_sides import TwoSided
 from fem.support.arithmetic import common_batch
 
 POINTS = 2**13  # at most, evaluated at once

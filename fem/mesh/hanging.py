@@ -1,7 +1,7 @@
 """Facets that lie on larger ones of their neighbours, where nodes hang and are meant to (2:1 refinement).
 
 They are no boundary, neither the small ones nor the large ones that they cover. Functions are continuous there if their
-values at nodes of the small cells are those of the large cell's polynomials: `fem.space.hanging`.
+values at nodes of the small cells are those of the large cell's polynomials: `fem.space.facets.hanging`.
 """
 
 from dataclasses import dataclass

@@ -328,7 +328,7 @@ class Mesh:
         else:
             sources = self.topology.lagrange_numbering(degree)[0]
         blocks = [Block(block.cell, degree, source) for block, source in zip(self.blocks, sources, strict=True)]
-        topology = Topology(blocks, len(nodes), self.topology.hanging)
+        topology = self.topology.curved(blocks, len(nodes))
         if mapping is not None:
             nodes = mapping(nodes)
             check_kind("curved", "mapping", nodes, Tensor, "a callable that returns coordinates as a tensor")
@@ -346,8 +346,7 @@ class Mesh:
         nodes, topology = (self.box or self.nodes).to(device=device, dtype=dtype), self.topology
         device = (nodes.axes[0] if isinstance(nodes, BoxNodes) else nodes).device
         if device != self.device:
-            hanging = topology.hanging and topology.hanging.to(device)
-            topology = Topology([block.to(device) for block in self.blocks], topology.num_nodes, hanging)
+            topology = topology.to(device)
         return Mesh.from_topology(
             nodes,
             topology,

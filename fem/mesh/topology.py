@@ -21,6 +21,8 @@ from fem.reference.lagrange import LagrangeElement, entity_cell_of, interior_nod
 from fem.support.portions import at_a_time
 from fem.support.transforms import outside_transforms
 
+Links = dict[tuple[str, str], Int[Tensor, "m 2"]]
+
 
 @dataclass(frozen=True, eq=False)
 class Block:
@@ -86,14 +88,25 @@ class Facets:
 class Topology:
     """Connectivity of blocks of cells; what is asked of it is made once, and for grids by arithmetic where possible.
 
-    `hanging` says on which facets nodes hang, where that is meant (`fem.mesh.hanging`).
+    `hanging` says on which facets nodes hang, where that is meant (`fem.mesh.hanging`); `links` which facet tags a file
+    says are periodic, {(tag, other): pairs "m 2" of their mesh nodes}.
     """
 
-    def __init__(self, blocks: Sequence[Block], num_nodes: int, hanging: Any = None):
-        self.blocks, self.num_nodes, self.hanging = tuple(blocks), num_nodes, hanging
+    def __init__(self, blocks: Sequence[Block], num_nodes: int, hanging: Any = None, links: Links | None = None):
+        self.blocks, self.num_nodes, self.hanging, self.links = tuple(blocks), num_nodes, hanging, links or {}
         self._numberings: dict[int, tuple[tuple[Tensor, ...], int]] = {}
         self._owners: dict[int, Tensor] = {}
         self._sides: dict[Side, Tensor] = {}
+
+    def to(self, device: torch.device) -> "Topology":
+        """The same on another device."""
+        hanging = self.hanging and self.hanging.to(device)
+        links = {sides: pairs.to(device) for sides, pairs in self.links.items()}
+        return Topology([block.to(device) for block in self.blocks], self.num_nodes, hanging, links)
+
+    def curved(self, blocks: Sequence[Block], num_nodes: int) -> "Topology":
+        """The same cells with nodes of another degree, which have other numbers."""
+        return Topology(blocks, num_nodes, self.hanging, {sides: pairs[:0] for sides, pairs in self.links.items()})
 
     def hang(self, hanging: Any) -> None:
         """Take note of where nodes hang, found when the boundary is known."""

@@ -17,7 +17,7 @@ from fem.mesh.tags import FacetTag
 from fem.reference.element import Element, Tabulation
 from fem.reference.vector_element import VectorTabulation
 from fem.space.cell_dofs import CellDofs
-from fem.space.facet_pairs import FacetPairs, facet_pairs, geometry_on
+from fem.space.facets.pairs import FacetPairs, facet_pairs, geometry_on
 from fem.space.gather_scatter import GatherScatter
 from fem.space.mappings import Gradients, Mapping, Slots
 from fem.support.cache import ByObject

@@ -60,6 +60,7 @@ class Reader:
         self.elements: list[tuple[int, list[int] | np.ndarray, np.ndarray, np.ndarray]] = []
         self.geometry: list[np.ndarray] = []  # numbers of the entities that the elements are of, block by block
         self.left_out: list[str] = []
+        self.links: list[tuple[int, int, int, np.ndarray]] = []  # dimension, two entities, pairs of nodes "m 2"
         self.fields: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
 
     def section(self, name: str) -> None:
@@ -73,6 +74,7 @@ class Reader:
             "Nodes": self.nodes_2 if old else self.nodes_4,
             "ParametricNodes": lambda: self.nodes_2(parametric=True),
             "Elements": self.elements_2 if old else self.elements_4,
+            "Periodic": self.periodic,
             "NodeData": lambda: self.field("node"),
             "ElementData": lambda: self.field("element"),
         }
@@ -221,6 +223,21 @@ class Reader:
             self.geometry.append(np.full(count, tag))
         self.agree("elements", total, sum(len(numbers) for *_, numbers, _ in self.elements))
 
+    def periodic(self) -> None:
+        """Entities whose nodes are one another's images; in MSH 2 this is text even in binary files."""
+        scanner, what = self.scanner, "two periodic entities"
+        binary, scanner.binary = scanner.binary, scanner.binary and self.version == 4
+        (links,) = scanner.record("N", "the number of periodic entities")
+        for _ in range(links):
+            dim, tag, other = scanner.record("iii", what)
+            if self.minor and self.version == 4:
+                scanner.counted("d", "numbers of an affine map")
+            elif re.compile(rb"\s*Affine").match(scanner.data, scanner.at):
+                scanner.line("an affine map")
+            (count,) = scanner.record("N", "the number of nodes")
+            self.links.append((dim, tag, other, np.stack(scanner.table("NN", count, "pairs of nodes"), 1)))
+        scanner.binary = binary
+
     def field(self, of: str) -> None:
         scanner = self.scanner
         names = [scanner.line("a name").strip('"') for _ in range(scanner.count("the number of names"))]
@@ -265,6 +282,11 @@ class Reader:
             left_out=self.left_out,
         )
         self.add_fields(everything, tags)
+        for dim, tag, other, pairs in self.links:
+            place = np.searchsorted(ordered, pairs).clip(max=len(tags) - 1)
+            if (ordered[place] != pairs).any():
+                raise MeshError(f"$Periodic names node {pairs[ordered[place] != pairs][0]}, which is not listed.")
+            everything.links.append((dim, tag, other, order[place]))
         if not sets:  # of which groups are made
             everything.cell_data["gmsh:geometrical"] = self.geometry
         return everything

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fem.mesh.geometry import Domain, Geometry
-from fem.space.facet_pairs import FacetPairs, PairGeometry
+from fem.space.facets.pairs import FacetPairs, PairGeometry
 from fem.space.mappings import Mapping, Slots
 from fem.space.space import AnySpace, FunctionSpace
 from fem.support.checks import shown
