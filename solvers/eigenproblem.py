@@ -182,5 +182,5 @@ def modes_of(
         )
     left, right = K @ vectors, (M @ vectors) * values
     residual = np.linalg.norm(left - right, axis=0) / np.maximum(np.linalg.norm(right, axis=0), 1e-300)
-    modes = torch.from_numpy((T @ vectors).T / m**0.5).to(zero).view(count, *space.shape)
+    modes = torch.from_numpy(np.ascontiguousarray((T @ vectors).T) / m**0.5).to(zero).view(count, *space.shape)
     return forms[0].value(modes) / forms[1].value(modes), modes, torch.from_numpy(residual).to(zero)

@@ -250,6 +250,8 @@ class CellHessian:
             targets: for each pair A ≤ B of the local dofs in grid order, components inmost (as `torch.triu_indices`
                 lists them), the number of its image and the corner of the cell where it is added, slowest axis first.
         """
+        if not self.coefficients:  # a load
+            return
         integral, field = self.integral, self.integral.space.fields[0]
         c, b = field.components or 1, prod(self.batch)
         order = torch.tensor(grid_order(integral.domain.cell, field.degree), device="cpu")

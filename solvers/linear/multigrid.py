@@ -364,13 +364,13 @@ def largest_eigenvalue(stencil: Stencil, steps: int = 8, sample: int = 2**13) ->
 def middle_layers(stencil: Stencil, count: int) -> tuple[Stencil, Tensor]:
     """The part of a stencil on so many layers of the slowest axis, and 1/|D| there, zero outside.
 
-    One more layer, of zeros, keeps items apart.
+    One more layer, of zeros, keeps items apart where layers are left out.
     """
     grid = stencil.grid
     count = min(count, grid.vertices[0])
     start = (grid.vertices[0] - count) // 2
     periodic = grid.periodic and (False, *grid.periodic[1:])
-    small = replace(grid, vertices=(count + 1, *grid.vertices[1:]), periodic=periodic)
+    small = replace(grid, vertices=(count + (count < grid.vertices[0]), *grid.vertices[1:]), periodic=periodic)
     part = Stencil.zeros(small, stencil.data, stencil.memory)
     whole = grid.shifted(stencil.data).unflatten(-1, (grid.batch, *grid.vertices))
     layers = small.shifted(part.data).unflatten(-1, (grid.batch, *small.vertices))

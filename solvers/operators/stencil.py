@@ -100,12 +100,16 @@ class StencilGrid:
 
     @cached_property
     def keys(self) -> dict[Key, int]:
-        """Row of each coupling in the data of a stencil: diagonals first, then one of each symmetric pair."""
-        zero, types = (0,) * self.dim, self.types
+        """Row of each coupling in the data of a stencil: diagonals first, then one of each symmetric pair.
+
+        Along an axis of one vertex, which coarse grids may have, there is nothing to couple with.
+        """
+        zero, types, single = (0,) * self.dim, self.types, [k for k, n in enumerate(self.vertices) if n == 1]
         found = [(a, a, zero) for a in range(len(types))]
         for a, row in enumerate(types):
             for b, column in enumerate(types[a:], a):
-                found += [(a, b, o) for o in reachable(row, column) if a < b or o > zero]
+                offsets = (o for o in reachable(row, column) if not any(o[k] for k in single))
+                found += [(a, b, o) for o in offsets if a < b or o > zero]
         return {key: k for k, key in enumerate(found)}
 
     @cached_property
@@ -266,8 +270,6 @@ class Stencil:
         dense = self.data.new_zeros(grid.batch, t, n, t, n)
         for (a, b, offset), k in grid.keys.items():
             shift = grid.shift(offset)
-            if abs(shift) >= n:  # across an axis of one vertex: nothing is there
-                continue
             values = grid.shifted(self.data[k]).view(grid.batch, n)[:, max(-shift, 0) : n - max(shift, 0)]
             dense[:, a, :, b].diagonal(shift, 1, 2).add_(values)
             if k >= t:

@@ -36,6 +36,6 @@ def test_gradients_equal_differences(capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.slow
 @pytest.mark.skipif(not REFERENCES.exists(), reason="the reference files are not there")
 def test_all_reference_values() -> None:
-    """Those of random densities on the finest slabs are within a few units of their seventh digit, others in it."""
+    """Means over solvers in single precision: a few units of the seventh digit on the finest slabs, one elsewhere."""
     for name, difference in mosaic.compare(REFERENCES).items():
         assert difference < (6e-7 if name.endswith("baseline") else 1e-7), name
