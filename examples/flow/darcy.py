@@ -74,7 +74,8 @@ def main(cells: int = 20, degree: int = 2, cell: str = "triangle", out: str | No
     def flow(gap: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Flux, pressure, and permeability of every cell."""
         permeability = k[layers(mesh, gap)]
-        return *W.split(solve(energy, (V.per_cell(permeability),)).value), permeability
+        flux, pressure = W.split(solve(energy, (V.per_cell(permeability),)).value)
+        return flux, pressure, permeability
 
     def through(flux: Tensor, tag: str) -> Tensor:
         return integrate(V, lambda x, u, divergence, n: (u * n).sum(-1), tag, u=flux)
@@ -105,7 +106,7 @@ def main(cells: int = 20, degree: int = 2, cell: str = "triangle", out: str | No
 
 def draw(V: FunctionSpace, Q: FunctionSpace, flux: Tensor, pressure: Tensor, permeability: Tensor, out: str) -> None:
     """The ground with stream lines, and the pressure."""
-    figure, (above, below) = plt.subplots(2, 1, figsize=(7, 7.4), layout="compressed")
+    figure, (above, below) = plt.subplots(2, 1, figsize=(7, 7.4), layout="constrained")
     ground = FunctionSpace(V.mesh, Discontinuous(0))
     plot(ground, permeability.log10(), above, cmap="YlOrBr_r", label="log₁₀ k")
     x, y = torch.linspace(0.005, 1.995, 160).double(), torch.linspace(0.005, 0.995, 80).double()

@@ -85,7 +85,7 @@ def main(cells: int = 16, degree: int = 2, out: str | None = None) -> dict[str, 
 
 def draw(modes: list[tuple[FunctionSpace, Eigenmodes, int]], out: str) -> None:
     """|E| of some modes, with arrows along the field."""
-    figure, axes = plt.subplots(1, len(modes), figsize=(4.4 * len(modes), 4.0), layout="compressed")
+    figure, axes = plt.subplots(1, len(modes), figsize=(4.6 * len(modes), 3.9), layout="constrained")
     for ax, (V, found, i) in zip(axes, modes, strict=True):
         field = found.modes[i]
         plot(V, field, ax, label="|E|", cmap="magma", limits=limits(V, field))

@@ -72,8 +72,10 @@ def subdivision(cell: Cell, n: int) -> tuple[Tensor, np.ndarray]:
     lower = np.stack([corner, corner + 1, corner + n + 1], 1)
     upper = np.stack([corner + 1, corner + n + 2, corner + n + 1], 1)
     triangles = np.concatenate([lower, upper])
-    if cell.is_simplex:
-        triangles = triangles[((i + j)[triangles] <= n).all(1)]
+    if cell.is_simplex:  # without the points beyond it, which would count where axes are fitted
+        inside = i + j <= n
+        triangles = (np.cumsum(inside) - 1)[triangles[inside[triangles].all(1)]]
+        i, j = i[inside], j[inside]
     return torch.tensor(np.stack([i, j], 1) / n, device="cpu"), triangles
 
 

@@ -5,7 +5,7 @@ every cell (Lagrange) tabulate with a cell axis of length one; bases that differ
 """
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -47,4 +47,6 @@ class Element(Protocol):
 class ElementFamily(Protocol):
     """What a user passes to `FunctionSpace`: a recipe that gives an element on each kind of cell of a mesh."""
 
-    def on(self, cell: Cell) -> Element: ...
+    def on(self, cell: Cell) -> Any:
+        """An `Element`, or one of vector fields (`fem.reference.vector_element`)."""
+        ...

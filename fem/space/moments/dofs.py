@@ -32,7 +32,7 @@ class Moments:
     """The dofs of Raviart–Thomas or Nédélec elements on the blocks of a mesh.
 
     Raises:
-        ValueError: components, or a mesh that lies in a space of more dimensions than its cells.
+        ValueError: components, hanging nodes, or a mesh in a space of more dimensions than its cells.
     """
 
     def __init__(self, mesh: Mesh, elements: Sequence[VectorElement], family: ElementFamily, components: Any = None):
@@ -44,6 +44,8 @@ class Moments:
                 f"`{name}` needs cells of as many dimensions as there are coordinates; got cells of {mesh.dim} "
                 f"dimensions in {mesh.num_coordinates}-D. `Lagrange` and `Discontinuous` serve curves and surfaces."
             )
+        if mesh.topology.hanging is not None:
+            raise ValueError(f"`{name}` needs cells that share whole facets; take `Lagrange` where nodes hang.")
         self.mesh, self.elements, self.name = mesh, elements, name
         self.mapping = Piola(elements[0].derivative, mesh.dim)
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from fem import FunctionSpace, Lagrange, box, unit_cube, unit_square
-from fem.output.sampling import View, edges, mosaic
+from fem.output.sampling import View, edges, mosaic, subdivision
+from fem.reference.cells import get_cell
 from tests.problems import disk
 
 DTYPE = torch.float64
@@ -63,3 +64,12 @@ def test_displacements_move_the_mesh():
     assert x[:, 1].max() == pytest.approx(4)
     x, _, _ = mosaic(View(V.mesh, (V, u), 0.0))
     assert x[:, 1].max() == 1
+
+
+def test_triangles_are_cut_into_points_of_their_own() -> None:
+    """No point lies beyond the triangle, where it would widen the axes of a picture."""
+    points, triangles = subdivision(get_cell("triangle"), 3)
+    assert len(points) == 10
+    assert float(points.sum(1).max()) <= 1 + 1e-12
+    assert sorted(set(triangles.flatten().tolist())) == list(range(10))
+    assert len(triangles) == 9

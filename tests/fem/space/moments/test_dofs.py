@@ -219,7 +219,7 @@ def test_single_precision_stays() -> None:
             lambda V: V.interpolate(zero(V.mesh, Lagrange(1))),
             "components",
         ),
-        (lambda V: V.dof_coordinates, "only Lagrange and discontinuous spaces have nodes"),
+        (lambda V: V.dof_coordinates, r"RaviartThomas\(degree=1\) has no nodes; `project"),
         (lambda V: MeanZero(V), "`MeanZero` holds scalars"),
         (lambda V: Periodic(V, {"left": "right"}), "`Periodic` pairs values at nodes"),
         (lambda V: h1_error(V, torch.zeros(V.num_dofs).double(), lambda x: x), "give it by `gradient=`"),
@@ -266,3 +266,10 @@ def test_mixed_spaces_split_and_hold_one_field() -> None:
     (value, _), (divergence, _) = W.evaluate(held.data(), mesh.nodes.mean(0, keepdim=True), derivatives=1)
     assert value.shape == (1, 2)
     assert divergence.shape == (1,)
+
+
+def test_hanging_nodes_are_refused() -> None:
+    nodes = torch.tensor([[0, 0], [1, 0], [2, 0], [0, 1], [1, 1], [2, 1], [0, 2], [2, 2]], dtype=torch.float64)
+    mesh = Mesh(nodes, [[0, 1, 4, 3], [1, 2, 5, 4], [3, 5, 7, 6]], "quadrilateral", hanging=True)
+    with pytest.raises(ValueError, match="needs cells that share whole facets; take `Lagrange` where nodes hang"):
+        FunctionSpace(mesh, RaviartThomas(1))
