@@ -219,7 +219,7 @@ def test_single_precision_stays() -> None:
             lambda V: V.interpolate(zero(V.mesh, Lagrange(1))),
             "components",
         ),
-        (lambda V: V.dof_coordinates, "only Lagrange and discontinuous spaces have nodes"),
+        (lambda V: V.dof_coordinates, "has no nodes; `project"),
         (lambda V: MeanZero(V), "`MeanZero` holds scalars"),
         (lambda V: Periodic(V, {"left": "right"}), "`Periodic` pairs values at nodes"),
         (lambda V: h1_error(V, torch.zeros(V.num_dofs).double(), lambda x: x), "give it by `gradient=`"),
