@@ -29,7 +29,7 @@ from fem.support.arithmetic import common_batch
 from fem.support.checks import shown
 
 CORNER = cos(pi / 6) + 0.005  # facets whose normals are this near their mean are one smooth wall
-DEGENERATE, NOTHING = 0.05, 1e-9  # pivots: of conditions that all but contradict others, and of such that repeat them
+DEGENERATE = 0.05  # pivots of conditions that all but contradict others
 
 
 class Dirichlet(constraints.Dirichlet):
@@ -65,6 +65,11 @@ class Dirichlet(constraints.Dirichlet):
 
     def __init__(self, space: AnySpace, values: Mapping[Any, Any]):
         super().__init__(space, getattr(self, "values", values))
+
+
+def nothing(like: Tensor) -> float:
+    """Below it, components of unit normals are round-off."""
+    return torch.finfo(like.dtype).eps ** 0.6
 
 
 def is_normal(key: Any) -> bool:
@@ -154,7 +159,7 @@ class Conditions:
         rows = self.matrix.gather(1, self.row.clamp(min=0)[..., None].expand(-1, -1, self.matrix.shape[2]))
         eye = torch.eye(rows.shape[2], dtype=rows.dtype, device=rows.device)
         c = torch.where(self.row[..., None] >= 0, eye - rows, 0)
-        return torch.where(c.abs() > NOTHING, c, 0)
+        return torch.where(c.abs() > nothing(c), c, 0)
 
     def offsets(self, nodes: Int[Tensor, "l"], components: Int[Tensor, "l"]) -> Float[Tensor, "*b l"]:
         """g_i at some nodes, counted from 0 in `nodes`."""
@@ -212,7 +217,7 @@ def conditions_of(V: FunctionSpace, walls: Mapping[str, Any], fixed: Bool[Tensor
     with torch.no_grad():
         g, left = found.given(), torch.ones_like(matrix[..., 0], dtype=torch.bool)
     left[torch.arange(len(row), device=row.device)[:, None].expand_as(row)[row >= 0], row[row >= 0]] = False
-    wrong = left & (matrix.abs().amax(2) < NOTHING) & (g.abs() > NOTHING * (1 + g.abs().amax()))
+    wrong = left & (matrix.abs().amax(2) < nothing(g)) & (g.abs() > nothing(g) * g.abs().amax())
     if bool(wrong.any()):
         k = int(torch.nonzero(wrong)[0][-2])
         raise ValueError(
@@ -274,7 +279,7 @@ def eliminated(
         open_ = (free & (row < 0))[:, None] & ~used[..., None]
         pivot, at = (A[..., :d].abs() * open_).flatten(1).max(1)
         r, c = at // d, at % d
-        found = pivot > NOTHING
+        found = pivot > nothing(N)
         line = A[every, r] / torch.where(found, A[every, r, c], 1)[:, None]
         reduced = (A - A[every, :, c][..., None] * line[:, None]).index_put((every, r), line)
         A = torch.where(found[:, None, None], reduced, A)

@@ -212,6 +212,11 @@ class Ties:
         return self & other
 
     @property
+    def slack(self) -> float:
+        """`agreement`, round-off allowed for."""
+        return max(self.agreement, 1e3 * torch.finfo(self.space.dtype).eps)
+
+    @property
     def parts(self) -> tuple["Ties", ...]:
         """The ties that were joined by `&`, none of them with prescribed values."""
         return self._parts or (self,)
@@ -257,7 +262,7 @@ class Ties:
             ValueError: a dof with two ties that differ.
         """
         ties = sorted(ties, key=lambda t: t.agreement)
-        sets = [(t.slaves.cpu().numpy(), t.rows, t.agreement) for t in ties]
+        sets = [(t.slaves.cpu().numpy(), t.rows, t.slack) for t in ties]
         slaves, matrix, shares, again = composed(self.space.num_dofs, sets)
         to = lambda a, like: torch.as_tensor(a, dtype=like.dtype, device=like.device)  # noqa: E731
         numbers, values = self.slaves, self.coefficient
@@ -285,7 +290,7 @@ class Ties:
         """Raise where functions that these ties admit have other values by some others."""
         u = self.apply(self.coefficient.new_zeros(self.space.shape))
         apart = (other.apply(u) - u).abs()
-        if not mapped(apart) and bool((apart > other.agreement * u.abs().max()).any()):
+        if not mapped(apart) and bool((apart > other.slack * u.abs().max()).any()):
             raise ValueError(
                 f"{int((apart > 0).sum())} dofs are tied twice, with offsets that differ by {float(apart.max()):.3g}."
             )

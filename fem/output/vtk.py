@@ -156,7 +156,8 @@ def nodes_of(V: AnySpace, fields: Any) -> tuple[np.ndarray, list[tuple[str, np.n
         raise TypeError(f"VTK files are written from a function space; got {type(V).__name__}.")
     others = [f.space for f in fields if isinstance(f, Function)]
     mesh, degree, spaces = V.mesh, output_degree(V, others), [*V.fields, *others]
-    jumps = any((space.is_discontinuous or space.moments is not None) and space.degree for space in spaces)
+    told = [space for space in spaces if space.is_nodal or space.moments is not None]
+    jumps = any(space.continuity < 0 and space.degree for space in told)
     numbering = FunctionSpace(mesh, Discontinuous(degree) if jumps else Lagrange(degree)).cell_dofs
     with torch.no_grad():
         points = mesh.nodes.new_zeros(numbering.count, 3)

@@ -2,6 +2,7 @@
 
 import warnings
 from math import log2
+from typing import Any
 
 import pytest
 import torch
@@ -79,7 +80,7 @@ def test_patch_of_other_elements_with_nodes(family: Mini | Serendipity, cell: st
 
 
 @pytest.mark.parametrize("family", [CrouzeixRaviart(), RaviartThomas(1)])
-def test_elements_that_share_moments_alone_are_refused(family: CrouzeixRaviart | RaviartThomas) -> None:
+def test_elements_that_share_moments_alone_are_refused(family: Any) -> None:
     with pytest.raises(ValueError, match="knows no ties; use Lagrange"):
         Energy(FunctionSpace(graded("triangle"), family), lambda x, u, grad_u: grad_u.square())
 

@@ -280,6 +280,19 @@ def test_closures_are_evaluated_at_each_use() -> None:
     assert torch.isfinite(slope)
 
 
+def test_single_precision() -> None:
+    mesh = unit_square(4)
+    ties = 0
+    for single in (mesh.to(torch.float32), turned(mesh).to(torch.float32)):
+        V = vectors(single)
+        slip = Dirichlet(V, {("boundary", "normal"): 0.5})
+        u = slip.apply(random(V).float())
+        assert u.dtype == torch.float32
+        torch.testing.assert_close(slip.apply(u), u)
+        ties += isinstance(slip, Ties)
+    assert ties == 1
+
+
 def test_batches_equal_single_problems() -> None:
     V = vectors(disk(2, 2), Lagrange(2))
     g = torch.rand(3, len(V.dofs("boundary")), dtype=V.dtype)
