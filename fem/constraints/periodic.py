@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fem.constraints.ties import Ties, held_by_both
 from fem.forms.constraints import Dirichlet, Free
+from fem.mesh.topology import first_positions
 from fem.space.space import AnySpace, FunctionSpace, Space
 from fem.support.checks import check_choice, check_kind, is_integer
 from fem.support.transforms import mapped, outside_transforms
@@ -71,9 +72,20 @@ class Periodic(Ties):
         if dirichlet is not None:
             fixed = dirichlet.fixed.flatten()
         if rotated:
-            free = ~fixed[left]
+            free = torch.nonzero(~fixed[left]).flatten()
+            # Where sides that turn alike meet, a tie stands once for each of them.
+            keys, number = (left[free] * space.num_dofs + right[free]).unique(return_inverse=True)
+            free = free[first_positions(number, len(keys))]
             slaves, row = left[free].unique(return_inverse=True)
             column, coefficient = right[free], coefficient[free]
+            length = torch.zeros(len(slaves), dtype=space.dtype, device=space.device)
+            length = length.index_add(0, row, coefficient.square())  # 1 for one row of one rotation
+            if bool(((length - 1).abs() > 1e-6).any()):
+                k = int((length - 1).abs().argmax())
+                raise ValueError(
+                    f"dof {int(slaves[k])} would follow several others, where a side that is turned meets other "
+                    "periodic sides; such corners are not there: prescribe values there, or tie dofs by `Ties`."
+                )
         else:
             master, sign = representatives(left, right, coefficient, fixed)
             slaves = torch.nonzero((master != torch.arange(len(master), device=master.device)) & ~fixed).flatten()

@@ -205,3 +205,23 @@ def test_sides_that_do_not_match() -> None:
     W = FunctionSpace(unit_square(4), Lagrange(1), components=3)
     with pytest.raises(ValueError, match="a component for each of the 2 coordinates; this field has 3"):
         Periodic(W, {"right": "bottom"})
+
+
+def test_sides_in_parts_that_turn_alike() -> None:
+    """A sector whose straight sides have two names each: the dofs between these follow one other, not twice."""
+    square = unit_square(4, 3)
+    r, angle = 1 + square.nodes[:, 0], square.nodes[:, 1] * pi / 3
+    mesh = square.with_nodes(torch.stack([r * angle.cos(), r * angle.sin()], 1))
+    parts = {}
+    for name in ("bottom", "top"):
+        facets = mesh.facets_tagged(name)
+        inner = mesh.nodes[mesh.facets[facets]].norm(dim=-1).mean(1) < 1.5
+        parts |= {f"{name} inside": facets[inner], f"{name} outside": facets[~inner]}
+    mesh = mesh.with_tags(parts)
+    V = FunctionSpace(mesh, Lagrange(2), components=2)
+    u = torch.rand(V.shape, dtype=V.dtype, generator=torch.manual_seed(0))
+    whole = Periodic(V, {"top": "bottom"})
+    halves = Periodic(V, {"top inside": "bottom inside", "top outside": "bottom outside"})
+    torch.testing.assert_close(halves.apply(u), whole.apply(u))
+    radial = V.interpolate(lambda x: x)
+    torch.testing.assert_close(halves.apply(radial), radial)
