@@ -10,7 +10,7 @@ product with a table of products of basis functions that never sees a cell.
 """
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fem.forms.sparsity.compiled import compiled_pattern
 from fem.mesh.geometry import Domain, Geometry
 from fem.space.facets.pairs import FacetPairs
 from fem.space.facets.two_sides import SideField, TwoSides, side_of
@@ -196,17 +197,16 @@ class Pattern:
         crow, column = self.short if short else (self.crow, self.column)
         return sparse_csr(crow.expand(*batch, -1), column.expand(*batch, -1), values, (*batch, n, n))
 
-    def scatter(self, matrices: Iterable[tuple[Domain, slice, Tensor]], like: Tensor) -> Float[Tensor, "*b z"]:
-        """CSR values from element matrices "*b e A A" of some cells of each domain, added to zeros like `like` "*b"."""
-        values = like.new_zeros(*like.shape, len(self.column))
-        for domain, cells, local in matrices:
-            if sums_by_segments(like.device):
-                entries, segments = self.segments(domain, cells)
-                values.index_add_(-1, entries, segments.sum(local.flatten(-3)[..., None])[..., 0])
-            else:
-                position = self.positions_of(domain, cells).long()
-                values.scatter_add_(-1, position.expand(*like.shape, -1), local.flatten(-3))
-        return values
+    def add(
+        self, values: Float[Tensor, "*b z"], domain: Domain, cells: slice, local: Float[Tensor, "*b e A A"]
+    ) -> None:
+        """Add element matrices of some cells of a domain to CSR values."""
+        if sums_by_segments(values.device):
+            entries, segments = self.segments(domain, cells)
+            values.index_add_(-1, entries, segments.sum(local.flatten(-3)[..., None])[..., 0])
+        else:
+            position = self.positions_of(domain, cells).long()
+            values.scatter_add_(-1, position.expand(*values.shape[:-1], -1), local.flatten(-3))
 
     def positions_of(self, domain: Domain, cells: slice) -> Int[Tensor, "m"]:
         """Where the entries of some cells' matrices go."""
@@ -260,10 +260,20 @@ def make_pattern(space: AnySpace, pairs: Sequence[FacetPairs] = ()) -> Pattern:
     blocks = {whole.block: flat_dofs(space, whole) for whole in wholes}
     blocks |= {group.block: flat_dofs(TwoSides(space), group) for group in pairs}
     if space.device.type == "cpu":
-        found = pattern_by_rows([block.numpy() for block in blocks.values()], space.num_dofs)
+        found = pattern_on_cpu(list(blocks.values()), space.num_dofs)
     else:
         found = pattern_by_keys(list(blocks.values()), space.num_dofs)
     return replace(found, positions=dict(zip(blocks, found.positions.values(), strict=True)))
+
+
+def pattern_on_cpu(blocks: list[Tensor], n: int) -> Pattern:
+    """The pattern by C code where it is compiled, else by SciPy."""
+    found = compiled_pattern(blocks, n)
+    if found is None:
+        return pattern_by_rows([block.numpy() for block in blocks], n)
+    crow, column, positions = found
+    row = torch.repeat_interleave(torch.arange(n, device="cpu"), crow.diff())
+    return Pattern(crow, column, row, dict(enumerate(positions)), torch.nonzero(row == column).flatten())
 
 
 def pattern_by_keys(blocks: list[Tensor], n: int) -> Pattern:

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fem.forms.assembly import Coefficient, element_matrices, scatter_fluxes
+from fem.forms.assembly import Coefficient, Pattern, chunks, element_matrices, scatter_fluxes
 from fem.forms.derivatives import (
     Fluxes,
     derivative,
@@ -243,6 +243,10 @@ class CellHessian:
             fluxes[c.row[0] * per_field + c.row[1]] = value
         return integral.scatter(fluxes, self.batch), integral.scatter(fluxes, self.batch, True)
 
+    def add_to_matrix(self, pattern: Pattern, values: Float[Tensor, "*b z"]) -> None:
+        """Add the element matrices to the entries of a sparse matrix."""
+        add_coefficients(self, pattern, values)
+
     def add_to_images(self, images: Sequence[Tensor], targets: Targets) -> None:
         """Add the element matrices, on a grid, to images "b *vertices" of vertices, slowest axis first.
 
@@ -283,6 +287,15 @@ class CellHessian:
         integral = self.integral
         domain, geometry = integral.domain, integral.geometry
         return element_matrices(integral.space, self.coefficients, domain, geometry, self.batch, False, cells)
+
+
+def add_coefficients(hessian: Any, pattern: Pattern, values: Float[Tensor, "*b z"]) -> None:
+    """Add the element matrices of a Hessian's coefficients to the entries of a sparse matrix, some cells at a time."""
+    space, domain, geometry = hessian.integral.space, hessian.integral.domain, hessian.integral.geometry
+    coefficients, batch = hessian.coefficients, hessian.batch
+    for cells in chunks(space, domain, batch):
+        local = element_matrices(space, coefficients, domain, geometry, batch, False, cells)
+        pattern.add(values, domain, cells, local)
 
 
 def add_layers(image: Tensor, start: int, corner: tuple[int, ...], values: Float[Tensor, "b *cells"]) -> None:

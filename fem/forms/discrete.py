@@ -1,8 +1,8 @@
 """Discrete forms: energies and weak forms as functions of dofs and of explicit tensors, nothing else.
 
-A discrete form is a sum of integrals (`fem.forms.cell_integral`, `fem.forms.grid_integral`) of the constrained u. The
-tensors behind it (geometry, parameters, prescribed values) are explicit, so that an adjoint can differentiate with
-respect to them. `fem.forms.lowering` makes it.
+A discrete form is a sum of integrals (`fem.forms.cell_integral`, `grid_integral`, `traced.mesh_integral`) of the
+constrained u. The tensors behind it (geometry, parameters, prescribed values) are explicit, so that an adjoint can
+differentiate with respect to them. `fem.forms.lowering` makes it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,15 +12,16 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from fem.forms.assembly import Pattern, chunks, element_matrices, pattern_of
+from fem.forms.assembly import Pattern, pattern_of
 from fem.forms.cell_integral import BatchShape, CellHessian, CellIntegral, Parts
 from fem.forms.constraints import Constraint, MeanZero
 from fem.forms.grid_integral import GridHessian, GridIntegral
 from fem.forms.interior_integral import InteriorIntegral
+from fem.forms.traced.mesh_integral import MeshHessian, MeshIntegral
 from fem.space.space import AnySpace
 from fem.support.arithmetic import common_batch, sum_of
 
-Hessian = CellHessian | GridHessian
+Hessian = CellHessian | GridHessian | MeshHessian
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +39,7 @@ class DiscreteForm:
 
     space: AnySpace
     constraint: Constraint
-    integrals: tuple[CellIntegral | GridIntegral, ...]
+    integrals: tuple[CellIntegral | GridIntegral | MeshIntegral, ...]
     data: Tensor | None
 
     # -- its explicit tensors ------------------------------------------------------------------------------------------
@@ -134,13 +135,9 @@ class DiscreteForm:
         """CSR values "*b z" of the Hessian; prescribed rows and columns become the identity's unless `raw`."""
         batch, pattern = self.full_batch(u), self.pattern
         with torch.no_grad():
-            parts = (
-                (domain, cells, element_matrices(space, h.coefficients, domain, geometry, batch, False, cells))
-                for h in (self.hessians(u) if hessians is None else hessians)
-                for space, domain, geometry in [(h.integral.space, h.integral.domain, h.integral.geometry)]
-                for cells in chunks(space, domain, batch)
-            )
-            values = pattern.scatter(parts, u.new_empty(batch))
+            values = u.new_zeros(*batch, len(pattern.column))
+            for h in self.hessians(u) if hessians is None else hessians:
+                h.add_to_matrix(pattern, values)
             fixed = self.constraint.fixed
             if fixed is None or raw:
                 return values

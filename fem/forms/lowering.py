@@ -1,18 +1,16 @@
 """From what the user wrote to a discrete form: parameters become tensors, and every term integrals over its domains.
 
-Here alone it is chosen how an integral is evaluated: without values at points on the cells of uniform grids, where
-space, parameters and density allow it, and with them everywhere else.
+Here alone it is chosen how an integral is evaluated: by a loop over the cells of a uniform grid or of any mesh, where
+space, parameters and density allow it, and with values at all points everywhere else.
 """
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any
 
 import torch
 
 from fem.forms.cell_integral import CellIntegral
 from fem.forms.constraints import Constraint
-from fem.forms.derivatives import observable
 from fem.forms.discrete import DiscreteForm
 from fem.forms.grid_integral import GridIntegral
 from fem.forms.interior_integral import InteriorIntegral
@@ -21,25 +19,25 @@ from fem.forms.parameters import (
     Parameter,
     PointValues,
     Resolved,
-    field_of,
     may_jump,
     resolved,
     values_at_points,
 )
 from fem.forms.pointwise import scattered
 from fem.forms.term import Term
-from fem.kernels.grid_inputs import Input
+from fem.forms.traced.loops import GridCells, MeshCells, shape_of
+from fem.forms.traced.mesh_integral import MeshIntegral
+from fem.kernels.cells.integrand import CellIntegrand
+from fem.kernels.grid_integrand import GridIntegrand
 from fem.kernels.integrand import Integrand
 from fem.kernels.program import UntraceableError
 from fem.kernels.tape import check, record
 from fem.mesh.geometry import Domain, geometry
-from fem.reference.discontinuous import Discontinuous
 from fem.space.facets.pairs import FacetPairs, PairGeometry
 from fem.space.facets.two_sides import TwoSides
 from fem.space.space import AnySpace, FunctionSpace
 
 KEPT = 4  # integrands of one term, for parameters of different kinds
-GRID_CELLS = 2**11  # on smaller grids the trace of a density costs more than it saves
 
 
 def discrete_form(
@@ -51,7 +49,7 @@ def discrete_form(
         ValueError, TypeError: a parameter that does not fit the space (its position named).
     """
     integrals: list[Any] = [
-        grid_integral(space, term, domain, params) or cell_integral(space, term, domain, params)
+        traced_integral(space, term, domain, params) or cell_integral(space, term, domain, params)
         for term in terms
         if not term.interior
         for domain in space.quadrature.domains(term.tag)
@@ -98,11 +96,14 @@ def interior_integral(space: AnySpace, term: Term, pairs: FacetPairs, params: Se
     return InteriorIntegral(TwoSides(space), term, pairs, values, moving, double)
 
 
-def grid_integral(space: AnySpace, term: Term, domain: Domain, params: Sequence[Parameter]) -> GridIntegral | None:
-    """A term on the cells of a uniform grid, if the space, the parameters and the density allow it."""
-    if not isinstance(space, FunctionSpace) or not suits_grid(space, term):
+def traced_integral(
+    space: AnySpace, term: Term, domain: Domain, params: Sequence[Parameter]
+) -> GridIntegral | MeshIntegral | None:
+    """A term on all cells of a mesh by the program of its density, if space, parameters and density allow it."""
+    cells = GridCells.of(space, term) or MeshCells.of(space, term, domain)
+    if cells is None:
         return None
-    values = []
+    space, values = cells.space, []
     for i, parameter in enumerate(params):
         place = space.quadrature.geometry(domain) if callable(parameter) else None
         values.append(resolved(parameter, f"parameter {i}", space, domain, place))
@@ -111,45 +112,49 @@ def grid_integral(space: AnySpace, term: Term, domain: Domain, params: Sequence[
     tensors = [Constant(torch.tensor(v, **like), ()) if isinstance(v, float) else v for v in values]
     numbers = [i for i, (v, t) in enumerate(zip(values, tensors, strict=True)) if v is not t]
     for given in (tensors, values) if numbers else (values,):
-        integrand = integrand_of(space, term, given, numbers if given is tensors else [])
-        if integrand is not None:
+        integrand = integrand_of(cells, term, given, numbers if given is tensors else [])
+        if isinstance(integrand, GridIntegrand):
             return GridIntegral(space, term, domain, tuple(given), integrand)
+        if isinstance(integrand, CellIntegrand):
+            moving = space.quadrature.geometry(integrand.domain) if space.mesh.version is None else None
+            return MeshIntegral(space, term, integrand.domain, tuple(given), integrand, moving)
     return None
 
 
 def integrand_of(
-    space: FunctionSpace, term: Term, values: Sequence[Resolved], numbers: Sequence[int]
+    cells: GridCells | MeshCells, term: Term, values: Sequence[Resolved], numbers: Sequence[int]
 ) -> Integrand | None:
-    """A term's density on the cells of a grid, the same as before if the density and the kinds of parameters are.
+    """A term's density on some cells, the same as before if the density and the kinds of parameters are.
 
     None where it cannot be traced, or does with one of the parameters in `numbers` what needs their values.
     """
-    dim, shape = space.mesh.dim, () if space.components is None else (space.components,)
-    arguments: list[Any] = [(dim,), shape, (*shape, dim)][: term.derivatives + 2]
-    inputs = [Input("field", tuple((k, k + 1) for k in range(term.derivatives + 1)), shape, space.degree)]
-    places = [len(arguments) + i for i in numbers]
-    for value in values:
-        found = grid_input(value, len(arguments), dim)
-        if found is None:
-            return None
-        arguments.append(found[0])
-        inputs += found[1]
+    space, order = cells.space, term.derivatives
+    dim, shape = space.mesh.num_coordinates, space.shape[1:]
+    shapes = [(dim,), shape, *[(*shape, dim)][:order], *[shape_of(v, dim) for v in values]]
+    slots, inputs = cells.slots(order)
+    start = len(slots)
+    given = [g for i, v in enumerate(values) if (g := cells.parameter(v, start + i)) is not None]
+    if len(given) < len(values):
+        return None
+    inputs += [i for _, i in given if i is not None]
     try:
-        tape = record(term.density, arguments, space.dtype)
+        tape = record(term.density, shapes, space.dtype)
     except UntraceableError:
         return None
-    key = tape, repr(arguments), tuple(inputs), bool(numbers)
+    key = tape, repr(shapes), tuple(inputs), bool(numbers), cells.key
     before = term.integrands.get(key)
     if before is not None and before[0] is space:
         return before[1]
-    made = Integrand(space, tape, term.derivatives, tape.run, tuple(arguments), tuple(inputs))
+    made = cells.integrand(tape, order, [*slots, *[a for a, _ in given]], inputs, values)
     try:
-        check(term.density, arguments, space.dtype, tape)
-        term.check_pointwise(key, lambda: at_some_points(space, term, values, arguments))
-        where = [i for i, (argument, _) in enumerate(made.entries) if argument in places]
+        check(term.density, shapes, space.dtype, tape)
+        term.check_pointwise(key, lambda: at_some_points(space, term, values, shapes))
+        where = [i for i, (argument, _) in enumerate(made.entries) if argument - start in numbers]
         integrand = made if all(p.is_arithmetic(where) for p in made.value_and_derivatives()) else None
     except UntraceableError:
         integrand = None
+    if isinstance(integrand, CellIntegrand):
+        integrand = integrand.with_cheapest_rule()
     while len(term.integrands) >= KEPT:
         term.integrands.pop(next(iter(list(term.integrands)), None), None)
     term.integrands[key] = space, integrand
@@ -180,32 +185,3 @@ def at_some_points(
         else:
             found.append(PointValues(scattered(x.new_empty(4, 3, *argument), 0.5, len(found)).detach(), len(argument)))
     return found, slots
-
-
-def suits_grid(space: FunctionSpace, term: Term) -> bool:
-    """Whether a term may be integrated by a loop over the cells of a uniform grid, as far as the space tells."""
-    if not observable():
-        return False  # `torch.func`, forward differentiation and `torch.compile` must see the density
-    if term.tag is not None or term.linear_in_test or term.derivatives > 1:
-        return False
-    return space.mesh.is_uniform and space.mesh.num_cells >= GRID_CELLS and space.is_lagrange
-
-
-def grid_input(value: Resolved, place: int, dim: int) -> tuple[Any, list[Input]] | None:
-    """A density's argument at one point, its shape or the number that it is, and the tensor that tells it."""
-    if isinstance(value, int | float):
-        return value, []
-    if isinstance(value, Constant):
-        shape = tuple(value.shape)
-        return shape, [Input("constant", ((0, place),), shape)]
-    if isinstance(value, PointValues):
-        shape = tuple(value.value.shape[value.value.ndim - value.rank :])
-        return shape, [Input("points", ((0, place),), shape)]
-    function, order = field_of(value)
-    shape = function.value_shape
-    if function.space.family == Discontinuous(0):
-        return shape, [Input("cells", ((0, place),), (prod(shape),) if shape else ())]
-    if not function.space.is_lagrange:
-        return None
-    given = Input("field", ((order, place),), shape, function.space.degree)
-    return ((*shape, dim) if order else shape), [given]

@@ -1,10 +1,12 @@
 """A density's program as C, operation by operation."""
 
 import operator
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fem.kernels.program import Program
 
@@ -20,7 +22,7 @@ class UnsupportedError(Exception):
 
 
 class LoopBody:
-    """The body of the loop over cells: every intermediate result has a name and is computed once."""
+    """The body of a loop over cells: every intermediate result has a name and is computed once."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
@@ -97,6 +99,25 @@ class LoopBody:
             root = self.call("sqrt", self.text(base))
             return root if exponent > 0 else f"1 / {root}"
         return self.call("pow", self.text(base), self.text(exponent))
+
+    @property
+    def declarations(self) -> list[str]:
+        """The functions of the C library that are called, for the type of numbers."""
+        real, found = "" if self.dtype == torch.float64 else "f", []
+        for name in sorted(self.functions):
+            vector, args = "" if name in INLINE else "VECTOR ", "T, T" if name in TWO else "T"
+            found.append(f"#define F_{name} {name}{real}\n{vector}T F_{name}({args});")
+        return found
+
+    @property
+    def constants(self) -> Tensor:
+        """The numbers, as the code counts them."""
+        return torch.tensor([float(n) for n in self.numbers], dtype=self.dtype, device="cpu")
+
+
+def inserted(template: str, **parts: Sequence[str]) -> str:
+    """A text with lines in the places that name them."""
+    return re.sub(r"/\* insert (\w+) \*/", lambda place: "\n".join(parts[place[1]]), template)
 
 
 def c_clamp(body: LoopBody, x: str, low: str | None = None, high: str | None = None) -> str:
@@ -177,3 +198,4 @@ FORMULAS: dict[Any, Callable[..., str]] = {
     ),
 }
 INLINE = {"sqrt", "copysign", "fabs", "floor", "ceil", "trunc", "nearbyint"}  # instructions, not functions
+TWO = ("pow", "atan2", "hypot", "fmod", "copysign")  # functions of two numbers

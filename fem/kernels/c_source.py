@@ -8,7 +8,6 @@ Work is cut along the slowest axis in portions that do not depend on the number 
 the layer of nodes between them is added in a fixed order: results are the same for any number of threads.
 """
 
-import re
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import count, product
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fem.kernels.c_operations import INLINE, LoopBody, UnsupportedError, Value
+from fem.kernels.c_operations import LoopBody, UnsupportedError, Value, inserted
 from fem.kernels.grid_inputs import Chunk, GridInputs, nodes
 from fem.kernels.grid_loop import GridLoop
 from fem.kernels.tensor_interpolation import chain
@@ -28,8 +27,6 @@ from fem.support.portions import NEAREST
 PORTIONS = 32  # units of work, at least, if there are enough layers
 Targets = tuple[tuple[int, tuple[int, ...]], ...]
 STRIDES = 6  # of each tensor: batch, layer, line, cell, entry, point
-
-TWO = ("pow", "atan2", "hypot", "fmod", "copysign")  # functions of two numbers
 
 
 class GeneratedLoop:
@@ -249,7 +246,7 @@ class GeneratedLoop:
         sums = self.sums
         text = inserted(
             c_text("fem.kernels", "grid_loop.c"),
-            functions=[self.declared(name) for name in sorted(self.body.functions)],
+            functions=self.body.declarations,
             constants=self.constants,
             before=[*self.before, *[f"T {s} = 0;" for s in sums]],
             reductions=[", ".join(sums)],
@@ -261,14 +258,9 @@ class GeneratedLoop:
         width = min(max(NEAREST // size // 32 * 32, 32), 256)  # what one loop reads and writes stays in that cache
         return CFunction(text, True, T=self.dtype, W=width, SUMS=len(sums), HALOS=int(bool(self.halos)))
 
-    def declared(self, name: str) -> str:
-        """A function of the C library for the type of numbers."""
-        real, vector = "" if self.dtype == torch.float64 else "f", "" if name in INLINE else "VECTOR "
-        return f"#define F_{name} {name}{real}\n{vector}T F_{name}({'T, T' if name in TWO else 'T'});"
-
     @cached_property
     def numbers(self) -> Tensor:
-        return torch.tensor([float(n) for n in self.body.numbers], dtype=self.dtype, device="cpu")
+        return self.body.constants
 
     # -- calling ------------------------------------------------------------------------------------------------------
 
@@ -323,11 +315,6 @@ def row_offsets(row: tuple[int, ...], degree: int) -> tuple[str, str]:
     """Layer and line of one of the rows of nodes that belong to a row of cells."""
     found = [f"({degree} * {cell} + {a})" for cell, a in zip("lm", row, strict=False)]
     return (*found, "0", "0")[:2]  # type: ignore[return-value]
-
-
-def inserted(template: str, **parts: Sequence[str]) -> str:
-    """A text with lines in the places that name them."""
-    return re.sub(r"/\* insert (\w+) \*/", lambda place: "\n".join(parts[place[1]]), template)
 
 
 def generated(loop: GridLoop, data: GridInputs, targets: Targets | None = None) -> GeneratedLoop | None:

@@ -1,6 +1,6 @@
 """The tensors of an integral over a uniform grid as images, cut into chunks that stay in the caches."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil, prod
@@ -18,20 +18,21 @@ Chunk = tuple[slice, slice]  # batch items, and layers of cells along the last a
 class Input:
     """One tensor that an integral depends on, and where its values and derivatives stand among the arguments.
 
-    kind: "field" (dofs "*b n (c)" of a Lagrange space of this degree), "constant" ("*b *shape"), "cells"
-    ("*b e *shape", one value per cell), or "points" ("*b e q *shape", values at quadrature points). places: (order of
-    derivative, position) pairs.
+    kind: "field" (dofs "*b n (c)" of a Lagrange space of this degree, or with any `basis`), "constant" ("*b *shape"),
+    "cells" ("*b e *shape", one value per cell), "points" ("*b e q *shape", values at quadrature points) or "steady"
+    ("*b e 1 *shape", the same at all points of a cell). places: (order of derivative, position) pairs.
     """
 
     kind: str
     places: tuple[tuple[int, int], ...]
     shape: tuple[int, ...] = ()
     degree: int = 0
+    basis: Hashable = None
 
     @property
     def rank(self) -> int:
         """How many trailing axes are not batch."""
-        return len(self.shape) + {"field": 1, "constant": 0, "cells": 1, "points": 2}[self.kind]
+        return len(self.shape) + {"field": 1, "constant": 0, "cells": 1, "points": 2, "steady": 2}[self.kind]
 
     @property
     def by_cell(self) -> bool:

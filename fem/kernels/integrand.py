@@ -1,47 +1,41 @@
-"""Integrals over uniform grids without gather or scatter: images, a program for the density, chunk by chunk.
+"""Integrands: the program of a density with the tensors that it depends on, and derivatives of any order.
 
-The density enters as a program of scalars (`fem.kernels.tracing`), its arguments by sum factorisation
-(`fem.kernels.tensor_interpolation`): value and gradient come from one loop over chunks that stay in the caches,
-compiled where that pays. Derivatives of any order are integrals of the same kind, since the derivative of J in a
-direction w is the integral of the directional derivative of its density: autograd through them never meets a gather, a
-scatter or an array over quadrature points.
+The density enters as a program of scalars (`fem.kernels.tracing`); how it is integrated over the cells of a grid or of
+any mesh is told by `fem.kernels.grid_integrand` and `fem.kernels.cells`. Derivatives of any order are integrals of the
+same kind, since the derivative of J in a direction w is the integral of the directional derivative of its density:
+autograd through them never meets a gather, a scatter or an array over quadrature points.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import prod
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from fem.kernels.c_source import Targets, generated
 from fem.kernels.derivatives_at_point import (
     directional,
     hessian,
     value_and_gradient,
     value_gradient_and_curvature,
 )
-from fem.kernels.grid_inputs import Chunk, GridInputs, Input
-from fem.kernels.grid_loop import GridLoop, as_image
+from fem.kernels.grid_inputs import Input
 from fem.kernels.program import Program, UntraceableError
 from fem.kernels.tape import Tape
-from fem.kernels.tensor_interpolation import GridRule, grid_rule
 from fem.kernels.tracing import trace, trace_parts
 from fem.support.cache import Store
 from fem.support.modes import outside_modes
 from fem.support.transforms import hidden, pulled_back
 
-PRODUCTS = 3000  # in a cell, from second derivatives to element matrices: more are better done by matrix products
 KEPT = 256  # programs and loops; each may hold compiled code
 _made = Store("programs and loops of densities", KEPT)
 
 
 @dataclass(frozen=True, eq=False)
 class Integrand:
-    """ψ(x, arguments) on the cells of a uniform grid; argument 0 is x.
+    """ψ(x, arguments) on cells, which subclasses know; argument 0 is x.
 
     `arguments` gives each argument's shape at one point, or the number it is. `function` was made of the density on the
     `tape` as `key` says; what is made of it in turn is kept in `made`.
@@ -54,10 +48,6 @@ class Integrand:
     arguments: tuple[Any, ...]
     inputs: tuple[Input, ...]
     made: dict[Hashable, Any] = field(default_factory=dict)
-
-    @cached_property
-    def rule(self) -> GridRule:
-        return grid_rule(self.space)
 
     @property
     def entries(self) -> list[tuple[int, int]]:
@@ -89,11 +79,8 @@ class Integrand:
 
     def along_constant(self) -> "Integrand":
         """The derivative in the direction of a constant: its value and its slopes, exactly 0, are inputs by turns."""
-        along, shape = self.derivative((0,)), self.inputs[0].shape
-        slots = [
-            Input("constant", ((0, place),), shape if order == 0 else (*shape, len(self.rule.cells)))
-            for order, place in along.inputs[-1].places
-        ]
+        along = self.derivative((0,))
+        slots = [Input("constant", ((0, place),), along.arguments[place]) for _, place in along.inputs[-1].places]
         return replace(along, key=(along.key, "constant"), inputs=(*along.inputs[:-1], *slots), made={})
 
     def positions(self, wrt: Sequence[int]) -> list[int]:
@@ -159,10 +146,6 @@ class Integrand:
             full[i] = a
         return self.function(*full)
 
-    def loop(self, kind: str, wrt: Sequence[int], scatters: tuple[bool, ...] = ()) -> GridLoop:
-        make = lambda: GridLoop(self.inputs, self.entries, self.rule, self.program(kind, wrt), wrt, scatters)  # noqa: E731
-        return self.kept((kind, tuple(wrt), scatters, self.rule.key), make)
-
     def kept(self, what: tuple[Hashable, ...], make: Callable[[], Any]) -> Any:
         """`make()`, kept here and for all integrands of equal tapes."""
         if what not in self.made:
@@ -171,95 +154,20 @@ class Integrand:
             self.made[what] = _made.get(key, make)
         return self.made[what]
 
-    # -- evaluation ----------------------------------------------------------------------------------------------------
+    # -- what subclasses tell ------------------------------------------------------------------------------------------
+
+    @property
+    def place(self) -> Hashable:
+        """The cells and the quadrature rule."""
+        raise NotImplementedError
 
     def evaluate(
         self, tensors: Sequence[Tensor], wrt: Sequence[int] = (), value: bool = True, magnitude: bool = False
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """J "*b", its derivatives "*b …" item by item, and with `magnitude` the sums of their contributions by size."""
-        data = GridInputs(self.inputs, self.rule, tensors)
-        scatters = ((False, True) if magnitude else (False,)) if wrt else ()
-        loop = self.loop("gradient" if value else "slope", wrt, scatters)
-        total = data.like.new_zeros(data.size)
-        results = [[data.zeros(self.inputs[i]) for i in wrt] for _ in scatters]
-        if not self.evaluate_natively(loop, data, total, results):
-            for chunk in data.chunks():
-                part, *derivatives = loop.kernel(*data.cut(chunk, loop.coordinates))
-                total[chunk[0]] += part
-                parts = iter(derivatives)
-                for kind in results:
-                    for i, result in zip(wrt, kind, strict=True):
-                        for entry in range(prod(self.inputs[i].shape)):
-                            count = self.inputs[i].degree ** len(data.cells) if self.inputs[i].kind == "field" else 1
-                            data.add(self.inputs[i], result, chunk, entry, [next(parts) for _ in range(count)])
-        found = [[data.shaped(self.inputs[i], r) for i, r in zip(wrt, kind, strict=True)] for kind in results]
-        slopes, magnitudes, *_ = [*found, [], []]
-        return total.reshape(data.batch), slopes, magnitudes
+        raise NotImplementedError
 
-    def evaluate_natively(self, loop: GridLoop, data: GridInputs, total: Tensor, results: list[list[Tensor]]) -> bool:
-        """The same by compiled C code, where there is some."""
-        code = generated(loop, data)
-        if code is None:
-            return False
-        kinds = [self.inputs[i].kind for i in loop.wrt]
-        pairs = [(kind, r) for found in results for kind, r in zip(kinds, found, strict=True)]
-        images = [
-            image for kind, r in pairs if kind != "constant" for image in (r.flatten(0, 1) if kind == "points" else r)
-        ]
-        sums = code(data, data.whole, images)
-        if sums is None:
-            return False
-        first, *others = sums.to(total.dtype).unbind(-1)
-        total.copy_(first)
-        constants = [entry for kind, r in pairs if kind == "constant" for entry in r]
-        for target, value in zip(constants, others, strict=True):
-            target.copy_(value)
-        return True
-
-    def element_matrices(self, tensors: Sequence[Tensor]) -> Iterator[tuple[Chunk, Tensor]]:
-        """∂²J/∂U_A∂U_B of the first input, chunk by chunk: "k b nz ny nx" over pairs A ≤ B of local dofs.
-
-        Local dofs are numbered with x fastest, components inmost; pairs as `torch.triu_indices` lists them.
-        """
-        data = GridInputs(self.inputs, self.rule, tensors)
-        loop = self.loop("hessian", (0,))
-        if not loop.different:
-            return  # J is linear
-        table = loop.products.to(data.like)
-        for chunk in data.chunks():
-            stacked = self.second_derivatives(loop, data, chunk)
-            yield chunk, (table @ stacked.flatten(1)).unflatten(1, stacked.shape[1:])
-
-    def add_element_matrices(self, tensors: Sequence[Tensor], images: Sequence[Tensor], targets: Targets) -> bool:
-        """The same added up by compiled C code, where there is some: each entry to an image "b …" of vertices.
-
-        Args:
-            targets: for each pair the number of its image, and the corner of the cell where it is added.
-        """
-        data, loop = GridInputs(self.inputs, self.rule, tensors), self.loop("hessian", (0,))
-        if len(targets) * len(self.rule.weights) * len(loop.different) > PRODUCTS:
-            return False
-        code = generated(loop, data, targets) if loop.different else None
-        return code is not None and code(data, data.whole, images) is not None
-
-    def second_derivatives(self, loop: GridLoop, data: GridInputs, chunk: Chunk) -> Tensor:
-        """Those that differ, at all points of a chunk: "m b nz ny nx"."""
-        code = generated(loop, data)
-        if code is not None:
-            (items, layers), count = chunk, len(loop.different) * len(self.rule.weights)
-            cells = (items.stop - items.start, layers.stop - layers.start, *data.cells[1:])
-            found = data.like.new_empty(count, *cells)
-            if code(data, chunk, found.unbind()) is not None:
-                return found
-        return torch.stack(loop.kernel(*data.cut(chunk, loop.coordinates)))
-
-    def constant_hessian(self, tensors: Sequence[Tensor]) -> Float[Tensor, "*b s s"]:
-        """The second derivatives in the first input where no cell differs from another: u (its components), then ∇u."""
-        data, loop = GridInputs(self.inputs, self.rule, tensors), self.loop("hessian", (0,))
-        values = self.program("hessian", (0,)).run(*loop.scalars((), [[], data.constants, [], []]))
-        found = [as_image(v, (data.size,), data.like) for v in flat_items(values)]
-        size = round(len(found) ** 0.5)
-        return torch.stack(found, -1).reshape((*data.batch, size, size))
+    # -- second derivatives --------------------------------------------------------------------------------------------
 
     @cached_property
     def hessian_program(self) -> Program:
@@ -269,7 +177,7 @@ class Integrand:
     @cached_property
     def hessian_inputs(self) -> set[int]:
         """The inputs that second derivatives in the first one depend on; −1 stands for x."""
-        used, names = self.hessian_program.used, self.entries
+        names, used = self.entries, self.hessian_program.used[: len(self.entries)]  # without directions
         owner = {place: i for i, given in enumerate(self.inputs) for _, place in given.places}
         return {owner.get(argument, -1) for (argument, _), matters in zip(names, used, strict=True) if matters}
 
@@ -286,7 +194,7 @@ class Integrand:
     def same_hessian(self, mine: Sequence[Tensor], other: "Integrand", theirs: Sequence[Tensor]) -> bool:
         """Whether both have the same second derivatives: one program, and the same values of what it depends on."""
         ours, others = sorted(self.hessian_inputs), sorted(other.hessian_inputs)
-        if self.rule.key != other.rule.key or len(ours) != len(others) or (-1 in ours) != (-1 in others):
+        if self.place != other.place or len(ours) != len(others) or (-1 in ours) != (-1 in others):
             return False
         if self.hessian_program.signature != other.hessian_program.signature:
             return False
@@ -294,11 +202,6 @@ class Integrand:
             (self.inputs[i], other.inputs[j], mine[i], theirs[j]) for i, j in zip(ours, others, strict=True) if i >= 0
         ]
         return all(a == b and (x is y or torch.equal(x, y)) for a, b, x, y in pairs)
-
-
-def flat_items(values: Sequence[Any]) -> list[Any]:
-    """Constants "b 1 … 1" as "b"."""
-    return [v.flatten() if isinstance(v, Tensor) else v for v in values]
 
 
 # -- autograd --------------------------------------------------------------------------------------------------------

@@ -98,13 +98,15 @@ class FunctionSpace(Space):
         element: `Lagrange(degree)`, or any family whose `on(cell)` gives an element.
         components: None for scalars, c for vectors with c components (dofs "*b n c").
         quadrature_degree: polynomials in reference coordinates up to this degree are integrated exactly; by default
-            2p + 1 (bubbles: twice theirs), two at least in space, d (g − 1) more on curved cells of geometry degree g.
+            2p + 1 (bubbles: twice theirs), two at least in space, d (g − 1) more on curved cells of geometry degree g;
+            fewer where an integrand on straight simplices is known to be a polynomial of lower degree.
 
     Attributes:
         elements: the element of each block of the mesh.
         cell_dofs: numbers "e a" of the local nodes of every cell, block by block.
         quadrature: the points where integrals look, and the maps between dofs and values there.
         moments: where dofs are moments of vector fields (`RaviartThomas`, `Nedelec`) what is known of them, else None.
+        chosen_degree: the quadrature degree that was asked for.
     """
 
     moments: Moments | None = None
@@ -134,6 +136,7 @@ class FunctionSpace(Space):
         check_integers("FunctionSpace", optional=True, components=components)
         check_integers("FunctionSpace", 0, optional=True, quadrature_degree=quadrature_degree)
         self.mesh, self.elements, self.components, self.cell_dofs = mesh, elements, components, cell_dofs
+        self.chosen_degree = quadrature_degree
         if quadrature_degree is None:  # on straight hexahedra |J| is of degree d − 1 in each coordinate
             quadrature_degree = max(2 * self.degree + 1, 2 * self.superdegree, mesh.dim - 1) + mesh.curved_degree
         self.quadrature = points(mesh, elements, components, cell_dofs, quadrature_degree)
@@ -323,7 +326,7 @@ class FunctionSpace(Space):
 
     def over(self, mesh: Mesh) -> "FunctionSpace":
         """The same space over another mesh of the same cells."""
-        return FunctionSpace(mesh, self.family, self.components, self.quadrature_degree)
+        return FunctionSpace(mesh, self.family, self.components, self.chosen_degree)
 
     def __repr__(self) -> str:
         kind = "" if self.components is None else f", components={self.components}"

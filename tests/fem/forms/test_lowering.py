@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-import fem.forms.lowering
+import fem.forms.traced.loops
 import fem.kernels.integrand
 from fem import Constant, Energy, FunctionSpace, Lagrange, box, gradient
 from fem.forms.cell_integral import CellIntegral
 from fem.forms.grid_integral import GridIntegral
-from fem.forms.lowering import cell_integral, cell_integrals, grid_integral
+from fem.forms.lowering import cell_integral, cell_integrals, traced_integral
 from tests.problems import diffusion
 
 F64 = torch.float64
@@ -20,7 +20,7 @@ F64 = torch.float64
 
 @pytest.fixture(autouse=True)
 def small_grids_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fem.forms.lowering, "GRID_CELLS", 1)
+    monkeypatch.setattr(fem.forms.traced.loops, "GRID_CELLS", 1)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def parameters(V: FunctionSpace) -> tuple:
 def test_integrals_have_one_face(degree: int) -> None:
     V = space(degree=degree)
     (term,), (domain,) = Energy(V, nonlinear).terms, V.quadrature.domains()
-    grid, cells = (make(V, term, domain, parameters(V)) for make in (grid_integral, cell_integral))
+    grid, cells = (make(V, term, domain, parameters(V)) for make in (traced_integral, cell_integral))
     assert isinstance(grid, GridIntegral)
     assert isinstance(cells, CellIntegral)
     batch, close = (2,), partial(torch.testing.assert_close, rtol=1e-11, atol=1e-12)
@@ -80,7 +80,7 @@ def test_hessians_know_whether_they_are_equal_and_finite(density: str, same: boo
     psi = (lambda x, u, g, k: k * g.square().sum(-1)) if same else (lambda x, u, g, k: k * u**4)
     (term,), (domain,) = Energy(V, psi).terms, V.quadrature.domains()
     u, v = rand(*V.shape), rand(*V.shape, seed=1)
-    for make in (grid_integral, cell_integral):
+    for make in (traced_integral, cell_integral):
         one, two = make(V, term, domain, (V.function(u),)), make(V, term, domain, (V.function(v),))
         assert one.hessian(u, ()).equals(one.hessian(v, ())) == same
         assert one.hessian(u, ()).equals(make(V, term, domain, (V.function(u),)).hessian(u, ()))
@@ -89,7 +89,7 @@ def test_hessians_know_whether_they_are_equal_and_finite(density: str, same: boo
         broken = make(V, term, domain, (V.function(u.index_fill(0, torch.tensor([3]), torch.inf)),))
         assert not bool(broken.hessian(u, ()).finite())
     assert (
-        not grid_integral(V, term, domain, (1.5,))
+        not traced_integral(V, term, domain, (1.5,))
         .hessian(u, ())
         .equals(cell_integral(V, term, domain, (1.5,)).hessian(u, ()))
     )
@@ -138,7 +138,7 @@ def test_numbers_whose_values_matter(density) -> None:
     V = space()
     (term,), (domain,), u = Energy(V, density).terms, V.quadrature.domains(), rand(*V.shape)
     for k in (2.5, 1.5, 3.0, 0.0, 1.0):
-        grid, cells = (make(V, term, domain, (k,)) for make in (grid_integral, cell_integral))
+        grid, cells = (make(V, term, domain, (k,)) for make in (traced_integral, cell_integral))
         assert grid is not None
         torch.testing.assert_close(grid.value(u, ()), cells.value(u, ()), rtol=1e-12, atol=1e-14)
         torch.testing.assert_close(grid.residual(u, ()), cells.residual(u, ()), rtol=1e-11, atol=1e-14)

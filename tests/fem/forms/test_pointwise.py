@@ -87,7 +87,7 @@ def spaces() -> dict[str, FunctionSpace]:
 @pytest.fixture(params=["grid loop", "cells"])
 def path(request: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "grid loop":
-        monkeypatch.setattr("fem.forms.lowering.GRID_CELLS", 1)
+        monkeypatch.setattr("fem.forms.traced.loops.GRID_CELLS", 1)
     return request.param
 
 

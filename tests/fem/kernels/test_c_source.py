@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import fem.forms.lowering
+import fem.forms.traced.loops
 import fem.kernels.c_source
 from fem import Energy, FunctionSpace, Lagrange, box, compilation
 from fem.forms.grid_integral import GridIntegral
@@ -19,7 +19,7 @@ WITHOUT = {"rounding division", "saturating", "gelu by tanh", "hypot"}  # densit
 
 @pytest.fixture(autouse=True)
 def always_on_grids(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fem.forms.lowering, "GRID_CELLS", 1)
+    monkeypatch.setattr(fem.forms.traced.loops, "GRID_CELLS", 1)
 
 
 @pytest.fixture

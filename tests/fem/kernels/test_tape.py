@@ -363,7 +363,7 @@ AFTER = {"part of the domain": 1.5}
 @pytest.mark.parametrize("name", CASES)
 def test_a_program_never_outlives_its_density(name: str, monkeypatch: Any, tmp_path: Path) -> None:
     """∫ k/2 |∇u|² of u = x is k/2, with k as it is when the energy is called."""
-    monkeypatch.setattr("fem.forms.lowering.GRID_CELLS", 1)
+    monkeypatch.setattr("fem.forms.traced.loops.GRID_CELLS", 1)
     monkeypatch.setenv("STALE_FOLDER", str(tmp_path))
     monkeypatch.setenv("STALE_K", "1")
     monkeypatch.setitem(globals(), "LEVEL", 1.0)

@@ -28,9 +28,9 @@ from fem import (
     write_pvd,
     write_vtk,
 )
-from fem.forms import lowering
 from fem.forms.cell_integral import CellIntegral
 from fem.forms.grid_integral import GridIntegral
+from fem.forms.traced import loops
 from solvers import minimize
 from tests.problems import conduction, diffusion, mixed_mesh, sine
 
@@ -144,7 +144,7 @@ def test_loops_over_grids_take_one_value_per_cell(mesh: Mesh, mode: str, monkeyp
     with compilation(mode):
         by_loop = figures()
     assert isinstance(Energy(V, conduction).discrete_form((V.per_cell(k), 1.0)).integrals[0], GridIntegral)
-    monkeypatch.setattr(lowering, "GRID_CELLS", mesh.num_cells + 1)
+    monkeypatch.setattr(loops, "GRID_CELLS", mesh.num_cells + 1)
     assert isinstance(Energy(V, conduction).discrete_form((V.per_cell(k), 1.0)).integrals[0], CellIntegral)
     for a, b in zip(by_loop, figures(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)

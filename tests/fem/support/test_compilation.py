@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import fem.forms.lowering
-import fem.kernels.integrand
+import fem.forms.traced.loops
+import fem.kernels.grid_integrand
 import fem.support.compilation
 from fem import Energy, FunctionSpace, Lagrange, box
 from fem.forms.grid_integral import GridIntegral
@@ -168,8 +168,8 @@ def nonlinear(x, u, g, k):
 
 def compare(degree: int, **options) -> None:
     """All derivatives of one energy, compiled and not."""
-    fem.forms.lowering.GRID_CELLS = 1
-    fem.kernels.integrand.generated = lambda *_: None  # as on a GPU
+    fem.forms.traced.loops.GRID_CELLS = 1
+    fem.kernels.grid_integrand.generated = lambda *_: None  # as on a GPU
     torch.compile = partial(COMPILE, **options)
     warnings.filterwarnings("error", message="a kernel stays uncompiled|kernels stay uncompiled")
     V = FunctionSpace(box((0.0, 0.0), (1.0, 2.0), (3, 4)), Lagrange(degree))

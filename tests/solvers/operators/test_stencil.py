@@ -131,7 +131,7 @@ def test_packing_is_undone_by_unpacking():
 def test_integrals_without_a_gather_make_the_same_stencil(degree, dim, components, cells, monkeypatch):
     found = []
     for smallest in (1, 10**9):
-        monkeypatch.setattr("fem.forms.lowering.GRID_CELLS", smallest)
+        monkeypatch.setattr("fem.forms.traced.loops.GRID_CELLS", smallest)
         system = grid_system(degree, dim, components, cells, moved=False)
         assert any(isinstance(i, GridIntegral) for i in system.form.integrals) == (smallest == 1)
         found.append(system.stencil.data)

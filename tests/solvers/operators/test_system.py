@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import fem.forms.lowering
+import fem.forms.traced.loops
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, unit_square
 from solvers import minimize
 from solvers.operators.system import System
@@ -67,7 +67,7 @@ def test_same_matrix_is_true_between_states_of_a_quadratic_energy_only():
 @pytest.mark.parametrize("on_grid", [True, False])
 def test_no_matrix_outlives_what_it_is_made_of(on_grid, monkeypatch):
     """Numbers, tensors and fields changed in place, captured ones too: each solve is that of a fresh start."""
-    monkeypatch.setattr(fem.forms.lowering, "GRID_CELLS", 1 if on_grid else 10**9)
+    monkeypatch.setattr(fem.forms.traced.loops, "GRID_CELLS", 1 if on_grid else 10**9)
     V = FunctionSpace(unit_square(8), Lagrange(1))
     captured, level = torch.tensor(1.0, dtype=V.dtype), [1.0]
     tensor, field = torch.tensor(1.0, dtype=V.dtype), torch.ones(V.shape, dtype=V.dtype)

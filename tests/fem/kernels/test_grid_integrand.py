@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
-import fem.forms.lowering
+import fem.forms.traced.loops
 import fem.kernels.grid_inputs
 from fem import (
     Constant,
@@ -34,7 +34,8 @@ from fem.forms.assembly import element_matrices
 from fem.forms.discrete import DiscreteForm
 from fem.forms.grid_integral import GridIntegral
 from fem.kernels.grid_inputs import Input
-from fem.kernels.integrand import IntegralSlopes, Integrand
+from fem.kernels.grid_integrand import GridIntegrand
+from fem.kernels.integrand import IntegralSlopes
 from fem.kernels.tape import record
 from fem.reference.spline_element import BSpline
 from fem.support.native import find_compiler
@@ -49,7 +50,7 @@ CELLS = {1: (5,), 2: (3, 4), 3: (2, 3, 2)}
 def path(on_grid: bool):
     """Within, energies are integrated by grid integrals wherever possible, or nowhere."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fem.forms.lowering, "GRID_CELLS", 1 if on_grid else 10**9)
+        patch.setattr(fem.forms.traced.loops, "GRID_CELLS", 1 if on_grid else 10**9)
         yield
 
 
@@ -367,7 +368,9 @@ def test_only_what_needs_a_gradient_gets_one() -> None:
 # -- second derivatives at the points ----------------------------------------------------------------------------------
 
 
-def integrand(V: FunctionSpace, density: Callable, params: tuple = ()) -> tuple[Integrand, list[Tensor], DiscreteForm]:
+def integrand(
+    V: FunctionSpace, density: Callable, params: tuple = ()
+) -> tuple[GridIntegrand, list[Tensor], DiscreteForm]:
     form = Energy(V, density).discrete_form(params)
     assert isinstance(form.integrals[0], GridIntegral)
     return form.integrals[0].integrand, form.integrals[0].tensors(), form
@@ -568,6 +571,6 @@ def test_slopes_of_nothing() -> None:
     V = space()
     tape = record(lambda x, u, g: u, [(2,), (), (2,)], torch.float64)
     inputs = (Input("field", ((0, 1), (1, 2)), (), 1),)
-    made = Integrand(V, tape, 1, tape.run, ((2,), (), (2,)), inputs)
+    made = GridIntegrand(V, tape, 1, tape.run, ((2,), (), (2,)), inputs)
     (slope,) = IntegralSlopes.apply(made, (0,), random(*V.shape))
     assert slope.sum().item() == pytest.approx(1.5)

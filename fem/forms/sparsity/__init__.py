@@ -1,0 +1,1 @@
+"""Which entries of a sparse matrix element matrices go to."""

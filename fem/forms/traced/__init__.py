@@ -1,0 +1,1 @@
+"""Integrals by the program of a density."""

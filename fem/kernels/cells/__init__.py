@@ -1,0 +1,1 @@
+"""Loops over the cells of any mesh."""
