@@ -9,7 +9,6 @@ allocating, inside conjugate gradients in the precision of the system.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from math import gcd
 from typing import Any
 
 import torch
@@ -21,17 +20,14 @@ from fem.space.space import FunctionSpace
 from fem.support.arithmetic import norm, per_item
 from fem.support.checks import check_integers, check_numbers, shown
 from fem.support.conjugate_gradients import conjugate_gradients
-from solvers.linear.coarsening import CellCollapse, DegreeCoarsening, VertexCoarsening, widths
+from solvers.linear.coarsening import VertexCoarsening, coarsenable, next_steps, widths
 from solvers.linear.conjugate_gradients import CG, PreparedCG, ritz_values
 from solvers.linear.cycle import Level, chebyshev, v_cycle
-from solvers.operators.stencil import Stencil, StencilGrid, replaced_items
+from solvers.operators.stencil import Stencil, replaced_items
 from solvers.operators.stencil_product import Product
 from solvers.operators.system import System
 from solvers.operators.workspace import Buffers, workspace_of
 
-COARSEST = 130  # unknowns per item that a dense inverse takes care of
-ENTRIES = 2**17  # of the inverses of all items together; beyond, another level costs less
-STRONG = 0.5  # axes with couplings of this strength, relative to the strongest, are coarsened
 # Degree in D⁻¹A and ratio λ_max/λ_min of smoothing, by the number of axes that are not coarsened: along those the mass
 # matrices of linear elements widen the spectrum by 3. (The finest level is content with degree one and a ratio of 3.)
 SMOOTHING = ((2, 4.0), (2, 6.0), (3, 15.0))
@@ -281,61 +277,6 @@ def scaled(stencil: Stencil, dtype: torch.dtype, memory: Buffers) -> tuple[Stenc
     for source, target in zip(grid.shifted(stencil.data), grid.shifted(copy.data), strict=True):
         torch.mul(source.view(factor.shape), factor, out=target.view(factor.shape))
     return copy, scale
-
-
-def next_steps(stencil: Stencil, width: list[Tensor]) -> list:
-    """The steps to the next level, along the axes of strong coupling: a lower degree, or else fewer vertices."""
-    grid = stencil.grid
-    count = grid.size // grid.batch * len(grid.types)
-    if count <= COARSEST and grid.batch * count**2 <= ENTRIES:
-        return []
-    possible = coarsenable(grid)
-    strength = strengths(stencil)
-    strongest = max((strength[k] for k in possible), default=0)
-    steps = []
-    for k in possible:
-        if strength[k] >= STRONG * strongest:
-            if lower := grid.degrees[k] - 1:
-                steps.append(DegreeCoarsening(grid, k, lower))
-            else:
-                steps.append(VertexCoarsening(grid, k, width[k]) if grid.vertices[k] > 2 else CellCollapse(grid, k))
-            grid = steps[-1].coarse
-    return steps
-
-
-def coarsenable(grid: StencilGrid) -> list[int]:
-    """Axes of more than one cell, and those of one for scalars, which hardly vary along it once it is a strong axis.
-
-    Displacements do (plates bend).
-    """
-    least = [3 if grid.components > 1 or (grid.periodic and grid.periodic[k]) else 2 for k in range(grid.dim)]
-    return [k for k in range(grid.dim) if grid.degrees[k] > 1 or grid.vertices[k] >= least[k]]
-
-
-def strengths(stencil: Stencil) -> list[float]:
-    """How strongly neighbours along each axis are coupled, −Σ_j A_ij (j − i)² / A_ii with j − i in nodes of that axis.
-
-    The least over all items, relative to the strongest axis of each.
-    """
-    grid = stencil.grid
-    # A few thousand vertices tell, in all rows and columns.
-    sample = max(grid.size // grid.batch // 4096, 1)
-    while gcd(sample, grid.strides[0]) > 1:
-        sample += 1
-    shaped = grid.items(grid.shifted(stencil.data))[..., ::sample]  # "b z n"
-    inverse = 1 / shaped[:, : len(grid.types)].abs()
-    total = shaped.new_zeros(grid.batch, grid.dim)
-    for a, row in enumerate(grid.types):
-        keys = [key for key, k in grid.keys.items() if key[0] == a and k >= len(grid.types)]
-        keys = [(b, o, grid.keys[a, b, o]) for _, b, o in keys if grid.types[b][-1] == row[-1]]
-        if keys:
-            both = inverse[:, a, None] + inverse[:, [b for b, _, _ in keys]]
-            coupling = (shaped[:, [k for _, _, k in keys]] * both).nan_to_num(0, 0, 0).sum(-1)
-            columns = [(grid.types[b], o) for b, o, _ in keys]
-            distance = [[o[k] * p + c[k] - row[k] for k, p in enumerate(grid.degrees)] for c, o in columns]
-            total -= coupling @ torch.tensor(distance, device="cpu").to(coupling) ** 2
-    largest = total.amax(-1, keepdim=True)
-    return torch.where(largest > 0, total / largest, 1).amin(0).tolist()
 
 
 def largest_eigenvalue(stencil: Stencil, steps: int = 8, sample: int = 2**13) -> Float[Tensor, "b"]:
