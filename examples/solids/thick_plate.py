@@ -96,7 +96,7 @@ def draw(T: FunctionSpace, sigma: Tensor, out: str) -> None:
     most = float(sigma.abs().max())
     plot(T, sigma, ax, label="σ_yy in MPa", cmap="coolwarm", limits=(-most, most))
     ax.view_init(elev=35, azim=-125)
-    ax.set_box_aspect((*RIM, THICKNESS), zoom=0.95)
+    ax.set_box_aspect((*RIM, THICKNESS), zoom=0.95)  # pyright: ignore[reportArgumentType]
     ax.text(HOLE[0], -0.1, THICKNESS, "D", zorder=10)
     ax.set(xlabel="x in m", ylabel="y in m", title="Thick plate under pressure (LE10)")
     save(figure, out, "thick_plate.png")

@@ -16,6 +16,7 @@ from fem.mesh.conformity import listed
 from fem.mesh.gaps import holders, near
 from fem.mesh.search.inverse_map import bounds, pull_back
 from fem.mesh.topology import Topology
+from fem.support.arithmetic import sum_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,4 +125,5 @@ def measure(corners: Float[Tensor, "k v r"]) -> Float[Tensor, "k"]:
     sides = corners[:, 1:] - corners[:, :1]
     if sides.shape[1] == 1:
         return sides[:, 0].norm(dim=1)
-    return 0.5 * sum(torch.linalg.cross(sides[:, i], sides[:, i + 1]).norm(dim=1) for i in range(sides.shape[1] - 1))
+    pairs = zip(sides.unbind(1), sides.unbind(1)[1:], strict=False)
+    return 0.5 * sum_of(torch.linalg.cross(a, b).norm(dim=1) for a, b in pairs)

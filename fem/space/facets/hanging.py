@@ -79,7 +79,7 @@ def found(V: FunctionSpace) -> Followers:
     kept = np.abs(matrix.data) > SMALL
     row, column, value = matrix.row[kept], matrix.col[kept], matrix.data[kept]
     to = lambda a, kind: torch.as_tensor(a, dtype=kind, device=mesh.device)  # noqa: E731
-    return Followers(*(to(a, torch.int64) for a in (slaves, row, column)), to(value, V.dtype))
+    return Followers(to(slaves, torch.int64), to(row, torch.int64), to(column, torch.int64), to(value, V.dtype))
 
 
 def large_cell(

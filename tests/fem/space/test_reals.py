@@ -151,7 +151,7 @@ def test_in_other_terms() -> None:
     torch.testing.assert_close(solve(form).value, solve(Energy(W, held), (load,)).value)
 
     grid = unit_square(4)
-    S = FunctionSpace(grid, BSpline.uniform(grid.grid, 2))
+    S = FunctionSpace(grid, BSpline.uniform((4, 4), 2))
     bending = Energy(
         MixedSpace(S, Reals(grid)),
         lambda x, u, grad_u, hess_u: (
