@@ -2,7 +2,6 @@
 
 import warnings
 from math import log2
-from typing import Any
 
 import pytest
 import torch
@@ -20,7 +19,6 @@ from fem import (
     MeshError,
     Mini,
     MixedSpace,
-    RaviartThomas,
     Serendipity,
     Ties,
     box,
