@@ -63,7 +63,7 @@ class MeshIntegral(TracedIntegral):
 
 @dataclass(frozen=True, eq=False)
 class MeshHessian(TracedHessian):
-    """The second derivative of a `MeshIntegral` at u: entries of a sparse matrix; for anything else by values at points."""
+    """The second derivative of a `MeshIntegral` at u, by entries of a sparse matrix; all else by values at points."""
 
     known = False
 
