@@ -202,7 +202,7 @@ def test_surfaces_in_space() -> None:
 @compiled
 def test_float32() -> None:
     V = FunctionSpace(mesh_of("triangle", dtype=torch.float32), Lagrange(1))
-    f32 = {"dtype": torch.float32}
+    f32: Any = {"dtype": torch.float32}
     params = (V.function(1 + random(*V.shape, seed=1, **f32)), 0.5)
     for when in ("never", "always"):
         check(Energy(V, nonlinear), params, random(*V.shape, **f32), random(*V.shape, seed=2, **f32), when, 1e-5)
