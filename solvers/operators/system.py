@@ -141,7 +141,7 @@ class System:
             return grid.unpack(grid.averaged(self.stencil.diagonal)).reshape(*self.batch, *space.shape)
         if self.tensor is not None:
             total = self.tensor.diagonal().expand(*self.batch, space.num_dofs)
-        elif "values" in vars(self):  # assembled already
+        elif "values" in vars(self) or not all(h.known for h in self.hessians):  # there, or cheaper than coefficients
             total = self.values[..., self.form.pattern.diagonal]
         else:
             total = self.u.new_zeros(*self.batch, space.num_dofs)
@@ -162,9 +162,10 @@ class System:
     @cached_property
     def finite(self) -> Bool[Tensor, "*b"]:
         """Whether all second derivatives of the density are finite, as told by the matrix where there is one."""
-        if "values" in vars(self):
+        known = all(h.known for h in self.hessians)
+        if "values" in vars(self) or not (known or self.stencil is not None):
             return torch.isfinite(self.values).all(-1)
-        if not all(h.known for h in self.hessians) and self.stencil is not None:
+        if not known and self.stencil is not None:
             flat = self.stencil.grid.shifted(self.stencil.data).unflatten(-1, (self.stencil.grid.batch, -1))
             return torch.isfinite(flat.sum((0, -1))).reshape(self.batch)
         finite = torch.ones(self.batch, dtype=torch.bool, device=self.u.device)

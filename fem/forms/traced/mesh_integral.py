@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from fem.forms.assembly import Coefficient, Pattern, pattern_of
+from fem.forms.assembly import Coefficient, Pattern
 from fem.forms.cell_integral import BatchShape, CellHessian, CellIntegral, add_coefficients
 from fem.forms.parameters import point_values
 from fem.forms.traced.integral import TracedHessian, TracedIntegral
@@ -63,7 +63,7 @@ class MeshIntegral(TracedIntegral):
 
 @dataclass(frozen=True, eq=False)
 class MeshHessian(TracedHessian):
-    """The second derivative of a `MeshIntegral` at u: entries of a sparse matrix, without values at points."""
+    """The second derivative of a `MeshIntegral` at u, by entries of a sparse matrix; all else by values at points."""
 
     known = False
 
@@ -75,29 +75,15 @@ class MeshHessian(TracedHessian):
     def coefficients(self) -> list[Coefficient]:
         return self._at_points.coefficients
 
-    @cached_property
-    def _values(self) -> dict[Pattern, Tensor]:
-        """Entries "*b z" of the matrix, by its pattern."""
-        return {}
-
     @torch.no_grad()
-    def values(self, pattern: Pattern) -> Tensor:
-        """Its share of the entries "*b z" of a sparse matrix."""
-        if pattern not in self._values:
-            made = self.u.new_zeros(*self.batch, len(pattern.column))
-            position = pattern.positions[self.integral.domain.block]
-            flat, arguments = made.view(-1, made.shape[-1]), self.integral.arguments(self.u)
-            worth = position.numel() >= MATRIX_ENTRIES or policy() == "always"
-            if not worth or not self.integral.integrand.add_element_matrices(arguments, position, flat):
-                add_coefficients(self, pattern, made)
-            self._values[pattern] = made
-        return self._values[pattern]
-
     def add_to_matrix(self, pattern: Pattern, values: Tensor) -> None:
-        values += self.values(pattern)
+        integral, position = self.integral, pattern.positions[self.integral.domain.block]
+        flat, worth = values.view(-1, values.shape[-1]), position.numel() >= MATRIX_ENTRIES or policy() == "always"
+        if not worth or not integral.integrand.add_element_matrices(integral.arguments(self.u), position, flat):
+            add_coefficients(self, pattern, values)
 
     def finite(self) -> Bool[Tensor, "*b"]:
-        return torch.isfinite(self.values(pattern_of(self.integral.space))).all(-1)
+        return self._at_points.finite()
 
     def add_to_images(self, images: Sequence[Tensor], targets: Targets) -> None:
         self._at_points.add_to_images(images, targets)

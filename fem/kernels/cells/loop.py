@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fem.kernels.cells.inputs import CellInputs
 from fem.kernels.grid_inputs import Input
+from fem.kernels.grid_loop import as_image
 from fem.kernels.program import Program
 from fem.mesh.geometry import Domain
 from fem.reference.cells import Cell
@@ -123,7 +124,7 @@ class CellLoop:
                 for i in range(len(self.inputs))
             ]
             outputs = self.program.run(*[None if s is None else self.scalar(data, at, s, cells) for s in self.sources])
-            arrays = [as_array(o, shape, data.like) for o in outputs]
+            arrays = [as_image(o, shape, data.like) for o in outputs]
             if self.has_value:
                 total += arrays.pop(0).sum((1, 2))
             for size, found in zip(self.scatters, results, strict=True):
@@ -178,10 +179,3 @@ def scatter(
         if isinstance(values, Tensor):
             index = dofs.T.flatten().expand(len(result), -1)
             result[..., c].scatter_add_(-1, index, values.flatten(1))
-
-
-def as_array(value: Any, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """An output of a program at all points "b q e", whatever it depends on."""
-    if not isinstance(value, Tensor):
-        value = torch.full((), value, dtype=like.dtype, device=like.device)
-    return value if value.shape == shape else value.expand(shape)

@@ -323,8 +323,9 @@ class CellSource:
         return True
 
     def work(self, data: CellInputs) -> int:
-        """As many numbers as the loop reads."""
-        return data.size * data.cells * data.points * max(sum(s is not None for s in self.loop.sources), 1)
+        """As many numbers as the loop reads; entries of matrices count as what they cost without it."""
+        read = data.points * max(sum(s is not None for s in self.loop.sources), 1)
+        return data.size * data.cells * (read + 4 * self.parts[0] if self.is_matrix else read)
 
     def call(
         self, function: CFunction, data: CellInputs, dofs: Dofs, position: Any, out: Sequence[Tensor], to: list[int]

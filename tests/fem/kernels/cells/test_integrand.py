@@ -31,6 +31,7 @@ from fem import (
 from fem.forms.cell_integral import CellIntegral
 from fem.forms.discrete import DiscreteForm
 from fem.forms.traced.mesh_integral import MeshIntegral
+from fem.support.arithmetic import sum_of
 from fem.support.native import find_compiler
 from solvers import minimize
 from tests.problems import conduction
@@ -201,7 +202,7 @@ def test_surfaces_in_space() -> None:
 @compiled
 def test_float32() -> None:
     V = FunctionSpace(mesh_of("triangle", dtype=torch.float32), Lagrange(1))
-    f32 = {"dtype": torch.float32}
+    f32: Any = {"dtype": torch.float32}
     params = (V.function(1 + random(*V.shape, seed=1, **f32)), 0.5)
     for when in ("never", "always"):
         check(Energy(V, nonlinear), params, random(*V.shape, **f32), random(*V.shape, seed=2, **f32), when, 1e-5)
@@ -210,12 +211,12 @@ def test_float32() -> None:
 # -- derivatives with respect to everything ----------------------------------------------------------------------------
 
 
-def derivatives(energy: Callable[..., Energy], given: list[Tensor], u: Tensor, v: Tensor) -> list[Tensor]:
+def derivatives(energy: Callable[..., tuple[Energy, tuple]], given: list[Tensor], u: Tensor, v: Tensor) -> list[Tensor]:
     """First and second derivatives of ⟨J′(u), v⟩ and J with respect to u and some tensors."""
     leaves = [t.clone().requires_grad_() for t in (u, *given)]
     J, params = energy(*leaves[1:])
     first = torch.autograd.grad(J(leaves[0], *params).sum(), leaves, create_graph=True)
-    along = (J.residual(leaves[0], *params) * v).sum() + sum(f.square().sum() for f in first)
+    along = (J.residual(leaves[0], *params) * v).sum() + sum_of(f.square().sum() for f in first)
     product = (J.hessian_product(leaves[0], v, *params) * v).sum()
     return [*first, *torch.autograd.grad(along + product, leaves)]
 
@@ -255,7 +256,7 @@ def test_solutions_and_their_derivatives() -> None:
         with path(wanted):
             u = minimize(Energy(V, conduction, Dirichlet(V, {"boundary": 0.0})), params=(V.function(k), 1.0)).value
             first = torch.autograd.grad(u.square().sum(), (k, nodes), create_graph=True)
-            second = torch.autograd.grad(sum(f.square().sum() for f in first), (k, nodes))
+            second = torch.autograd.grad(sum_of(f.square().sum() for f in first), (k, nodes))
         found.append((u, *first, *second))
     torch.testing.assert_close(*found, rtol=1e-9, atol=1e-11)
 
