@@ -233,11 +233,11 @@ class CellSource:
         self, t: int, width: int, column: int, slots: list[tuple[int, int]], found: dict[tuple[int, int], str]
     ) -> list[str]:
         """The columns B = (b, c) of one component c: g_s = Σ_t C_st w[t, b], then K_AB += Σ_s w[s, a] g_s."""
-        a, rows = self.sizes[t], list[str]()
-        lines: dict[int, list[str]] = {}
+        a, rows, lines = self.sizes[t], list[str](), dict[int, list[str]]()
+        columns = [(n, s) for n, (c, s) in enumerate(slots) if c == column]
         for m, (c, s) in enumerate(slots):
-            terms = [f"AT({array}[0][j]) * w{t}[{slots[n][1] * a} + b]" for (k, n), array in found.items()
-                     if k == m and slots[n][0] == column]  # fmt: skip
+            own = [(found[m, n], r) for n, r in columns if (m, n) in found]
+            terms = [f"AT({array}[0][j]) * w{t}[{r * a} + b]" for array, r in own]
             if terms:
                 rows.append(f"const V g{m} = {' + '.join(terms)};")
                 lines.setdefault(c, []).append(f"w{t}[{s * a} + a] * g{m}")
