@@ -16,6 +16,8 @@ Source: J. E. Dendy, Black box multigrid, J. Comput. Phys. 48, 1982.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
 from itertools import product
 
 import torch
@@ -23,6 +25,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fem.support.arithmetic import sum_of
+from fem.support.c_function import CFunction, c_text
 from solvers.linear.grids.coarsening import coarsened_grid
 from solvers.operators.stencil import Stencil, StencilGrid
 
@@ -75,15 +78,31 @@ class OperatorCoarsening:
         """Restriction from `fine` to `coarse` (set), and interpolation from `x_coarse` to `x_fine` (added)."""
         weights = self.weights.to(fine.dtype)
         down, up = (list(self.terms(weights, *pair)) for pair in ((fine, coarse), (x_fine, x_coarse)))
+        fine_places, coarse_places, boxes = [], [], []
+        for t, corner in self.rows:
+            low, high = self.range_of(t)
+            boxes.append((low, high, corner, 1.0))
+            fine_places.append(self.grid.start(0, self.grid.shift(t)))
+            coarse_places.append(self.coarse.start(0, self.coarse.shift(corner)))
+        rows = Operand(weights, [self.coarse.start(k) for k in self.rows.values()], self.coarse)
+        compiled_down = compiled(
+            self, boxes, Operand(coarse, coarse_places, self.coarse), rows, Operand(fine, fine_places, self.grid)
+        )
+        boxes = [(low, high, (0,) * self.grid.dim, 1.0) for low, high, *_ in boxes]
+        compiled_up = compiled(
+            self, boxes, Operand(x_fine, fine_places, self.grid), rows, Operand(x_coarse, coarse_places, self.coarse)
+        )
 
         def restrict() -> None:
             coarse.zero_()
-            for weight, f, c in down:
-                c.addcmul_(weight, f)
+            if not compiled_down():
+                for weight, f, c in down:
+                    c.addcmul_(weight, f)
 
         def interpolate() -> None:
-            for weight, f, c in up:
-                f.addcmul_(weight, c)
+            if not compiled_up():
+                for weight, f, c in up:
+                    f.addcmul_(weight, c)
 
         return restrict, interpolate
 
@@ -109,6 +128,8 @@ class OperatorCoarsening:
     def operator(self, stencil: Stencil) -> Stencil:
         """PᵀAP: the coupling of two vertices adds to those of all corners that they depend on."""
         coarse = Stencil.zeros(self.coarse, stencil.data, stencil.memory)
+        if self.compiled_operator(stencil, coarse)():
+            return coarse
         images, P = [self.image(row) for row in coarse.data], [self.image(row) for row in self.weights]
         for k, t, offset, pairs in self.couplings():
             low, high = self.range_of(t, offset)
@@ -117,6 +138,19 @@ class OperatorCoarsening:
                 both = box(P[mine], low, high) * box(P[theirs], low, high, step)
                 box(images[target], low, high, start).addcmul_(values, both, value=factor)
         return coarse
+
+    def compiled_operator(self, stencil: Stencil, coarse: Stencil) -> Callable[[], bool]:
+        boxes, targets, values, mine, theirs = [], [], [], [], []
+        for k, t, offset, pairs in self.couplings():
+            low, high = self.range_of(t, offset)
+            for one, other, step, target, start, factor in pairs:
+                boxes.append((low, high, start, factor))
+                targets.append(self.coarse.start(target, self.coarse.shift(start)))
+                values.append(self.grid.start(k, self.grid.shift(t)))
+                mine.append(self.coarse.start(one))
+                theirs.append(self.coarse.start(other, self.coarse.shift(step)))
+        operands = Operand(coarse.data, targets, self.coarse), Operand(stencil.data, values, self.grid)
+        return compiled(self, boxes, *operands, Operand(self.weights, mine, self.coarse), theirs)
 
     def couplings(self) -> Iterator[tuple[int, Bits, Bits, list[tuple[int, int, Bits, int, Bits, float]]]]:
         """For each coupling of a vertex 2I + τ, kept in row k, with 2I + τ + δ, and each pair of corners of both:
@@ -142,6 +176,70 @@ class OperatorCoarsening:
                     twice = 2.0 if between == zero and k > 0 else 1.0
                     pairs.append((self.rows[t, mine], self.rows[other, theirs], step, row, start, twice))
                 yield k, t, offset, pairs
+
+
+@dataclass(frozen=True, eq=False)
+class Operand:
+    """Images in a buffer, and where the entry of each term for I = 0 stands in it."""
+
+    data: Float[Tensor, "t m"]
+    places: list[int]
+    grid: StencilGrid
+
+
+@cache
+def function(dtype: torch.dtype) -> CFunction:
+    return CFunction(c_text("solvers.linear.grids", "operator_coarsening.c"), T=dtype)
+
+
+def compiled(
+    step: OperatorCoarsening,
+    boxes: Sequence[tuple[Sequence[int], Sequence[int], Bits, float]],
+    target: Operand,
+    a: Operand,
+    b: Operand,
+    c: list[int] | None = None,
+) -> Callable[[], bool]:
+    """Sums of products a b, or of a b c, over boxes of the coarse grid by C code; calls tell whether it did them.
+
+    Args:
+        boxes: for each term the least I and the one after the largest, how far the target lies from I, and a factor.
+        c: the places of a third operand in the data of b.
+    """
+    data = target.data
+    if not data.is_cpu or data.dtype not in (torch.float32, torch.float64):
+        return lambda: False
+
+    def padded(values: Sequence[int], fill: int) -> list[int]:
+        """Rows first: axes that are missing stand between."""
+        first = values[:-1]
+        return [*first[:1], *[fill] * (3 - len(values)), *first[1:], values[-1]]
+
+    def strides(operand: Operand) -> list[int]:
+        fine = operand.grid is step.grid
+        pairs = enumerate(operand.grid.strides)
+        return padded([s * (2 if fine and k in step.axes else 1) for k, s in pairs], 0)
+
+    low, high, lag, factor = zip(*boxes, strict=True)
+    rows = padded(step.coarse.vertices, 1)[:2]
+    code = function(data.dtype).bind(
+        len(boxes),
+        step.grid.batch,
+        *rows,
+        [x for least in low for x in padded(least, 0)],
+        [x for most in high for x in padded(most, 1)],
+        [x for g in lag for x in padded(g, 0)[:2]],
+        list(factor),
+    )
+    for operand in (target, a, b):
+        code = code.bind(operand.data, operand.places, strides(operand), operand.grid.size // operand.grid.batch)
+    code = code.bind(None if c is None else b.data, c or [])
+    work = len(boxes) * step.coarse.size
+
+    def run() -> bool:
+        return code.ready(work) and code() == 0
+
+    return run
 
 
 def below(bits: Bits) -> list[Bits]:
