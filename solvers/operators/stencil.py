@@ -224,6 +224,14 @@ class Stencil:
         memory = memory or Buffers()
         return cls(grid, grid.buffer(like, len(grid.keys), dtype, memory), memory)
 
+    def to(self, dtype: torch.dtype) -> "Stencil":
+        """The same in another precision."""
+        if dtype == self.data.dtype:
+            return self
+        copy = Stencil.zeros(self.grid, self.data, self.memory, dtype)
+        copy.data.copy_(self.data)
+        return copy
+
     def buffer(self, grid: StencilGrid | None = None) -> Float[Tensor, "t m"]:
         """Zeros for dofs of its grid or another one."""
         return (grid or self.grid).buffer(self.data, memory=self.memory)

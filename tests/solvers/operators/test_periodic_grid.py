@@ -24,8 +24,9 @@ from fem import (
 )
 from solvers import CG, Direct, Multigrid, minimize
 from solvers.linear.choice import beyond_cells, default_linear
-from solvers.linear.coarsening import widths
-from solvers.linear.multigrid import GridHierarchy, PreparedMultigrid
+from solvers.linear.grids.coarsening import widths
+from solvers.linear.grids.hierarchy import GridHierarchy
+from solvers.linear.multigrid import PreparedMultigrid
 from solvers.operators.periodic_grid import grid_of_form
 from solvers.operators.system import System
 from tests.problems import diffusion, laplace, poisson

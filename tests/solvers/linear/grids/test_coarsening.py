@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fem import FunctionSpace, Lagrange, compilation
-from solvers.linear.coarsening import CellCollapse, DegreeCoarsening, VertexCoarsening, embedding
+from solvers.linear.grids.coarsening import CellCollapse, DegreeCoarsening, VertexCoarsening, embedding
 from solvers.operators.stencil import Stencil, StencilGrid, grid_of
 from solvers.operators.stencil_product import Product
 from tests.solvers.operators.test_stencil import grid_system

@@ -1,16 +1,15 @@
 """Coarser grids for multigrid: interpolation along one axis, its transpose, and the Galerkin products PᵀAP of stencils.
 
 A step drops every second vertex of an axis, makes one of the two vertices of a single cell, or lowers the degree along
-an axis in the same cells. Steps compose: an
-operator coarsened along all axes is the product with the tensor product of their interpolations. As a stencil reaches
-one cell, so does PᵀAP, and it comes from shifted arrays alone.
+an axis in the same cells. Steps compose: an operator coarsened along all axes is the product with the tensor product of
+their interpolations. As a stencil reaches one cell, so does PᵀAP, and it comes from shifted arrays alone.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from itertools import product
-from math import gcd, prod
+from math import prod
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,9 +21,6 @@ from solvers.operators.stencil import Stencil, StencilGrid, reachable
 
 MINUS, PLUS, CENTRE, RESTRICTED, INTERPOLATED = range(5)  # kinds of work for C code
 UNIT = 4096  # entries of one unit of work, at least
-COARSEST = 130  # unknowns per item that a dense inverse takes care of
-ENTRIES = 2**17  # of the inverses of all items together; beyond, another level costs less
-STRONG = 0.5  # axes with couplings of this strength, relative to the strongest, are coarsened
 
 
 def widths(space: FunctionSpace) -> list[Tensor]:
@@ -42,7 +38,7 @@ class VertexCoarsening:
     """Linear interpolation along one axis, and its transpose, between buffers; weights follow the widths of cells."""
 
     def __init__(self, grid: StencilGrid, axis: int, width: Float[Tensor, "k"]):
-        self.axis, self.grid, self.coarse = axis, grid, coarsened_grid(grid, axis)
+        self.axis, self.axes, self.grid, self.coarse = axis, (axis,), grid, coarsened_grid(grid, axis)
         pairs = width[: len(width) // 2 * 2].view(-1, 2)
         right = pairs[:, 0] / pairs.sum(1)
         # The last vertex of an odd number of cells is there on both grids.
@@ -92,7 +88,7 @@ class CellCollapse:
 
     def __init__(self, grid: StencilGrid, axis: int):
         vertices = (*grid.vertices[:axis], 1, *grid.vertices[axis + 1 :])
-        self.axis, self.grid, self.coarse = axis, grid, replace(grid, vertices=vertices)
+        self.axis, self.axes, self.grid, self.coarse = axis, (axis,), grid, replace(grid, vertices=vertices)
 
     def operator(self, stencil: Stencil) -> Stencil:
         """PᵀAP: the sum of a column's couplings with another column."""
@@ -120,7 +116,8 @@ class DegreeCoarsening:
     """Basis functions of a lower degree along one axis, in the same cells."""
 
     def __init__(self, grid: StencilGrid, axis: int, degree: int):
-        self.axis, self.degree, self.grid, self.coarse = axis, degree, grid, lowered_grid(grid, axis, degree)
+        self.axis, self.axes, self.degree = axis, (axis,), degree
+        self.grid, self.coarse = grid, lowered_grid(grid, axis, degree)
         numbers = {t: i for i, t in enumerate(self.coarse.types)}
         self.pairs = []  # fine type, coarse type, shift, weight
         for a, fine in enumerate(grid.types):
@@ -158,64 +155,6 @@ class DegreeCoarsening:
                 target.add_(source, alpha=w)
 
         return restrict, interpolate
-
-
-# -- which steps -------------------------------------------------------------------------------------------------------
-
-
-def next_steps(stencil: Stencil, width: list[Tensor]) -> list:
-    """The steps to the next level, along the axes of strong coupling: a lower degree, or else fewer vertices."""
-    grid = stencil.grid
-    count = grid.size // grid.batch * len(grid.types)
-    if count <= COARSEST and grid.batch * count**2 <= ENTRIES:
-        return []
-    possible = coarsenable(grid)
-    strength = strengths(stencil)
-    strongest = max((strength[k] for k in possible), default=0)
-    steps = []
-    for k in possible:
-        if strength[k] >= STRONG * strongest:
-            if lower := grid.degrees[k] - 1:
-                steps.append(DegreeCoarsening(grid, k, lower))
-            else:
-                steps.append(VertexCoarsening(grid, k, width[k]) if grid.vertices[k] > 2 else CellCollapse(grid, k))
-            grid = steps[-1].coarse
-    return steps
-
-
-def coarsenable(grid: StencilGrid) -> list[int]:
-    """Axes of more than one cell, and those of one for scalars, which hardly vary along it once it is a strong axis.
-
-    Displacements do (plates bend).
-    """
-    least = [3 if grid.components > 1 or (grid.periodic and grid.periodic[k]) else 2 for k in range(grid.dim)]
-    return [k for k in range(grid.dim) if grid.degrees[k] > 1 or grid.vertices[k] >= least[k]]
-
-
-def strengths(stencil: Stencil) -> list[float]:
-    """How strongly neighbours along each axis are coupled, −Σ_j A_ij (j − i)² / A_ii with j − i in nodes of that axis.
-
-    The least over all items, relative to the strongest axis of each.
-    """
-    grid = stencil.grid
-    # A few thousand vertices tell, in all rows and columns.
-    sample = max(grid.size // grid.batch // 4096, 1)
-    while gcd(sample, grid.strides[0]) > 1:
-        sample += 1
-    shaped = grid.items(grid.shifted(stencil.data))[..., ::sample]  # "b z n"
-    inverse = 1 / shaped[:, : len(grid.types)].abs()
-    total = shaped.new_zeros(grid.batch, grid.dim)
-    for a, row in enumerate(grid.types):
-        keys = [key for key, k in grid.keys.items() if key[0] == a and k >= len(grid.types)]
-        keys = [(b, o, grid.keys[a, b, o]) for _, b, o in keys if grid.types[b][-1] == row[-1]]
-        if keys:
-            both = inverse[:, a, None] + inverse[:, [b for b, _, _ in keys]]
-            coupling = (shaped[:, [k for _, _, k in keys]] * both).nan_to_num(0, 0, 0).sum(-1)
-            columns = [(grid.types[b], o) for b, o, _ in keys]
-            distance = [[o[k] * p + c[k] - row[k] for k, p in enumerate(grid.degrees)] for c, o in columns]
-            total -= coupling @ torch.tensor(distance, device="cpu").to(coupling) ** 2
-    largest = total.amax(-1, keepdim=True)
-    return torch.where(largest > 0, total / largest, 1).amin(0).tolist()
 
 
 # -- Galerkin products -------------------------------------------------------------------------------------------------
@@ -285,7 +224,7 @@ def galerkin_work(stencil: Stencil, coarse: Stencil, axis: int) -> list[tuple[in
 
 @cache
 def function(dtype: torch.dtype) -> CFunction:
-    return CFunction(c_text("solvers.linear", "coarsening.c"), True, T=dtype)
+    return CFunction(c_text("solvers.linear.grids", "coarsening.c"), T=dtype)
 
 
 def compiled(
