@@ -31,9 +31,12 @@ def run(main: Callable[..., Any]) -> None:
 
 
 def save(figure: Any, out: str, name: str) -> Path:
-    """Write a matplotlib figure into the folder `out`, made if need be, and say where it is."""
+    """Write a matplotlib figure into the folder `out`, made if need be, say where it is, and let go of it."""
+    import matplotlib.pyplot as plt
+
     path = folder(out) / name
     figure.savefig(path, dpi=200)
+    plt.close(figure)
     print(f"wrote {path}")
     return path
 

@@ -100,7 +100,6 @@ def draw(out: str, V: FunctionSpace, u: Tensor) -> None:
     plot(V, wanted, axes[1, 0]).set_title("exact solution")
     plot(V, u - wanted, axes[1, 1], cmap="RdBu_r", limits=(-size, size)).set_title("difference at the nodes")
     save(figure, out, "poisson.png")
-    plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,6 @@ def draw(out: str, figures: dict[int, list[dict[str, float]]]) -> None:
     axes.grid(True, which="both", alpha=0.3)
     axes.legend()
     save(figure, out, "scaling.png")
-    plt.close(figure)
 
 
 def main(

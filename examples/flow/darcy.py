@@ -126,7 +126,6 @@ def draw(V: FunctionSpace, Q: FunctionSpace, flux: Tensor, pressure: Tensor, per
     plot(Q, pressure, below, label="pressure")
     below.set_title("Pressure")
     save(figure, out, "darcy.png")
-    plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -202,7 +202,6 @@ def draw(
             f"error of {title}", fontsize=10, loc="left"
         )
     save(figure, out, "compare_pinn.png")
-    plt.close(figure)
 
 
 if __name__ == "__main__":

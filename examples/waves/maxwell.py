@@ -96,7 +96,6 @@ def draw(modes: list[tuple[FunctionSpace, Eigenmodes, int]], out: str) -> None:
         ax.quiver(*at.T.numpy(), *arrows.T.numpy(), color="white", alpha=0.8, scale=26, width=0.004, pivot="middle")
         ax.set_title(f"λ = {float(found.values[i]):.4f}")
     save(figure, out, "maxwell.png")
-    plt.close(figure)
 
 
 def limits(V: FunctionSpace, field: Tensor) -> tuple[float, float]:

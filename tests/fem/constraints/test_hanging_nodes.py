@@ -2,6 +2,7 @@
 
 import warnings
 from math import log2
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from fem import (
     MeshError,
     Mini,
     MixedSpace,
+    RaviartThomas,
     Serendipity,
     Ties,
     box,

@@ -31,8 +31,8 @@ from fem import (
     unit_interval,
     unit_square,
 )
-from fem.forms import lowering
 from fem.forms.grid_integral import GridIntegral
+from fem.forms.traced import loops
 from solvers import minimize, solve
 from tests.problems import conduction, laplace, mixed_mesh
 
@@ -206,7 +206,7 @@ CASES = [
 
 @pytest.fixture(autouse=True)
 def _small_grids_are_grids(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lowering, "GRID_CELLS", 9)
+    monkeypatch.setattr(loops, "GRID_CELLS", 9)
 
 
 def data(size: int, *batch: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
