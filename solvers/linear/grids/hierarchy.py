@@ -92,9 +92,11 @@ class GridHierarchy:
             coarse = coarse | (operator.grid.averaged(operator.diagonal) == 0)
             operator.fix(coarse, 1.0)
             level = self.add(GridLevel(stencil.to(dtype), fixed), before)
-            collapsed = rough and isinstance(steps[0], CellCollapse)  # other axes get a level of their own
+            # Where coefficients are rough, a single cell collapses first: other axes have a level of their own.
+            collapsed = rough and isinstance(steps[0], CellCollapse)
             weak = 0 if collapsed else len(coarsenable(stencil.grid)) - sum(len(step.axes) for step in steps)
-            level.set_smoother(*((1, 3.0) if len(self.levels) == 1 and not (weak or rough) else SMOOTHING[weak]))
+            easy = len(self.levels) == 1 and not weak and (collapsed or not rough)
+            level.set_smoother(*((1, 3.0) if easy else SMOOTHING[weak]))
             stencil, fixed, before = operator, coarse, steps
         self.add(GridLevel(stencil.to(dtype), fixed), before).inverse = dense_inverse(stencil)
 
