@@ -24,8 +24,8 @@ from solvers.operators.workspace import Buffers
 class GridLevel(Level):
     """A stencil with its smoother, its buffers, and the steps to and from the next level."""
 
-    def __init__(self, stencil: Stencil, fixed: Bool[Tensor, "t k"], steps: list):
-        self.stencil, self.grid, self.steps = stencil, stencil.grid, steps
+    def __init__(self, stencil: Stencil, fixed: Bool[Tensor, "t k"]):
+        self.stencil, self.grid = stencil, stencil.grid
         self.images = tuple(stencil.buffer() for _ in range(3))
         self.x, self.r, self.b = (self.grid.shifted(image) for image in self.images)
         self.fixed, self.free = fixed, (~fixed).to(stencil.data)
@@ -79,6 +79,7 @@ class GridHierarchy:
         rough, width = is_rough(stencil), list(width)
         stencil, self.scale = scaled(stencil, torch.float64 if rough else dtype, memory or Buffers())
         self.levels: list[GridLevel] = []
+        before: list = []
         while not is_coarsest(stencil.grid, rough and len(self.levels) > 0):
             steps = next_steps(stencil, width, fixed if rough else None)
             if not steps:
@@ -90,19 +91,21 @@ class GridHierarchy:
             stencil.fix(fixed, 1.0)
             coarse = coarse | (operator.grid.averaged(operator.diagonal) == 0)
             operator.fix(coarse, 1.0)
-            self.add(GridLevel(stencil.to(dtype), fixed, steps))
-            stencil, fixed = operator, coarse
-        self.add(GridLevel(stencil.to(dtype), fixed, []))
-        self.levels[-1].inverse = dense_inverse(stencil)
-        for k, level in enumerate(self.levels[:-1]):
-            collapsed = rough and isinstance(level.steps[0], CellCollapse)  # other axes get a level of their own
-            weak = 0 if collapsed else len(coarsenable(level.grid)) - sum(len(step.axes) for step in level.steps)
-            level.set_smoother(*((1, 3.0) if not (k or weak or rough) else SMOOTHING[weak]))
+            level = self.add(GridLevel(stencil.to(dtype), fixed), before)
+            # Where coefficients are rough, a single cell collapses first: other axes have a level of their own.
+            collapsed = rough and isinstance(steps[0], CellCollapse)
+            weak = 0 if collapsed else len(coarsenable(stencil.grid)) - sum(len(step.axes) for step in steps)
+            easy = len(self.levels) == 1 and not weak and (collapsed or not rough)
+            level.set_smoother(*((1, 3.0) if easy else SMOOTHING[weak]))
+            stencil, fixed, before = operator, coarse, steps
+        self.add(GridLevel(stencil.to(dtype), fixed), before).inverse = dense_inverse(stencil)
 
-    def add(self, level: GridLevel) -> None:
+    def add(self, level: GridLevel, steps: list) -> GridLevel:
+        """Another level, to which these steps lead."""
         if self.levels:
-            connect(self.levels[-1], level, self.levels[-1].steps)
+            connect(self.levels[-1], level, steps)
         self.levels.append(level)
+        return level
 
     def cycle(self) -> None:
         """One V-cycle on b of the finest level into its x."""

@@ -1,7 +1,7 @@
 """How multigrid goes about a grid: along which axes the next level is coarser, and how much is smoothed.
 
 From level to level an axis first loses degrees, then every second vertex, and only while its couplings are strong, so
-that stretched cells become nearly square before all axes are coarsened; a single layer of cells becomes a surface.
+that stretched cells become nearly square before all axes are coarsened.
 Interpolation is linear where coefficients are smooth, and follows the operator where they are rough.
 """
 
@@ -72,7 +72,7 @@ def is_rough(stencil: Stencil) -> bool:
     grid = stencil.grid
     if grid.components > 1:
         return False
-    sample = sampling(grid)
+    sample = sampling(grid, 1024)
     sides = stencil.data.new_zeros(grid.dim, 2, grid.batch, len(range(0, grid.size // grid.batch, sample)))
     for offset in offsets(grid):
         k, shift = stencil.place(0, 0, offset)
@@ -86,9 +86,9 @@ def is_rough(stencil: Stencil) -> bool:
     return bool((share.sum(-1) > ROUGH * both.sum(-1)).any())
 
 
-def sampling(grid: StencilGrid) -> int:
-    """Every how many vertices tell enough, a few thousand of each item, in all rows and columns."""
-    sample = max(grid.size // grid.batch // 4096, 1)
+def sampling(grid: StencilGrid, count: int) -> int:
+    """Every how many vertices are so many of each item, in all rows and columns."""
+    sample = max(grid.size // grid.batch // count, 1)
     while gcd(sample, grid.strides[0]) > 1:
         sample += 1
     return sample
@@ -109,7 +109,7 @@ def strengths(stencil: Stencil) -> list[float]:
     The least over all items, relative to the strongest axis of each.
     """
     grid = stencil.grid
-    sample = sampling(grid)
+    sample = sampling(grid, 4096)
     shaped = grid.items(grid.shifted(stencil.data))[..., ::sample]  # "b z n"
     inverse = 1 / shaped[:, : len(grid.types)].abs()
     total = shaped.new_zeros(grid.batch, grid.dim)
