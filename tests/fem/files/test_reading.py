@@ -143,7 +143,11 @@ def test_real_names():
     assert counts(read_mesh(SHARED / "meshes/mfem__beam-hex.vtk").cell_tags) == {"1": 4, "2": 4}
     assert counts(read_mesh(SHARED / "meshes/sfepy__abaqus_tet.inp").cell_tags) == {"MAT1": 9, "MAT2": 5, "EB1": 14}
     torus = read_mesh(SHARED / "meshes/mfem__periodic-torus-sector.msh")  # numbers stand in where there are no names
-    assert counts(torus.facet_tags) == {"1": 12, "2": 12, "3": 24}
+    assert {name: n for name, n in counts(torus.facet_tags).items() if not name.startswith("periodic ")} == {
+        "1": 12,
+        "2": 12,
+        "3": 24,
+    }
 
 
 @pytest.mark.parametrize("cell", GMSH_EDGES)

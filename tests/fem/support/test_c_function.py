@@ -104,7 +104,7 @@ def test_never_compiled() -> None:
     ("package", "names", "definitions"),
     [
         ("solvers.operators", ["stencil_product.c"], {"T": torch.float32}),
-        ("solvers.linear", ["coarsening.c"], {"T": F64}),
+        ("solvers.linear.grids", ["coarsening.c"], {"T": F64}),
         ("segmentation", ["labelling.c"], {"Pixel": torch.bool, "Label": torch.int32}),
         ("segmentation", ["averages.c"], {"Value": F64, "Label": torch.int64}),
         ("splines", ["costs.c", "exact.c"], {"D": 1}),
