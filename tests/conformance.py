@@ -25,6 +25,7 @@ from fem.reference.quadrature import quadrature
 from fem.reference.spline_element import BSpline
 from fem.reference.vector_element import VectorElement, vector_element
 from fem.space.evaluation import values_in_cells
+from fem.support.arithmetic import sum_of
 
 
 @dataclass(frozen=True)
@@ -282,7 +283,7 @@ def check_vector_derivative(element: VectorElement) -> None:
     field = torch.einsum("qar,a->qr", table.value[0], weights) + 0 * points.square().sum(-1, keepdim=True)
     rows = [torch.autograd.grad(f.sum(), points, retain_graph=True)[0] for f in field.unbind(-1)]
     if element.derivative == "div":
-        wanted = sum(row[:, i] for i, row in enumerate(rows))[:, None]
+        wanted = sum_of(row[:, i] for i, row in enumerate(rows))[:, None]
     elif len(rows) == 2:
         wanted = (rows[1][:, 0] - rows[0][:, 1])[:, None]
     else:
@@ -353,6 +354,7 @@ def assert_traces_continuous(space: FunctionSpace) -> None:
     u = torch.rand(space.num_nodes, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     positions, values = [], []
     for i, (block, element) in enumerate(zip(space.mesh.blocks, space.elements, strict=True)):
+        assert isinstance(element, VectorElement)
         lattice = facet_lattice(block.cell.facet_cell)
         inside = (lattice > 0).all(1) & (lattice < 1).all(1)
         if block.cell.facet_cell.name == "triangle":

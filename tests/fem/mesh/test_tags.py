@@ -36,19 +36,19 @@ def test_nodes_of_whole_facets_hold_all_dofs_there(cell: str, geometry: int, gri
         assert len(V.dofs("all")) == V.num_dofs
         assert torch.equal(V.dof_coordinates[V.dofs("corner")], mesh.nodes[:1])
         again = mesh.curved(degree)
-        assert torch.equal(again.nodes[again.node_tags["left nodes"]], V.dof_coordinates[V.dofs("left")])
+        assert torch.equal(again.nodes[again.nodes_tagged("left nodes")], V.dof_coordinates[V.dofs("left")])
 
 
 def test_mixed_cells_and_other_meshes_keep_their_node_tags():
     nodes = torch.tensor([[0.0, 0], [1, 0], [2, 0.5], [1, 1], [0, 1]], dtype=torch.float64)
     cells = {"quadrilateral": [[0, 1, 3, 4]], "triangle": [[1, 2, 3]]}
     mesh = Mesh(nodes, cells, node_tags={"middle": [3, 1, 3], "top": torch.tensor([False, False, False, True, True])})
-    assert mesh.node_tags["middle"].tolist() == [1, 3]
+    assert mesh.nodes_tagged("middle").tolist() == [1, 3]
     V = FunctionSpace(mesh, Lagrange(2))
     assert V.dof_coordinates[V.dofs("middle")].tolist() == [[1, 0], [1, 1]]  # the facet between them is inside
     assert sorted(V.dof_coordinates[V.dofs("top")].tolist()) == [[0, 1], [0.5, 1], [1, 1]]
     for other in (mesh.with_nodes(2 * nodes), mesh.to(dtype=torch.float32), mesh.with_tags(node_tags={"more": [0]})):
-        assert torch.equal(other.node_tags["top"], mesh.node_tags["top"])
+        assert torch.equal(other.nodes_tagged("top"), mesh.nodes_tagged("top"))
 
 
 def test_one_name_for_facets_and_nodes_means_both():

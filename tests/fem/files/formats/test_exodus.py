@@ -112,8 +112,8 @@ def test_sets_and_blocks(tmp_path: Path):
     assert on(mesh, "out") == [2, 0.5, 0.5]
     assert on(mesh, "between") == [1, 0.5, 0.5]
     assert on(mesh, "in") == [0, 0.5, 0.5]  # the set of nodes holds the whole facet
-    assert mesh.nodes[mesh.node_tags["pin"]].tolist() == [[1, 1, 1]]
-    assert sorted(mesh.nodes[mesh.node_tags["edge"]].tolist()) == [[0, 0, 0], [1, 0, 0]]
+    assert mesh.nodes[mesh.nodes_tagged("pin")].tolist() == [[1, 1, 1]]
+    assert sorted(mesh.nodes[mesh.nodes_tagged("edge")].tolist()) == [[0, 0, 0], [1, 0, 0]]
     mesh = read_mesh(write(tmp_path / "m.exo", two, blocks, None, {"in": [1, 4, 5, 8]}, sides, named=False))
     assert set(mesh.cell_tags) == {"10", "20"}
     assert set(mesh.facet_tags) == {"100", "101", "node set 100"}

@@ -89,10 +89,10 @@ def test_one_model_in_all_formats(name: str, tmp_path: Path):
         mesh = mesh.with_tags({"glue": mesh.facets_tagged("2")}, node_tags={"pin": lambda x: (x == 0).all(-1)})
     glued = mesh.facets_tagged("23" if names is NUMBERS else "glue")
     assert bool((mesh.nodes[mesh.facets[glued]][..., 0] == 1).all())
-    pin = mesh.node_tags["point 41" if names is NUMBERS else "pin"]
+    pin = mesh.nodes_tagged("point 41" if names is NUMBERS else "pin")
     assert mesh.nodes[pin].tolist() == [[0.0, 0.0] if mesh.dim == 2 else [0.0, 0.0, 1.0]]
     if mesh.dim == 3:
-        edge = mesh.nodes[mesh.node_tags["curve 31" if names is NUMBERS else "edge"]]
+        edge = mesh.nodes[mesh.nodes_tagged("curve 31" if names is NUMBERS else "edge")]
         assert bool((edge[:, 0] == 2).all())
         assert bool((np.ptp(edge.numpy(), axis=0)[1:] > 0).sum() == 1)
     for p in (degree, 2):
@@ -143,7 +143,7 @@ def test_netgen_and_tetgen(tmp_path: Path):
     (tmp_path / "m.ele").write_text("1 4 1\n0 0 1 2 3 5\n")
     mesh = read_mesh(tmp_path / "m.ele")
     assert mesh.cell_tags["5"].tolist() == [0]
-    assert mesh.node_tags["tetgen:ref=7"].tolist() == [0, 1, 2]
+    assert mesh.nodes_tagged("tetgen:ref=7").tolist() == [0, 1, 2]
     assert mesh.facet_tags == {}
     (tmp_path / "m.face").write_text("3 1\n0 0 1 2 -3\n1 0 1 3 4\n2 1 2 3 0\n# from TetGen\n")
     mesh = read_mesh(tmp_path / "m.ele")
@@ -190,7 +190,7 @@ def test_what_is_no_label_is_named_in_one_warning(tmp_path: Path):
     assert all(name in text for name in ("'GlobalIds'", "'rgb'", "'PointIds'"))
     assert "eta" not in text
     assert set(mesh.cell_tags) == {"0", "1", "2"}
-    assert mesh.node_tags["wall=1"].tolist() == [i * (n + 1) for i in range(n + 1)]
+    assert mesh.nodes_tagged("wall=1").tolist() == [i * (n + 1) for i in range(n + 1)]
 
 
 def test_families_of_med_by_name(tmp_path: Path):
@@ -203,7 +203,7 @@ def test_families_of_med_by_name(tmp_path: Path):
     mesh = read_mesh(tmp_path / "m.med")
     assert {k: v.tolist() for k, v in mesh.cell_tags.items()} == {"steel": [0], "everything": [0, 1]}
     assert mesh.facets[mesh.facets_tagged("left side")].sort().values.tolist() == [[0, 3]]
-    assert {k: v.tolist() for k, v in mesh.node_tags.items()} == {"origin": [0, 3], "top left": [3]}
+    assert {k: mesh.nodes_tagged(k).tolist() for k in mesh.node_tags} == {"origin": [0, 3], "top left": [3]}
     assert torch.equal(mesh.facets_tagged("origin"), mesh.facets_tagged("left side"))  # it holds the whole facet
 
 
@@ -213,7 +213,7 @@ def test_a_set_of_nodes_called_boundary(tmp_path: Path):
     assert read_mesh(tmp_path / "m.inp").node_tags == {}
     (tmp_path / "m.inp").write_text(text + "1,2\n")
     outer = read_mesh(tmp_path / "m.inp", rename={"boundary": "outer"})
-    assert outer.node_tags["outer"].tolist() == [0, 1]
+    assert outer.nodes_tagged("outer").tolist() == [0, 1]
     assert len(outer.facets_tagged("outer")) == 1
     with pytest.raises(MeshError, match=r"m\.inp: its group 'boundary' has 2 nodes, .*; give the group another name"):
         read_mesh(tmp_path / "m.inp")

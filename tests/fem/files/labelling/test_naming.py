@@ -19,7 +19,7 @@ def test_names_and_other_names():
     mesh = tagged(MESH, found, {"l": "side", "m": "side"})
     assert {len(mesh.facets_tagged("side")), len(mesh.facets_tagged("b"))} == {2, 1}
     assert mesh.cell_tags["side"].tolist() == [0, 3]
-    assert mesh.node_tags["side"].tolist() == [8]
+    assert mesh.nodes_tagged("side").tolist() == [8]
     with pytest.raises(ValueError, match="names no group of the file by 'n'; it has 'l', 'b', 'm'"):
         tagged(MESH, found, {"n": "x"})
 

@@ -26,6 +26,7 @@ from fem import (
     unit_square,
 )
 from fem.space.field import Function
+from fem.support.arithmetic import sum_of
 from tests.conformance import assert_traces_continuous
 from tests.problems import hard_mesh, irregular, mixed_mesh, polynomial, taylor_rates
 
@@ -42,7 +43,7 @@ def derivative(dim: int, family: type, degree: int = 3) -> Callable[[Tensor], Te
     """The divergence or the curl of `field`."""
     p = [polynomial(dim, degree, seed=i) for i in range(dim)]
     if family is RaviartThomas:
-        return lambda x: sum(q.derivative(i)(x) for i, q in enumerate(p))
+        return lambda x: sum_of(q.derivative(i)(x) for i, q in enumerate(p))
     if dim == 2:
         return lambda x: p[1].derivative(0)(x) - p[0].derivative(1)(x)
     return lambda x: torch.stack([p[i - 1].derivative(i - 2)(x) - p[i - 2].derivative(i - 1)(x) for i in range(3)], -1)

@@ -101,7 +101,7 @@ def write(folder: Path, text: str, name: str = "m.inp") -> Path:
 
 
 def points(mesh: Mesh, name: str) -> list[list[float]]:
-    return sorted(mesh.nodes[mesh.node_tags[name]].round(decimals=12).tolist())
+    return sorted(mesh.nodes[mesh.nodes_tagged(name)].round(decimals=12).tolist())
 
 
 def ends(mesh: Mesh, name: str) -> list[list[list[float]]]:
@@ -113,7 +113,7 @@ def ends(mesh: Mesh, name: str) -> list[list[list[float]]]:
 def test_sets_and_surfaces_of_a_flat_file(tmp_path: Path):
     mesh = read_mesh(write(tmp_path, PLATE))
     assert {k: v.tolist() for k, v in mesh.cell_tags.items()} == {"Left Half": [0], "RIGHT": [1], "both": [0, 1]}
-    assert len(mesh.node_tags["all nodes"]) == 6  # the seventh belongs to no cell
+    assert len(mesh.nodes_tagged("all nodes")) == 6  # the seventh belongs to no cell
     assert points(mesh, "Clamp") == points(mesh, "nodes") == [[0, 0], [0, 1]]
     assert points(mesh, "two words") == [[0, 0], [0, 1], [2, 0]]
     assert points(mesh, "of right") == [[1, 0], [1, 1], [2, 0], [2, 1]]
