@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fem.forms.discrete import DiscreteForm
 from fem.support.modes import outside_modes
-from fem.support.threads import sharing_cores
+from fem.support.threads import alone_if_small, sharing_cores
 from fem.support.transforms import hidden, pulled_back
 from solvers.operators.system import LinearMethod, Prepared, System
 
@@ -94,6 +94,7 @@ class Attach(torch.autograd.Function):
         if grad is None:  # nothing to solve for
             return (None,) * (2 + len(tensors))
         create_graph, needed = torch.is_grad_enabled(), ctx.needs_input_grad[2:]
+        alone_if_small(y.numel())
         if hidden(grad):
             problem, value = ctx.problem, y.detach()
             return None, None, *pulled_back(lambda *t: (Attach.apply(problem, value, *t),), tensors, needed, [grad])

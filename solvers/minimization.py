@@ -26,7 +26,7 @@ from fem.support.arithmetic import common_batch
 from fem.support.checks import check_flags, check_kind, check_params, shown
 from fem.support.modes import outside_modes
 from fem.support.status import ConvergenceError, first_failure, nest
-from fem.support.threads import sharing_cores
+from fem.support.threads import alone_if_small, sharing_cores
 from fem.support.transforms import Plain, mapped, outside_transforms, plainly, transformed
 from solvers.adjoint import Deferred, Stationary, attach
 from solvers.data_checks import check_capture, check_linear, check_tensors
@@ -122,6 +122,7 @@ def run(
     if initial is not None:
         u = space.check(initial, "initial").detach()
     limits = [bound_dofs(space, b, name) for b, name in zip(bounds, ("lower", "upper"), strict=True)]
+    alone_if_small(space.num_dofs * prod(form.full_batch(u)))
     if not transformed():
         return solved(problem, form, u, limits, method, throw, reuse, minimum)
 

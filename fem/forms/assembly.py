@@ -17,7 +17,7 @@ from math import prod
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fem.forms.sparsity.compiled import compiled_pattern
@@ -190,6 +190,21 @@ class Pattern:
     def short(self) -> tuple[Int[Tensor, "n1"], Int[Tensor, "z"]]:
         """`crow` and `column` in 32 bits, which MKL and cuSPARSE take as they are: products save their conversion."""
         return self.crow.int(), self.column.int()
+
+    def among(self, free: Bool[Tensor, "n"]) -> tuple[Bool[Tensor, "z"], Int[Tensor, "m"], Int[Tensor, "m1"]]:
+        """Which entries have a free row and column, and CSR columns and rows of these alone; kept for the last mask."""
+        last = next(iter(self._last), None)
+        if last is None or not torch.equal(last[0], free):
+            keep = free[self.row] & free[self.column]
+            number = free.cumsum(0) - 1
+            counts = torch.bincount(number[self.row[keep]], minlength=int(free.sum()))
+            rows = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+            self._last[:] = [last := (free, keep, number[self.column[keep]].int(), rows.int())]
+        return last[1:]
+
+    @cached_property
+    def _last(self) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        return []
 
     def csr(self, values: Float[Tensor, "*b z"], short: bool = False) -> Tensor:
         """The sparse matrix "*b N N" with these values; `short` indices make faster products."""

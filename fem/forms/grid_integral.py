@@ -19,6 +19,7 @@ from fem.forms.parameters import point_values
 from fem.forms.traced.integral import TracedHessian, TracedIntegral
 from fem.kernels.c_source import Targets
 from fem.kernels.grid_integrand import GridIntegrand
+from fem.kernels.tensor_interpolation import grid_order
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +73,23 @@ class GridHessian(TracedHessian):
         return torch.isfinite(self._uniform).all((-2, -1)).expand(self.batch)
 
     def add_to_matrix(self, pattern: Pattern, values: Tensor) -> None:
-        add_coefficients(self, pattern, values)
+        """Add the element matrices to CSR values, both entries of each pair of local dofs, layer by layer of cells."""
+        if self.known or values.device.type != "cpu":
+            add_coefficients(self, pattern, values)
+            return
+        integral, position = self.integral, pattern.positions[self.integral.domain.block]
+        space, flat = integral.space, values.view(-1, values.shape[-1])
+        order, c = torch.tensor(grid_order(integral.domain.cell, space.degree), device="cpu"), space.components or 1
+        local = (order[:, None] * c + torch.arange(c, device="cpu")).flatten()
+        first, second = torch.triu_indices(len(local), len(local), device="cpu")
+        off, position = first != second, position.flatten(1)
+        at = local[first] * len(local) + local[second], local[second[off]] * len(local) + local[first[off]]
+        for (items, layers), entries in integral.integrand.element_matrices(integral.arguments(self.u)):
+            share, layer = entries.flatten(2).movedim(0, -1), prod(entries.shape[3:])  # "b e k"
+            own = position[layers.start * layer : layers.stop * layer]
+            for chosen, part in zip(at, (share, share[..., off]), strict=True):
+                part = part.flatten(1)
+                flat[items].scatter_add_(-1, own[:, chosen].flatten().long().expand(part.shape), part)
 
     def add_to_images(self, images: Sequence[Tensor], targets: Targets) -> None:
         integrand, arguments = self.integral.integrand, self.integral.arguments(self.u)

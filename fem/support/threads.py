@@ -4,7 +4,8 @@ Threads that share a loop meet at its end, and OpenMP lets them wait there by sp
 core too, each such meeting can last a time slice, and a solve on two threads ten times as long as on one. It shows in
 the processor time: a loop that keeps n threads at work for w seconds takes n w of it where it gets its cores.
 Compiled loops are watched for that (`watch`, called by `fem.support.c_function`). When cores are missing, as many
-threads as there were cores are taken for a while, before all of them are tried again.
+threads as there were cores are taken for a while, before all of them are tried again. And what is small (`ALONE`) is
+done by one thread: meeting after each of hundreds of operations costs more than they do.
 """
 
 from collections.abc import Callable
@@ -19,6 +20,7 @@ SHORTEST = 1e-4  # seconds of a loop that is looked at: below, clocks and the st
 ENOUGH = 5e-3  # seconds of loops from which it is judged
 MISSING = 0.4  # cores
 PAUSE, LONGEST_PAUSE = 0.25, 4.0  # seconds until all threads are tried again
+ALONE = 5000  # numbers in a dof tensor up to which one thread is fastest
 
 
 class Cores:
@@ -47,16 +49,23 @@ class Cores:
 
 
 cores = Cores()
-_here = local()  # `given`: PyTorch's number of threads as the user set it, inside `sharing_cores`
+_here = local()  # inside `sharing_cores` `given`, PyTorch's number of threads as the user set it, and `most`
 
 
 def num_threads() -> int:
     """For the next loop; inside `sharing_cores` PyTorch's operations follow."""
     given = getattr(_here, "given", None)
-    threads = cores.at_most(torch.get_num_threads() if given is None else given)
+    threads = cores.at_most(torch.get_num_threads() if given is None else _here.most)
     if given is not None and threads != torch.get_num_threads():
         torch.set_num_threads(threads)
     return threads
+
+
+def alone_if_small(numbers: int) -> None:
+    """One thread until the enclosing `sharing_cores` ends, if dof tensors are that small."""
+    if getattr(_here, "given", None) is not None and numbers <= ALONE:
+        _here.most = 1
+        num_threads()
 
 
 def watch(loop: Callable[..., Any], threads: int, *args: Any) -> Any:
@@ -76,7 +85,7 @@ def sharing_cores(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **options: Any) -> Any:
         if getattr(_here, "given", None) is not None:
             return function(*args, **options)
-        _here.given = torch.get_num_threads()
+        _here.given = _here.most = torch.get_num_threads()
         try:
             num_threads()
             return function(*args, **options)

@@ -61,26 +61,23 @@ class DirectFactors:
         space, pattern = system.form.space, system.form.pattern
         n, self.count = space.num_dofs, max(int(np.prod(system.batch)), 1)
         values = system.values.reshape(self.count, -1).double().numpy()
-        row, column = pattern.row.numpy(), pattern.column.numpy()
         border, limit = mean_border(system), 2 / torch.finfo(system.u.dtype).eps
-        fixed = None if system.fixed is None else system.fixed.expand(*system.batch, *space.shape).reshape(-1, n)
+        none = torch.zeros(space.shape, dtype=torch.bool, device="cpu")
+        held = none if system.fixed is None else system.fixed
+        fixed = held.expand(*system.batch, *space.shape).reshape(-1, n)
         ties = ties_of(system.form.constraint)
         self.free, self.scales, self.factors = [], [], []
         failed, indefinite = [], []
-        free, keep, indices, indptr = np.ones(n, dtype=bool), slice(None), column, pattern.crow.numpy()
         for item in range(self.count):
-            if fixed is not None and (item == 0 or not torch.equal(fixed[item], fixed[item - 1])):
-                free = ~fixed[item].numpy()
-                number = np.cumsum(free) - 1
-                keep = free[row] & free[column]
-                indices = number[column[keep]]
-                indptr = np.concatenate([[0], np.cumsum(np.bincount(number[row[keep]], minlength=int(free.sum())))])
+            free = ~fixed[item].numpy()
+            keep, indices, indptr = [t.numpy() for t in pattern.among(~fixed[item])]
             size, factor = len(indptr) - 1, None
-            structure = (indices.astype(np.intc), indptr.astype(np.intc))
             if ties is None:
-                matrix = scipy.sparse.csr_array((values[item][keep], *structure), shape=(size, size))
+                # Zeros are eliminated in place later on: the pattern's own arrays stay as they are.
+                matrix = scipy.sparse.csr_array((values[item][keep], indices.copy(), indptr.copy()), shape=(size, size))
+                indices, indptr = matrix.indices, matrix.indptr
             else:
-                whole = scipy.sparse.csr_array((values[item], column, pattern.crow.numpy()), shape=(n, n))
+                whole = scipy.sparse.csr_array((values[item], pattern.column, pattern.crow), shape=(n, n))
                 some = ties.matrix[:, free]
                 matrix = scipy.sparse.csr_array(some.T @ whole @ some)
                 matrix.sort_indices()

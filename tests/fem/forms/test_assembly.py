@@ -6,7 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MixedSpace, integrate, unit_interval, unit_square
+from fem import (
+    Dirichlet,
+    Energy,
+    FunctionSpace,
+    Lagrange,
+    MixedSpace,
+    compilation,
+    integrate,
+    unit_interval,
+    unit_square,
+)
 from fem.forms.assembly import (
     chunks,
     element_matrices,
@@ -243,15 +253,24 @@ def test_matrices_made_in_portions(name: str, step: int, monkeypatch: pytest.Mon
     torch.testing.assert_close(energy.hessian(u).values(), whole, rtol=1e-12, atol=1e-13)
 
 
-def test_uniform_grids_and_moved_ones_give_the_same_matrix() -> None:
-    """The path with one shared Jacobian against the general one."""
-    grid = unit_square(3, 2)
+@pytest.mark.parametrize("when", ["never", "always"])
+@pytest.mark.parametrize("components", [None, 2])
+@pytest.mark.parametrize(("shape", "degree"), [((3, 2), 2), ((60, 40), 1), ((60, 40), 2)])
+def test_uniform_grids_and_moved_ones_give_the_same_matrix(shape, degree, components, when) -> None:
+    """The path with one shared Jacobian, and where cells are many the loop over the grid, against the general one."""
+    grid = unit_square(*shape)
     matrices = []
     for mesh in (grid, grid.with_nodes(grid.nodes)):
-        V = FunctionSpace(mesh, Lagrange(2))
+        V = FunctionSpace(mesh, Lagrange(degree), components=components)
         assert mesh.is_uniform == (mesh is grid)
-        energy = Energy(V, lambda x, u, g: 0.5 * (1 + x[..., 0]) * g.square().sum(-1) + 0.25 * u**4)
-        matrices.append(energy.hessian(random(V)).to_dense())
+
+        def density(x, u, g, k):
+            sizes = (g.square().sum(-1), u**2) if components is None else (g.square().sum((-1, -2)), u.square().sum(-1))
+            return 0.5 * (1 + x[..., 0]) * k * sizes[0] + 0.25 * sizes[1] ** 2
+
+        k = FunctionSpace(mesh, Lagrange(1)).function(random(FunctionSpace(mesh, Lagrange(1)), 2))
+        with compilation(when):
+            matrices.append(Energy(V, density).hessian(random(V), k).values())
     torch.testing.assert_close(*matrices, rtol=1e-12, atol=1e-13)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fem.support import threads
-from fem.support.threads import Cores, num_threads, sharing_cores, watch
+from fem.support.threads import ALONE, Cores, alone_if_small, num_threads, sharing_cores, watch
 
 
 class Clocks:
@@ -85,3 +85,15 @@ def test_operations_of_pytorch_follow_inside_and_are_as_before_afterwards(clocks
     assert num_threads() == 1 == inside()
     clocks.loop(2 * threads.PAUSE, 0)
     assert inside() == 4
+
+
+def test_one_thread_does_what_is_small(clocks):
+    @sharing_cores
+    def inside(numbers: int) -> tuple[int, int]:
+        alone_if_small(numbers)
+        return num_threads(), torch.get_num_threads()
+
+    assert inside(ALONE) == (1, 1)
+    assert inside(ALONE + 1) == (4, 4)
+    alone_if_small(1)  # nobody would set it back
+    assert num_threads() == 4 == torch.get_num_threads()
