@@ -17,7 +17,7 @@ from fem.support.arithmetic import norm, per_item
 from fem.support.checks import check_integers, check_numbers
 from fem.support.status import Status
 from solvers.line_search import Bounds
-from solvers.report import RUNNING, STATUSES, Report, finish, finish_small, round_off, settle
+from solvers.report import RUNNING, STATUSES, Effort, Report, finish, finish_small, round_off, settle
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def descend_together(form: DiscreteForm, u: Tensor, method: LBFGS | Adam) -> Rep
     lead = u.ndim - len(form.space.shape)
     leaf = u.clone().requires_grad_()
     codes = torch.full(u.shape[:lead], RUNNING, device=u.device)
-    report = Report(u, codes, torch.zeros_like(codes), torch.ones(u.shape[:lead], dtype=u.dtype, device=u.device))
+    report = Report(u, codes, torch.zeros_like(codes), u.new_ones(u.shape[:lead]), Effort.none(u, u.shape[:lead]))
     with torch.no_grad():
         start = norm(form.residual(u), lead)
     scale = 1e-6 / torch.finfo(u.dtype).eps / torch.where(start > 0, start, 1)  # its square must not overflow

@@ -168,9 +168,8 @@ def modes_of(
                 f"K − {near:g} M is singular: {near:g} is an eigenvalue. Prescribe values, or pass another "
                 + ("`near`, a little below zero for a free membrane." if above is None else "`above`, a little higher.")
             ) from error
-        nothing = Solution(
-            zero, Status.MAX_ITERATIONS, zero.new_zeros(()), zero.new_zeros(()), zero.new_zeros(()), "ARPACK"
-        )
+        none, no_steps = zero.new_zeros(()), torch.zeros((), dtype=torch.int64, device=zero.device)
+        nothing = Solution(zero, Status.MAX_ITERATIONS, no_steps, none, none, "ARPACK", no_steps, none + torch.nan)
         raise ConvergenceError(f"ARPACK found no {count} modes near {near:g}: {error}", nothing) from error
     order = np.argsort(values)
     values, vectors = values[order], vectors[:, order]

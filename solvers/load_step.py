@@ -22,6 +22,7 @@ from fem.forms.discrete import DiscreteForm, FormValues
 from fem.support.arithmetic import norm, per_item
 from solvers.line_search import Bounds
 from solvers.operators.system import LinearMethod, System
+from solvers.report import Effort
 
 HALVINGS = 10  # a step of which not even so small a part leads anywhere is given up
 
@@ -40,11 +41,13 @@ def load(
     minimum: bool,
     bounds: Bounds | None,
     max_steps: int,
+    effort: Effort,
 ) -> tuple[Tensor, Int[Tensor, "*b"]]:
     """u "*b *shape" with its prescribed values, and the steps that this took: none where they may be written into it.
 
     So they may where the Hessian stays what it is, since Newton's first step is then the tangent step; and they must
     where no tangent step exists or leads to a smaller residual. (Of energies a cell turned inside out may have little.)
+    What its linear solves take adds to `effort`.
     """
     jump, fixed, lead = prescribed(form, u, bounds), form.constraint.fixed, u.ndim - len(form.space.shape)
     steps = torch.zeros(u.shape[:lead], dtype=torch.int64, device=u.device)
@@ -69,6 +72,7 @@ def load(
         rest = torch.where(fixed, jump - u, 0)
         prepared = linear.prepare(system)
         s = prepared.solve(-held.residual(u) - system.project(free.hessian_product(u, rest))) + rest
+        effort.add(prepared, going)
         going &= ~prepared.singular & torch.isfinite(norm(s, lead))
         if minimum or not prepared.exact:
             going &= ~prepared.indefinite

@@ -41,6 +41,7 @@ from solvers.solution import Solution
 
 Method = Newton | LinearMethod | LBFGS | Adam
 Bound = float | Tensor | Function | Callable[[Tensor], Tensor] | Mapping[Any, Any] | None
+MAPPED = ("value", "iterations", "residual", "energy", "linear_iterations", "contraction")  # tensors of a solution
 METHODS = "a method, `Newton()`, `Multigrid()`, `AlgebraicMultigrid()`, `Direct()`, `CG()`, `LBFGS()` or `Adam()`"
 
 
@@ -135,8 +136,7 @@ def run(
             f"`{call}(throw=False)` cannot tell statuses under `torch.vmap`; it solves batches by itself: give the "
             "parameters a leading axis instead."
         )
-    value, iterations, residual, energy = found
-    return replace(solves.solutions[0], value=value, iterations=iterations, residual=residual, energy=energy)
+    return replace(solves.solutions[0], **dict(zip(MAPPED, found, strict=True)))
 
 
 class Solves:
@@ -159,7 +159,7 @@ class Solves:
         limits = [next(rest) if given else None for given in self.given]
         form, u = self.form.with_tensors(tensors[: self.count]), tensors[self.count]
         self.solutions.append(solved(self.problem, form, u, limits, *self.settings, known=self.known))
-        return tuple(getattr(self.solutions[-1], name) for name in ("value", "iterations", "residual", "energy"))
+        return tuple(getattr(self.solutions[-1], name) for name in MAPPED)
 
     def folded(self, extended: Sequence[bool]) -> Plain | None:
         """The same for tensors some of which have an axis more, in front: it becomes the first one of the batch."""
@@ -266,7 +266,8 @@ def solved(
     nan = torch.full(batch, float("nan"), dtype=space.dtype, device=space.device)
     statuses = [STATUSES[code] for code in report.codes.flatten().tolist()]
     energy = nan if not symmetric else value_of(form, value, report)
-    solution = Solution(value, nest(statuses, batch), report.iterations, report.residual.detach(), energy, name)
+    found, effort = (value, nest(statuses, batch), report.iterations, report.residual.detach(), energy), report.effort
+    solution = Solution(*found, name, effort.iterations, effort.contraction)
     if throw and (failure := first_failure(solution.status)) is not None:
         raise ConvergenceError(message(*failure, solution, report.detail or detail), solution)
     return solution

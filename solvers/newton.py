@@ -22,7 +22,7 @@ from solvers.linear.choice import beyond_cells, default_linear
 from solvers.linear.conjugate_gradients import CG, PreparedCG
 from solvers.load_step import load
 from solvers.operators.system import LinearMethod, Prepared, System
-from solvers.report import RUNNING, STATUSES, Report, finish, finish_small, round_off, settle
+from solvers.report import RUNNING, STATUSES, Effort, Report, finish, finish_small, round_off, settle
 from solvers.reuse import Kept, Reuse
 from solvers.solution import default_rtol
 
@@ -71,9 +71,10 @@ def newton(
     linear = method.linear or default_linear(
         form.space, symmetric and minimum, prod(u.shape[:lead]), beyond_cells(form)
     )
-    u, steps = load(form, u, linear, symmetric, minimum, bounds, method.max_iterations)
+    effort = Effort.none(u, u.shape[:lead])
+    u, steps = load(form, u, linear, symmetric, minimum, bounds, method.max_iterations, effort)
     codes = torch.full(u.shape[:lead], RUNNING, device=u.device)
-    report = Report(u, codes, steps, torch.ones(u.shape[:lead], dtype=u.dtype, device=u.device))
+    report = Report(u, codes, steps, u.new_ones(u.shape[:lead]), effort)
     prepared: Prepared | None = None
     state = form.evaluate(u)
     for step in range(int(steps.max()) if steps.numel() else 0, method.max_iterations + 1):
@@ -104,9 +105,12 @@ def newton(
             break
         running = codes == RUNNING
         s = prepared.solve(-r, 0.3 * rtol * scale)
+        effort.add(prepared, running)
         if minimum and prepared.exact and bool((running & prepared.indefinite).any()):
             # H⁻¹ may point anywhere; conjugate gradients go downhill and find a direction of negative curvature.
-            s = torch.where(per_item(prepared.indefinite, s), PreparedCG(system, CG(rtol=1e-2)).solve(-r), s)
+            downhill = PreparedCG(system, CG(rtol=1e-2))
+            s = torch.where(per_item(prepared.indefinite, s), downhill.solve(-r), s)
+            effort.add(downhill, running & prepared.indefinite)
         s = torch.where(per_item(running, s), s, 0)
         finish(codes, ~torch.isfinite(norm(s, lead)), Status.NOT_FINITE)
         if not minimum and not prepared.exact and bool((running & prepared.indefinite).any()):
@@ -120,7 +124,7 @@ def newton(
             state = form.evaluate(u)
         report.iterations += running
     if bounds is None and prepared is not None and method.rtol is None:
-        u, state = refine(form, u, state, prepared, codes)
+        u, state = refine(form, u, state, prepared, codes, effort)
     if minimum and bool((codes == STATUSES.index(Status.CONVERGED)).any()):
         prepared = check_minimum(System(form, u, fixed), linear, codes, report, reuse, prepared, bounds)
     reuse.leave(report.kept)
@@ -129,7 +133,7 @@ def newton(
 
 
 def refine(
-    form: DiscreteForm, u: Tensor, state: FormValues, prepared: Prepared, codes: Tensor
+    form: DiscreteForm, u: Tensor, state: FormValues, prepared: Prepared, codes: Tensor, effort: Effort
 ) -> tuple[Tensor, FormValues]:
     """One step of iterative refinement, kept where the residual falls: one more solve with factors, or a rough one.
 
@@ -138,9 +142,9 @@ def refine(
     lead, indefinite = u.ndim - len(form.space.shape), prepared.indefinite
     trial = u + prepared.solve(-state.residual, 1e-2 * norm(state.residual, lead))
     prepared.indefinite = indefinite  # curvature along round-off tells nothing
-    after = form.evaluate(trial)
-    better = norm(after.residual, lead) < norm(state.residual, lead)
-    better &= codes == STATUSES.index(Status.CONVERGED)
+    after, converged = form.evaluate(trial), codes == STATUSES.index(Status.CONVERGED)
+    effort.add(prepared, converged)
+    better = converged & (norm(after.residual, lead) < norm(state.residual, lead))
     return torch.where(per_item(better, u), trial, u), chosen(better, after, state)
 
 

@@ -1,5 +1,6 @@
 """What an iteration knows of each item of a batch: how it ended, and whether its residual is more than round-off."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,29 @@ from solvers.reuse import Kept
 
 
 @dataclass(eq=False)
+class Effort:
+    """Iterations of all linear solves, and the logarithm of the product of their reductions ‖r‖ / ‖b‖, per item."""
+
+    iterations: Tensor
+    logarithm: Tensor
+
+    @classmethod
+    def none(cls, u: Tensor, batch: Sequence[int]) -> "Effort":
+        return cls(torch.zeros(batch, dtype=torch.int64, device=u.device), u.new_zeros(batch))
+
+    def add(self, prepared: Prepared, items: Tensor) -> None:
+        """The last solve of some items."""
+        if prepared.iterations is not None and prepared.reduction is not None:
+            self.iterations += torch.where(items, prepared.iterations, 0)
+            self.logarithm += torch.where(items, prepared.reduction.log(), 0)
+
+    @property
+    def contraction(self) -> Float[Tensor, "*b"]:
+        """The geometric mean of the reduction of each iteration; NaN where there was none."""
+        return (self.logarithm / self.iterations).exp()
+
+
+@dataclass(eq=False)
 class Report:
     """What an iteration ended with, per batch item, and the last factorisation for the adjoint to use."""
 
@@ -21,6 +45,7 @@ class Report:
     codes: Tensor  # index into STATUSES
     iterations: Tensor
     residual: Tensor
+    effort: Effort
     active: Tensor | None = None
     prepared: Prepared | None = None
     kept: Kept | None = None  # the same, where the next solve may take it

@@ -24,6 +24,10 @@ class Solution:
             itself, ‖r‖ / ‖|H||u|‖.
         energy: J at the value; NaN for weak forms.
         method: what ran, in words.
+        linear_iterations: iterations of conjugate gradients in all linear solves of the item together, refinement
+            included (a solve of the adjoint comes later and does not count); 0 where none ran, as with `Direct()`.
+        contraction: by what factor one of those iterations shrinks ‖r‖, in the geometric mean,
+            (Π_k ‖r_k‖ / ‖b_k‖)^(1 / linear_iterations) over the solves k; NaN where none ran.
     """
 
     value: Tensor
@@ -32,6 +36,8 @@ class Solution:
     residual: Float[Tensor, "*b"]
     energy: Float[Tensor, "*b"]
     method: str
+    linear_iterations: Int[Tensor, "*b"]
+    contraction: Float[Tensor, "*b"]
 
     @property
     def converged(self) -> bool:
@@ -42,6 +48,9 @@ class Solution:
         size = f"value {tuple(self.value.shape)}"
         if self.iterations.numel():
             size += f", iterations ≤ {int(self.iterations.max())}, residual ≤ {float(self.residual.max()):.2e}"
+            if bool((self.linear_iterations > 0).any()):
+                worst_rate = float(self.contraction.nan_to_num(0).max())
+                size += f", linear iterations ≤ {int(self.linear_iterations.max())}, contraction ≤ {worst_rate:.2f}"
         return f"Solution({worst(self.status).name}, {self.method}; {size})"
 
 

@@ -84,15 +84,15 @@ class PreparedAlgebraicMultigrid(PreparedCG):
         b, target = self.goal(rhs, atol)
         digits, most = self.digits(b, target), self.method.max_iterations
         limit = self.cycles.limit(digits)
-        x, r, self.iterations = self.iterate(b, target, most if limit is None else min(limit, most))
+        x, r, self.iterations, self.reduction = self.iterate(b, target, most if limit is None else min(limit, most))
         late = norm(r, len(self.system.batch)) > target
         if limit is None or not bool(late.any()):
             self.cycles.learn(self.iterations, digits)
             return x
         self.cycles.renew(late)
-        more, _, iterations = self.iterate(r, target, most)
+        more, _, iterations, reduction = self.iterate(r, target, most)
         self.cycles.learn(iterations, self.digits(r, target))
-        self.iterations = self.iterations + iterations
+        self.iterations, self.reduction = self.iterations + iterations, self.reduction * reduction
         return x + more
 
     def digits(self, r: Tensor, target: Tensor) -> Float[Tensor, "*b"]:

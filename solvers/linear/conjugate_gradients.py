@@ -76,11 +76,12 @@ class PreparedCG:
         self.singular = (diagonal == 0).flatten(lead).any(-1)
         self.indefinite = (diagonal < 0).flatten(lead).any(-1)
         self.iterations = torch.zeros(system.batch, dtype=torch.int64, device=system.u.device)
+        self.reduction = torch.ones(system.batch, dtype=diagonal.dtype, device=system.u.device)
 
     def solve(self, rhs: Tensor, atol: Tensor | None = None, transpose: bool = False) -> Tensor:
         """x with ‖b − H x‖ ≤ max(rtol ‖b‖, atol); items whose curvature turns negative stop there and are flagged."""
         b, target = self.goal(rhs, atol)
-        x, _, self.iterations = self.iterate(b, target, self.method.max_iterations)
+        x, _, self.iterations, self.reduction = self.iterate(b, target, self.method.max_iterations)
         return x
 
     def goal(self, rhs: Tensor, atol: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -91,8 +92,8 @@ class PreparedCG:
         target = rtol * norm(b, lead)
         return b, target if atol is None else torch.maximum(target, atol)
 
-    def iterate(self, b: Tensor, target: Tensor, limit: int) -> tuple[Tensor, Tensor, Tensor]:
-        """x, what it leaves of b (nothing for items that met negative curvature), and the count of iterations "*b".
+    def iterate(self, b: Tensor, target: Tensor, limit: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """x, what it leaves of b (nothing for items that met negative curvature), the iterations "*b" and ‖r‖ / ‖b‖.
 
         NaN where b or the matrix is not finite.
         """
@@ -106,8 +107,9 @@ class PreparedCG:
         x, r, p = torch.zeros_like(b), b / per_item(size, b), torch.empty_like(b)
         iterations, turned = conjugate_gradients(self.system.apply, precondition, x, r, p, target / size, limit)
         self.indefinite = self.indefinite | turned
+        reduction = torch.where(iterations > 0, norm(r, target.ndim), 1)
         x.mul_(per_item(torch.where(known, size, torch.nan), x))
-        return x, r.masked_fill(per_item(turned, r), 0).mul_(per_item(size, r)), iterations
+        return x, r.masked_fill(per_item(turned, r), 0).mul_(per_item(size, r)), iterations, reduction
 
 
 def ritz_values(

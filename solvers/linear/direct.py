@@ -53,6 +53,7 @@ class DirectFactors:
     """One factorisation per batch item of the matrix without its fixed rows and columns, scaled to S⁻¹ A S⁻¹."""
 
     exact = True
+    iterations = reduction = None
 
     def __init__(self, system: System, factorise: Any):
         import scipy.sparse

@@ -89,6 +89,7 @@ class Diagonalized:
     """A separable system made ready; with `MeanZero` the constants, an eigenspace then, are left out."""
 
     exact = True
+    iterations = reduction = None
 
     def __init__(self, system: System):
         self.system, self.operator, self.solves = system, separable(system, exact=True), []

@@ -75,6 +75,7 @@ class PreparedMultigrid:
         memory = workspace_of(space).buffers(self, "multigrid")
         self.hierarchy = GridHierarchy(stencil, system.fixed_images, widths(space), torch.float32, memory)
         self.iterations = torch.zeros(system.batch, dtype=torch.int64, device=like.device)
+        self.reduction = torch.ones(system.batch, dtype=like.dtype, device=like.device)
         if stencil is system.stencil:
             self.product = system.product
         else:
@@ -128,11 +129,12 @@ class PreparedMultigrid:
             self.hierarchy.cycle()
             return items(self.product.y.copy_(top.x))  # A p is no longer needed
 
-        p = items(self.product.x)
+        p, first = items(self.product.x), norm(items(r), 1)
         count, turned = conjugate_gradients(
             apply, precondition, items(x), items(r), p, target, self.method.max_iterations
         )
         self.iterations = count.reshape(system.batch)
+        self.reduction = torch.where(count > 0, norm(items(r), 1) / first, 1).reshape(system.batch)
         self.indefinite = self.indefinite | turned.reshape(system.batch)
         items(x).mul_(per_item(torch.where(self.finite, size, torch.nan), b))
         return grid.unpack(x).reshape(*system.batch, *system.form.space.shape)

@@ -218,12 +218,19 @@ class Prepared(Protocol):
     """A system made ready: `solve` gives x "*b *shape", zero at fixed dofs, and the items that failed "*b".
 
     Where H is indefinite x is the solution all the same if `exact`, else a direction of negative curvature.
+    `iterations` and `reduction`, the last ‖r‖ over the first, are those of the last solve; None where none iterates.
     """
 
     exact: bool
     system: System
     singular: Tensor
     indefinite: Tensor
+
+    @property
+    def iterations(self) -> Tensor | None: ...
+
+    @property
+    def reduction(self) -> Tensor | None: ...
 
     def solve(self, rhs: Tensor, atol: Tensor | None = None, transpose: bool = False) -> Tensor: ...
 

@@ -3,8 +3,20 @@
 import pytest
 import torch
 
-from fem import Dirichlet, Energy, FunctionSpace, Lagrange, unit_interval
-from solvers import ConvergenceError, Solution, Status, minimize
+from fem import Dirichlet, Energy, FunctionSpace, Lagrange, unit_interval, unit_square
+from solvers import (
+    CG,
+    LBFGS,
+    AlgebraicMultigrid,
+    ConvergenceError,
+    Direct,
+    Multigrid,
+    Newton,
+    Reuse,
+    Solution,
+    Status,
+    minimize,
+)
 from solvers.solution import default_rtol
 from tests.problems import conduction
 
@@ -12,7 +24,8 @@ from tests.problems import conduction
 def solution_of(status, batch=()):
     count = torch.zeros(batch, dtype=torch.int64)
     zero = torch.zeros(batch, dtype=torch.float64)
-    return Solution(torch.zeros(*batch, 3, dtype=torch.float64), status, count, zero, zero, "Newton with CG()")
+    value = torch.zeros(*batch, 3, dtype=torch.float64)
+    return Solution(value, status, count, zero, zero, "Newton with CG()", count, zero + torch.nan)
 
 
 @pytest.mark.parametrize(
@@ -65,3 +78,41 @@ def test_default_tolerances_are_those_of_the_type():
 def test_an_empty_batch_is_shown():
     empty = solution_of((), (0,))
     assert repr(empty) == "Solution(CONVERGED, Newton with CG(); value (0, 3))"
+
+
+@pytest.mark.parametrize("method", [CG(rtol=1e-8), Multigrid(rtol=1e-8), AlgebraicMultigrid(rtol=1e-8)])
+def test_it_tells_iterations_and_contraction_of_each_item_of_a_batch(method):
+    V = FunctionSpace(unit_square(16, 16), Lagrange(1))
+    energy = Energy(V, conduction, Dirichlet(V, {"boundary": 0.0}))
+    torch.manual_seed(0)
+    k = torch.stack([torch.ones(V.num_dofs), torch.exp(2 * torch.randn(V.num_dofs))]).to(V.dtype)
+    solution = minimize(energy, (V.function(k), 1.0), method=Newton(method, rtol=1e-8), reuse=Reuse())
+    count, rate = solution.linear_iterations, solution.contraction
+    assert count.shape == rate.shape == (2,)
+    assert bool((count > 0).all())
+    assert bool((rate < 1).all())
+    # One linear solve from zero: its residual falls by 10⁻⁸ in all, and little further.
+    assert bool((rate**count <= 1e-8).all())
+    assert bool((rate ** (count - 1) > 1e-10).all())
+    alone = minimize(energy, (V.function(k[1]), 1.0), method=Newton(method, rtol=1e-8), reuse=Reuse())
+    assert abs(int(alone.linear_iterations) - int(count[1])) <= 1
+    assert "contraction ≤" in repr(solution)
+
+
+def test_iterations_of_all_newton_steps_add_up():
+    V = FunctionSpace(unit_square(8, 8), Lagrange(1))
+    energy = Energy(V, lambda x, u, g: g.square().sum(-1) + u**4 - u, Dirichlet(V, {"left": 0.0}))
+    steps = [minimize(energy, method=Newton(CG(), max_iterations=k), throw=False) for k in (1, 2, 3)]
+    counts = [int(s.linear_iterations) for s in steps]
+    assert 0 < counts[0] < counts[1] < counts[2]
+    assert all(0 < float(s.contraction) < 1 for s in steps)
+
+
+@pytest.mark.parametrize("method", [Direct(), LBFGS()])
+def test_without_conjugate_gradients_there_is_no_contraction(method):
+    V = FunctionSpace(unit_interval(4), Lagrange(1))
+    energy = Energy(V, conduction, Dirichlet(V, {"left": 0.0}))
+    solution = minimize(energy, (1.0, 1.0), method=method)
+    assert int(solution.linear_iterations) == 0
+    assert bool(solution.contraction.isnan())
+    assert "contraction" not in repr(solution)
