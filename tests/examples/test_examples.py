@@ -19,7 +19,10 @@ from examples import (
     poisson,
     shape,
 )
-from examples.benchmarks import adjoint, batch, components, energy, nurbs, scaling, solve, splines, timing, training
+from examples.benchmarks import timing
+from examples.benchmarks.energies import energy, training
+from examples.benchmarks.layers import components, nurbs, splines
+from examples.benchmarks.solves import adjoint, batch, scaling, solve
 from examples.geometry import nurbs_gallery, reconstruct_point_cloud, shaft
 from examples.learning import compare_pinn, fourier, network, parametric_poisson, surrogate_table
 from examples.signals import denoise_signal, learn_through_projection, segment
@@ -231,7 +234,7 @@ def test_training_benchmark_compares_equal_gradients(tmp_path: Path) -> None:
 
 def test_assembly_benchmark_compares_equal_matrices() -> None:
     pytest.importorskip("skfem")
-    assembly = importlib.import_module("examples.benchmarks.assembly")
+    assembly = importlib.import_module("examples.benchmarks.energies.assembly")
     for degree in (1, 2):
         assert assembly.main(cells=6, degree=degree, repeats=1)["difference"] < 1e-12
 
@@ -298,7 +301,7 @@ def test_splines_benchmark_compares_equal_errors() -> None:
 def test_unstructured_benchmark_compares_equal_solutions() -> None:
     pytest.importorskip("skfem")
     pytest.importorskip("pyamg")
-    figures = importlib.import_module("examples.benchmarks.unstructured").main(square=24, cube=8, repeats=1)
+    figures = importlib.import_module("examples.benchmarks.solves.unstructured").main(square=24, cube=8, repeats=1)
     assert max(value for name, value in figures.items() if "difference" in name) < 1e-6
 
 
