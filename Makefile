@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test slow benchmarks lint format clean
+.PHONY: demo test slow benchmarks bench-unstructured lint format clean
 
 demo: .venv/.installed
 	$(BIN)/python -m examples.poisson --out results
@@ -13,9 +13,8 @@ test: .venv/.installed
 slow: .venv/.installed
 	$(BIN)/python -m pytest -m slow
 
-benchmarks: .venv/.installed
+benchmarks: bench-unstructured
 	OMP_NUM_THREADS=1 $(BIN)/python -m examples.benchmarks.energies.assembly
-	OMP_NUM_THREADS=1 $(BIN)/python -m examples.benchmarks.solves.unstructured
 	$(BIN)/python -m examples.benchmarks.energies.energy --first-calls 1 --out results
 	$(BIN)/python -m examples.benchmarks.energies.energy --degree 2 --out results
 	$(BIN)/python -m examples.benchmarks.energies.energy --degree 3 --out results
@@ -27,7 +26,15 @@ benchmarks: .venv/.installed
 	$(BIN)/python -m examples.benchmarks.layers.components --out results
 	$(BIN)/python -m examples.benchmarks.layers.splines --out results
 	$(BIN)/python -m examples.benchmarks.solves.adjoint --out results
+	$(BIN)/python -m examples.benchmarks.solves.rough --out results
+	$(BIN)/python -m examples.benchmarks.solves.saddle --out results
+	$(BIN)/python -m examples.benchmarks.solves.isogeometric --out results
+	$(BIN)/python -m examples.benchmarks.solves.small --out results
+	$(BIN)/python -m examples.benchmarks.energies.throughput --out results
 	$(BIN)/python -m examples.benchmarks.solves.scaling --square 256 512 1024 2048 --cube 32 64 96 128 --out results
+
+bench-unstructured: .venv/.installed
+	$(BIN)/python -m examples.benchmarks.solves.unstructured --out results
 
 lint: .venv/.installed
 	$(BIN)/ruff format --check .
