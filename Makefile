@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test slow benchmarks lint format clean
+.PHONY: demo test slow benchmarks bench-unstructured lint format clean
 
 demo: .venv/.installed
 	$(BIN)/python -m examples.poisson --out results
@@ -13,21 +13,28 @@ test: .venv/.installed
 slow: .venv/.installed
 	$(BIN)/python -m pytest -m slow
 
-benchmarks: .venv/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m examples.benchmarks.assembly
-	OMP_NUM_THREADS=1 $(BIN)/python -m examples.benchmarks.unstructured
-	$(BIN)/python -m examples.benchmarks.energy --first-calls 1 --out results
-	$(BIN)/python -m examples.benchmarks.energy --degree 2 --out results
-	$(BIN)/python -m examples.benchmarks.energy --degree 3 --out results
-	$(BIN)/python -m examples.benchmarks.energy --dim 3 --items 2 --nodes 129 --repeats 5 --out results
-	$(BIN)/python -m examples.benchmarks.training --out results
-	$(BIN)/python -m examples.benchmarks.solve --out results
-	$(BIN)/python -m examples.benchmarks.batch --out results
-	$(BIN)/python -m examples.benchmarks.nurbs --out results
-	$(BIN)/python -m examples.benchmarks.components --out results
-	$(BIN)/python -m examples.benchmarks.splines --out results
-	$(BIN)/python -m examples.benchmarks.adjoint --out results
-	$(BIN)/python -m examples.benchmarks.scaling --square 256 512 1024 2048 --cube 32 64 96 128 --out results
+benchmarks: bench-unstructured
+	OMP_NUM_THREADS=1 $(BIN)/python -m examples.benchmarks.energies.assembly
+	$(BIN)/python -m examples.benchmarks.energies.energy --first-calls 1 --out results
+	$(BIN)/python -m examples.benchmarks.energies.energy --degree 2 --out results
+	$(BIN)/python -m examples.benchmarks.energies.energy --degree 3 --out results
+	$(BIN)/python -m examples.benchmarks.energies.energy --dim 3 --items 2 --nodes 129 --repeats 5 --out results
+	$(BIN)/python -m examples.benchmarks.energies.training --out results
+	$(BIN)/python -m examples.benchmarks.solves.solve --out results
+	$(BIN)/python -m examples.benchmarks.solves.batch --out results
+	$(BIN)/python -m examples.benchmarks.layers.nurbs --out results
+	$(BIN)/python -m examples.benchmarks.layers.components --out results
+	$(BIN)/python -m examples.benchmarks.layers.splines --out results
+	$(BIN)/python -m examples.benchmarks.solves.adjoint --out results
+	$(BIN)/python -m examples.benchmarks.solves.rough --out results
+	$(BIN)/python -m examples.benchmarks.solves.saddle --out results
+	$(BIN)/python -m examples.benchmarks.solves.isogeometric --out results
+	$(BIN)/python -m examples.benchmarks.solves.small --out results
+	$(BIN)/python -m examples.benchmarks.energies.throughput --out results
+	$(BIN)/python -m examples.benchmarks.solves.scaling --square 256 512 1024 2048 --cube 32 64 96 128 --out results
+
+bench-unstructured: .venv/.installed
+	$(BIN)/python -m examples.benchmarks.solves.unstructured --out results
 
 lint: .venv/.installed
 	$(BIN)/ruff format --check .

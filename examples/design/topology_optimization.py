@@ -30,7 +30,7 @@ from matplotlib.colors import Normalize
 from scipy.spatial import Delaunay, KDTree
 from torch import Tensor
 
-from examples.benchmarks.mosaic import central_difference
+from examples.benchmarks.solves.mosaic import central_difference
 from examples.benchmarks.timing import Clock, peak_memory
 from examples.command_line import folder, run, save
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, Mesh, box, integrate, plot, read_mesh, write_vtk

@@ -19,7 +19,20 @@ from examples import (
     poisson,
     shape,
 )
-from examples.benchmarks import adjoint, batch, components, energy, nurbs, scaling, solve, splines, timing, training
+from examples.benchmarks import timing
+from examples.benchmarks.energies import energy, throughput, training
+from examples.benchmarks.layers import components, nurbs, splines
+from examples.benchmarks.solves import (
+    adjoint,
+    batch,
+    isogeometric,
+    rough,
+    saddle,
+    scaling,
+    small,
+    solve,
+    unstructured,
+)
 from examples.geometry import nurbs_gallery, reconstruct_point_cloud, shaft
 from examples.learning import compare_pinn, fourier, network, parametric_poisson, surrogate_table
 from examples.signals import denoise_signal, learn_through_projection, segment
@@ -30,7 +43,10 @@ pytest.importorskip("matplotlib").use("Agg")
 FOLDER = Path(command_line.__file__).parent
 SCRIPTS = [p.relative_to(FOLDER.parent).with_suffix("") for p in FOLDER.rglob("*.py") if p.stem != "command_line"]
 EXAMPLES = [importlib.import_module(".".join(p.parts)) for p in SCRIPTS if "benchmarks" not in p.parts]
-BENCHMARKS = (adjoint, batch, components, energy, nurbs, scaling, solve, splines, training)
+BENCHMARKS = (
+    *(adjoint, batch, components, energy, isogeometric, nurbs, rough, saddle),
+    *(scaling, small, solve, splines, throughput, training, unstructured),
+)
 
 
 def test_poisson(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -231,7 +247,7 @@ def test_training_benchmark_compares_equal_gradients(tmp_path: Path) -> None:
 
 def test_assembly_benchmark_compares_equal_matrices() -> None:
     pytest.importorskip("skfem")
-    assembly = importlib.import_module("examples.benchmarks.assembly")
+    assembly = importlib.import_module("examples.benchmarks.energies.assembly")
     for degree in (1, 2):
         assert assembly.main(cells=6, degree=degree, repeats=1)["difference"] < 1e-12
 
@@ -295,11 +311,44 @@ def test_splines_benchmark_compares_equal_errors() -> None:
     assert figures["tenth ritz error"] <= 1.1 * figures["tenth ritz, exact with a penalty error"]
 
 
-def test_unstructured_benchmark_compares_equal_solutions() -> None:
+def test_unstructured_benchmark_compares_equal_solutions(tmp_path: Path) -> None:
     pytest.importorskip("skfem")
     pytest.importorskip("pyamg")
-    figures = importlib.import_module("examples.benchmarks.unstructured").main(square=24, cube=8, repeats=1)
+    figures = unstructured.main(square=(8,), cube=(4,), repeats=1, out=str(tmp_path))
     assert max(value for name, value in figures.items() if "difference" in name) < 1e-6
+    assert {path.name for path in tmp_path.iterdir()} == {"unstructured.png", "unstructured.md"}
+
+
+def test_small_benchmark_compares_equal_solutions() -> None:
+    pytest.importorskip("skfem")
+    figures = small.main(repeats=1)
+    assert max(value for name, value in figures.items() if "difference" in name) < 1e-12
+
+
+@pytest.mark.filterwarnings("ignore:\nIndefinite matrix detected:UserWarning")
+def test_rough_benchmark_compares_equal_solutions() -> None:
+    pytest.importorskip("pyamg")
+    figures = rough.main(square=(24,), cube=(), layer=(), repeats=1)
+    assert max(figures[f"24² {name} difference"] for name in ("smooth", "blocks of contrast 10⁶", "10⁻⁶ + ρ³")) < 1e-6
+    assert all(value for name, value in figures.items() if "converged" in name and "void" not in name)
+
+
+def test_saddle_benchmark_solves_energies_as_their_weak_forms() -> None:
+    figures = saddle.main(square=(6,), cube=(2,), repeats=1)
+    assert max(value for name, value in figures.items() if "difference" in name) < 1e-10
+    assert max(value for name, value in figures.items() if "residual" in name) < 1e-10
+
+
+def test_isogeometric_benchmark(tmp_path: Path) -> None:
+    """One patch in a process of its own."""
+    figures = isogeometric.main(annulus=(8,), tube=(), disk=(), degrees=(2,), out=str(tmp_path))
+    assert figures["annulus, degree 2, 8² residual"] < 1e-12
+    assert figures["annulus, degree 2, 8² unknowns"] == 100
+
+
+def test_throughput_benchmark_multiplies_alike() -> None:
+    figures = throughput.main(unknowns=2000, degrees=(1, 2), repeats=1)
+    assert max(value for name, value in figures.items() if "difference" in name) < 1e-12
 
 
 def test_energy_benchmark_compares_equal_energies_and_gradients(tmp_path: Path) -> None:

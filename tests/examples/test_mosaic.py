@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from examples.benchmarks import mosaic
+from examples.benchmarks.solves import mosaic
 
 REFERENCES = Path(os.environ.get("RITZ_SHARED", Path(__file__).parents[3] / "shared")) / "mosaic"
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from examples.benchmarks.diffusion import RTOL, Problem, label, problem
-from examples.benchmarks.scaling import measure
+from examples.benchmarks.solves.scaling import measure
 from examples.benchmarks.timing import alone, interleaved, seconds, table, use_threads
 from examples.command_line import run, write
 from fem import compilation

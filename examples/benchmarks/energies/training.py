@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from examples.benchmarks.energy import convolutions, density
+from examples.benchmarks.energies.energy import convolutions, density
 from examples.benchmarks.timing import Clock, interleaved, seconds, table, use_threads
 from examples.command_line import run, write
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, compilation, unit_square
