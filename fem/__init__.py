@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fem.files.reading import read_mesh
     from fem.forms.constraints import MeanZero
     from fem.forms.energy import Energy, WeakForm
-    from fem.forms.integrals import h1_error, integrate, l2_error
+    from fem.forms.integrals import at_quadrature, h1_error, integrate, l2_error
     from fem.forms.parameters import Constant, by_cell_tag
     from fem.mesh.generators import box, unit_cube, unit_interval, unit_square
     from fem.mesh.mesh import Mesh
@@ -55,7 +55,7 @@ _HOME = {
     "fem.reference.vector_element": ("Nedelec", "RaviartThomas"),
     "fem.mesh.mesh": ("Mesh",),
     "fem.files.reading": ("read_mesh",),
-    "fem.forms.integrals": ("h1_error", "integrate", "l2_error"),
+    "fem.forms.integrals": ("at_quadrature", "h1_error", "integrate", "l2_error"),
     "fem.forms.parameters": ("Constant", "by_cell_tag"),
     "fem.space.field": ("gradient",),
     "fem.space.reals": ("Reals",),
@@ -95,6 +95,7 @@ __all__ = [
     "Ties",
     "WeakForm",
     "at_points",
+    "at_quadrature",
     "average",
     "box",
     "by_cell_tag",

@@ -10,6 +10,7 @@ from math import inf, prod
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,7 +26,7 @@ from fem.space.space import AnySpace, FunctionSpace
 from fem.support.arithmetic import common_batch
 from fem.support.checks import check_flags, check_kind, check_params, shown
 from fem.support.modes import outside_modes
-from fem.support.status import ConvergenceError, first_failure, nest
+from fem.support.status import ConvergenceError, Status, first_failure, nest
 from fem.support.threads import alone_if_small, sharing_cores
 from fem.support.transforms import Plain, mapped, outside_transforms, plainly, transformed
 from solvers.adjoint import Deferred, Stationary, attach
@@ -269,7 +270,12 @@ def solved(
     found, effort = (value, nest(statuses, batch), report.iterations, report.residual.detach(), energy), report.effort
     solution = Solution(*found, name, effort.iterations, effort.contraction)
     if throw and (failure := first_failure(solution.status)) is not None:
-        raise ConvergenceError(message(*failure, solution, report.detail or detail), solution)
+        detail = report.detail or detail
+        if not detail and symmetric and statuses[failure[0]] is Status.NOT_FINITE:
+            item = tuple(int(i) for i in np.unravel_index(failure[0], batch))
+            where = detached.item(item).where_not_finite(report.u[item])
+            detail = f" (the density is not finite{where})" if where else ""
+        raise ConvergenceError(message(*failure, solution, detail), solution)
     return solution
 
 

@@ -77,6 +77,8 @@ def newton(
     report = Report(u, codes, steps, u.new_ones(u.shape[:lead]), effort)
     prepared: Prepared | None = None
     state = form.evaluate(u)
+    if state.value is not None:  # no step leads to such a place, and none from there is worth a try
+        finish(codes, ~torch.isfinite(state.value), Status.NOT_FINITE)
     for step in range(int(steps.max()) if steps.numel() else 0, method.max_iterations + 1):
         r = state.residual
         fixed, report.active = form.constraint.fixed, None

@@ -100,6 +100,23 @@ class DiscreteForm:
         batch, full = self.constrained(u)
         return sum_of(i.value(full, batch) for i in self.integrals)
 
+    @torch.no_grad()
+    def where_not_finite(self, u: Tensor) -> str:
+        """The first cell and point where an energy's density is not finite, in words; "" where it is everywhere."""
+        batch, full = self.constrained(u)
+        for integral in self.integrals:
+            own = integral.at_points() if isinstance(integral, GridIntegral | MeshIntegral) else integral
+            if not isinstance(own, CellIntegral) or own.term.linear_in_test:
+                continue
+            points = own.geometry.points
+            bad = ~torch.isfinite(own.integrand(own.slots(full), None, batch).expand(*batch, *points.shape[:2]))
+            if bool(bad.any()):
+                *_, e, q = torch.nonzero(bad)[0].tolist()
+                domain, start = own.domain, self.space.mesh.block_starts[own.domain.block]
+                cell = int(start) + (e if domain.cells is None else int(domain.cells[e]))
+                return f" in cell {cell}, at x = {[round(float(c), 6) for c in points[e, q]]}"
+        return ""
+
     def residual(self, u: Tensor) -> Tensor:
         """∂J/∂u "*b *shape", differentiable in u and in every tensor of the form."""
         batch, full = self.constrained(u)

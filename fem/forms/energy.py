@@ -280,6 +280,7 @@ def check_finite(value: Tensor, u: Tensor, params: Sequence[Any], form: Discrete
                 x = integral.geometry.points[tuple(place)].tolist()
                 raise ValueError(f"parameter {i} is not finite at x = {x}.")
     raise ValueError(
-        f"the energy is {float(value.detach()[~torch.isfinite(value)].flatten()[0])}: the density is not finite for "
-        "finite arguments. Look for logarithms, roots or divisions outside their domain."
+        f"the energy is {float(value.detach()[~torch.isfinite(value)].flatten()[0])}: the density is not finite"
+        f"{form.detach().where_not_finite(u.detach())} for finite arguments. Look for logarithms, roots or divisions "
+        "outside their domain, and for det F ≤ 0 at finite strain."
     )

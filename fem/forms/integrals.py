@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from fem.forms.derivatives import observable
-from fem.forms.parameters import Parameter, PointValues, check_like, may_jump, resolved, values_at_points
+from fem.forms.parameters import (
+    CellPoints,
+    Parameter,
+    PointValues,
+    check_like,
+    may_jump,
+    resolved,
+    values_at_points,
+)
 from fem.forms.pointwise import check_pointwise, each
 from fem.mesh.geometry import Domain, Geometry, check_side
 from fem.mesh.tags import FacetTag
@@ -77,6 +85,40 @@ def integrate(
         else:
             parts.append(of_cells.sum(axis))
     return sum_of(parts)
+
+
+@outside_modes
+def at_quadrature(
+    space: FunctionSpace,
+    value: Integrand,
+    u: Tensor | Function | Sequence[Function] | None = None,
+    params: Sequence[Parameter] = (),
+) -> CellPoints:
+    """An expression of a field at the quadrature points of the cells, where densities over the space see it again.
+
+    A parameter like any other, with one value for each point: internal variables of materials with memory above all,
+    updated after each increment, `plastic = at_quadrature(V, lambda x, u, grad_u, old: ..., u, (plastic,))`.
+    Differentiable in whatever the expression is made of. Another space sees other points, and refuses it.
+
+    Args:
+        space, value, u, params: as for `integrate`; without u a callable of x, a field or another parameter.
+
+    Returns:
+        `CellPoints` with values "*b e q *shape" for each block of cells.
+    """
+    check_kind("at_quadrature", "space", space, FunctionSpace, "a `FunctionSpace`")
+    at = integrand("at_quadrature", space, value, u, params)
+    found, ranks = [], set()
+    for domain in space.quadrature.domains(None):
+        geometry = space.quadrature.geometry(domain)
+        point = at(domain, geometry)
+        values = torch.as_tensor(point.value, dtype=space.dtype, device=space.device)
+        values = values if values.ndim else values[None, None]
+        lead = values.ndim - 2 - point.rank
+        shape = values.shape[:lead], geometry.points.shape[:2], values.shape[lead + 2 :]
+        found.append(values.expand(*(n for part in shape for n in part)))
+        ranks.add(point.rank)
+    return CellPoints(tuple(found), ranks.pop())
 
 
 def integrand(

@@ -629,7 +629,7 @@ def test_values_that_are_not_finite_name_the_argument() -> None:
         (lambda: energy(random(V), lambda x: nan, 1.0), "parameter 0 is not finite at x = "),
         (
             lambda: Energy(V, lambda x, u, g: (-1 - u).log())(random(V)),
-            "the density is not finite for finite arguments",
+            r"the density is not finite in cell \d+, at x = \[0\.\d+, 0\.\d+\] for finite arguments",
         ),
     ):
         with pytest.raises(ValueError, match=message):
