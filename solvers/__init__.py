@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from fem.support.training.plan import Training
     from solvers.certificates.certificate import Certificate, certify
     from solvers.certificates.prediction import Prediction, predict
+    from solvers.continuation import Path, follow
     from solvers.descent import LBFGS, Adam
     from solvers.eigenproblem import Eigenmodes, eigenmodes
     from solvers.linear.algebraic_multigrid import AlgebraicMultigrid
@@ -35,6 +36,7 @@ _HOME = {
     "solvers.linear.algebraic_multigrid": ("AlgebraicMultigrid",),
     "solvers.certificates.certificate": ("Certificate", "certify"),
     "solvers.certificates.prediction": ("Prediction", "predict"),
+    "solvers.continuation": ("Path", "follow"),
     "solvers.descent": ("LBFGS", "Adam"),
     "solvers.linear.direct": ("Direct",),
     "solvers.eigenproblem": ("Eigenmodes", "eigenmodes"),
@@ -82,6 +84,7 @@ __all__ = [
     "Multigrid",
     "Muon",
     "Newton",
+    "Path",
     "Prediction",
     "ReducedBasis",
     "Reuse",
@@ -93,6 +96,7 @@ __all__ = [
     "deep_ritz",
     "eigenmodes",
     "fit_pinn",
+    "follow",
     "forget",
     "gauss_points",
     "load_network",

@@ -75,14 +75,18 @@ class Line:
     def settled(self, r: Tensor, after: Tensor) -> Bool[Tensor, "*b"]:
         """Whether the residual is nothing but round-off before the full step, so that it cannot fall.
 
-        Newton's step leaves next to nothing of a residual that is small already. Where much is left, r at u, in the
-        middle and at the end tell why: its second difference along the step is noise, or else it bends.
+        Newton's step leaves next to nothing of a residual that is small already. Where much is left, the second
+        difference of r along the step tells why, over all of it and over four times as much: noise is the same in both,
+        while a residual that bends, as near a fold, bends sixteen times as much. (Unless it levels off so far away, but
+        steps that move u by more than a tenth are none of round-off.)
         """
         size, scale = norm(r, self.lead), norm(self.state.magnitude, self.lead)
         stuck = (norm(after, self.lead) > 0.1 * size) & (size <= torch.finfo(r.dtype).eps ** 0.25 * scale)
+        stuck &= norm(self.s, self.lead) <= 0.1 * norm(self.u, self.lead)
         if bool(stuck.any()):
-            middle = self.free(self.form.residual(self.at(0.5)))
-            stuck &= size <= ROUND_OFF * norm(r - 2 * middle + after, self.lead)
+            middle, twice, far = [self.free(self.form.residual(self.at(t))) for t in (0.5, 2.0, 4.0)]
+            noise = norm(r - 2 * middle + after, self.lead)
+            stuck &= (size <= ROUND_OFF * noise) & (norm(r - 2 * twice + far, self.lead) <= 4 * noise)
         return stuck
 
     def noise(self, t: Tensor, value: Tensor, before: Tensor, slope: Tensor) -> Float[Tensor, "*b"]:
