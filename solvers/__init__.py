@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from fem.support.training.plan import Training
     from solvers.certificates.certificate import Certificate, certify
     from solvers.certificates.prediction import Prediction, predict
-    from solvers.continuation import Path, follow
+    from solvers.continuation.path import Path, follow
     from solvers.descent import LBFGS, Adam
     from solvers.eigenproblem import Eigenmodes, eigenmodes
     from solvers.linear.algebraic_multigrid import AlgebraicMultigrid
@@ -36,7 +36,7 @@ _HOME = {
     "solvers.linear.algebraic_multigrid": ("AlgebraicMultigrid",),
     "solvers.certificates.certificate": ("Certificate", "certify"),
     "solvers.certificates.prediction": ("Prediction", "predict"),
-    "solvers.continuation": ("Path", "follow"),
+    "solvers.continuation.path": ("Path", "follow"),
     "solvers.descent": ("LBFGS", "Adam"),
     "solvers.linear.direct": ("Direct",),
     "solvers.eigenproblem": ("Eigenmodes", "eigenmodes"),
