@@ -31,6 +31,7 @@ from fem.support.threads import alone_if_small, sharing_cores
 from fem.support.transforms import Plain, mapped, outside_transforms, plainly, transformed
 from solvers.adjoint import Deferred, Stationary, attach
 from solvers.data_checks import check_capture, check_linear, check_tensors
+from solvers.default_start import smooth_start
 from solvers.descent import LBFGS, Adam, descent
 from solvers.line_search import Bounds
 from solvers.linear.choice import beyond_cells, default_linear
@@ -61,7 +62,8 @@ def minimize(
     Args:
         energy: what to minimise.
         params: the parameters of its density, as for `energy(u, *params)`.
-        initial: dofs to start from; zero by default.
+        initial: dofs to start from; zero by default, or where a Hessian is missing there a smooth function that is not
+            (`solvers/default_start.py`).
         method: `Newton()` (the default: one step where the energy is quadratic), `LBFGS()`, `Adam()`, or a linear
             method, `Multigrid()`, `Direct()`, `CG()`, …, which means Newton's method with that linear solver.
         lower, upper: bounds on u, dof by dof: a number, dofs, or a callable of x; or on some dofs alone, given as to
@@ -125,12 +127,13 @@ def run(
         u = space.check(initial, "initial").detach()
     limits = [bound_dofs(space, b, name) for b, name in zip(bounds, ("lower", "upper"), strict=True)]
     alone_if_small(space.num_dofs * prod(form.full_batch(u)))
+    settings = method, throw, reuse, minimum, initial is not None
     if not transformed():
-        return solved(problem, form, u, limits, method, throw, reuse, minimum)
+        return solved(problem, form, u, limits, *settings)
 
     numberless = [torch.full(t.shape, 0.7, dtype=t.dtype, device=t.device) for t in form.tensors()]
     check_capture(form.with_tensors(numberless), torch.full(u.shape, 0.7, dtype=u.dtype, device=u.device))
-    solves = Solves(problem, form, u, limits, (method, throw, reuse, minimum))
+    solves = Solves(problem, form, u, limits, settings)
     found = plainly(solves, [*form.tensors(), u, *(b for b in limits if b is not None)])
     if not throw and mapped(found[0]):
         raise ValueError(
@@ -208,9 +211,14 @@ def solved(
     throw: bool,
     reuse: Reuse | None,
     minimum: bool,
+    given: bool,
     known: dict[Any, tuple[list[Tensor], Report]] | None = None,
 ) -> Solution:
-    """Check, iterate without a graph, attach; `known` keeps how that ended for the same tensors."""
+    """Check, iterate without a graph, attach; `known` keeps how that ended for the same tensors.
+
+    Args:
+        given: whether somebody chose the start u.
+    """
     space, detached = problem.space, form.detach()
     detail = check_tensors(detached, some=True)
     if not bool(torch.isfinite(u).all()):
@@ -254,6 +262,10 @@ def solved(
         with torch.no_grad():
             chosen, reuse = replace(chosen, linear=linear), reuse or reuse_of(problem)
             report = report or newton(detached, u, chosen, symmetric, minimum, box, reuse)
+            if unlucky(report) and minimum and symmetric and not given and box is None:
+                better = smooth_start(detached, u)
+                again = better is not None and newton(detached, better, chosen, symmetric, minimum, box, reuse)
+                report = again if again and not unlucky(again, at_start=False) else report
     if known is not None:
         known[key] = inputs, report
 
@@ -277,6 +289,13 @@ def solved(
             detail = f" (the density is not finite{where})" if where else ""
         raise ConvergenceError(message(*failure, solution, detail), solution)
     return solution
+
+
+def unlucky(report: Report, at_start: bool = True) -> bool:
+    """Whether some item failed for want of a Hessian, without a step if that is to be `at_start`."""
+    codes = [STATUSES.index(status) for status in (Status.NOT_FINITE, Status.SINGULAR)]
+    lost = (report.codes == codes[0]) | (report.codes == codes[1])
+    return bool((lost & (report.iterations == 0) if at_start else lost).any())
 
 
 def value_of(form: DiscreteForm, u: Tensor, report: Report) -> Tensor:

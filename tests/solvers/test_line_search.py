@@ -12,7 +12,7 @@ from solvers import CG, Direct, Solution, Status, minimize, solve
 from solvers.line_search import Line
 from solvers.operators.system import LinearMethod
 from tests.problems import laplace
-from tests.solvers.finite_strain import neo_hookean, neo_hookean_forces, pressed, saint_venant
+from tests.solvers.problems.finite_strain import neo_hookean, neo_hookean_forces, pressed, saint_venant
 
 Density = Callable[..., Tensor]
 Call = Callable[..., Solution]

@@ -7,7 +7,7 @@ from fem import Dirichlet, Energy, FunctionSpace, Lagrange, WeakForm, unit_cube,
 from solvers import CG, Multigrid, Newton, Status, minimize, solve
 from solvers.operators.system import LinearMethod
 from tests.problems import laplace
-from tests.solvers.finite_strain import neo_hookean, neo_hookean_forces, pressed, saint_venant
+from tests.solvers.problems.finite_strain import neo_hookean, neo_hookean_forces, pressed, saint_venant
 
 
 @pytest.mark.parametrize("cell", ["quadrilateral", "triangle"])
