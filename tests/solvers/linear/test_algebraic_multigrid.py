@@ -1,13 +1,12 @@
 """Algebraic multigrid agrees with factorisations, takes as many iterations on any mesh, and is set up once."""
 
-import sys
-
 import numpy as np
 import pytest
 import torch
 from scipy.spatial import Delaunay
 
 import solvers.linear.aggregation
+import solvers.linear.algebraic_multigrid
 from fem import (
     BSpline,
     Dirichlet,
@@ -21,11 +20,10 @@ from fem import (
     unit_square,
 )
 from solvers import CG, AlgebraicMultigrid, Direct, Newton, minimize
+from solvers.linear.aggregation import aggregate
 from solvers.operators.system import System
 from tests.problems import conduction, diffusion, laplace, poisson
 from tests.solvers.systems import elasticity, system_of
-
-pyamg = pytest.importorskip("pyamg")
 
 
 @pytest.fixture(autouse=True)
@@ -36,14 +34,14 @@ def small_coarsest_level(monkeypatch):
 
 @pytest.fixture
 def setups(monkeypatch):
-    """The sizes of the matrices that pyamg has been given."""
-    sizes, original = [], pyamg.smoothed_aggregation_solver
+    """The sizes of the matrices that hierarchies were made for."""
+    sizes, original = [], aggregate
 
-    def counted(A, *args, **kwargs):
-        sizes.append(A.shape[0])
-        return original(A, *args, **kwargs)
+    def counted(assembled, values, scale):
+        sizes.append(len(scale))
+        return original(assembled, values, scale)
 
-    monkeypatch.setattr(pyamg, "smoothed_aggregation_solver", counted)
+    monkeypatch.setattr(solvers.linear.algebraic_multigrid, "aggregate", counted)
     return sizes
 
 
@@ -357,12 +355,6 @@ def test_it_needs_a_symmetric_operator():
     for make in (AlgebraicMultigrid().prepare, AlgebraicMultigrid().preconditioner):
         with pytest.raises(ValueError, match=r"needs a symmetric operator.*use `Direct\(\)`"):
             make(system)
-
-
-def test_a_missing_pyamg_is_named_with_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyamg", None)
-    with pytest.raises(ImportError, match=r'pip install "ritz\[amg\]"'):
-        AlgebraicMultigrid().prepare(system_of("scalar")[0])
 
 
 def test_the_global_generators_are_left_alone():

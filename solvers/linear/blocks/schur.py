@@ -1,0 +1,128 @@
+"""What stands for the Schur complement of a multiplier p, as the pressure of a flow: a weighted mass matrix.
+
+With densities ½ ∇u : a : ∇u + p β : ∇u − ½ c p², waves exp(i k·x) see A(k) = k·a·k and i β·k, and p among them
+
+    S = C + B A⁻¹ Bᵀ,        s(k) = c + (β·k)ᵀ A(k)⁻¹ (β·k),
+
+which does not depend on |k|. So S is like the mass matrix of the weight s, whatever the mesh: 1/ν for Stokes' equations
+in ½ ν |∇u|², 1/(2μ) + 1/λ for elasticity. Here s is the mean over the directions of the axes, cell by cell.
+
+Sources: Elman, Silvester and Wathen, Finite Elements and Fast Iterative Solvers, 2014, chapter 4; Olshanskii, Peters
+and Reusken, Uniform preconditioners for a parameter dependent saddle point problem, Numerische Mathematik 105, 2006.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fem.forms.assembly import Coefficient, chunks, element_matrices, pattern_of
+from fem.mesh.geometry import Domain
+from fem.space.space import FunctionSpace
+from fem.support.conjugate_gradients import conjugate_gradients
+from solvers.linear.assembled import Assembled
+from solvers.operators.system import System
+
+STEPS, ENOUGH = 30, 1e-2  # of conjugate gradients for a mass matrix, and the relative residual at which they stop
+
+
+@dataclass(frozen=True, eq=False)
+class SaddlePointStructure:
+    """Which field is u and which the multiplier p, and the weights s "*b e" of each block of cells."""
+
+    primal: int
+    multiplier: int
+    weights: dict[int, Float[Tensor, "*b e"]]
+
+    @classmethod
+    def of(cls, system: System) -> "SaddlePointStructure | None":
+        """That of a system, or None where it has another one."""
+        fields = system.form.space.fields
+        if not system.symmetric or len(fields) != 2:
+            return None
+        for i, j in ((0, 1), (1, 0)):
+            u, p = fields[i], fields[j]
+            if u.components is None or p.components is not None or not (u.is_nodal and p.is_nodal):
+                continue
+            weights = schur_weights(system, i, j)
+            if weights is not None:
+                return cls(i, j, weights)
+        return None
+
+
+def schur_weights(system: System, i: int, j: int) -> dict[int, Tensor] | None:
+    """s by block of cells, where field j is a multiplier of constraints on the gradient of field i; else None."""
+    means, found = cell_means(system), {}
+    for block in range(len(system.form.space.mesh.blocks)):
+        stiffness, coupling = means.get((block, (i, 1), (i, 1))), means.get((block, (i, 1), (j, 0)))
+        if stiffness is None or coupling is None:
+            return None
+        c, k = means.get((block, (j, 0), (j, 0))), means.get((block, (j, 1), (j, 1)))
+        if any(t is not None and bool((t > 0).any()) for t in (c, k if k is None else k.diagonal(dim1=-2, dim2=-1))):
+            return None
+        A = stiffness.diagonal(dim1=-3, dim2=-1).movedim(-1, -3)  # "*b e d c c"
+        beta = coupling.mT[..., None]
+        solved, failed = torch.linalg.solve_ex(A, beta)
+        s = (beta * solved).sum((-2, -1)).mean(-1) - (0 if c is None else c)
+        finite = torch.isfinite(s)  # items that are not have failed already
+        if bool((finite & ((s <= 0) | failed.any(-1))).any()):
+            return None
+        found[block] = torch.where(finite, s, 1)
+    return found
+
+
+def cell_means(system: System) -> dict[tuple, Tensor]:
+    """Coefficients of the integrals over cells by block and pair of slots, averaged over each cell, "*b e …"."""
+    space, batch, found = system.form.space, system.batch, {}
+    for h in system.hessians:
+        domain, geometry = h.integral.domain, h.integral.geometry
+        if h.integral.space is not space or not isinstance(domain, Domain) or domain.facet is not None:
+            continue
+        for c in h.coefficients:
+            value = c.value
+            e, q = geometry.points.shape[:2]
+            inner = value.shape[len(batch) + 2 :]
+            w = geometry.weights.expand(e, q)
+            w = (w / w.sum(-1, keepdim=True)).reshape(e, q, *[1] * len(inner))
+            mean = (value * w).sum(len(batch) + 1).expand(*batch, e, *inner)
+            key, count = (domain.block, c.row, c.column), space.mesh.blocks[domain.block].num_cells
+            total = found.get(key, mean.new_zeros(*batch, count, *inner))
+            cells = torch.arange(e, device=mean.device) if domain.cells is None else domain.cells
+            found[key] = total.index_add(len(batch), cells, mean)
+    return found
+
+
+def weighted_mass(space: FunctionSpace, weights: dict[int, Tensor], batch: tuple[int, ...]) -> Assembled:
+    """∫ s φ_a φ_b."""
+    pattern = pattern_of(space)
+    values = next(iter(weights.values())).new_zeros(*batch, len(pattern.column))
+    for domain in space.quadrature.domains():
+        geometry = space.quadrature.geometry(domain)
+        points = weights[domain.block][..., None].expand(*batch, *geometry.points.shape[:2])
+        own = [Coefficient((0, 0), (0, 0), points)]
+        for cells in chunks(space, domain, batch):
+            pattern.add(values, domain, cells, element_matrices(space, own, domain, geometry, batch, False, cells))
+    return Assembled(space, pattern, batch, values, None, space)
+
+
+class SchurInverse:
+    """r ↦ S⁻¹ r for the weighted mass matrix S of a multiplier: a few steps of conjugate gradients, item by item."""
+
+    def __init__(self, mass: Assembled, fixed: Tensor | None):
+        self.batch, n = mass.batch, mass.space.num_dofs
+        values = mass.values.reshape(-1, mass.values.shape[-1])
+        self.matrices = [mass.pattern.csr(v, short=True) for v in values]
+        self.inverse = 1 / mass.values[..., mass.pattern.diagonal]
+        self.fixed = torch.zeros(n, dtype=torch.bool, device=values.device) if fixed is None else fixed
+
+    def apply(self, v: Tensor) -> Tensor:
+        flat = v.masked_fill(self.fixed, 0).reshape(len(self.matrices), -1)
+        product = torch.stack([m @ x for m, x in zip(self.matrices, flat, strict=True)])
+        return product.reshape(v.shape).masked_fill_(self.fixed, 0)
+
+    def __call__(self, r: Float[Tensor, "*b n"]) -> Tensor:
+        r = r.masked_fill(self.fixed, 0)
+        x, p, target = torch.zeros_like(r), torch.empty_like(r), ENOUGH * torch.linalg.vector_norm(r, dim=-1)
+        conjugate_gradients(self.apply, lambda r: self.inverse * r, x, r, p, target, STEPS)
+        return x
