@@ -217,7 +217,10 @@ def test_what_has_no_such_structure_is_refused():
 def test_the_weight_of_the_pressure_is_known_in_closed_form():
     """1/ν for ½ ν |∇u|², 1/(2μ) + 1/λ for μ |ε|² and p²/(2λ)."""
     X = pair(unit_square(3))
-    for density, weight in ((lambda *a: stokes(*a, 4.0), 0.25), (lambda *a: solid(*a, 3.0, 0.5), 1 / 6 + 0.5)):
+    for density, weight in (
+        (lambda x, u, g: stokes(x, u, g, 4.0), 0.25),
+        (lambda x, u, g: solid(x, u, g, 3.0, 0.5), 1 / 6 + 0.5),
+    ):
         energy = Energy(X, density)
         found = SaddlePointStructure.of(System(energy.discrete_form(()), torch.zeros(X.shape, dtype=DOUBLE)))
         assert found is not None
