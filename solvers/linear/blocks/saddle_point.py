@@ -21,7 +21,7 @@ from fem.support.checks import check_integers, check_numbers
 from solvers.linear.algebraic_multigrid import Cycles, PreparedAlgebraicMultigrid
 from solvers.linear.assembled import Assembled, csr_of
 from solvers.linear.blocks.conjugate_residuals import conjugate_residuals
-from solvers.linear.blocks.schur import SaddlePointStructure, SchurInverse, weighted_mass
+from solvers.linear.blocks.schur import SaddlePointStructure, SchurInverse, long_waves, reaction_diagonal, weighted_mass
 from solvers.operators.system import System
 
 STUCK = 0.1  # of its first residual is what a solve may leave that another step of Newton's method goes on from
@@ -80,6 +80,11 @@ class PreparedSaddlePoint(PreparedAlgebraicMultigrid):
         entries, row, column = whole.block(i, j)
         size = space.fields[i].num_dofs, space.fields[j].num_dofs
         self.transposed = [csr_of(row, column, v, size) for v in values[:, entries]]
+        if structure.reaction:
+            free = torch.ones(space.shape, device=values.device) if system.fixed is None else ~system.fixed
+            free = space.split(free.expand(*system.batch, *space.shape))[i].reshape(len(values), -1)
+            diagonal = reaction_diagonal(space.fields[i], structure.reaction, system.batch).reshape(len(values), -1)
+            self.schur.long = long_waves(self.transposed, diagonal * free, space.fields[j], fixed, space)
         self.matrices = [whole.pattern.csr(v, short=True) for v in values]
         self.singular = torch.zeros(system.batch, dtype=torch.bool, device=values.device)
         self.indefinite = ~self.singular

@@ -5,23 +5,28 @@ With densities ½ ∇u : a : ∇u + p β : ∇u − ½ c p², waves exp(i k·x) 
     S = C + B A⁻¹ Bᵀ,        s(k) = c + (β·k)ᵀ A(k)⁻¹ (β·k),
 
 which does not depend on |k|. So S is like the mass matrix of the weight s, whatever the mesh: 1/ν for Stokes' equations
-in ½ ν |∇u|², 1/(2μ) + 1/λ for elasticity. Here s is the mean over the directions of the axes, cell by cell.
+in ½ ν |∇u|², 1/(2μ) + 1/λ for elasticity. Here s is the mean over the directions of the axes, cell by cell. Where
+½ ρ |u|² is added, as by time steps, long waves see B (ρ M)⁻¹ Bᵀ instead, and S⁻¹ is taken as the sum of both inverses
+(Cahouet and Chabard, International Journal for Numerical Methods in Fluids 8, 1988), the second by multigrid.
 
 Sources: Elman, Silvester and Wathen, Finite Elements and Fast Iterative Solvers, 2014, chapter 4; Olshanskii, Peters
 and Reusken, Uniform preconditioners for a parameter dependent saddle point problem, Numerische Mathematik 105, 2006.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fem.forms.assembly import Coefficient, chunks, element_matrices, pattern_of
+from fem.forms.assembly import Coefficient, chunks, element_matrices, flat_dofs, pattern_of
 from fem.mesh.geometry import Domain
-from fem.space.space import FunctionSpace
+from fem.space.space import AnySpace, FunctionSpace
 from fem.support.conjugate_gradients import conjugate_gradients
-from solvers.linear.assembled import Assembled
+from solvers.linear.algebra.blocks import BlockMatrix
+from solvers.linear.algebraic_multigrid import Cycles
+from solvers.linear.assembled import Assembled, with_entries
 from solvers.operators.system import System
 
 STEPS, ENOUGH = 30, 1e-2  # of conjugate gradients for a mass matrix, and the relative residual at which they stop
@@ -29,11 +34,12 @@ STEPS, ENOUGH = 30, 1e-2  # of conjugate gradients for a mass matrix, and the re
 
 @dataclass(frozen=True, eq=False)
 class SaddlePointStructure:
-    """Which field is u and which the multiplier p, and the weights s "*b e" of each block of cells."""
+    """Which field is u and which the multiplier p, and of each block of cells the weights s and what multiplies u²."""
 
     primal: int
     multiplier: int
     weights: dict[int, Float[Tensor, "*b e"]]
+    reaction: dict[int, Float[Tensor, "*b e c c"]]
 
     @classmethod
     def of(cls, system: System) -> "SaddlePointStructure | None":
@@ -41,20 +47,21 @@ class SaddlePointStructure:
         fields = system.form.space.fields
         if not system.symmetric or len(fields) != 2:
             return None
+        means = cell_means(system)
         for i, j in ((0, 1), (1, 0)):
             u, p = fields[i], fields[j]
             if u.components is None or p.components is not None or not (u.is_nodal and p.is_nodal):
                 continue
-            weights = schur_weights(system, i, j)
+            weights = schur_weights(means, len(u.mesh.blocks), i, j)
             if weights is not None:
-                return cls(i, j, weights)
+                return cls(i, j, weights, {k: t for (k, *slots), t in means.items() if slots == [(i, 0), (i, 0)]})
         return None
 
 
-def schur_weights(system: System, i: int, j: int) -> dict[int, Tensor] | None:
+def schur_weights(means: dict[tuple, Tensor], blocks: int, i: int, j: int) -> dict[int, Tensor] | None:
     """s by block of cells, where field j is a multiplier of constraints on the gradient of field i; else None."""
-    means, found = cell_means(system), {}
-    for block in range(len(system.form.space.mesh.blocks)):
+    found = {}
+    for block in range(blocks):
         stiffness, coupling = means.get((block, (i, 1), (i, 1))), means.get((block, (i, 1), (j, 0)))
         if stiffness is None or coupling is None:
             return None
@@ -106,8 +113,46 @@ def weighted_mass(space: FunctionSpace, weights: dict[int, Tensor], batch: tuple
     return Assembled(space, pattern, batch, values, None, space)
 
 
+def reaction_diagonal(space: FunctionSpace, reaction: dict[int, Tensor], batch: tuple[int, ...]) -> Tensor:
+    """The diagonal "*b n" of ∫ ρ_ij φ_a φ_b, flattened dof-major."""
+    total = space.mesh.nodes.new_zeros(*batch, space.num_dofs)
+    for domain in space.quadrature.domains():
+        if domain.block in reaction:
+            geometry = space.quadrature.geometry(domain)
+            rho = reaction[domain.block].unsqueeze(len(batch) + 1)
+            rho = rho.expand(*batch, *geometry.points.shape[:2], *rho.shape[-2:])
+            own = [Coefficient((0, 0), (0, 0), rho)]
+            local = element_matrices(space, own, domain, geometry, batch, diagonal=True)
+            index = flat_dofs(space, domain).flatten().expand(*batch, -1)
+            total.scatter_add_(-1, index, local.flatten(-2))
+    return total
+
+
+def long_waves(
+    transposed: list[Tensor],
+    diagonal: Float[Tensor, "b n"],
+    space: FunctionSpace,
+    fixed: Tensor | None,
+    owner: AnySpace,
+) -> list[Cycles]:
+    """Multigrid for B D⁻¹ Bᵀ of each item, with D the diagonal of ρ M at free dofs, infinite elsewhere."""
+    found = []
+    for B, d in zip(transposed, diagonal, strict=True):
+        scale = torch.where(d > 0, torch.where(d > 0, d, 1).rsqrt(), 0).cpu()
+        crow, column, values = B.crow_indices().cpu(), B.col_indices().cpu(), B.values().cpu()
+        matrix = BlockMatrix(crow, column, values[:, None, None], space.num_dofs).scaled(scale[:, None], None)
+        product = matrix.transposed() @ matrix
+        row, column, values = (t.to(d.device) for t in (product.row.long(), product.column.long(), product.values))
+        order = torch.argsort(row * space.num_dofs + column)
+        pattern = with_entries(row[order], column[order], space.num_dofs)
+        found.append(Cycles(Assembled(space, pattern, (), values[order].flatten(), fixed, owner), lagged=True))
+    return found
+
+
 class SchurInverse:
-    """r ↦ S⁻¹ r for the weighted mass matrix S of a multiplier: a few steps of conjugate gradients, item by item."""
+    """r ↦ S⁻¹ r: a few steps of conjugate gradients for the mass matrix, item by item, and cycles for `long` waves."""
+
+    long: Sequence[Cycles] = ()
 
     def __init__(self, mass: Assembled, fixed: Tensor | None):
         self.batch, n = mass.batch, mass.space.num_dofs
@@ -124,5 +169,8 @@ class SchurInverse:
     def __call__(self, r: Float[Tensor, "*b n"]) -> Tensor:
         r = r.masked_fill(self.fixed, 0)
         x, p, target = torch.zeros_like(r), torch.empty_like(r), ENOUGH * torch.linalg.vector_norm(r, dim=-1)
-        conjugate_gradients(self.apply, lambda r: self.inverse * r, x, r, p, target, STEPS)
+        rest = r.clone()
+        conjugate_gradients(self.apply, lambda r: self.inverse * r, x, rest, p, target, STEPS)
+        for k, cycles in enumerate(self.long):
+            x.view(len(self.matrices), -1)[k] += cycles(r.reshape(len(self.matrices), -1)[k])
         return x

@@ -125,6 +125,17 @@ def test_iterations_depend_neither_on_viscosity_nor_on_how_incompressible_a_soli
     assert max(counts) <= 1.5 * min(counts) + 5
 
 
+@pytest.mark.parametrize("name", ["open", "enclosed", "solid"])
+def test_terms_of_time_steps_cost_little(name):
+    """½ ρ |u|² / dt: long waves of the pressure see a Laplacian."""
+    energy, density = problem(name, 16), solid if name == "solid" else stokes
+    steps = Energy(
+        energy.space, lambda x, u, g, rho: density(x, u, g) + 0.5 * rho * u[0].square().sum(-1), energy.constraint
+    )
+    counts = [iterations(steps, rho) for rho in (0.0, 1.0, 1e2, 1e4, 1e6)]
+    assert max(counts) <= 2 * counts[0]
+
+
 def test_viscosities_that_jump_by_six_orders_of_magnitude_cost_little():
     """The weights of the pressure's mass follow 1/ν."""
     energy = problem("enclosed", 16)
