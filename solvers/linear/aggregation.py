@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fem.forms.assembly import Pattern
 from fem.space.space import AnySpace, FunctionSpace
 from solvers.linear.algebra.aggregates import aggregates
 from solvers.linear.algebra.blocks import BlockMatrix
@@ -53,7 +54,7 @@ class Aggregation:
 
     stages: tuple[Stage, ...]
     inverse: Tensor
-    assembled: Assembled
+    pattern: Pattern
     values: Tensor
     scale: Tensor
     rate: list[float]
@@ -61,7 +62,7 @@ class Aggregation:
 
     def distance(self, values: Tensor, scale: Tensor) -> float:
         """How much a few thousand entries of the finest matrix differ from another's."""
-        pattern, step = self.assembled.pattern, max(len(values) // SAMPLED, 1)
+        pattern, step = self.pattern, max(len(values) // SAMPLED, 1)
         row, column = pattern.row[::step], pattern.column[::step]
         mine, theirs = (v[::step] * s[row] * s[column] for v, s in ((self.values, self.scale), (values, scale)))
         return float((mine - theirs).norm())
@@ -71,7 +72,7 @@ class Aggregation:
         matrix = scaled_matrix(assembled, values, scale, self.inverse.dtype)
         first = replace(self.stages[0], matrix=matrix, largest=largest_eigenvalue(matrix))
         stages = (first, *self.stages[1:])
-        return replace(self, stages=stages, assembled=assembled, values=values, scale=scale, lagged=True)
+        return replace(self, stages=stages, pattern=assembled.pattern, values=values, scale=scale, lagged=True)
 
     def levels(self, columns: int) -> "list[MatrixLevel]":
         """Levels for so many right-hand sides at a time, with room of their own."""
@@ -153,10 +154,10 @@ def aggregate(assembled: Assembled, values: Tensor, scale: Tensor) -> Aggregatio
         stages.append(Stage(own, largest, up.csr(dtype, device), down.csr(dtype, device)))
         own = matrix.csr(dtype, device)
     if matrix.numbers <= max(COARSEST, DENSE):
-        inverse = torch.from_numpy(positive_inverse(matrix.csr(values.dtype, device).to_dense().cpu().numpy()))
+        inverse = torch.from_numpy(positive_inverse(matrix.scipy().toarray()))
     else:  # what does not couple anything is nearly diagonal, and its diagonal is one
         inverse = (matrix.diagonal() > 0).flatten()
-    return Aggregation(tuple(stages), inverse.to(device, dtype), assembled, values, scale, [])
+    return Aggregation(tuple(stages), inverse.to(device, dtype), assembled.pattern, values, scale, [])
 
 
 def on_nodes(assembled: Assembled, values: Tensor, scale: Tensor) -> tuple[BlockMatrix, Float[Tensor, "n r k"]]:
