@@ -43,7 +43,6 @@ class AlgebraicMultigrid:
         max_iterations: at most this many.
 
     Raises:
-        ImportError: pyamg is missing.
         ValueError: settings out of range; later, an operator that is not symmetric.
     """
 

@@ -28,8 +28,8 @@ SMALL = 8_000  # dofs up to which a factorisation is a matter of milliseconds, w
 def default_method(form: DiscreteForm, u: Tensor, symmetric: bool, minimum: bool) -> LinearMethod:
     """What serves a form at u "*b *shape": as `default_linear` says, but for saddle points of many unknowns."""
     items = prod(u.shape[: u.ndim - len(form.space.shape)])
-    candidate = symmetric and not minimum and large_saddle_point(form.space, items)
-    if candidate and SaddlePointStructure.of(System(form, u)) is not None:
+    candidate = not minimum and large_saddle_point(form.space, items)
+    if candidate and SaddlePointStructure.of(System(form, u, None, symmetric)) is not None:
         return SaddlePoint()
     return default_linear(form.space, symmetric and minimum, items, beyond_cells(form))
 

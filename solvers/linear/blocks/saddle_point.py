@@ -11,12 +11,12 @@ weight in S, on the viscosity or on how incompressible a solid is.
 Source: Elman, Silvester and Wathen, Finite Elements and Fast Iterative Solvers, 2014, chapter 4.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from fem.support.arithmetic import norm, per_item
+from fem.support.arithmetic import dot, norm, per_item
 from fem.support.checks import check_integers, check_numbers
 from solvers.linear.algebraic_multigrid import Cycles, PreparedAlgebraicMultigrid
 from solvers.linear.assembled import Assembled, csr_of
@@ -32,7 +32,8 @@ ROUGH = 1e-6  # is what one may leave that nothing comes after, as in an adjoint
 class SaddlePoint:
     """Generalised conjugate residuals for a vector field with a multiplier, as velocity and pressure, on any device.
 
-    Preconditioned by algebraic multigrid for the field and a weighted mass matrix for the multiplier. Hierarchies are
+    Preconditioned by algebraic multigrid for the field and a weighted mass matrix for the multiplier. It serves energies
+    and weak forms that are symmetric up to the sign of the multiplier's equations. Hierarchies are
     kept as `AlgebraicMultigrid()` keeps them. For pairs of spaces that are stable, as Taylor and Hood's: where the
     multiplier is not determined, this finds one of many, and `Direct()` says that there are more.
 
@@ -41,8 +42,7 @@ class SaddlePoint:
         max_iterations: at most this many.
 
     Raises:
-        ImportError: pyamg is missing.
-        ValueError: settings out of range; later, an operator of another structure: a weak form, more than two fields, a
+        ValueError: settings out of range; later, an operator of another structure: convection, more than two fields, a
             multiplier that does not go with the gradient of a vector field.
     """
 
@@ -57,9 +57,9 @@ class SaddlePoint:
         structure = SaddlePointStructure.of(system)
         if structure is None:
             raise ValueError(
-                "`SaddlePoint()` serves energies of two fields, a vector u and a scalar p, whose density is elliptic "
-                "in grad_u and has p times derivatives of u, and perhaps −p² and the like; this one is not. Use "
-                "`Direct()`."
+                "`SaddlePoint()` serves two fields, a vector u and a scalar p, of an energy that is elliptic in grad_u "
+                "and has p times derivatives of u, and perhaps −p² and the like, or the weak form of one; this is "
+                "neither. Use `Direct()`."
             )
         return PreparedSaddlePoint(system, self, structure)
 
@@ -73,6 +73,8 @@ class PreparedSaddlePoint(PreparedAlgebraicMultigrid):
         self.system, self.method, self.structure = system, method, structure
         space, i, j = system.form.space, structure.primal, structure.multiplier
         whole = Assembled.of(system, zeros=False)
+        signs = self.turned(torch.ones(space.shape, dtype=whole.values.dtype, device=whole.values.device))
+        whole = replace(whole, values=whole.values * signs.flatten()[whole.pattern.row])
         values = whole.values.reshape(-1, whole.values.shape[-1])
         self.cycles = Cycles(whole.of_field(i), lagged=True)
         fixed = None if system.fixed is None else space.split(system.fixed)[j]
@@ -94,10 +96,34 @@ class PreparedSaddlePoint(PreparedAlgebraicMultigrid):
         self.above = self.unsolved = self.singular
         self.reduction = torch.ones(system.batch, dtype=values.dtype, device=values.device)
         self.iterations = torch.zeros(system.batch, dtype=torch.int64, device=values.device)
+        if not system.symmetric:
+            self.check_symmetric()
+
+    def turned(self, v: Tensor) -> Tensor:
+        """v with the sign of the multiplier's part that makes the matrix symmetric."""
+        if self.structure.sign > 0:
+            return v
+        parts = list(self.system.form.space.split(v))
+        parts[self.structure.multiplier] = -parts[self.structure.multiplier]
+        return self.system.form.space.join(parts)
+
+    def check_symmetric(self) -> None:
+        """Raise where a weak form, with that sign, has no symmetric matrix."""
+        generator, like = torch.Generator().manual_seed(0), self.weights
+        v, w = torch.randn(2, *like.shape, generator=generator, dtype=like.dtype, device="cpu").to(like.device)
+        v, w = (like * self.system.form.linear_part(self.system.masked(t)) for t in (v, w))
+        one, two, lead = self.apply(v), self.apply(w), len(self.system.batch)
+        gap = (dot(one, w, lead) - dot(two, v, lead)).abs()
+        if bool((gap > torch.finfo(v.dtype).eps ** 0.5 * norm(one, lead) * norm(w, lead)).any()):
+            raise ValueError(
+                "`SaddlePoint()` serves weak forms whose matrix is symmetric, up to the sign of the multiplier's "
+                "equations; this one's is not. Use `Direct()`."
+            )
 
     def solve(self, rhs: Tensor, atol: Tensor | None = None, transpose: bool = False) -> Tensor:
         """x with ‖b − H x‖ ≤ max(rtol ‖b‖, atol), but for items that are `unsolved` then."""
-        x = super().solve(rhs, atol, transpose)
+        x = super().solve(rhs if transpose else self.turned(rhs), atol)
+        x = self.turned(x) if transpose else x
         self.unsolved = self.above & (self.reduction > (ROUGH if atol is None else STUCK))
         return x
 

@@ -34,10 +34,14 @@ STEPS, ENOUGH = 30, 1e-2  # of conjugate gradients for a mass matrix, and the re
 
 @dataclass(frozen=True, eq=False)
 class SaddlePointStructure:
-    """Which field is u and which the multiplier p, and of each block of cells the weights s and what multiplies u²."""
+    """Which field is u and which the multiplier p, and of each block of cells the weights s and what multiplies u².
+
+    Weak forms may have the equations of the multiplier with another sign, −1, than makes the matrix symmetric.
+    """
 
     primal: int
     multiplier: int
+    sign: int
     weights: dict[int, Float[Tensor, "*b e"]]
     reaction: dict[int, Float[Tensor, "*b e c c"]]
 
@@ -45,33 +49,42 @@ class SaddlePointStructure:
     def of(cls, system: System) -> "SaddlePointStructure | None":
         """That of a system, or None where it has another one."""
         fields = system.form.space.fields
-        if not system.symmetric or len(fields) != 2:
+        if len(fields) != 2:
             return None
         means = cell_means(system)
+        if not system.symmetric and any({r, s} == {(k, 0), (k, 1)} for _, r, s in means for k in (0, 1)):
+            return None  # convection, even where it vanishes here
         for i, j in ((0, 1), (1, 0)):
             u, p = fields[i], fields[j]
             if u.components is None or p.components is not None or not (u.is_nodal and p.is_nodal):
                 continue
-            weights = schur_weights(means, len(u.mesh.blocks), i, j)
-            if weights is not None:
-                return cls(i, j, weights, {k: t for (k, *slots), t in means.items() if slots == [(i, 0), (i, 0)]})
+            for sign in (1,) if system.symmetric else (1, -1):
+                weights = schur_weights(means, len(u.mesh.blocks), i, j, sign)
+                if weights is not None:
+                    reaction = {k: t for (k, *slots), t in means.items() if slots == [(i, 0), (i, 0)]}
+                    return cls(i, j, sign, weights, reaction)
         return None
 
 
-def schur_weights(means: dict[tuple, Tensor], blocks: int, i: int, j: int) -> dict[int, Tensor] | None:
-    """s by block of cells, where field j is a multiplier of constraints on the gradient of field i; else None."""
+def schur_weights(means: dict[tuple, Tensor], blocks: int, i: int, j: int, sign: int) -> dict[int, Tensor] | None:
+    """s by block of cells, where field j is a multiplier of constraints on the gradient of field i; else None.
+
+    Its equations have been multiplied by `sign`.
+    """
     found = {}
     for block in range(blocks):
         stiffness, coupling = means.get((block, (i, 1), (i, 1))), means.get((block, (i, 1), (j, 0)))
-        if stiffness is None or coupling is None:
+        back = means.get((block, (j, 0), (i, 1)))
+        if stiffness is None or coupling is None or back is None or not torch.allclose(back, sign * coupling):
             return None
         c, k = means.get((block, (j, 0), (j, 0))), means.get((block, (j, 1), (j, 1)))
-        if any(t is not None and bool((t > 0).any()) for t in (c, k if k is None else k.diagonal(dim1=-2, dim2=-1))):
+        k = None if k is None else k.diagonal(dim1=-2, dim2=-1)
+        if any(t is not None and bool((sign * t > 0).any()) for t in (c, k)):
             return None
         A = stiffness.diagonal(dim1=-3, dim2=-1).movedim(-1, -3)  # "*b e d c c"
         beta = coupling.mT[..., None]
         solved, failed = torch.linalg.solve_ex(A, beta)
-        s = (beta * solved).sum((-2, -1)).mean(-1) - (0 if c is None else c)
+        s = (beta * solved).sum((-2, -1)).mean(-1) - (0 if c is None else sign * c)
         finite = torch.isfinite(s)  # items that are not have failed already
         if bool((finite & ((s <= 0) | failed.any(-1))).any()):
             return None
@@ -143,9 +156,17 @@ def long_waves(
         matrix = BlockMatrix(crow, column, values[:, None, None], space.num_dofs).scaled(scale[:, None], None)
         product = matrix.transposed() @ matrix
         row, column, values = (t.to(d.device) for t in (product.row.long(), product.column.long(), product.values))
+        absent = torch.ones(space.num_dofs, dtype=torch.bool, device=d.device)
+        absent[row[row == column]] = False  # of the diagonal, which products may leave out where it is zero
+        more = torch.nonzero(absent).flatten()
+        row, column, values = (
+            torch.cat([row, more]),
+            torch.cat([column, more]),
+            torch.cat([values.flatten(), values.new_zeros(len(more))]),
+        )
         order = torch.argsort(row * space.num_dofs + column)
         pattern = with_entries(row[order], column[order], space.num_dofs)
-        found.append(Cycles(Assembled(space, pattern, (), values[order].flatten(), fixed, owner), lagged=True))
+        found.append(Cycles(Assembled(space, pattern, (), values[order], fixed, owner), lagged=True))
     return found
 
 

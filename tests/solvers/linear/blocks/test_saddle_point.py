@@ -48,6 +48,11 @@ def solid(x, u, grad_u, mu=1.0, compliance=1e-4):
     )
 
 
+def weak_stokes(x, u, grad_u, v, grad_v, viscosity=1.0, sign=1.0):
+    (_, p), (w, q), g, h = u, v, grad_u[0], grad_v[0]
+    return viscosity * (g * h).sum((-2, -1)) - p * divergence(h) - sign * q * divergence(g) - w[..., 0] * x[..., 1]
+
+
 def pair(mesh, swapped=False):
     """Taylor and Hood's, the pressure perhaps first."""
     V, Q = FunctionSpace(mesh, Lagrange(2), components=mesh.dim), FunctionSpace(mesh, Lagrange(1))
@@ -91,6 +96,29 @@ def test_it_agrees_with_direct(name, cell):
     found, wanted = (solve(energy, method=method) for method in (SaddlePoint(), Direct()))
     torch.testing.assert_close(found.value, wanted.value, rtol=1e-8, atol=1e-9 * float(wanted.value.abs().max()))
     assert int(found.iterations) == 1
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_weak_forms_are_served_whatever_the_sign_of_the_continuity_equation(sign):
+    """With their gradients, which are those of the transpose."""
+    mesh = distorted(8, cell="triangle")
+    X = pair(mesh)
+    form, found = WeakForm(X, weak_stokes, Dirichlet(X, {("left", 0): 0.0, ("top", 0): 0.3})), []
+    for method in (SaddlePoint(), Direct()):
+        viscosity = torch.tensor(1.3, dtype=DOUBLE, requires_grad=True)
+        value = solve(form, (viscosity, sign), method=method).value
+        found.append((value.detach(), torch.autograd.grad(value.square().sum(), viscosity)[0]))
+    scale = float(found[1][0].abs().max())
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-8, atol=1e-9 * scale)
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-7, atol=0)
+
+
+def test_weak_forms_that_are_not_symmetric_are_refused_where_cells_do_not_show_it():
+    X = pair(unit_square(8, cell="triangle"))
+    out = {"right": lambda x, u, v, normal: u[0][..., 0] * v[0][..., 1]}
+    form = WeakForm(X, weak_stokes, Dirichlet(X, {("left", 0): 0.0}), boundary=out)
+    with pytest.raises(ValueError, match=r"serves weak forms whose matrix is symmetric.*Use `Direct\(\)`"):
+        solve(form, method=SaddlePoint())
 
 
 @pytest.mark.parametrize("name", ["periodic", "swapped"])
@@ -214,14 +242,10 @@ def test_what_has_no_such_structure_is_refused():
     )
     wrong = Energy(X, lambda x, u, g: stokes(x, u, g) + u[1].square(), Dirichlet(X, {("left", 0): 0.0}))
     flow = WeakForm(
-        X,
-        lambda x, u, g, v, gv: (
-            (g[0] * gv[0]).sum((-2, -1)) - u[1] * divergence(gv[0]) + v[1] * divergence(g[0]) - v[0][..., 0]
-        ),
-        Dirichlet(X, {("left", 0): 0.0}),
+        X, lambda *a: weak_stokes(*a) + (a[2][0][..., 0] * a[3][0]).sum(-1), Dirichlet(X, {("left", 0): 0.0})
     )
     for functional in (two, wrong, flow):
-        with pytest.raises(ValueError, match=r"`SaddlePoint\(\)` serves energies of two fields.*Use `Direct\(\)`"):
+        with pytest.raises(ValueError, match=r"`SaddlePoint\(\)` serves two fields.*Use `Direct\(\)`"):
             solve(functional, method=SaddlePoint())
 
 
