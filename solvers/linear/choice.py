@@ -7,11 +7,10 @@ from torch import Tensor
 
 from fem.constraints.ties import ties_of
 from fem.forms.discrete import DiscreteForm
-from fem.reference.lagrange import Lagrange
 from fem.space.space import AnySpace, FunctionSpace
 from solvers.linear.algebraic_multigrid import AlgebraicMultigrid
 from solvers.linear.blocks.saddle_point import SaddlePoint
-from solvers.linear.blocks.schur import SaddlePointStructure
+from solvers.linear.blocks.schur import SaddlePointStructure, is_taylor_hood
 from solvers.linear.conjugate_gradients import CG
 from solvers.linear.direct import Direct
 from solvers.linear.fast_diagonalization import FastDiagonalization
@@ -39,10 +38,7 @@ def large_saddle_point(space: AnySpace, items: int) -> bool:
 
     On other devices than the CPU there is no factorisation, and everything is large.
     """
-    if len(space.fields) != 2 or any(not isinstance(f.family, Lagrange) for f in space.fields):
-        return False
-    vector, scalar = sorted(space.fields, key=lambda f: f.components is None)
-    if vector.components != space.mesh.dim or scalar.components is not None or vector.degree != scalar.degree + 1:
+    if not is_taylor_hood(space):
         return False
     return space.device.type != "cpu" or space.num_dofs * items > (SMALL if space.mesh.dim == 3 else PLANE)
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-ROOM = 50  # directions that are kept, before the iteration starts anew from what it has
+ROOM = 80  # directions that are kept, before the iteration starts anew from what it has
 
 
 def conjugate_residuals(

@@ -6,7 +6,8 @@ The matrix and what its inverse is approximated by, with S the Schur complement'
     [ B  −C ],         [ 0   −S  ]   ,      z_p = −S⁻¹ r_p,    z_u = V (r_u − Bᵀ z_p),
 
 where V ≈ A⁻¹ is one V-cycle of algebraic multigrid. The number of iterations depends neither on the mesh nor, by the
-weight in S, on the viscosity or on how incompressible a solid is.
+weight in S, on the viscosity or on how incompressible a solid is; it grows with how thin the domain is, since pressures
+in a gap are held by little.
 
 Source: Elman, Silvester and Wathen, Finite Elements and Fast Iterative Solvers, 2014, chapter 4.
 """
@@ -14,6 +15,7 @@ Source: Elman, Silvester and Wathen, Finite Elements and Fast Iterative Solvers,
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from fem.support.arithmetic import dot, norm, per_item
@@ -21,9 +23,17 @@ from fem.support.checks import check_integers, check_numbers
 from solvers.linear.algebraic_multigrid import Cycles, PreparedAlgebraicMultigrid
 from solvers.linear.assembled import Assembled, csr_of
 from solvers.linear.blocks.conjugate_residuals import conjugate_residuals
-from solvers.linear.blocks.schur import SaddlePointStructure, SchurInverse, long_waves, reaction_diagonal, weighted_mass
+from solvers.linear.blocks.schur import (
+    SaddlePointStructure,
+    SchurInverse,
+    is_taylor_hood,
+    long_waves,
+    reaction_diagonal,
+    weighted_mass,
+)
 from solvers.operators.system import System
 
+UNSEEN = 1e-3  # of the part that one of so many vectors has in a random one
 STUCK = 0.1  # of its first residual is what a solve may leave that another step of Newton's method goes on from
 ROUGH = 1e-6  # is what one may leave that nothing comes after, as in an adjoint
 
@@ -32,10 +42,10 @@ ROUGH = 1e-6  # is what one may leave that nothing comes after, as in an adjoint
 class SaddlePoint:
     """Generalised conjugate residuals for a vector field with a multiplier, as velocity and pressure, on any device.
 
-    Preconditioned by algebraic multigrid for the field and a weighted mass matrix for the multiplier. It serves energies
-    and weak forms that are symmetric up to the sign of the multiplier's equations. Hierarchies are
-    kept as `AlgebraicMultigrid()` keeps them. For pairs of spaces that are stable, as Taylor and Hood's: where the
-    multiplier is not determined, this finds one of many, and `Direct()` says that there are more.
+    Preconditioned by algebraic multigrid for the field and a weighted mass matrix for the multiplier. It serves
+    energies, and weak forms that are symmetric up to the sign of the multiplier's equations. Hierarchies are kept as
+    `AlgebraicMultigrid()` keeps them. Pairs of spaces other than Taylor and Hood's are first asked for any right-hand
+    side, which singular matrices do not reach.
 
     Args:
         rtol: stop at ‖r‖ ≤ rtol ‖b‖; by default at the tolerance of the solver that calls.
@@ -98,6 +108,8 @@ class PreparedSaddlePoint(PreparedAlgebraicMultigrid):
         self.iterations = torch.zeros(system.batch, dtype=torch.int64, device=values.device)
         if not system.symmetric:
             self.check_symmetric()
+        if not is_taylor_hood(space):
+            self.singular = self.misses_something()
 
     def turned(self, v: Tensor) -> Tensor:
         """v with the sign of the multiplier's part that makes the matrix symmetric."""
@@ -106,6 +118,19 @@ class PreparedSaddlePoint(PreparedAlgebraicMultigrid):
         parts = list(self.system.form.space.split(v))
         parts[self.structure.multiplier] = -parts[self.structure.multiplier]
         return self.system.form.space.join(parts)
+
+    def misses_something(self) -> Bool[Tensor, "*b"]:
+        """Whether no u and p give some right-hand side p, up to much less than any one vector's part in it."""
+        space, j = self.system.form.space, self.structure.multiplier
+        parts = [torch.zeros_like(t) for t in space.split(self.weights)]
+        sample = torch.randn(parts[j].shape, generator=torch.Generator().manual_seed(0), dtype=parts[j].dtype)
+        parts[j] = sample.to(parts[j].device)
+        b, _ = self.goal(space.join(parts), None)
+        size = norm(b, len(self.system.batch))
+        _, _, self.iterations, _ = self.iterate(
+            b, UNSEEN / parts[j].shape[-1] ** 0.5 * size, self.method.max_iterations
+        )
+        return self.above
 
     def check_symmetric(self) -> None:
         """Raise where a weak form, with that sign, has no symmetric matrix."""

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from fem.forms.assembly import Coefficient, chunks, element_matrices, flat_dofs, pattern_of
 from fem.mesh.geometry import Domain
+from fem.reference.lagrange import Lagrange
 from fem.space.space import AnySpace, FunctionSpace
 from fem.support.conjugate_gradients import conjugate_gradients
 from solvers.linear.algebra.blocks import BlockMatrix
@@ -30,6 +31,14 @@ from solvers.linear.assembled import Assembled, with_entries
 from solvers.operators.system import System
 
 STEPS, ENOUGH = 30, 1e-2  # of conjugate gradients for a mass matrix, and the relative residual at which they stop
+
+
+def is_taylor_hood(space: AnySpace) -> bool:
+    """Whether it is a vector field of degree p + 1 with a scalar one of degree p, both continuous: a stable pair."""
+    if len(space.fields) != 2 or any(not isinstance(f.family, Lagrange) for f in space.fields):
+        return False
+    u, p = sorted(space.fields, key=lambda f: f.components is None)
+    return u.components == space.mesh.dim and p.components is None and u.degree == p.degree + 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ import torch
 
 from fem import (
     Dirichlet,
+    Discontinuous,
     Energy,
     FunctionSpace,
     Lagrange,
@@ -269,6 +270,19 @@ def test_what_gets_stuck_says_so():
     free = Energy(energy.space, stokes, Dirichlet(energy.space, {("boundary", 0): 0.0}))
     with pytest.raises(ConvergenceError, match="nothing determines the constants of field 1"):
         solve(free, method=SaddlePoint())
+
+
+def test_pairs_that_leave_pressures_undetermined_are_singular_and_others_are_not():
+    for n in (8, 16):
+        mesh = unit_square(n)
+        V, Q = FunctionSpace(mesh, Lagrange(1), components=2), FunctionSpace(mesh, Lagrange(1))
+        X = MixedSpace(V, Q)  # not stable: checkerboards
+        energy = Energy(X, stokes, Dirichlet(X, {("boundary", 0): 0.0}) & MeanZero(X, field=1))
+        assert solve(energy, method=SaddlePoint(), throw=False).status is Status.SINGULAR
+        Y = MixedSpace(FunctionSpace(mesh, Lagrange(2), components=2), FunctionSpace(mesh, Discontinuous(0)))
+        energy = Energy(Y, stokes, Dirichlet(Y, {("boundary", 0): 0.0}) & MeanZero(Y, field=1))
+        found, wanted = (solve(energy, method=method).value for method in (SaddlePoint(), Direct()))
+        torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-9 * float(wanted.abs().max()))
 
 
 def test_units_do_not_matter():
