@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from solvers.descent import LBFGS, Adam
     from solvers.eigenproblem import Eigenmodes, eigenmodes
     from solvers.linear.algebraic_multigrid import AlgebraicMultigrid
+    from solvers.linear.blocks.saddle_point import SaddlePoint
     from solvers.linear.conjugate_gradients import CG, Jacobi
     from solvers.linear.direct import Direct
     from solvers.linear.fast_diagonalization import FastDiagonalization
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "solvers.linear.algebraic_multigrid": ("AlgebraicMultigrid",),
+    "solvers.linear.blocks.saddle_point": ("SaddlePoint",),
     "solvers.certificates.certificate": ("Certificate", "certify"),
     "solvers.certificates.prediction": ("Prediction", "predict"),
     "solvers.continuation.path": ("Path", "follow"),
@@ -88,6 +90,7 @@ __all__ = [
     "Prediction",
     "ReducedBasis",
     "Reuse",
+    "SaddlePoint",
     "Solution",
     "Status",
     "Training",

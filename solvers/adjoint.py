@@ -18,8 +18,10 @@ from torch import Tensor
 
 from fem.forms.discrete import DiscreteForm
 from fem.support.modes import outside_modes
+from fem.support.status import ConvergenceError
 from fem.support.threads import alone_if_small, sharing_cores
 from fem.support.transforms import hidden, pulled_back
+from solvers.linear.blocks.saddle_point import PreparedSaddlePoint
 from solvers.operators.system import LinearMethod, Prepared, System
 
 
@@ -54,7 +56,14 @@ class Stationary:
         system = System(self.form, self.value, None, self.symmetric)
         if self.prepared is None or not system.same_matrix(self.prepared.system):
             self.prepared = self.method.prepare(system)
-        return self.prepared.solve(rhs, None, transpose)
+        found = self.prepared.solve(rhs, None, transpose)
+        if isinstance(self.prepared, PreparedSaddlePoint) and bool(self.prepared.unsolved.any()):
+            raise ConvergenceError(
+                "the linear iteration for the gradient got stuck: solve with `method=Direct()`, or look for what "
+                "makes the problem nearly singular.",
+                found,
+            )
+        return found
 
 
 @dataclass

@@ -34,7 +34,7 @@ from solvers.data_checks import check_capture, check_linear, check_tensors
 from solvers.default_start import smooth_start
 from solvers.descent import LBFGS, Adam, descent
 from solvers.line_search import Bounds
-from solvers.linear.choice import beyond_cells, default_linear
+from solvers.linear.choice import default_method
 from solvers.newton import Newton, newton
 from solvers.operators.system import LinearMethod
 from solvers.report import STATUSES, Report
@@ -253,19 +253,19 @@ def solved(
     key = batch, *[(t.data_ptr(), *[pair for pair in zip(t.shape, t.stride(), strict=True) if pair[1]]) for t in inputs]
     report = None if known is None or key not in known else known[key][1]
     if isinstance(method, LBFGS | Adam):
-        linear, name = default_linear(space, symmetric, prod(batch), beyond_cells(form)), type(method).__name__
+        linear, name = default_method(detached, u, symmetric, True), type(method).__name__
         report = report or descent(detached, u, method, box)
     else:
         chosen = Newton() if method is None else method if isinstance(method, Newton) else Newton(method)
-        linear = chosen.linear or default_linear(space, symmetric and minimum, prod(batch), beyond_cells(form))
-        name = f"Newton with {linear}"
         with torch.no_grad():
+            linear = chosen.linear or default_method(detached, u, symmetric, minimum)
             chosen, reuse = replace(chosen, linear=linear), reuse or reuse_of(problem)
             report = report or newton(detached, u, chosen, symmetric, minimum, box, reuse)
             if unlucky(report) and minimum and symmetric and not given and box is None:
                 better = smooth_start(detached, u)
                 again = better is not None and newton(detached, better, chosen, symmetric, minimum, box, reuse)
                 report = again if again and not unlucky(again, at_start=False) else report
+        name = f"Newton with {linear}"
     if known is not None:
         known[key] = inputs, report
 

@@ -8,7 +8,6 @@ step (Bertsekas, Projected Newton methods, 1982).
 """
 
 from dataclasses import dataclass
-from math import prod
 
 import torch
 from torch import Tensor
@@ -18,7 +17,8 @@ from fem.support.arithmetic import norm, per_item
 from fem.support.checks import check_integers, check_kind, check_numbers
 from fem.support.status import Status
 from solvers.line_search import Bounds, Line, chosen, descend, reduce_residual
-from solvers.linear.choice import beyond_cells, default_linear
+from solvers.linear.blocks.saddle_point import PreparedSaddlePoint
+from solvers.linear.choice import default_method
 from solvers.linear.conjugate_gradients import CG, PreparedCG
 from solvers.load_step import load
 from solvers.operators.system import LinearMethod, Prepared, System
@@ -68,9 +68,7 @@ def newton(
     reuse = reuse or Reuse()
     lead = u.ndim - len(form.space.shape)
     rtol = default_rtol(u.dtype) if method.rtol is None else method.rtol
-    linear = method.linear or default_linear(
-        form.space, symmetric and minimum, prod(u.shape[:lead]), beyond_cells(form)
-    )
+    linear = method.linear or default_method(form, u, symmetric, minimum)
     effort = Effort.none(u, u.shape[:lead])
     u, steps = load(form, u, linear, symmetric, minimum, bounds, method.max_iterations, effort)
     codes = torch.full(u.shape[:lead], RUNNING, device=u.device)
@@ -113,6 +111,9 @@ def newton(
             downhill = PreparedCG(system, CG(rtol=1e-2))
             s = torch.where(per_item(prepared.indefinite, s), downhill.solve(-r), s)
             effort.add(downhill, running & prepared.indefinite)
+        if isinstance(prepared, PreparedSaddlePoint) and bool((running & prepared.unsolved).any()):
+            report.detail = " (the linear iteration got stuck: `Direct()` may solve it, or say that it is singular)"
+            finish(codes, prepared.unsolved, Status.STALLED)
         s = torch.where(per_item(running, s), s, 0)
         finish(codes, ~torch.isfinite(norm(s, lead)), Status.NOT_FINITE)
         if not minimum and not prepared.exact and bool((running & prepared.indefinite).any()):

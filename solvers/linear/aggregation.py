@@ -2,7 +2,7 @@
 
 Strongly coupled dofs are joined into aggregates. On each, the coarse functions are the near-kernel of the operator
 (constants, for displacements rigid motions), smoothed by one step of Jacobi; with P the interpolation from them, coarse
-matrices are Pᵀ A P. pyamg makes this hierarchy once.
+matrices are Pᵀ A P.
 
 Source: Vaněk, Mandel and Brezina, Algebraic multigrid by smoothed aggregation for second and fourth order elliptic
 problems, Computing 56, 1996. Ruge–Stüben coarsening takes as long to set up and up to three times as long to solve.
@@ -10,22 +10,28 @@ problems, Computing 56, 1996. Ruge–Stüben coarsening takes as long to set up 
 
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fem.forms.assembly import sparse_csr
+from fem.forms.assembly import Pattern
 from fem.space.space import AnySpace, FunctionSpace
+from solvers.linear.algebra.aggregates import aggregates
+from solvers.linear.algebra.blocks import BlockMatrix
+from solvers.linear.assembled import Assembled, csr_of, starts_of
 from solvers.linear.conjugate_gradients import ritz_values
 from solvers.linear.cycle import Level, chebyshev
-from solvers.operators.system import System
 
 COARSEST = 300  # dofs at most of the level that is solved by a dense matrix
-STRENGTH = 0.02  # couplings |a_ij| below this times √(a_ii a_jj) do not count when aggregates form
+STRENGTH = 0.04  # couplings |a_ij| below this times √(a_ii a_jj) do not count when aggregates form on the finest level
+WEAKEST, SHRINKING = 1e-4, 0.7  # it is lowered down to there while a coarse level has more than this part of the dofs
 DAMPED = 8  # the smoother damps eigenvalues in [λ/8, λ]
+STEP = 4 / 3  # of Jacobi, over the largest eigenvalue, that smooths interpolation
+INDEPENDENT = 1e-11  # relative squares of modes on an aggregate above which they count as independent
+DENSE = 3000  # dofs at most of a level that is solved so because nothing couples them in aggregates
+DENSELY = 0.7  # a matrix with fewer entries of its pattern is stored without its zeros
 SAMPLED = 4096  # entries of two matrices that are compared
 
 
@@ -41,28 +47,32 @@ class Stage:
 
 @dataclass(frozen=True, eq=False)
 class Aggregation:
-    """Stages and a dense inverse; `values` and `scale` of the finest matrix, and the rate of the one it was made for.
+    """Stages and a dense or diagonal inverse; the finest matrix, and the rate of the one that this was made for.
 
     `lagged` says that interpolation and coarse matrices are those of another matrix.
     """
 
     stages: tuple[Stage, ...]
     inverse: Tensor
+    pattern: Pattern
     values: Tensor
     scale: Tensor
     rate: list[float]
     lagged: bool = False
 
-    def distance(self, matrix: Tensor) -> float:
+    def distance(self, values: Tensor, scale: Tensor) -> float:
         """How much a few thousand entries of the finest matrix differ from another's."""
-        mine, theirs = self.stages[0].matrix.values(), matrix.values()
-        step = max(len(mine) // SAMPLED, 1)
-        return float((mine[::step] - theirs[::step]).norm())
+        pattern, step = self.pattern, max(len(values) // SAMPLED, 1)
+        row, column = pattern.row[::step], pattern.column[::step]
+        mine, theirs = (v[::step] * s[row] * s[column] for v, s in ((self.values, self.scale), (values, scale)))
+        return float((mine - theirs).norm())
 
-    def with_matrix(self, matrix: Tensor, values: Tensor, scale: Tensor) -> "Aggregation":
+    def with_matrix(self, assembled: Assembled, values: Tensor, scale: Tensor) -> "Aggregation":
         """The same coarse stages below another matrix."""
+        matrix = scaled_matrix(assembled, values, scale, self.inverse.dtype)
         first = replace(self.stages[0], matrix=matrix, largest=largest_eigenvalue(matrix))
-        return replace(self, stages=(first, *self.stages[1:]), values=values, scale=scale, lagged=True)
+        stages = (first, *self.stages[1:])
+        return replace(self, stages=stages, pattern=assembled.pattern, values=values, scale=scale, lagged=True)
 
     def levels(self, columns: int) -> "list[MatrixLevel]":
         """Levels for so many right-hand sides at a time, with room of their own."""
@@ -104,7 +114,10 @@ class CoarsestMatrix(MatrixLevel):
         self.inverse = inverse
 
     def solve(self) -> None:
-        torch.matmul(self.inverse, self.b, out=self.x)
+        if self.inverse.ndim == 1:
+            torch.mul(self.inverse if self.b.ndim == 1 else self.inverse[:, None], self.b, out=self.x)
+        else:
+            torch.matmul(self.inverse, self.b, out=self.x)
 
 
 def largest_eigenvalue(matrix: Tensor) -> Float[Tensor, ""]:
@@ -117,73 +130,92 @@ def largest_eigenvalue(matrix: Tensor) -> Float[Tensor, ""]:
     return (1.05 * found).clamp(min=1).to(matrix.dtype)
 
 
-def aggregate(system: System, values: Tensor, scale: Tensor) -> Aggregation:
-    """Smoothed aggregation of one item's matrix."""
-    import scipy.sparse
-
-    space, pattern, dtype = system.form.space, system.form.pattern, torch.float32
-    matrix = scaled_matrix(system, values, scale, torch.float64)
-    fixed = scale == 0
-    full = matrix.values().index_add(0, pattern.diagonal, fixed.double())  # ones: pyamg divides by the diagonal
-    parts = [t.cpu().numpy().copy() for t in (full, matrix.col_indices(), matrix.crow_indices())]
-    A = scipy.sparse.csr_matrix(tuple(parts), shape=tuple(matrix.shape))
-    A.eliminate_zeros()
-    block, weighting = (space.components if isinstance(space, FunctionSpace) else None), "local"
-    if block is not None and block > 1:
-        A, weighting = A.tobsr((block, block)), "block"
-    modes = (near_kernel(space) / torch.where(fixed, 1, scale)[:, None]).masked_fill_(fixed[:, None], 0)
-    state = np.random.get_state()  # noqa: NPY002 - pyamg draws from the global generator: leave it as it was
-    np.random.seed(0)  # noqa: NPY002
-    below = (
-        import_pyamg()
-        .smoothed_aggregation_solver(
-            A,
-            modes.double().cpu().numpy(),
-            strength=("symmetric", {"theta": STRENGTH}),
-            smooth=("jacobi", {"weighting": weighting}),
-            improve_candidates=None,
-            max_coarse=COARSEST // modes.shape[1],
-            presmoother=None,
-            postsmoother=None,
-        )
-        .levels
-    )
-    np.random.set_state(state)  # noqa: NPY002
-    scaled = [scaled_to_unit_diagonal(level.A.tocsr()) for level in below]
-    stages = []
-    for k, level in enumerate(below[:-1]):
-        fine, coarse = scaled[k][1], scaled[k + 1][1]
-        up = scipy.sparse.diags(np.where(fine > 0, 1 / np.where(fine > 0, fine, 1), 0)) @ level.P.tocsr()
-        up = up @ scipy.sparse.diags(coarse)
-        own = matrix.to(dtype) if k == 0 else to_torch(scaled[k][0], dtype, values.device)
-        transfers = (to_torch(t, dtype, values.device) for t in (up, up.T))
-        stages.append(Stage(own, largest_eigenvalue(own), *transfers))
-    inverse = torch.from_numpy(positive_inverse(scaled[-1][0].toarray())).to(values.device, dtype)
-    return Aggregation(tuple(stages), inverse, values, scale, [])
+def aggregate(assembled: Assembled, values: Tensor, scale: Tensor) -> Aggregation:
+    """Smoothed aggregation of one item's matrix, set up on the CPU."""
+    device, dtype, stages = values.device, torch.float32, []
+    matrix, modes = on_nodes(assembled, values, scale)
+    own = matrix.csr(dtype, device)
+    theta = STRENGTH
+    while matrix.numbers > COARSEST:
+        aggregate, count = aggregates(matrix, theta)
+        if not 0 < count * modes.shape[2] <= SHRINKING * matrix.numbers:  # too few couplings count as strong
+            if theta < WEAKEST:
+                break
+            theta /= 4
+            continue
+        theta /= 2  # coarse matrices have more couplings, and weaker ones
+        largest = largest_eigenvalue(own)
+        up, modes = smoothed_interpolation(matrix, aggregate, count, modes, STEP / float(largest))
+        down = up.transposed()
+        matrix = down @ (matrix @ up)
+        inverse = inverse_root(matrix.diagonal())
+        matrix, up, down = matrix.scaled(inverse, inverse), up.scaled(None, inverse), down.scaled(inverse, None)
+        modes = modes / torch.where(inverse > 0, inverse, 1)[..., None]
+        stages.append(Stage(own, largest, up.csr(dtype, device), down.csr(dtype, device)))
+        own = matrix.csr(dtype, device)
+    if matrix.numbers <= max(COARSEST, DENSE):
+        inverse = torch.from_numpy(positive_inverse(matrix.scipy().toarray()))
+    else:  # what does not couple anything is nearly diagonal, and its diagonal is one
+        inverse = (matrix.diagonal() > 0).flatten()
+    return Aggregation(tuple(stages), inverse.to(device, dtype), assembled.pattern, values, scale, [])
 
 
-def scaled_matrix(system: System, values: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+def on_nodes(assembled: Assembled, values: Tensor, scale: Tensor) -> tuple[BlockMatrix, Float[Tensor, "n r k"]]:
+    """The scaled matrix in blocks of the components of a node, without blocks of zeros, and its near kernel.
+
+    Components that are not coupled count as nodes of their own, whose near kernel are constants.
+    """
+    space, pattern = assembled.space, assembled.pattern
+    row, column, inverse = pattern.row.cpu(), pattern.column.cpu(), scale.double().cpu()
+    scaled, modes = values.double().cpu() * inverse[row] * inverse[column], near_kernel(space).double().cpu()
+    kept = torch.nonzero(scaled).flatten()
+    row, column, scaled = row[kept], column[kept].int(), scaled[kept]
+    c = (space.components or 1) if isinstance(space, FunctionSpace) else 1
+    if c > 1 and not bool((row % c != column % c).any()):
+        c, modes = 1, modes.new_ones(len(modes), 1)
+    crow = starts_of(row, len(scale)).int()
+    matrix = BlockMatrix(crow, column, scaled[:, None, None], len(scale)).in_blocks(c)
+    modes = torch.where(inverse[:, None] > 0, modes / torch.where(inverse > 0, inverse, 1)[:, None], 0)
+    return matrix, modes.unflatten(0, (-1, c))
+
+
+def smoothed_interpolation(
+    matrix: BlockMatrix, aggregate: Tensor, count: int, modes: Float[Tensor, "n r k"], step: float
+) -> tuple[BlockMatrix, Float[Tensor, "m k k"]]:
+    """P = (I − step A) T, where T has on each aggregate a basis of the modes there, and the modes in that basis."""
+    node = torch.nonzero(aggregate >= 0).flatten()
+    own, k = aggregate[node], modes.shape[2]
+    some = modes[node]
+    gram = modes.new_zeros(count, k, k).index_add(0, own, some.mT @ some)
+    if k == 1:
+        root = gram.sqrt()
+        some, coarse = some / torch.where(root > 0, root, 1)[own], root
+    else:  # some = basis · coarse, and what the modes of a small aggregate do not span comes out as zero
+        size, directions = torch.linalg.eigh(gram)
+        size = torch.where(size > INDEPENDENT * size[:, -1:], size, 0).sqrt()
+        some = some @ (directions * torch.where(size > 0, 1 / size, 0)[:, None])[own]
+        coarse = size[:, :, None] * directions.mT
+    crow = torch.cat([aggregate.new_zeros(1), (aggregate >= 0).int().cumsum(0, dtype=torch.int32)])
+    values = -step * matrix.values
+    values[matrix.row == matrix.column] += torch.eye(values.shape[1], dtype=values.dtype, device="cpu")
+    smoother = BlockMatrix(matrix.crow, matrix.column, values, matrix.columns)
+    return smoother @ BlockMatrix(crow, own, some.contiguous(), count), coarse
+
+
+def inverse_root(diagonal: Tensor) -> Tensor:
+    """1/√d, zero where d is (a coarse function without support)."""
+    empty = diagonal <= 1e-14 * diagonal.max()
+    return torch.where(empty, 0, torch.where(empty, 1, diagonal).rsqrt())
+
+
+def scaled_matrix(assembled: Assembled, values: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     """The matrix of one item with its rows and columns multiplied by `scale`, in CSR."""
-    pattern = system.form.pattern
-    return pattern.csr((values * scale[pattern.row] * scale[pattern.column]).to(dtype), short=True)
-
-
-def to_torch(matrix: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A SciPy matrix as a CSR tensor."""
-    matrix = matrix.tocsr()
-    matrix.sort_indices()
-    crow, column, values = (torch.from_numpy(a).to(device) for a in (matrix.indptr, matrix.indices, matrix.data))
-    return sparse_csr(crow.int(), column.int(), values.to(dtype), matrix.shape)
-
-
-def scaled_to_unit_diagonal(matrix: Any) -> tuple[Any, np.ndarray]:
-    """S⁻¹ A S⁻¹ and the diagonal of S⁻¹, zero where that of A is (a coarse function without support)."""
-    import scipy.sparse
-
-    diagonal = matrix.diagonal()
-    empty = diagonal <= 1e-14 * max(diagonal.max(initial=0), 1e-300)
-    inverse = np.where(empty, 0, 1 / np.sqrt(np.where(empty, 1, diagonal)))
-    return scipy.sparse.diags(inverse) @ matrix @ scipy.sparse.diags(inverse), inverse
+    pattern = assembled.pattern
+    scaled = (values * scale[pattern.row] * scale[pattern.column]).to(dtype)
+    kept = torch.nonzero(scaled).flatten()
+    if len(kept) > DENSELY * len(scaled):
+        return pattern.csr(scaled, short=True)
+    return csr_of(pattern.row[kept], pattern.column[kept], scaled[kept], (len(scale), len(scale)))
 
 
 def positive_inverse(matrix: np.ndarray) -> np.ndarray:
@@ -217,11 +249,3 @@ def near_kernel(space: AnySpace) -> Float[Tensor, "N k"]:
         mode[:, i], mode[:, j] = -x[:, j], x[:, i]
         constants.append(mode.flatten())
     return torch.stack(constants, -1)
-
-
-def import_pyamg() -> Any:
-    try:
-        import pyamg
-    except ImportError:
-        raise ImportError('`AlgebraicMultigrid()` needs pyamg: pip install "ritz[amg]".') from None
-    return pyamg

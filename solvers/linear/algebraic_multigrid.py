@@ -18,7 +18,8 @@ from torch import Tensor
 
 from fem.support.arithmetic import norm
 from fem.support.checks import check_integers, check_numbers
-from solvers.linear.aggregation import Aggregation, MatrixLevel, aggregate, import_pyamg, scaled_matrix
+from solvers.linear.aggregation import Aggregation, MatrixLevel, aggregate
+from solvers.linear.assembled import Assembled
 from solvers.linear.conjugate_gradients import CG, PreparedCG, check_global_unknowns
 from solvers.linear.cycle import v_cycle
 from solvers.operators.system import System
@@ -42,7 +43,6 @@ class AlgebraicMultigrid:
         max_iterations: at most this many.
 
     Raises:
-        ImportError: pyamg is missing.
         ValueError: settings out of range; later, an operator that is not symmetric.
     """
 
@@ -59,7 +59,20 @@ class AlgebraicMultigrid:
 
     def preconditioner(self, system: System) -> Callable[[Tensor], Tensor]:
         """r ↦ V r with a hierarchy of each item's very matrix."""
-        return Cycles(system, lagged=False)
+        check_served(system)
+        return Cycle(system, Cycles(Assembled.of(system), lagged=False))
+
+
+@dataclass(frozen=True, eq=False)
+class Cycle:
+    """r ↦ V r among the functions that the constraint of a system admits."""
+
+    system: System
+    cycles: "Cycles"
+
+    def __call__(self, r: Tensor) -> Tensor:
+        z = self.cycles(r)
+        return z if self.system.holds_dofs_alone else self.system.form.linear_part(z)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +89,9 @@ class PreparedAlgebraicMultigrid(PreparedCG):
     """Conjugate gradients that replace a hierarchy of another matrix where it serves badly."""
 
     def __init__(self, system: System, method: AlgebraicMultigrid):
-        self.cycles = Cycles(system, lagged=True)
-        super().__init__(system, CG(method.rtol, method.max_iterations, Given(self.cycles)))
+        check_served(system)
+        self.cycles = Cycles(Assembled.of(system), lagged=True)
+        super().__init__(system, CG(method.rtol, method.max_iterations, Given(Cycle(system, self.cycles))))
 
     def solve(self, rhs: Tensor, atol: Tensor | None = None, transpose: bool = False) -> Tensor:
         """As for `CG`; where a first pass is late, a second one with new hierarchies starts from what it has left."""
@@ -101,35 +115,36 @@ class PreparedAlgebraicMultigrid(PreparedCG):
         return found.nan_to_num(1, posinf=16).clamp(min=1)
 
 
-class Cycles:
-    """V-cycles for all items of a system, one hierarchy for each distinct matrix; `lagged`: perhaps one of another."""
-
-    def __init__(self, system: System, lagged: bool):
-        if not system.symmetric:
+def check_served(system: System) -> None:
+    """Raise where the operator is none that a hierarchy can be made for."""
+    if not system.symmetric:
+        raise ValueError("`AlgebraicMultigrid()` needs a symmetric operator, and a weak form has none; use `Direct()`.")
+    for field in system.form.space.fields:
+        if field.moments is not None:
             raise ValueError(
-                "`AlgebraicMultigrid()` needs a symmetric operator, and a weak form has none; use `Direct()`."
+                "`AlgebraicMultigrid()` coarsens values at nodes, and knows not the kernels of div and curl; "
+                f"{field.family} has moments as dofs. Use `Direct()`, or `CG()` where nothing but a mass is solved."
             )
-        for field in system.form.space.fields:
-            if field.moments is not None:
-                raise ValueError(
-                    "`AlgebraicMultigrid()` coarsens values at nodes, and knows not the kernels of div and curl; "
-                    f"{field.family} has moments as dofs. Use `Direct()`, or `CG()` where nothing but a mass is solved."
-                )
-        import_pyamg()
-        self.system = system
-        space, pattern = system.form.space, system.form.pattern
-        values = system.values.reshape(-1, len(pattern.column))
+
+
+class Cycles:
+    """V-cycles for all items of a batch, one hierarchy for each distinct matrix; `lagged`: perhaps one of another."""
+
+    def __init__(self, assembled: Assembled, lagged: bool):
+        self.assembled = assembled
+        space, pattern = assembled.space, assembled.pattern
+        values = assembled.values.reshape(-1, len(pattern.column))
         if not bool(torch.isfinite(values).all()):
             values = values.nan_to_num(0, 0, 0)  # of items that have failed already
         diagonal = values[:, pattern.diagonal]
         usable = diagonal > 0
-        if system.fixed is not None:
-            usable &= ~system.fixed.expand(*system.batch, *space.shape).reshape(len(values), -1)
+        if assembled.fixed is not None:
+            usable &= ~assembled.fixed.expand(*assembled.batch, *space.shape).reshape(len(values), -1)
         self.values, self.scale = values, torch.where(usable, torch.where(usable, diagonal, 1).rsqrt(), 0)
         # Items of one matrix are neighbours, as a rule: each that differs from the one before begins a new group.
         starts = [i for i in range(len(values)) if i == 0 or not self.is_same(i, values[i - 1], self.scale[i - 1])]
         self.groups = [slice(*ends) for ends in zip(starts, [*starts[1:], len(values)], strict=True)]
-        kept, self.hierarchies = workspace_of(space).hierarchies, []
+        kept, self.hierarchies = workspace_of(assembled.owner).hierarchies, []
         for group in self.groups:
             self.hierarchies.append(self.hierarchy(group.start, [*self.hierarchies, *kept], lagged))
         self.levels = self.made_ready()
@@ -141,7 +156,7 @@ class Cycles:
             self.scale[item], scale, rtol=tolerance, atol=0
         ):
             return False
-        pattern = self.system.form.pattern
+        pattern = self.assembled.pattern
         difference = (self.values[item] - values) * scale[pattern.row] * scale[pattern.column]
         return float(difference.abs().max()) <= tolerance
 
@@ -151,23 +166,24 @@ class Cycles:
         for h in kept:
             if (lagged or not h.lagged) and self.is_same(item, h.values, h.scale):
                 return h
-        near = [h for h in kept if h.stages and h.rate and torch.equal(h.scale > 0, scale > 0)] if lagged else []
+        near = [h for h in kept if h.stages and h.rate and h.values.shape == values.shape] if lagged else []
+        near = [h for h in near if torch.equal(h.scale > 0, scale > 0)]
         if not near:
-            return aggregate(self.system, values, scale)
-        matrix = scaled_matrix(self.system, values, scale, near[0].inverse.dtype)
-        return min(near, key=lambda h: h.distance(matrix)).with_matrix(matrix, values, scale)
+            return aggregate(self.assembled, values, scale)
+        nearest = min(near, key=lambda h: h.distance(values, scale))
+        return nearest.with_matrix(self.assembled, values, scale)
 
     def made_ready(self) -> list[list[MatrixLevel]]:
         """Levels for the right-hand sides of each group; the space keeps these hierarchies, and a few earlier ones."""
-        kept = workspace_of(self.system.form.space).hierarchies
+        kept = workspace_of(self.assembled.owner).hierarchies
         older = [h for h in kept if h not in self.hierarchies and not h.lagged]
         kept[:] = [*self.hierarchies, *older[:OLDER]]
         pairs = zip(self.groups, self.hierarchies, strict=True)
         return [h.levels(group.stop - group.start) for group, h in pairs]
 
     def __call__(self, r: Tensor) -> Tensor:
-        system = self.system
-        flat = r.expand(*system.batch, *system.form.space.shape).reshape(len(self.values), -1)
+        shape = (*self.assembled.batch, *self.assembled.space.shape)
+        flat = r.expand(shape).reshape(len(self.values), -1)
         size = torch.linalg.vector_norm(flat, float("inf"), -1, keepdim=True)
         size = torch.where(size > 0, size, 1)
         parts = []
@@ -179,8 +195,7 @@ class Cycles:
             v_cycle(levels)
             x = levels[0].x.reshape(b.shape[1], -1).mT * (scale * largest)
             parts.append(x * (largest * size[group]))
-        z = torch.cat(parts).reshape(*system.batch, *system.form.space.shape)
-        return z if system.holds_dofs_alone else system.form.linear_part(z)
+        return torch.cat(parts).reshape(shape)
 
     def limit(self, digits: Float[Tensor, "*b"]) -> int | None:
         """Iterations after which items with a hierarchy of another matrix count as late; None where there is none."""

@@ -1,29 +1,52 @@
 """Which linear method serves where the user names none."""
 
-from importlib.util import find_spec
+from math import prod
 
 import torch
+from torch import Tensor
 
 from fem.constraints.ties import ties_of
 from fem.forms.discrete import DiscreteForm
 from fem.space.space import AnySpace, FunctionSpace
 from solvers.linear.algebraic_multigrid import AlgebraicMultigrid
+from solvers.linear.blocks.saddle_point import SaddlePoint
+from solvers.linear.blocks.schur import SaddlePointStructure, is_taylor_hood
 from solvers.linear.conjugate_gradients import CG
 from solvers.linear.direct import Direct
 from solvers.linear.fast_diagonalization import FastDiagonalization
 from solvers.linear.multigrid import Multigrid
 from solvers.operators.periodic_grid import grid_of_form
 from solvers.operators.stencil import grid_of
-from solvers.operators.system import LinearMethod
+from solvers.operators.system import LinearMethod, System
 
 LARGE = 100_000  # dofs in two dimensions up to which factorisations are as fast as algebraic multigrid
+PLANE = 30_000  # dofs of saddle points in two dimensions up to which they are solved directly
 SMALL = 8_000  # dofs up to which a factorisation is a matter of milliseconds, whatever the dimension
+
+
+def default_method(form: DiscreteForm, u: Tensor, symmetric: bool, minimum: bool) -> LinearMethod:
+    """What serves a form at u "*b *shape": as `default_linear` says, but for saddle points of many unknowns."""
+    items = prod(u.shape[: u.ndim - len(form.space.shape)])
+    candidate = not minimum and large_saddle_point(form.space, items)
+    if candidate and SaddlePointStructure.of(System(form, u, None, symmetric)) is not None:
+        return SaddlePoint()
+    return default_linear(form.space, symmetric and minimum, items, beyond_cells(form))
+
+
+def large_saddle_point(space: AnySpace, items: int) -> bool:
+    """Whether it is the product of a Taylor–Hood pair, which no pressure is left undetermined by, and large.
+
+    On other devices than the CPU there is no factorisation, and everything is large.
+    """
+    if not is_taylor_hood(space):
+        return False
+    return space.device.type != "cpu" or space.num_dofs * items > (SMALL if space.mesh.dim == 3 else PLANE)
 
 
 def default_linear(space: AnySpace, symmetric: bool, items: int = 1, couples_neighbours: bool = False) -> LinearMethod:
     """Multigrid on large grids, direct elsewhere on the CPU unless the factors would fill up, else iterations.
 
-    Those are preconditioned by algebraic multigrid where pyamg is installed, by the diagonal where not.
+    Those are preconditioned by algebraic multigrid, by the diagonal where there are several fields.
 
     Args:
         symmetric: whether the operator is that of an energy with a minimum.
@@ -43,7 +66,7 @@ def default_linear(space: AnySpace, symmetric: bool, items: int = 1, couples_nei
     is_spline = isinstance(space, FunctionSpace) and space.continuity >= 0 and not space.is_nodal
     if is_spline and space.mesh.dim == 3 and space.components is None and not couples_neighbours:
         return CG(preconditioner=FastDiagonalization())
-    if isinstance(space, FunctionSpace) and find_spec("pyamg"):
+    if isinstance(space, FunctionSpace):
         return AlgebraicMultigrid()
     return Direct() if on_cpu and space.mesh.dim < 3 else CG()
 

@@ -67,8 +67,6 @@ def test_gradients_take_what_the_solve_made(prepared):
 
 @pytest.mark.parametrize("method", [Direct(), Multigrid(), CG(), AlgebraicMultigrid()], ids=str)
 def test_nothing_outlives_the_energy_and_its_space(method):
-    if isinstance(method, AlgebraicMultigrid):
-        pytest.importorskip("pyamg")
     energy = membrane()
     nu = energy.space.function(torch.ones(energy.space.shape, dtype=torch.float64, requires_grad=True))
     for _ in range(2):

@@ -1,15 +1,15 @@
 """Algebraic multigrid agrees with factorisations, takes as many iterations on any mesh, and is set up once."""
 
-import sys
-
 import numpy as np
 import pytest
 import torch
 from scipy.spatial import Delaunay
 
 import solvers.linear.aggregation
+import solvers.linear.algebraic_multigrid
 from fem import (
     BSpline,
+    Constant,
     Dirichlet,
     Energy,
     FunctionSpace,
@@ -20,12 +20,13 @@ from fem import (
     unit_cube,
     unit_square,
 )
+from fem.support.compilation import compilation
+from fem.support.native import find_compiler
 from solvers import CG, AlgebraicMultigrid, Direct, Newton, minimize
+from solvers.linear.aggregation import aggregate
 from solvers.operators.system import System
 from tests.problems import conduction, diffusion, laplace, poisson
 from tests.solvers.systems import elasticity, system_of
-
-pyamg = pytest.importorskip("pyamg")
 
 
 @pytest.fixture(autouse=True)
@@ -36,14 +37,14 @@ def small_coarsest_level(monkeypatch):
 
 @pytest.fixture
 def setups(monkeypatch):
-    """The sizes of the matrices that pyamg has been given."""
-    sizes, original = [], pyamg.smoothed_aggregation_solver
+    """The sizes of the matrices that hierarchies were made for."""
+    sizes, original = [], aggregate
 
-    def counted(A, *args, **kwargs):
-        sizes.append(A.shape[0])
-        return original(A, *args, **kwargs)
+    def counted(assembled, values, scale):
+        sizes.append(len(scale))
+        return original(assembled, values, scale)
 
-    monkeypatch.setattr(pyamg, "smoothed_aggregation_solver", counted)
+    monkeypatch.setattr(solvers.linear.algebraic_multigrid, "aggregate", counted)
     return sizes
 
 
@@ -179,6 +180,52 @@ def test_iterations_hardly_grow_with_the_mesh(dim, sizes, most):
         counts.append(int(prepared.iterations))
     assert counts[1] <= 1.5 * counts[0] + 3  # in three dimensions larger meshes have worse slivers, too
     assert counts[1] <= most
+
+
+@pytest.mark.parametrize("contrast", [1e-6, 1e6])
+def test_coefficients_that_jump_between_cells_cost_little(contrast):
+    mesh = jittered(2, 40)
+    V = FunctionSpace(mesh, Lagrange(1))
+    squares = (4 * mesh.nodes[mesh.cells].mean(1)).floor().sum(-1) % 2 == 0
+    jumping = system(conduction_energy(V), V.per_cell(torch.where(squares, contrast, 1.0).double()))
+    assert iterations(jumping) <= 2.5 * iterations(system(conduction_energy(V), 1.0))
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.6])
+def test_anisotropic_coefficients_converge_whatever_their_direction(angle):
+    V = FunctionSpace(jittered(2, 30), Lagrange(1))
+    along = torch.tensor([np.cos(angle), np.sin(angle)])
+    k = Constant(1e-3 * torch.eye(2, dtype=torch.float64) + torch.outer(along, along), shape=(2, 2))
+    energy = Energy(V, lambda x, u, g, k: 0.5 * ((k @ g[..., None])[..., 0] * g).sum(-1), Dirichlet(V, {"left": 0.0}))
+    assert iterations(system(energy, k)) <= 80
+
+
+def conduction_energy(V):
+    return Energy(V, diffusion, Dirichlet(V, {"boundary": 0.0}))
+
+
+def iterations(system):
+    prepared = AlgebraicMultigrid(rtol=1e-8).prepare(system)
+    prepared.solve(random_rhs(system))
+    return int(prepared.iterations)
+
+
+@pytest.mark.skipif(find_compiler() is None, reason="needs a C compiler")
+@pytest.mark.parametrize("name", ["scalar", "vector"])
+def test_hierarchies_are_the_same_compiled_or_not(name):
+    """Interpolation and coarse matrices up to round-off, and levels of the same sizes."""
+    found = []
+    for when in ("always", "never"):
+        with compilation(when):
+            found.append(AlgebraicMultigrid().prepare(system_of(name, 10)[0]).cycles.hierarchies[0])
+    one, two = found
+    assert len(one.stages) == len(two.stages) >= 1
+    for mine, theirs in zip(one.stages, two.stages, strict=True):
+        assert mine.up.shape == theirs.up.shape
+        torch.testing.assert_close((mine.up @ mine.down).to_dense(), (theirs.up @ theirs.down).to_dense())
+        product = (mine.down @ mine.matrix @ mine.up).to_dense()
+        torch.testing.assert_close(product, (theirs.down @ theirs.matrix @ theirs.up).to_dense())
+    torch.testing.assert_close(one.inverse, two.inverse, rtol=1e-3, atol=1e-3)
 
 
 def test_units_do_not_matter():
@@ -357,12 +404,6 @@ def test_it_needs_a_symmetric_operator():
     for make in (AlgebraicMultigrid().prepare, AlgebraicMultigrid().preconditioner):
         with pytest.raises(ValueError, match=r"needs a symmetric operator.*use `Direct\(\)`"):
             make(system)
-
-
-def test_a_missing_pyamg_is_named_with_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyamg", None)
-    with pytest.raises(ImportError, match=r'pip install "ritz\[amg\]"'):
-        AlgebraicMultigrid().prepare(system_of("scalar")[0])
 
 
 def test_the_global_generators_are_left_alone():

@@ -1,11 +1,8 @@
 """The default linear method follows size, dimension, kind of mesh and kind of problem."""
 
-from importlib.util import find_spec
-
 from fem import FunctionSpace, Lagrange, unit_cube, unit_square
 from solvers.linear.algebraic_multigrid import AlgebraicMultigrid
 from solvers.linear.choice import default_linear
-from solvers.linear.conjugate_gradients import CG
 from solvers.linear.direct import Direct
 from solvers.linear.multigrid import Multigrid
 
@@ -13,7 +10,7 @@ from solvers.linear.multigrid import Multigrid
 def test_large_energies_on_grids_get_multigrid_and_other_large_solids_algebraic_multigrid():
     cube, tetrahedra = (FunctionSpace(unit_cube(20, cell=cell), Lagrange(1)) for cell in ("hexahedron", "tetrahedron"))
     assert isinstance(default_linear(cube, True), Multigrid)
-    assert isinstance(default_linear(tetrahedra, True), AlgebraicMultigrid if find_spec("pyamg") else CG)
+    assert isinstance(default_linear(tetrahedra, True), AlgebraicMultigrid)
     assert isinstance(default_linear(cube, False), Direct)
 
 

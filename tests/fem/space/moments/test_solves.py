@@ -95,7 +95,6 @@ def test_methods_agree_or_refuse_by_name() -> None:
     for method in (Multigrid(), FastDiagonalization()):
         with pytest.raises(ValueError, match=r"needs .* Lagrange space .*Use .*`Direct\(\)`"):
             minimize(energy, method=method)
-    pytest.importorskip("pyamg")
     with pytest.raises(ValueError, match=r"kernels of div and curl; Nedelec\(degree=1\) has moments"):
         minimize(energy, method=AlgebraicMultigrid())
     with pytest.raises(ValueError, match="flux through a side is `integrate"):

@@ -1,0 +1,1 @@
+"""Systems of several fields, solved by what is known of their blocks."""
