@@ -16,7 +16,6 @@ from fem.forms.assembly import Pattern, pattern_of
 from fem.forms.cell_integral import BatchShape, CellHessian, CellIntegral, Parts
 from fem.forms.constraints import Constraint, MeanZero
 from fem.forms.grid_integral import GridHessian, GridIntegral
-from fem.forms.interior_integral import InteriorIntegral
 from fem.forms.traced.mesh_integral import MeshHessian, MeshIntegral
 from fem.space.space import AnySpace
 from fem.support.arithmetic import common_batch, sum_of
@@ -166,12 +165,12 @@ class DiscreteForm:
     @property
     def pattern(self) -> Pattern:
         """The sparsity of the matrices, made once per space."""
-        return pattern_of(self.space, [i.pairs for i in self.integrals if isinstance(i, InteriorIntegral)])
+        return pattern_of(self.space, [group for i in self.integrals for group in i.coupled])
 
     @property
     def couples_neighbours(self) -> bool:
         """Whether integrals over facets couple dofs that no cell has together."""
-        return any(isinstance(i, InteriorIntegral) for i in self.integrals)
+        return any(i.coupled for i in self.integrals)
 
     def join(self, shares: Iterable[Parts], like: Tensor, batch: BatchShape) -> Tensor:
         """The sum of the shares of all integrals, given field by field, as one dof tensor of the space."""
