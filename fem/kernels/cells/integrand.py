@@ -6,7 +6,7 @@ with x, J⁻¹ and the measure w of a point as further arguments of the program:
 with respect to the nodes of the mesh, and second derivatives in û and ∇̂û are pulled back already.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
@@ -52,7 +52,7 @@ class Cells:
     place: Any
     rule: CellRule
     counts: tuple[int, ...]
-    maps: dict[Hashable, GatherScatter]
+    maps: Mapping[Any, GatherScatter]
     geometry: Hashable = None
     at_nodes: Callable[[], tuple[Tensor, GatherScatter, Tensor]] | None = None
     with_degree: Callable[[int], "Cells"] | None = None

@@ -20,6 +20,7 @@ from fem import (
     FunctionSpace,
     Lagrange,
     Mesh,
+    WeakForm,
     box,
     by_cell_tag,
     compilation,
@@ -95,7 +96,9 @@ def results(form: DiscreteForm, u: Tensor, v: Tensor) -> dict[str, Any]:
         }
 
 
-def check(energy: Energy, params: tuple, u: Tensor, v: Tensor, when: str = "never", tolerance: float = 1e-12) -> None:
+def check(
+    energy: Energy | WeakForm, params: tuple, u: Tensor, v: Tensor, when: str = "never", tolerance: float = 1e-12
+) -> None:
     """Both paths give the same, and are those they are said to be."""
     found = []
     for wanted in (True, False):
@@ -267,13 +270,18 @@ def test_threads_give_the_same_bits() -> None:
     mesh = box((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (9, 8, 7), cell="tetrahedron")
     V = FunctionSpace(mesh, Lagrange(1))
     params = (V.function(1 + random(*V.shape, seed=1)), lambda x: x.square().sum(-1))
-    u, v = random(*V.shape), random(*V.shape, seed=2)
-    threads, found = torch.get_num_threads(), []
+    same_bits(Energy(V, nonlinear), params)
+
+
+def same_bits(functional: Energy | WeakForm, params: tuple) -> None:
+    """Whatever the number of threads."""
+    space, threads, found = functional.space, torch.get_num_threads(), []
+    u, v = random(*space.shape), random(*space.shape, seed=2)
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
             with path(True), compilation("always"):
-                found.append(results(Energy(V, nonlinear).discrete_form(params), u, v))
+                found.append(results(functional.discrete_form(params), u, v))
     finally:
         torch.set_num_threads(threads)
     for other in found[1:]:

@@ -21,12 +21,13 @@ from fem import (
     compilation,
     gradient,
     jump,
+    unit_cube,
     unit_square,
 )
 from fem.forms.traced.mesh_integral import FacetIntegral, MeshIntegral
 from fem.support.arithmetic import sum_of
 from solvers import minimize, solve
-from tests.fem.kernels.cells.test_integrand import check, compiled, mesh_of, path, random, results
+from tests.fem.kernels.cells.test_integrand import check, compiled, mesh_of, path, random, results, same_bits
 from tests.problems import scrambled
 
 WHEN = ["never", pytest.param("always", marks=[compiled, pytest.mark.slow])]
@@ -253,3 +254,16 @@ def test_solutions_with_jumps_do_not_depend_on_the_path() -> None:
             u = minimize(energy, params=(V.per_cell(k),)).value
             found.append((u, *torch.autograd.grad(u.square().sum(), k)))
     torch.testing.assert_close(*found, rtol=1e-9, atol=1e-11)
+
+
+@compiled
+@pytest.mark.slow
+def test_threads_give_the_same_bits_on_facets_and_for_weak_forms() -> None:
+    mesh = scrambled(unit_cube(6, 5, 4, cell="tetrahedron"))
+    X = MixedSpace(FunctionSpace(mesh, Discontinuous(1), components=3), FunctionSpace(mesh, Lagrange(1)))
+
+    def inside(x, u, g, v, h, n, s, k):
+        return k / s * (jump(u[0]) * jump(v[0])).sum(-1) + average(u[1]) * (jump(v[0]) * n).sum(-1)
+
+    outside = {"boundary": lambda x, u, v, n, k: k * u[1] * (v[0] * n).sum(-1)}
+    same_bits(WeakForm(X, flowing, boundary=outside, interior={"": inside}), (0.7,))
