@@ -71,7 +71,7 @@ int run(int64_t B, int64_t E, int64_t Q, int64_t blocks, int64_t chunk, const T 
     for (int64_t b = 0; b < B; b++)
       for (int64_t low = 0; low < blocks; low += chunk) {
         const int64_t high = blocks - low < chunk ? blocks : low + chunk;
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(dynamic) /* insert nowait */
         for (int64_t block = low; block < high; block++) {
           double *own = partial + (b * blocks + block) * SUMS;
           for (int64_t j = 0; j < SUMS; j++) own[j] = 0;
@@ -97,7 +97,6 @@ int run(int64_t B, int64_t E, int64_t Q, int64_t blocks, int64_t chunk, const T 
           }
         }
         /* insert scatter */
-#pragma omp barrier
       }
   }
   for (int64_t b = 0; b < B; b++)

@@ -293,7 +293,11 @@ class CellSource:
             spread=self.spread,
             end=self.end,
             after=[*[f"own[{j}] += {s};" for j, s in enumerate(self.sums)], *self.after],
-            scatter=self.scatter,
+            # Threads meet before sums of blocks are added to nodes, and once more before others take their place.
+            nowait=[] if self.scatter else ["nowait"],
+            scatter=[*self.scatter, "if (b + 1 < B || high < blocks) {\n#pragma omp barrier\n}"]
+            if self.scatter
+            else [],
         )
         numbers = {"L": self.lanes, "W": self.width, "G": self.size, "SUMS": len(self.sums)}
         return CFunction(text, True, T=self.dtype, P=position, **numbers)
