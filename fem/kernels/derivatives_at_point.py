@@ -20,9 +20,13 @@ def value_and_gradient(function: Callable[..., Tensor], wrt: Sequence[int]) -> C
 
 
 def value_gradient_and_curvature(
-    function: Callable[..., Tensor], wrt: Sequence[int], along: Sequence[int]
+    function: Callable[..., Tensor], wrt: Sequence[int], along: Sequence[int] | None = None
 ) -> Callable[..., tuple[list[Tensor], list[Tensor]]]:
-    """What `value_and_gradient` gives, and the slopes of ψ′ in the arguments `along` (see `directional`)."""
+    """What `value_and_gradient` gives, and the slopes of ψ′ in arguments `along`, by default the same.
+
+    See `directional`; directions are last.
+    """
+    along = wrt if along is None else along
 
     def both(*args: Any) -> tuple[list[Tensor], list[Tensor]]:
         arguments, directions = args[: len(args) - len(along)], args[len(args) - len(along) :]
@@ -47,8 +51,10 @@ def directional(function: Callable[..., Tensor], wrt: Sequence[int]) -> Callable
     return along
 
 
-def hessian(function: Callable[..., Tensor], wrt: Sequence[int], columns: Sequence[int]) -> Callable[..., list[Tensor]]:
-    """All second derivatives in entries of arguments `wrt` and `columns`: a row for each entry of the former."""
+def hessian(
+    function: Callable[..., Tensor], wrt: Sequence[int], columns: Sequence[int] | None = None
+) -> Callable[..., list[Tensor]]:
+    """All second derivatives in entries of arguments `wrt` and `columns`, by default the same; rows are the former."""
 
     def rows(*args: Any) -> list[Tensor]:
         fluxes = [f for g in gradients(function(*args), [args[i] for i in wrt]) for f in g.reshape(-1)]

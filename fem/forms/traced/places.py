@@ -32,7 +32,9 @@ def cells_of(space: AnySpace, domain: Domain, spaces: Sequence[FunctionSpace]) -
     if domain.block not in kept:
         kept[domain.block] = GatherScatter(block.connectivity, mesh.num_nodes)
 
-    def at_nodes() -> tuple[Tensor, GatherScatter, Tensor]:
+    def at_nodes() -> tuple[Tensor, GatherScatter, Tensor] | None:
+        if mesh.version is None:  # the geometry is a function of nodes that need gradients
+            return None
         return mesh.nodes.detach(), kept[domain.block], space.quadrature.geometry(domain).points
 
     return Cells(domain, rule, (count,), maps, Lagrange(block.degree), at_nodes, with_degree)

@@ -45,8 +45,9 @@ class Cells:
     """Cells, or facets with the cells at them, that one loop goes over: group after group, `counts` in each.
 
     `maps` are the dofs of each basis. `place` is what tells two of these apart. Where `geometry` is given, a family of
-    functions of nodes, cells are images of the reference cell under it, and `at_nodes()` gives its values and dofs, and
-    the points that follow from them. `with_degree` are the same cells with a rule of another degree.
+    functions of nodes, cells are images of the reference cell under it; `at_nodes()` gives its values and dofs, and the
+    points that follow from them, unless the nodes need gradients. `with_degree` makes the same cells with a rule of
+    another degree.
     """
 
     place: Any
@@ -54,7 +55,7 @@ class Cells:
     counts: tuple[int, ...]
     maps: Mapping[Any, GatherScatter]
     geometry: Hashable = None
-    at_nodes: Callable[[], tuple[Tensor, GatherScatter, Tensor]] | None = None
+    at_nodes: Callable[[], tuple[Tensor, GatherScatter, Tensor] | None] = lambda: None
     with_degree: Callable[[int], "Cells"] | None = None
 
 
@@ -133,10 +134,8 @@ class CellIntegrand(Integrand):
 
     def given(self, tensors: Sequence[Tensor]) -> CellInputs:
         """The tensors as loops take them, with the nodes of the mesh where points and all come from these."""
-        nodes = None
-        if self.cells.at_nodes is not None:
-            values, _, points = self.cells.at_nodes()
-            nodes = values if tensors[self.first] is points else None
+        place = self.cells.at_nodes()
+        nodes = place[0] if place is not None and tensors[self.first] is place[2] else None
         return CellInputs(self.inputs, tensors, sum(self.cells.counts), len(self.cells.rule.weights), nodes)
 
     def compiled(self, loop: CellLoop, data: CellInputs, position: Any = None) -> tuple[CellSource, Any, Any] | None:
@@ -148,8 +147,8 @@ class CellIntegrand(Integrand):
             return None
         maps = [self.cells.maps[f] for f in loop.families]
         layout = layout_of(maps[0], data.tensors[self.first][0, :, 0], self.cells.counts)
-        if code.nodal and self.cells.at_nodes is not None:
-            maps.append(self.cells.at_nodes()[1])
+        if code.nodal and (place := self.cells.at_nodes()) is not None:
+            maps.append(place[1])
         return None if layout is None else (code, layout, maps)
 
     def evaluate_natively(self, loop: CellLoop, data: CellInputs, results: list[list[Tensor]]) -> Tensor | None:

@@ -7,6 +7,7 @@ the numbering of the mesh, and no sum depends on the number of threads.
 """
 
 from collections.abc import MutableMapping, Sequence
+from threading import RLock
 from typing import NamedTuple
 
 import torch
@@ -62,10 +63,11 @@ class Layout:
         return len(self.groups)
 
     def numbering(self, cells: GatherScatter) -> Numbering:
-        if cells not in self.numberings:
-            same = (n for other, n in list(self.numberings.items()) if torch.equal(other.dofs, cells.dofs))
-            self.numberings[cells] = next(same, None) or self.numbered(cells)
-        return self.numberings[cells]
+        with _lock:
+            if cells not in self.numberings:
+                same = (n for other, n in self.numberings.items() if torch.equal(other.dofs, cells.dofs))
+                self.numberings[cells] = next(same, None) or self.numbered(cells)
+            return self.numberings[cells]
 
     def numbered(self, cells: GatherScatter) -> Numbering:
         dofs, n, a = cells.dofs.contiguous(), cells.count, cells.dofs.shape[1]
@@ -82,11 +84,12 @@ class Layout:
 
 def layout_of(cells: GatherScatter, positions: Float[Tensor, "e d"], counts: Sequence[int]) -> Layout | None:
     """The layout of some cells, with blocks of a size that fits their number of local dofs; None if not compiled."""
-    if cells not in _layouts:
+    with _lock:
+        if cells in _layouts:
+            return _layouts[cells]
         if not function().ready(WORTH) or cells.count >= 2**31 or cells.dofs.numel() >= 2**31:
             return None
-        _layouts[cells] = Layout(positions, counts, block_size(cells.dofs.shape[1]))
-    return _layouts[cells]
+        return _layouts.setdefault(cells, Layout(positions, counts, block_size(cells.dofs.shape[1])))
 
 
 def block_size(local: int) -> int:
@@ -98,4 +101,5 @@ def function() -> CFunction:
     return CFunction(c_text("fem.kernels.cells", "layout.c"))
 
 
+_lock = RLock()
 _layouts: MutableMapping[GatherScatter, Layout] = ByObject()

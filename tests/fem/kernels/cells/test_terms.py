@@ -111,6 +111,13 @@ def test_derivatives_of_weak_forms_reach_parameters_and_nodes(when: str) -> None
     torch.testing.assert_close(*found)
 
 
+def test_forms_that_are_not_linear_in_the_test_function_raise() -> None:
+    V = FunctionSpace(mesh_of("triangle"), Lagrange(1))
+    form = WeakForm(V, lambda x, u, g, v, h: (g * h).sum(-1) + u * v**2, Dirichlet(V, {"boundary": 0.0}))
+    with path(True), pytest.raises(ValueError, match="not linear in v"):
+        solve(form)
+
+
 def test_stokes_flow_and_its_derivative() -> None:
     mesh, found = mesh_of("triangle"), []
     V, Q = FunctionSpace(mesh, Lagrange(2), components=2), FunctionSpace(mesh, Lagrange(1))
