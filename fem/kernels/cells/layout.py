@@ -71,6 +71,7 @@ class Layout:
 
     def numbered(self, cells: GatherScatter) -> Numbering:
         dofs, n, a = cells.dofs.contiguous(), cells.count, cells.dofs.shape[1]
+        assert self.size * a < 2**15, "local numbers of a block take 16 bits"
         room = lambda count, like=torch.int32: torch.empty(count, dtype=like, device="cpu")  # noqa: E731
         start, nodes = room(self.blocks + 1), room(self.count * a)
         local = room(self.blocks * a * self.size, torch.int16)
@@ -94,7 +95,7 @@ def layout_of(cells: GatherScatter, positions: Float[Tensor, "e d"], counts: Seq
 
 def block_size(local: int) -> int:
     """The power of two that is as large as it may be."""
-    return min(max(1 << (LOCAL // local).bit_length() - 1, FEWEST), MOST)
+    return min(max(1 << max(LOCAL // local, 1).bit_length() - 1, FEWEST), MOST)
 
 
 def function() -> CFunction:
