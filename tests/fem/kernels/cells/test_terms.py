@@ -113,7 +113,7 @@ def test_derivatives_of_weak_forms_reach_parameters_and_nodes(when: str) -> None
 
 def test_forms_that_are_not_linear_in_the_test_function_raise() -> None:
     V = FunctionSpace(mesh_of("triangle"), Lagrange(1))
-    form = WeakForm(V, lambda x, u, g, v, h: (g * h).sum(-1) + u * v**2, Dirichlet(V, {"boundary": 0.0}))
+    form = WeakForm(V, lambda x, u, g, v, h: (g * h).sum(-1) + v**2, Dirichlet(V, {"boundary": 0.0}))
     with path(True), pytest.raises(ValueError, match="not linear in v"):
         solve(form)
 
@@ -245,6 +245,18 @@ def test_derivatives_of_terms_on_facets_reach_parameters_and_nodes(when: str) ->
             second = (energy.hessian_product(u, test, *params) * test).sum() + sum_of(f.square().sum() for f in first)
             found.append([*first, *torch.autograd.grad(second, leaves)])
     torch.testing.assert_close(*found)
+
+
+def test_what_is_not_finite_on_a_facet_is_told_with_its_cell() -> None:
+    mesh = scrambled(mesh_of("triangle"))
+    V = FunctionSpace(mesh, Discontinuous(1))
+    cells = lambda x, u, g: g.square().sum(-1)  # noqa: E731
+    inside = Energy(V, cells, interior={"": lambda x, u, g, n, s: torch.log(-s) * jump(u)})
+    outside = Energy(V, cells, boundary={"boundary": lambda x, u, n: torch.log(-1 - u**2)})
+    for wanted in (True, False):
+        for energy in (inside, outside):
+            with path(wanted), pytest.raises(ValueError, match=r"in cell .*, at x = "):
+                energy(random(*V.shape))
 
 
 def test_solutions_with_jumps_do_not_depend_on_the_path() -> None:
