@@ -354,6 +354,7 @@ class CellSource:
             assert data.nodes is not None
             tensors.append(data.nodes.contiguous())
         numberings, chunk = [layout.numbering(m) for m in maps], layout.blocks
+        dofs = [m.dofs.contiguous() for m in maps]
         if self.is_matrix:
             # What waits stays in the caches; threads wait for each other after each chunk, and so get larger ones.
             room = CACHE if num_threads() == 1 else THREADED
@@ -367,7 +368,7 @@ class CellSource:
         *lists, most = zip(*numberings, strict=True)
         function(
             *(data.size, data.cells, data.points, layout.blocks, chunk, tensors, at),
-            *(layout.order, layout.bounds, layout.groups, *lists, most, [m.dofs for m in maps], position),
+            *(layout.order, layout.bounds, layout.groups, *lists, most, dofs, position),
             *(self.tables, self.constants, parts, out, to, partial, sums),
         )
         return sums
