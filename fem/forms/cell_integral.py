@@ -83,6 +83,15 @@ class CellIntegral:
         """The batch shape of the parameters together."""
         return common_batch(*[p.batch for p in self.params])
 
+    @property
+    def coupled(self) -> Sequence[Any]:
+        """Groups of facets across which dofs of two cells are coupled."""
+        return ()
+
+    def all_at_points(self) -> "list[CellIntegral]":
+        """This integral, as a sum of those by values at points."""
+        return [self]
+
     # -- at points -----------------------------------------------------------------------------------------------------
 
     def slots(self, u: Tensor) -> Slots:

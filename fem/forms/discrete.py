@@ -16,8 +16,8 @@ from fem.forms.assembly import Pattern, pattern_of
 from fem.forms.cell_integral import BatchShape, CellHessian, CellIntegral, Parts
 from fem.forms.constraints import Constraint, MeanZero
 from fem.forms.grid_integral import GridHessian, GridIntegral
-from fem.forms.interior_integral import InteriorIntegral
 from fem.forms.traced.mesh_integral import MeshHessian, MeshIntegral
+from fem.space.facets.pairs import FacetPairs
 from fem.space.space import AnySpace
 from fem.support.arithmetic import common_batch, sum_of
 
@@ -104,15 +104,13 @@ class DiscreteForm:
     def where_not_finite(self, u: Tensor) -> str:
         """The first cell and point where an energy's density is not finite, in words; "" where it is everywhere."""
         batch, full = self.constrained(u)
-        for integral in self.integrals:
-            own = integral.at_points() if isinstance(integral, GridIntegral | MeshIntegral) else integral
-            if not isinstance(own, CellIntegral) or own.term.linear_in_test:
-                continue
+        for own in (part for i in self.integrals if not i.term.linear_in_test for part in i.all_at_points()):
             points = own.geometry.points
             bad = ~torch.isfinite(own.integrand(own.slots(full), None, batch).expand(*batch, *points.shape[:2]))
             if bool(bad.any()):
                 *_, e, q = torch.nonzero(bad)[0].tolist()
-                domain, start = own.domain, self.space.mesh.block_starts[own.domain.block]
+                domain = own.domain.sides[0] if isinstance(own.domain, FacetPairs) else own.domain
+                start = self.space.mesh.block_starts[domain.block]
                 cell = int(start) + (e if domain.cells is None else int(domain.cells[e]))
                 return f" in cell {cell}, at x = {[round(float(c), 6) for c in points[e, q]]}"
         return ""
@@ -166,12 +164,12 @@ class DiscreteForm:
     @property
     def pattern(self) -> Pattern:
         """The sparsity of the matrices, made once per space."""
-        return pattern_of(self.space, [i.pairs for i in self.integrals if isinstance(i, InteriorIntegral)])
+        return pattern_of(self.space, [group for i in self.integrals for group in i.coupled])
 
     @property
     def couples_neighbours(self) -> bool:
         """Whether integrals over facets couple dofs that no cell has together."""
-        return any(isinstance(i, InteriorIntegral) for i in self.integrals)
+        return any(i.coupled for i in self.integrals)
 
     def join(self, shares: Iterable[Parts], like: Tensor, batch: BatchShape) -> Tensor:
         """The sum of the shares of all integrals, given field by field, as one dof tensor of the space."""

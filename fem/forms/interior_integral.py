@@ -31,6 +31,10 @@ class InteriorIntegral(CellIntegral):
         assert isinstance(self.domain, FacetPairs)
         return self.domain
 
+    @property
+    def coupled(self) -> Sequence[FacetPairs]:
+        return (self.pairs,)
+
     def integrand(self, slots: Any, test: Any, batch: BatchShape) -> Tensor:
         """The user's expression at all points, "*b f q" up to broadcasting."""
         given, own = self._at_points(slots, test)

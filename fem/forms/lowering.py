@@ -25,8 +25,10 @@ from fem.forms.parameters import (
 )
 from fem.forms.pointwise import scattered
 from fem.forms.term import Term
-from fem.forms.traced.loops import GridCells, MeshCells, shape_of
-from fem.forms.traced.mesh_integral import MeshIntegral
+from fem.forms.traced.facets import Facets, facets_of
+from fem.forms.traced.loops import GridCells, shape_of
+from fem.forms.traced.mesh_cells import MeshCells
+from fem.forms.traced.mesh_integral import FacetIntegral, MeshIntegral
 from fem.kernels.cells.integrand import CellIntegrand
 from fem.kernels.grid_integrand import GridIntegrand
 from fem.kernels.integrand import Integrand
@@ -35,7 +37,7 @@ from fem.kernels.tape import check, record
 from fem.mesh.geometry import Domain, geometry
 from fem.space.facets.pairs import FacetPairs, PairGeometry
 from fem.space.facets.two_sides import TwoSides
-from fem.space.space import AnySpace, FunctionSpace
+from fem.space.space import AnySpace
 
 KEPT = 4  # integrands of one term, for parameters of different kinds
 
@@ -48,18 +50,14 @@ def discrete_form(
     Raises:
         ValueError, TypeError: a parameter that does not fit the space (its position named).
     """
-    integrals: list[Any] = [
-        traced_integral(space, term, domain, params) or cell_integral(space, term, domain, params)
-        for term in terms
-        if not term.interior
-        for domain in space.quadrature.domains(term.tag)
-    ]
-    integrals += [
-        interior_integral(space, term, pairs, params)
-        for term in terms
-        if term.interior and term.tag is not None
-        for pairs in space.quadrature.pairs(term.tag)
-    ]
+    integrals: list[Any] = []
+    for term in sorted(terms, key=lambda t: t.interior):
+        if term.tag is None:
+            for domain in space.quadrature.domains():
+                traced = traced_integral(space, term, domain, params)
+                integrals.append(traced or cell_integral(space, term, domain, params))
+        else:
+            integrals += facet_integrals(space, term, params)
     return DiscreteForm(space, constraint, tuple(integrals), constraint.data())
 
 
@@ -96,6 +94,38 @@ def interior_integral(space: AnySpace, term: Term, pairs: FacetPairs, params: Se
     return InteriorIntegral(TwoSides(space), term, pairs, values, moving, double)
 
 
+def facet_integrals(space: AnySpace, term: Term, params: Sequence[Parameter]) -> list[Any]:
+    """A term on tagged facets, all groups of them in one loop where that serves them."""
+    assert term.tag is not None
+    if not term.interior:
+        domains, plain = space.quadrature.domains(term.tag), cell_integral
+    else:
+        domains, plain = space.quadrature.pairs(term.tag), interior_integral
+    found = []
+    for facets in facets_of(space, term.tag, domains):
+        traced = traced_on_facets(space, term, facets, params)
+        own: Any = facets.groups
+        found += [plain(space, term, group, params) for group in own] if traced is None else [traced]
+    return found
+
+
+def traced_on_facets(space: AnySpace, term: Term, facets: Facets, params: Sequence[Parameter]) -> FacetIntegral | None:
+    """A term on facets by the program of its density, if space, parameters and density allow it."""
+    double = tuple(term.interior and may_jump(p) for p in params)
+    cells = MeshCells.of_facets(space, term, facets, double)
+    if cells is None:
+        return None
+    geometry, values = facets.geometry(space), []
+    for i, (parameter, both) in enumerate(zip(params, double, strict=True)):
+        for whole in facets.wholes if both else facets.wholes[:1]:
+            values.append(resolved(parameter, f"parameter {i}", space, whole, geometry))
+    traced = traced_with(cells, term, values)
+    if traced is None:
+        return None
+    moving = geometry if space.mesh.version is None else None
+    return FacetIntegral(space, term, facets, *traced, moving, double)
+
+
 def traced_integral(
     space: AnySpace, term: Term, domain: Domain, params: Sequence[Parameter]
 ) -> GridIntegral | MeshIntegral | None:
@@ -103,21 +133,33 @@ def traced_integral(
     cells = GridCells.of(space, term) or MeshCells.of(space, term, domain)
     if cells is None:
         return None
-    space, values = cells.space, []
+    values = []
     for i, parameter in enumerate(params):
         place = space.quadrature.geometry(domain) if callable(parameter) else None
         values.append(resolved(parameter, f"parameter {i}", space, domain, place))
-    # Numbers as tensors, where the density lets them: one program then serves all of them.
-    like = {"dtype": space.dtype, "device": space.device}
+    traced = traced_with(cells, term, values)
+    if traced is None or isinstance(traced[1], GridIntegrand):
+        return None if traced is None else GridIntegral(space, term, domain, *traced)
+    own = traced[1].place
+    return MeshIntegral(
+        space, term, own, *traced, space.quadrature.geometry(own) if space.mesh.version is None else None
+    )
+
+
+def traced_with(
+    cells: GridCells | MeshCells, term: Term, values: Sequence[Resolved]
+) -> tuple[tuple[Resolved, ...], Any] | None:
+    """The parameters and the integrand of a term, if its density can be traced.
+
+    Numbers are tensors where the density lets them: one program then serves all of them.
+    """
+    like = {"dtype": cells.space.dtype, "device": cells.space.device}
     tensors = [Constant(torch.tensor(v, **like), ()) if isinstance(v, float) else v for v in values]
     numbers = [i for i, (v, t) in enumerate(zip(values, tensors, strict=True)) if v is not t]
     for given in (tensors, values) if numbers else (values,):
         integrand = integrand_of(cells, term, given, numbers if given is tensors else [])
-        if isinstance(integrand, GridIntegrand):
-            return GridIntegral(space, term, domain, tuple(given), integrand)
-        if isinstance(integrand, CellIntegrand):
-            moving = space.quadrature.geometry(integrand.domain) if space.mesh.version is None else None
-            return MeshIntegral(space, term, integrand.domain, tuple(given), integrand, moving)
+        if integrand is not None:
+            return tuple(given), integrand
     return None
 
 
@@ -128,27 +170,28 @@ def integrand_of(
 
     None where it cannot be traced, or does with one of the parameters in `numbers` what needs their values.
     """
-    space, order = cells.space, term.derivatives
-    dim, shape = space.mesh.num_coordinates, space.shape[1:]
-    shapes = [(dim,), shape, *[(*shape, dim)][:order], *[shape_of(v, dim) for v in values]]
-    slots, inputs = cells.slots(order)
+    space, dim = cells.space, cells.space.mesh.num_coordinates
+    shapes = [*cells.physical(), *[shape_of(v, dim) for v in values]]
+    slots, inputs = cells.slots()
+    density = lambda *a: term.density(*cells.arranged(a))  # noqa: E731
     start = len(slots)
-    given = [g for i, v in enumerate(values) if (g := cells.parameter(v, start + i)) is not None]
+    sides = cells.sides_of(values)
+    given = [g for i, v in enumerate(values) if (g := cells.parameter(v, start + i, sides[i])) is not None]
     if len(given) < len(values):
         return None
     inputs += [i for _, i in given if i is not None]
     try:
-        tape = record(term.density, shapes, space.dtype)
+        tape = record(density, shapes, space.dtype)
     except UntraceableError:
         return None
     key = tape, repr(shapes), tuple(inputs), bool(numbers), cells.key
     before = term.integrands.get(key)
     if before is not None and before[0] is space:
         return before[1]
-    made = cells.integrand(tape, order, [*slots, *[a for a, _ in given]], inputs, values)
+    made = cells.integrand(tape, [*slots, *[a for a, _ in given]], inputs, values)
     try:
-        check(term.density, shapes, space.dtype, tape)
-        term.check_pointwise(key, lambda: at_some_points(space, term, values, shapes))
+        check(density, shapes, space.dtype, tape)
+        term.check_pointwise(key, lambda: at_some_points(cells, term, values, shapes))
         where = [i for i, (argument, _) in enumerate(made.entries) if argument - start in numbers]
         integrand = made if all(p.is_arithmetic(where) for p in made.value_and_derivatives()) else None
     except UntraceableError:
@@ -162,13 +205,16 @@ def integrand_of(
 
 
 def at_some_points(
-    space: FunctionSpace, term: Term, values: Sequence[Resolved], arguments: Sequence[Any]
-) -> tuple[list[PointValues], int]:
+    cells: GridCells | MeshCells, term: Term, values: Sequence[Resolved], arguments: Sequence[Any]
+) -> tuple[list[Any], int]:
     """A density's arguments at a few points of a mesh, and how many after x belong to u; fields get some values."""
-    slots, each = term.derivatives + 1, torch.arange(12, device=space.device)
+    space, each = cells.space, torch.arange(12, device=cells.space.device)
+    slots = len(arguments) - 1 - len(values)
     x = space.mesh.nodes.detach()[each * space.mesh.num_nodes // len(each)].reshape(4, 3, -1)
     found = [PointValues(x, 1)]
-    for argument, value in zip(arguments[1:], [None] * slots + list(values), strict=True):
+    facet = cells.facet_values
+    given_values = [*[None] * (slots - len(facet)), *facet, *values]
+    for argument, value in zip(arguments[1:], given_values, strict=True):
         if isinstance(value, float):
             found.append(PointValues(value))
         elif isinstance(value, Constant):
@@ -184,4 +230,4 @@ def at_some_points(
             found.append(PointValues(given, value.rank))
         else:
             found.append(PointValues(scattered(x.new_empty(4, 3, *argument), 0.5, len(found)).detach(), len(argument)))
-    return found, slots
+    return cells.arranged(found), (term.derivatives + 1) * (2 if term.linear_in_test else 1)

@@ -20,17 +20,22 @@ def value_and_gradient(function: Callable[..., Tensor], wrt: Sequence[int]) -> C
 
 
 def value_gradient_and_curvature(
-    function: Callable[..., Tensor], wrt: Sequence[int]
+    function: Callable[..., Tensor], wrt: Sequence[int], along: Sequence[int] | None = None
 ) -> Callable[..., tuple[list[Tensor], list[Tensor]]]:
-    """What `value_and_gradient` gives, and the slopes of ψ′ (see `directional`), whose directions are last."""
+    """What `value_and_gradient` gives, and the slopes of ψ′ in arguments `along`, by default the same.
+
+    See `directional`; directions are last.
+    """
+    along = wrt if along is None else along
 
     def both(*args: Any) -> tuple[list[Tensor], list[Tensor]]:
-        arguments, directions = args[: len(args) - len(wrt)], args[len(args) - len(wrt) :]
-        slots = [arguments[i] for i in wrt]
+        arguments, directions = args[: len(args) - len(along)], args[len(args) - len(along) :]
+        slots, unknowns = [arguments[i] for i in wrt], [arguments[i] for i in along]
         value = function(*arguments)
         first = gradients(value, slots)
-        along = torch.stack([(g * w).sum() for g, w in zip(first, directions, strict=True)]).sum()
-        return [value, *first], gradients(along, slots)
+        other = first if list(wrt) == list(along) else gradients(value, unknowns)
+        change = torch.stack([(g * w).sum() for g, w in zip(other, directions, strict=True)]).sum()
+        return [value, *first], gradients(change, slots)
 
     return both
 
@@ -46,12 +51,14 @@ def directional(function: Callable[..., Tensor], wrt: Sequence[int]) -> Callable
     return along
 
 
-def hessian(function: Callable[..., Tensor], wrt: Sequence[int]) -> Callable[..., list[Tensor]]:
-    """All second derivatives with respect to the entries of some arguments: one row for each entry, concatenated."""
+def hessian(
+    function: Callable[..., Tensor], wrt: Sequence[int], columns: Sequence[int] | None = None
+) -> Callable[..., list[Tensor]]:
+    """All second derivatives in entries of arguments `wrt` and `columns`, by default the same; rows are the former."""
 
     def rows(*args: Any) -> list[Tensor]:
-        slots = [args[i] for i in wrt]
-        fluxes = [f for g in gradients(function(*args), slots) for f in g.reshape(-1)]
+        fluxes = [f for g in gradients(function(*args), [args[i] for i in wrt]) for f in g.reshape(-1)]
+        slots = [args[i] for i in (wrt if columns is None else columns)]
         return [torch.cat([r.reshape(-1) for r in gradients(flux, slots)]) for flux in fluxes]
 
     return rows

@@ -38,7 +38,8 @@ class Integrand:
     """ψ(x, arguments) on cells, which subclasses know; argument 0 is x.
 
     `arguments` gives each argument's shape at one point, or the number it is. `function` was made of the density on the
-    `tape` as `key` says; what is made of it in turn is kept in `made`.
+    `tape` as `key` says; what is made of it in turn is kept in `made`. The residual is the derivative in the inputs
+    `tests`, which are the `unknowns` of energies; weak forms are linear in their test functions, inputs of their own.
     """
 
     space: Any
@@ -48,6 +49,8 @@ class Integrand:
     arguments: tuple[Any, ...]
     inputs: tuple[Input, ...]
     made: dict[Hashable, Any] = field(default_factory=dict)
+    unknowns: tuple[int, ...] = (0,)
+    tests: tuple[int, ...] = (0,)
 
     @property
     def entries(self) -> list[tuple[int, int]]:
@@ -78,25 +81,32 @@ class Integrand:
         )
 
     def along_constant(self) -> "Integrand":
-        """The derivative in the direction of a constant: its value and its slopes, exactly 0, are inputs by turns."""
-        along = self.derivative((0,))
-        slots = [Input("constant", ((0, place),), along.arguments[place]) for _, place in along.inputs[-1].places]
-        return replace(along, key=(along.key, "constant"), inputs=(*along.inputs[:-1], *slots), made={})
+        """The derivative in the direction of constants: values and slopes, exactly 0, are inputs by turns."""
+        along, k = self.derivative(self.unknowns), len(self.inputs)
+        places = [place for given in along.inputs[k:] for _, place in given.places]
+        slots = [Input("constant", ((0, place),), along.arguments[place]) for place in places]
+        return replace(along, key=(along.key, "constant"), inputs=(*along.inputs[:k], *slots), made={})
 
     def positions(self, wrt: Sequence[int]) -> list[int]:
         return [position for i in wrt for _, position in self.inputs[i].places]
 
     def program(self, kind: str, wrt: Sequence[int]) -> Program:
-        """ψ and its "gradient" with respect to some inputs, or its "hessian", as a program of the entries of arguments.
+        """ψ and its "gradient" in some inputs, that alone ("slope") or its derivative in the unknowns ("hessian").
+
+        A program of the entries of arguments.
 
         Raises:
             UntraceableError: see `fem.kernels.tracing.trace`.
         """
 
         def build() -> Program | str:
-            wanted = [self.free.index(p) for p in self.positions(wrt)]
+            wanted, columns = self.places_of(wrt), self.places_of(self.unknowns)
             both = value_and_gradient(self.at_point, wanted)
-            make = {"gradient": both, "slope": lambda *a: both(*a)[1:], "hessian": hessian(self.at_point, wanted)}
+            make = {
+                "gradient": both,
+                "slope": lambda *a: both(*a)[1:],
+                "hessian": hessian(self.at_point, wanted, columns),
+            }
             try:
                 return trace(make[kind], [self.arguments[i] for i in self.free], self.space.dtype)
             except UntraceableError as error:
@@ -108,19 +118,19 @@ class Integrand:
         return found
 
     def value_and_derivatives(self) -> tuple[Program, Program]:
-        """ψ with its gradient in the first input, and the slopes of its derivative there: of one trace for both.
+        """ψ with its gradient in the tests, and the slopes of its derivative in the unknowns: of one trace for both.
 
         Raises:
             UntraceableError: an operation may have one derivative, but not two.
         """
-        along, shapes = self.derivative((0,)), [self.arguments[i] for i in self.free]
-        wanted = [self.free.index(p) for p in self.positions((0,))]
+        along, shapes = self.derivative(self.unknowns), [self.arguments[i] for i in self.free]
+        wanted, unknowns = self.places_of(self.tests), self.places_of(self.unknowns)
 
         def build() -> Sequence[Program] | str:
-            directions = [shapes[i] for i in wanted]
+            directions = [shapes[i] for i in unknowns]
             try:
                 return trace_parts(
-                    value_gradient_and_curvature(self.at_point, wanted),
+                    value_gradient_and_curvature(self.at_point, wanted, unknowns),
                     [*shapes, *directions],
                     self.space.dtype,
                     [len(shapes), len(shapes) + len(directions)],
@@ -132,7 +142,11 @@ class Integrand:
         if isinstance(found, str):
             raise UntraceableError(found)
         first, second = found
-        return self.kept(("gradient", (0,)), lambda: first), along.kept(("slope", (0,)), lambda: second)
+        return self.kept(("gradient", self.tests), lambda: first), along.kept(("slope", self.tests), lambda: second)
+
+    def places_of(self, inputs: Sequence[int]) -> list[int]:
+        """Where the arguments that belong to some inputs stand among those that are no plain numbers."""
+        return [self.free.index(p) for p in self.positions(inputs)]
 
     @cached_property
     def free(self) -> list[int]:
@@ -171,20 +185,20 @@ class Integrand:
 
     @cached_property
     def hessian_program(self) -> Program:
-        """The program of second derivatives in the first input, as it was when it was first asked for."""
-        return self.program("hessian", (0,))
+        """The program of second derivatives in tests and unknowns, as it was when it was first asked for."""
+        return self.program("hessian", self.tests)
 
     @cached_property
     def hessian_inputs(self) -> set[int]:
-        """The inputs that second derivatives in the first one depend on; −1 stands for x."""
+        """The inputs that second derivatives in tests and unknowns depend on; −1 stands for x."""
         names, used = self.entries, self.hessian_program.used[: len(self.entries)]  # without directions
         owner = {place: i for i, given in enumerate(self.inputs) for _, place in given.places}
         return {owner.get(argument, -1) for (argument, _), matters in zip(names, used, strict=True) if matters}
 
     @property
     def quadratic(self) -> bool:
-        """Whether J is quadratic in its first input."""
-        return 0 not in self.hessian_inputs
+        """Whether J is quadratic in the unknowns, a weak form linear."""
+        return not self.hessian_inputs.intersection(self.unknowns)
 
     @property
     def uniform(self) -> bool:

@@ -40,6 +40,7 @@ class QuadraturePoints:
         self.degree = degree
         self._domains: dict[tuple[FacetTag | None, int], tuple[Domain, ...]] = {}
         self._pairs: dict[FacetTag, tuple[FacetPairs, ...]] = {}
+        self.merged: dict[Any, Any] = {}  # what loops over all facets of a tag know of them
         # Certificates and others make domains of their own, again and again: what is known of one dies with it.
         self._geometry: MutableMapping[Domain, dict[int, tuple[int, Geometry]]] = ByObject()
         self._tables: MutableMapping[Domain, dict[int, Tensor]] = ByObject()

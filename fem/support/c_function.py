@@ -28,6 +28,7 @@ from fem.support.threads import num_threads, watch
 NAMES = {
     torch.float32: "float",
     torch.float64: "double",
+    torch.int16: "int16_t",
     torch.int32: "int32_t",
     torch.int64: "int64_t",
     torch.uint8: "uint8_t",
@@ -36,6 +37,7 @@ NAMES = {
 NUMBERS = {
     "float": ctypes.c_float,
     "double": ctypes.c_double,
+    "int16_t": ctypes.c_int16,
     "int32_t": ctypes.c_int32,
     "int64_t": ctypes.c_int64,
     "uint8_t": ctypes.c_uint8,

@@ -6,6 +6,7 @@
 | libraries of C code, and the work that waits for one | `fem.support.native` | 1024 others were used |
 | kernels of `torch.compile`, shape by shape | `fem.support.compilation` | 256 others were used, or the kernel dies |
 | that there is no compiler, or one that hangs | `fem.support.compilation`, `native` | `clear` |
+| layouts of cells, nodes as dofs | `fem.kernels.cells.layout`, `fem.forms.traced.places` | numbering or mesh die |
 | boxes around cells | `fem.mesh.search.location` | the mesh dies or its nodes change, or 64 others were searched |
 | axes of grids that ties make periodic | `solvers.operators.periodic_grid` | the ties die, or 64 others were used |
 | quasi-random sequences, where they were left | the families of random problems | 16 others were used |

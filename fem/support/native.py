@@ -48,6 +48,9 @@ class Library:
         self.run: Callable[..., Any] | None = None
         self.tried, self.lock = False, Lock()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return library, (self.source,)  # copies are the same one
+
     def ready(self, work: int) -> bool:
         """Whether `run` is there for a call that is about to read so many numbers."""
         policy = current.when

@@ -16,18 +16,19 @@ from fem.forms.parameters import Resolved, tensor_in, with_tensor
 from fem.forms.term import Term
 from fem.kernels.integrand import IntegralSlopes, IntegralValue
 from fem.mesh.geometry import Domain, Geometry
-from fem.space.space import FunctionSpace
-from fem.support.arithmetic import common_batch
+from fem.space.space import AnySpace
+from fem.support.arithmetic import common_batch, sum_of
 
 
 @dataclass(frozen=True, eq=False)
 class TracedIntegral:
     """A term on all cells of a mesh; its parameters are kept as they are given.
 
-    The first input of the integrand is u; then come what surrounds the parameters, and the parameters.
+    The first inputs of the integrand are the fields of u, and zeros for test functions; then come what surrounds the
+    parameters, and the parameters.
     """
 
-    space: FunctionSpace
+    space: AnySpace
     term: Term
     domain: Domain
     params: tuple[Resolved, ...]
@@ -52,14 +53,33 @@ class TracedIntegral:
     def _tensors(self) -> list[Tensor]:
         return [t for t in map(tensor_in, self.params) if t is not None]
 
+    @property
+    def sides(self) -> int:
+        """How many values a field has at a point."""
+        return 1
+
+    def split(self, u: Tensor) -> list[Tensor]:
+        """Field after field, once for each side."""
+        return [part for part in self.space.split(u) for _ in range(self.sides)]
+
+    def joined(self, parts: Sequence[Tensor]) -> Parts:
+        """The sums over sides, field after field."""
+        return [sum_of(parts[k : k + self.sides]) for k in range(0, len(parts), self.sides)]
+
     def arguments(self, u: Tensor) -> list[Tensor]:
         """The tensors of the integrand."""
-        return [u, *self.surroundings, *self._tensors]
+        fields = [f for f in self.space.fields for _ in range(self.sides)] if self.term.linear_in_test else []
+        return [*self.split(u), *[u.new_zeros(f.shape) for f in fields], *self.surroundings, *self._tensors]
+
+    @property
+    def num_given(self) -> int:
+        """How many inputs of the integrand come before the parameters."""
+        return len({*self.integrand.unknowns, *self.integrand.tests}) + len(self.surroundings)
 
     @property
     def item_axes(self) -> list[int | None]:
         """See `DiscreteForm.item_axes`."""
-        return [i.rank for i in self.integrand.inputs[1 + len(self.surroundings) :]]
+        return [i.rank for i in self.integrand.inputs[self.num_given :]]
 
     def with_tensors(self, rest: Iterator[Tensor]) -> "TracedIntegral":
         """The same integral of other tensors, taken in the order of `tensors()`."""
@@ -69,16 +89,25 @@ class TracedIntegral:
     @property
     def batch(self) -> BatchShape:
         """The batch shape of the parameters together."""
-        pairs = zip(self._tensors, self.integrand.inputs[1 + len(self.surroundings) :], strict=True)
+        pairs = zip(self._tensors, self.integrand.inputs[self.num_given :], strict=True)
         return common_batch(*[t.shape[: t.ndim - i.rank] for t, i in pairs])
 
     def captures_gradient(self, u: Tensor, batch: BatchShape) -> bool:
         """Never: the trace of the density would have met such a tensor."""
         return False
 
+    @property
+    def coupled(self) -> Sequence[Any]:
+        """Groups of facets across which dofs of two cells are coupled."""
+        return ()
+
     def at_points(self) -> CellIntegral:
         """The same integral by values at points."""
         raise NotImplementedError
+
+    def all_at_points(self) -> list[CellIntegral]:
+        """The same as a sum of integrals by values at points."""
+        return [self.at_points()]
 
     # -- the integral and its derivatives ------------------------------------------------------------------------------
 
@@ -88,16 +117,20 @@ class TracedIntegral:
 
     def residual(self, u: Tensor, batch: BatchShape) -> Parts:
         """Its share of ∂J/∂u, differentiable in u and in all tensors."""
-        return list(IntegralSlopes.apply(self.integrand, (0,), *self.arguments(u)))
+        return self.joined(IntegralSlopes.apply(self.integrand, self.integrand.tests, *self.arguments(u)))
 
     def evaluate(self, u: Tensor, batch: BatchShape) -> tuple[Tensor | None, Parts, Parts]:
-        """Value, residual and magnitude in one loop over cells, without a graph."""
-        value, slopes, magnitudes = self.integrand.evaluate(self.arguments(u), (0,), magnitude=True)
-        return value, list(slopes), list(magnitudes)
+        """Value (None for weak forms), residual and magnitude in one loop over cells, without a graph."""
+        value = not self.term.linear_in_test
+        found, slopes, magnitudes = self.integrand.evaluate(self.arguments(u), self.integrand.tests, value, True)
+        return found if value else None, self.joined(slopes), self.joined(magnitudes)
 
     def hessian_product(self, u: Tensor, v: Tensor, batch: BatchShape, transpose: bool) -> Parts:
-        """The residual's derivative times v, differentiable like the residual."""
-        return list(IntegralSlopes.apply(self.integrand.derivative((0,)), (0,), *self.arguments(u), v))
+        """The residual's derivative times v (or its transpose times v), differentiable like the residual."""
+        first, second = self.integrand.unknowns, self.integrand.tests
+        first, second = (second, first) if transpose else (first, second)
+        along = self.integrand.derivative(first)
+        return self.joined(IntegralSlopes.apply(along, second, *self.arguments(u), *self.split(v)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,9 +144,8 @@ class TracedHessian:
     @property
     def tensors(self) -> list[Tensor]:
         """Those of the user that it depends on."""
-        first = 1 + len(self.integral.surroundings)
         own = self.integral.arguments(self.u)
-        return [own[i] for i in sorted(self.integral.integrand.hessian_inputs) if i >= first]
+        return [own[i] for i in sorted(self.integral.integrand.hessian_inputs) if i >= self.integral.num_given]
 
     def equals(self, other: Any) -> bool:
         return (
@@ -126,9 +158,11 @@ class TracedHessian:
         )
 
     def times_constant(self, i: int, k: int) -> tuple[Parts, Parts]:
-        integrand, shape = self.integral.integrand, self.integral.space.shape[1:]
-        along = integrand.along_constant()
-        slots = [self.u.new_zeros(given.shape) for given in along.inputs[len(integrand.inputs) :]]
-        slots[0][k if shape else ...] = 1
-        _, product, size = along.evaluate([*self.integral.arguments(self.u), *slots], (0,), False, True)
-        return list(product), list(size)
+        integral, width = self.integral, self.integral.term.derivatives + 1
+        along, field = integral.integrand.along_constant(), integral.space.fields[i]
+        slots = [self.u.new_zeros(given.shape) for given in along.inputs[len(integral.integrand.inputs) :]]
+        for side in range(integral.sides):
+            slots[(i * integral.sides + side) * width][k if field.shape[1:] else ...] = 1
+        given = [*integral.arguments(self.u), *slots]
+        _, product, size = along.evaluate(given, integral.integrand.tests, False, True)
+        return integral.joined(product), integral.joined(size)

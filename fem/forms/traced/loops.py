@@ -1,34 +1,26 @@
-"""The two kinds of loops over cells: which spaces they serve, and how their integrands get u and the parameters."""
+"""Loops over the cells of uniform grids: which spaces they serve, and how their integrands get u and the parameters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from fem.forms.derivatives import observable
 from fem.forms.parameters import Constant, PointValues, Resolved, field_of
 from fem.forms.term import Term
-from fem.kernels.cells.integrand import CellIntegrand, in_reference
 from fem.kernels.grid_inputs import Input
 from fem.kernels.grid_integrand import GridIntegrand
 from fem.kernels.tape import Tape
-from fem.mesh.geometry import Domain
 from fem.reference.discontinuous import Discontinuous
-from fem.reference.lagrange import Lagrange
-from fem.space.field import Function, Gradient
-from fem.space.quadrature_points import QuadraturePoints
 from fem.space.space import AnySpace, FunctionSpace
 
 GRID_CELLS = 2**11  # on smaller grids the trace of a density costs more than it saves
-MESH_POINTS = 2**14  # the same for quadrature points of other meshes
 
 Given = tuple[Any, Input | None]  # an argument of an integrand, its shape or the number that it is, and its tensor
 
 
 def is_traceable(term: Term) -> bool:
     """Whether a term's density may be traced: `torch.func`, forward differentiation and `torch.compile` must see it."""
-    return observable() and term.tag is None and not term.linear_in_test and term.derivatives < 2
+    return observable() and term.derivatives < 2
 
 
 def shape_of(value: Resolved, dim: int) -> Any:
@@ -48,25 +40,44 @@ class GridCells:
     """All cells of a uniform grid."""
 
     space: FunctionSpace
+    term: Term
 
     @classmethod
     def of(cls, space: AnySpace, term: Term) -> "GridCells | None":
         """If the loop serves the space and the term."""
-        if not isinstance(space, FunctionSpace) or not is_traceable(term) or not space.mesh.is_uniform:
+        if not is_traceable(term) or not isinstance(space, FunctionSpace) or not space.mesh.is_uniform:
             return None
-        return cls(space) if space.mesh.num_cells >= GRID_CELLS and space.is_lagrange else None
+        served = space.mesh.num_cells >= GRID_CELLS and space.is_lagrange and not term.linear_in_test
+        return cls(space, term) if served else None
 
     @property
     def key(self) -> Any:
         return None
 
-    def slots(self, order: int) -> tuple[list[Any], list[Input]]:
+    @property
+    def facet_values(self) -> list[PointValues]:
+        """What a density gets of facets."""
+        return []
+
+    def physical(self) -> list[Any]:
+        """Shapes of x, u and its derivatives as the density gets them."""
+        return self.slots()[0]
+
+    def arranged(self, arguments: Sequence[Any]) -> list[Any]:
+        """Arguments one after another as the density gets them."""
+        return list(arguments)
+
+    def slots(self) -> tuple[list[Any], list[Input]]:
         """x, u and its derivatives."""
-        dim, shape = self.space.mesh.dim, self.space.shape[1:]
+        dim, shape, order = self.space.mesh.dim, self.space.shape[1:], self.term.derivatives
         places = tuple((k, k + 1) for k in range(order + 1))
         return [(dim,), shape, *[(*shape, dim)][:order]], [Input("field", places, shape, self.space.degree)]
 
-    def parameter(self, value: Resolved, place: int) -> Given | None:
+    def sides_of(self, values: Sequence[Resolved]) -> list[int]:
+        """From which side each parameter is seen."""
+        return [0] * len(values)
+
+    def parameter(self, value: Resolved, place: int, side: int = 0) -> Given | None:
         """What stands at a place for a parameter; None for what the loop does not serve."""
         shape = shape_of(value, self.space.mesh.dim)
         if isinstance(value, int | float):
@@ -80,75 +91,6 @@ class GridCells:
         return (shape, given) if function.space.is_lagrange else None
 
     def integrand(
-        self, tape: Tape, order: int, arguments: Sequence[Any], inputs: Sequence[Input], values: Sequence[Resolved]
+        self, tape: Tape, arguments: Sequence[Any], inputs: Sequence[Input], values: Sequence[Resolved]
     ) -> GridIntegrand:
-        return GridIntegrand(self.space, tape, order, tape.run, tuple(arguments), tuple(inputs))
-
-
-@dataclass(frozen=True)
-class MeshCells:
-    """All cells of one kind of any mesh, with points x, inverse Jacobians and measures among the arguments."""
-
-    space: FunctionSpace
-    domain: Domain
-
-    @classmethod
-    def of(cls, space: AnySpace, term: Term, domain: Domain) -> "MeshCells | None":
-        """If the loop serves the space and the term."""
-        if not isinstance(space, FunctionSpace) or not is_traceable(term) or not has_table(space):
-            return None
-        if space.mesh.is_uniform and space.is_lagrange:
-            return None  # grids are for `GridCells`, or too small
-        few = space.mesh.num_cells * len(domain.weights) < MESH_POINTS
-        return None if few or space.degree == 0 or space.device.type != "cpu" else cls(space, domain)
-
-    @property
-    def key(self) -> Any:
-        return self.domain
-
-    def slots(self, order: int) -> tuple[list[Any], list[Input]]:
-        """x, u and its derivatives in reference coordinates, ∂ξ/∂x and the measure of a point."""
-        mesh, shape, family = self.space.mesh, self.space.shape[1:], self.space.family
-        r, d = mesh.dim, mesh.num_coordinates
-        first = torch.zeros(1, dtype=torch.int64, device=self.space.device)
-        straight = mesh.map(self.domain.block, first, self.domain.points)[1].shape[1] == 1
-        arguments = [(d,), shape, *[(*shape, r)][:order], (r, d), ()]
-        return arguments, [
-            Input("field", tuple((k, k + 1) for k in range(order + 1)), shape, self.space.degree, family),
-            Input("points", ((0, 0),), arguments[0]),
-            Input("steady" if straight else "points", ((0, order + 2),), arguments[-2]),
-            Input("points", ((0, order + 3),)),
-        ]
-
-    def parameter(self, value: Resolved, place: int) -> Given | None:
-        """What stands at a place for a parameter; None for what the loop does not serve."""
-        shape = shape_of(value, self.space.mesh.dim)  # gradients are those in reference coordinates
-        if isinstance(value, int | float):
-            return shape, None
-        if isinstance(value, Constant):
-            return shape, Input("constant", ((0, place),), shape)
-        if isinstance(value, PointValues):
-            steady = value.value.shape[-1 - value.rank] == 1
-            return shape, Input("steady" if steady else "points", ((0, place),), shape)
-        function, order = field_of(value)
-        space = function.space
-        given = Input("field", ((order, place),), space.shape[1:], space.degree, space.family)
-        return (shape, given) if has_table(space) else None
-
-    def integrand(
-        self, tape: Tape, order: int, arguments: Sequence[Any], inputs: Sequence[Input], values: Sequence[Resolved]
-    ) -> CellIntegrand:
-        spaces = [self.space, *[field_of(v)[0].space for v in values if isinstance(v, Function | Gradient)]]
-        dofs = {V.family: V.quadrature.dofs(self.domain) for V in spaces}
-        slopes = [i for i, v in enumerate(values) if isinstance(v, Gradient)]
-        return CellIntegrand(
-            *(self.space, tape, ("cells", order, tuple(slopes)), in_reference(tape.run, order, slopes)),
-            *(tuple(arguments), tuple(inputs)),
-            domain=self.domain,
-            dofs=dofs,
-        )
-
-
-def has_table(space: FunctionSpace) -> bool:
-    """Whether a space has one and the same basis of polynomials on all cells of a kind."""
-    return type(space.family) in (Lagrange, Discontinuous) and type(space.quadrature) is QuadraturePoints
+        return GridIntegrand(self.space, tape, self.term.derivatives, tape.run, tuple(arguments), tuple(inputs))

@@ -10,9 +10,15 @@ from fem.support.arithmetic import common_batch
 
 
 class CellInputs:
-    """Fields "b n c", constants "b k" and values at points "b e q k"; axes are 1 where nothing varies along them."""
+    """Fields "b n c", constants "b k" and values at points "b e q k"; axes are 1 where nothing varies along them.
 
-    def __init__(self, inputs: Sequence[Input], tensors: Sequence[Tensor], cells: int, points: int):
+    `nodes` "n d" are those of the mesh, where points, inverse Jacobians and measures follow from them.
+    """
+
+    def __init__(
+        self, inputs: Sequence[Input], tensors: Sequence[Tensor], cells: int, points: int, nodes: Tensor | None = None
+    ):
+        self.nodes = nodes
         self.inputs, self.like = inputs, tensors[0]
         batches = [t.shape[: t.ndim - i.rank] for t, i in zip(tensors, inputs, strict=True)]
         self.batch = common_batch(*batches)

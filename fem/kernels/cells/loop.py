@@ -4,7 +4,7 @@ A program of cells works in reference coordinates: its fields come as values and
 Jacobians and the measures of points among its arguments.
 """
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -28,26 +28,36 @@ TEMPORARIES = 16  # arrays of a chunk that are alive at once, more or less
 
 @dataclass(frozen=True)
 class CellRule:
-    """A quadrature rule on a reference cell, points "q r" as numbers."""
+    """Quadrature on reference cells: points "q r" as numbers for each group of cells and each side, and weights "q".
 
-    cell: Cell
-    points: tuple[tuple[float, ...], ...]
+    Cells have one side and are one group; facets have the cell on one side of them, or those on both, and are a group
+    where they are the same local facets of their cells.
+    """
+
+    cells: tuple[Cell, ...]
+    points: tuple[tuple[tuple[tuple[float, ...], ...], ...], ...]
+    weights: tuple[float, ...]
 
     @classmethod
-    def of(cls, domain: Domain) -> "CellRule":
-        return cls(domain.cell, tuple(map(tuple, domain.points.tolist())))
+    def of(cls, *groups: Sequence[Domain]) -> "CellRule":
+        """That of some groups of cells, each given by its domain on either side."""
+        points = tuple(tuple(tuple(map(tuple, side.points.tolist())) for side in group) for group in groups)
+        return cls(tuple(side.cell for side in groups[0]), points, tuple(groups[0][0].weights.tolist()))
 
     @outside_transforms()
-    def table(self, family: Any) -> Float[Tensor, "q s a"]:
+    def table(self, family: Any, side: int = 0) -> Float[Tensor, "g q s a"]:
         """Values and derivatives s = 1 + r of a family's basis at the points; what is round-off is zero, or equal."""
-        points = torch.tensor(self.points, dtype=torch.float64, device="cpu").reshape(len(self.points), -1)
-        tabulation = family.on(self.cell).tabulate(points, 1)
-        assert tabulation.grad is not None
-        found = torch.cat([tabulation.value[0][:, None], tabulation.grad[0].mT], 1)
+        element, tables = family.on(self.cells[side]), []
+        for group in self.points:
+            points = torch.tensor(group[side], dtype=torch.float64, device="cpu").reshape(len(self.weights), -1)
+            tabulation = element.tabulate(points, 1)
+            assert tabulation.grad is not None
+            tables.append(torch.cat([tabulation.value[0][:, None], tabulation.grad[0].mT], 1))
+        found = torch.stack(tables)
         small = 1e-13 * found.abs().amax()
         found = found.masked_fill(found.abs() <= small, 0.0)
-        same = (found - found[:1]).abs().amax((0, 2)) <= small
-        found = torch.where(same[:, None], found[:1], found)
+        same = (found - found[:, :1]).abs().amax((0, 1, 3)) <= small
+        found = torch.where(same[:, None], found[:, :1], found)
         return torch.where((found - found.round()).abs() <= small, found.round(), found)
 
 
@@ -55,7 +65,12 @@ class CellLoop:
     """What is done with each cell.
 
     Gradients: the sums of ψ "b", then for each way of scattering (by value, by size) and each input of `wrt` the
-    derivative. Hessians: second derivatives in the first input, which only generated code makes matrices of.
+    derivative. Hessians: with `columns`, second derivatives in inputs of `wrt` and of `columns`, which only generated
+    code makes matrices of.
+
+    Args:
+        place: the inputs that are points, inverse Jacobians and measures, where those follow from the nodes of the mesh
+            as `geometry`, a table, tells.
     """
 
     def __init__(
@@ -66,12 +81,17 @@ class CellLoop:
         rule: CellRule,
         program: Program,
         wrt: Sequence[int],
-        scatters: tuple[bool, ...],
+        scatters: tuple[bool, ...] = (),
+        columns: Sequence[int] | None = None,
+        place: Sequence[int] = (),
+        geometry: Any = None,
     ):
         self.inputs, self.arguments, self.program = inputs, arguments, program
-        self.wrt, self.scatters, self.rule, self.dim = tuple(wrt), scatters, rule, rule.cell.dim
-        self.families: list[Hashable] = list(dict.fromkeys(i.basis for i in inputs if i.kind == "field"))
-        self.tables = [rule.table(family) for family in self.families]
+        self.wrt, self.columns = tuple(wrt), None if columns is None else tuple(columns)
+        self.scatters, self.rule, self.dim = scatters, rule, rule.cells[0].dim
+        self.families: list[Any] = list(dict.fromkeys(i.basis for i in inputs if i.kind == "field"))
+        self.tables = [rule.table(*family) for family in self.families]
+        self.place, self.geometry = tuple(place), None if geometry is None else rule.table(geometry)
         self.sources = [self.source(*name) if used else None for name, used in zip(entries, program.used, strict=True)]
         self.generated: dict[Any, Any] = {}  # as C code, where it has been tried
 
@@ -80,22 +100,26 @@ class CellLoop:
         for i, given in enumerate(self.inputs):
             for order, place in given.places:
                 if place == argument:
-                    return (i, *self.slot(i, order, entry))
+                    return (i, *self.slot(order, entry))
         raise AssertionError("every argument of a program that matters belongs to an input")
 
-    def slot(self, i: int, order: int, entry: int) -> tuple[int, int]:
+    def slot(self, order: int, entry: int) -> tuple[int, int]:
         """Component of an input and slot of its table of an entry of its value or its derivative."""
         return (entry // self.dim, 1 + entry % self.dim) if order else (entry, 0)
 
-    @property
-    def slopes(self) -> list[tuple[int, int, int]]:
-        """(input, component, slot) of each slope among the outputs of the program."""
+    def slots_of(self, inputs: Sequence[int]) -> list[tuple[int, int, int]]:
+        """(input, component, slot) of all entries of some inputs."""
         return [
-            (i, *self.slot(i, order, k))
-            for i in self.wrt
+            (i, *self.slot(order, k))
+            for i in inputs
             for order, place in self.inputs[i].places
             for k in range(prod(self.arguments[place]))
         ]
+
+    @cached_property
+    def slopes(self) -> list[tuple[int, int, int]]:
+        """Those of each slope among the outputs of the program."""
+        return self.slots_of(self.wrt)
 
     @property
     def has_value(self) -> bool:
@@ -112,10 +136,21 @@ class CellLoop:
 
     # -- in PyTorch ----------------------------------------------------------------------------------------------------
 
-    def run(self, data: CellInputs, dofs: Sequence[Int[Tensor, "e a"]], results: list[list[Tensor]]) -> Tensor:
-        """The sums of ψ "b"; derivatives are added to `results`, "b …" as `CellInputs.zeros` makes them."""
-        total, tables = data.like.new_zeros(data.size), [t.to(data.like) for t in self.tables]
-        for cells in self.chunks(data):
+    def run(
+        self,
+        data: CellInputs,
+        counts: Sequence[int],
+        dofs: Sequence[Int[Tensor, "e a"]],
+        results: list[list[Tensor]],
+    ) -> Tensor:
+        """The sums of ψ "b"; derivatives are added to `results`, "b …" as `CellInputs.zeros` makes them.
+
+        Args:
+            counts: cells of each group.
+        """
+        total, all_tables = data.like.new_zeros(data.size), [t.to(data.like) for t in self.tables]
+        for group, cells in self.chunks(data, counts):
+            tables = [t[group] for t in all_tables]
             shape = (data.size, data.points, cells.stop - cells.start)
             at = [
                 interpolated(data.tensors[i], dofs[self.basis(i)][cells], tables[self.basis(i)])
@@ -142,9 +177,12 @@ class CellLoop:
                             result[:, cells] = stacked.sum(2) if self.inputs[i].kind == "steady" else stacked
         return total
 
-    def chunks(self, data: CellInputs) -> Iterator[slice]:
-        step = at_a_time(data.size * data.points * TEMPORARIES, data.like)
-        return (slice(start, min(start + step, data.cells)) for start in range(0, data.cells, step))
+    def chunks(self, data: CellInputs, counts: Sequence[int]) -> Iterator[tuple[int, slice]]:
+        """Some cells of a group at a time."""
+        step, end = at_a_time(data.size * data.points * TEMPORARIES, data.like), 0
+        for group, count in enumerate(counts):
+            start, end = end, end + count
+            yield from ((group, slice(first, min(first + step, end))) for first in range(start, end, step))
 
     def scalar(self, data: CellInputs, at: Sequence[Any], source: tuple[int, int, int], cells: slice) -> Tensor:
         """An input of the program at all points of some cells, "b q e" up to broadcasting."""

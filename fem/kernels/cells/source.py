@@ -1,10 +1,11 @@
 """Loops over the cells of any mesh as C (`cell_loop.c`): what happens in a cell, and at each of its points.
 
-Nodal values of some cells are gathered, interpolated with the table of the point, put through the density's program,
-and what comes out is sent back to the nodes, with one cell in each lane of a vector. Slots that do not vary within a
-cell (gradients of linear functions on simplices) are interpolated once, and what multiplies them is summed over the
-points before it is sent back. Tables and numbers are arguments, so that meshes, parameters and rules share compiled
-code; loops over local basis functions stay loops, so that it is short whatever the degree.
+Nodal values of a block of cells are gathered, interpolated with the table of the point, put through the density's
+program, and what comes out is sent back to the nodes, with one cell in each lane of a vector. Slots that do not vary
+within a cell (gradients of linear functions on simplices) are interpolated once, and what multiplies them is summed
+over the points before it is sent back. Points, inverse Jacobians and measures come from the nodes of the mesh where
+those are given, which are far less to read. Tables and numbers are arguments, so that meshes, parameters and rules
+share compiled code; loops over local basis functions stay loops, so that it is short whatever the degree.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,11 @@ from torch import Tensor
 
 from fem.kernels.c_operations import LoopBody, UnsupportedError, Value, inserted
 from fem.kernels.cells.inputs import CellInputs
+from fem.kernels.cells.jacobians import inverse_jacobians
+from fem.kernels.cells.layout import Layout, block_size
 from fem.kernels.cells.loop import CellLoop
+from fem.kernels.cells.matrices import LARGEST, write_matrix
+from fem.space.gather_scatter import GatherScatter
 from fem.support.c_function import CFunction, c_text
 from fem.support.portions import CACHE, NEAREST
 from fem.support.threads import num_threads
@@ -27,9 +32,7 @@ from fem.support.threads import num_threads
 STRIDES = 3  # of each input: batch, cell, point
 VECTOR = 64  # bytes
 THREADED = 2**24  # bytes that wait where several threads take part
-LARGEST = 2**19  # bytes of the element matrices of as many cells as a vector has numbers
 
-Dofs = Sequence[Int[Tensor, "e a"]]
 Slot = tuple[int, str]  # of a table, and the array of its values
 
 
@@ -40,35 +43,36 @@ class CellSource:
         UnsupportedError: an operation that C code is not written for, or element matrices too large for the caches.
     """
 
-    def __init__(self, loop: CellLoop, dtype: torch.dtype):
+    def __init__(self, loop: CellLoop, dtype: torch.dtype, nodal: bool):
         if dtype not in (torch.float32, torch.float64):
             raise UnsupportedError
         self.loop, self.dtype, self.point = loop, dtype, LoopBody(dtype)
         self.lanes = VECTOR // dtype.itemsize
-        self.sizes = [table.shape[-1] for table in loop.tables]
-        self.before, self.head, self.interpolation = list[str](), list[str](), list[str]()
+        self.nodal = nodal and not set(loop.place) & set(loop.wrt)
+        tables = [*loop.tables, *([loop.geometry] if self.nodal else [])]
+        # As numbers that compare quickly: which slots are the same at all points, and how many functions there are.
+        self.steady = [[bool(s) for s in (t == t[:, :1]).all(-1).all(1).all(0)] for t in tables]
+        self.sizes = [table.shape[-1] for table in tables]
+        self.room, self.block, self.before = list[str](), list[str](), list[str]()
+        self.head, self.interpolation = list[str](), list[str]()
         self.spread, self.end, self.after, self.scatter = list[str](), list[str](), list[str](), list[str]()
         self.sums, self.outputs = ["total"], count()
         self.rows = 0  # of all arrays together
-        self.parts: list[int] = []  # numbers of each cell that wait
+        self.parts: list[tuple[int | None, int]] = []  # what waits: numbers of each node of a map, or of each cell
         self.functions: dict[torch.dtype, CFunction] = {}
         self.read_inputs()
         sources = [None if s is None else self.source(*s) for s in loop.sources]
         outputs = self.point.run(loop.program, sources)
-        if loop.scatters or not loop.wrt:
+        if loop.columns is None:
             self.write_gradient(outputs)
         else:
-            self.write_matrix(outputs)
+            write_matrix(self, outputs)
 
     def array(self, name: str, rows: int = 1, zero: bool = False) -> str:
         """One more array over the cells that one loop takes."""
         self.rows += rows
         self.before.append(f"T {name}[{rows}][W] ARRAY{' = {{0}}' if zero else ''};")
         return name
-
-    def steady(self, t: int, s: int) -> bool:
-        """Whether a slot of a table is the same at all points."""
-        return bool((self.loop.tables[t][:, s] == self.loop.tables[t][0, s]).all())
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -77,26 +81,57 @@ class CellSource:
         for i in sorted({s[0] for s in used}):
             kind, at = self.loop.inputs[i].kind, [f"at[{i * STRIDES + k}]" for k in range(STRIDES)]
             base = f"in[{i}] + b * {at[0]}"
+            if self.nodal and i in self.loop.place:
+                continue
             if kind == "field":
-                self.read_field(i, base, [s[1:] for s in used if s[0] == i])
+                self.read_field(
+                    str(i),
+                    base,
+                    self.loop.basis(i),
+                    prod(self.loop.inputs[i].shape),
+                    [s[1:] for s in used if s[0] == i],
+                )
             elif kind == "constant":
                 self.before.append(f"const T *p{i} = {base};")
             else:
-                self.before.append(f"const T *p{i} = {base} + first * {at[1]};")
+                self.before.append(f"const T *p{i} = {base};")
                 self.before.append(f"const int64_t e{i} = {at[1]}, q{i} = {at[2]};")
+        if self.nodal:
+            self.read_place({self.loop.place.index(s[0]) for s in used if s[0] in self.loop.place}, used)
 
-    def read_field(self, i: int, base: str, used: list[tuple[int, int]]) -> None:
+    def read_place(self, kinds: set[int], used: Any) -> None:
+        """Points (0), and inverse Jacobians and measures (1, 2) from the nodes of the mesh."""
+        t, d = len(self.sizes) - 1, self.loop.dim
+        slots = [s[1:] for s in used if s[0] == self.loop.place[0]]
+        if kinds & {1, 2}:
+            slots += [(c, 1 + r) for c in range(d) for r in range(d)]
+        if slots:
+            self.read_field("x", f"in[{len(self.loop.inputs)}]", t, d, slots)
+        if kinds & {1, 2}:
+            straight = all(self.steady[t][1:])
+            names = [self.array(f"g{r}_{c}") for r in range(d) for c in range(d)] + [self.array("det")]
+            (self.head if straight else self.interpolation).extend(inverse_jacobians(d, names))
+
+    def read_field(self, i: str, base: str, t: int, width: int, used: list[tuple[int, int]]) -> None:
         """Gather the components that are used, and interpolate their slots."""
-        t, width = self.loop.basis(i), prod(self.loop.inputs[i].shape)
         size, components = self.sizes[t], sorted({c for c, _ in used})
-        copies = [f"{self.array(f'u{i}_{c}', size)}[a][i] = x[{c}];" for c in components]
+        for c in components:
+            self.room.append(f"T n{i}_{c}[most[{t}]];")
+            self.array(f"u{i}_{c}", size)
+        copies = " ".join(f"n{i}_{c}[j] = x[{c}];" for c in components)
+        self.block += [
+            f"for (int64_t j = 0; j < start[{t}][block + 1] - start[{t}][block]; j++) {{",
+            f"const T *x = {base} + (int64_t)node[{t}][start[{t}][block] + j] * {width}; {copies} }}",
+        ]
+        copies = " ".join(f"u{i}_{c}[a][i] = n{i}_{c}[z[i]];" for c in components)
         self.before += [
-            f"for (int64_t i = 0; i < n; i++) for (int64_t a = 0; a < {size}; a++) {{",
-            f"const T *x = {base} + dofs[{t}][(first + i) * {size} + a] * {width}; {' '.join(copies)} }}",
+            f"for (int64_t a = 0; a < {size}; a++) {{",
+            f"const int16_t *z = local[{t}] + (block * {size} + a) * G + lane;",
+            f"for (int64_t i = 0; i < W; i++) {{ {copies} }} }}",
         ]
         for c in components:
             for steady, target in ((True, self.head), (False, self.interpolation)):
-                slots = [(s, self.array(f"v{i}_{c}_{s}")) for k, s in used if k == c and self.steady(t, s) == steady]
+                slots = [(s, self.array(f"v{i}_{c}_{s}")) for k, s in used if k == c and self.steady[t][s] == steady]
                 if slots:
                     target += self.interpolated(f"u{i}_{c}", t, slots)
 
@@ -116,9 +151,15 @@ class CellSource:
     def source(self, i: int, k: int, s: int) -> Value:
         """An input of the program at the point."""
         kind = self.loop.inputs[i].kind
+        if self.nodal and i in self.loop.place:
+            return self.point.let(
+                (f"vx_{k}_0[0][i]", f"g{k // self.loop.dim}_{k % self.loop.dim}[0][i]", "det[0][i] * weights[q]")[
+                    self.loop.place.index(i)
+                ]
+            )
         if kind == "constant":
             return f"p{i}[{k}]"
-        return self.point.let(f"v{i}_{k}_{s}[0][i]" if kind == "field" else f"p{i}[i * e{i} + q * q{i} + {k}]")
+        return self.point.let(f"v{i}_{k}_{s}[0][i]" if kind == "field" else f"p{i}[cell[i] * e{i} + q * q{i} + {k}]")
 
     # -- derivatives ---------------------------------------------------------------------------------------------------
 
@@ -149,24 +190,27 @@ class CellSource:
     def write_field(self, i: int, slopes: list[tuple[int, int, Value]], size: bool) -> None:
         o, t, width = next(self.outputs), self.loop.basis(i), prod(self.loop.inputs[i].shape)
         a, stored = self.sizes[t], []
-        for c in range(width):
+        for c in sorted({c for c, _, _ in slopes}):
             self.array(f"r{o}_{c}", a, zero=True)
-            stored.append(f"z[{c}] = r{o}_{c}[a][i];")
+            stored.append(f"y{o}[z[i] * {width} + {c}] += r{o}_{c}[a][i];")
             for steady, target in ((False, self.spread), (True, self.end)):
-                own = [(s, v) for k, s, v in slopes if k == c and self.steady(t, s) == steady]
+                own = [(s, v) for k, s, v in slopes if k == c and self.steady[t][s] == steady]
                 if own:
                     slots = [(s, self.kept(f"f{o}_{c}_{s}", v, steady)) for s, v in own]
                     target += self.returned(f"r{o}_{c}", t, slots, size)
-        self.parts.append(a * width)
+        self.parts.append((t, width))
+        self.block += [
+            f"T *y{o} = part[{o}] + (int64_t)start[{t}][block] * {width};",
+            f"for (int64_t j = 0; j < (start[{t}][block + 1] - start[{t}][block]) * {width}; j++) y{o}[j] = 0;",
+        ]
         self.after += [
-            f"{{ T *z = part[{o}] + (first - low) * {a * width};",
-            f"for (int64_t i = 0; i < n; i++) for (int64_t a = 0; a < {a}; a++, z += {width}) {{",
-            *stored,
-            "} }",
+            f"for (int64_t a = 0; a < {a}; a++) {{",
+            f"const int16_t *z = local[{t}] + (block * {a} + a) * G + lane;",
+            f"for (int64_t i = 0; i < n; i++) {{ {' '.join(stored)} }} }}",
         ]
         self.scatter.append(
-            f"add(part[{o}], dofs[{t}] + low * {a}, high - low, {a}, {width}, to[{o}] * t / all, "
-            f"to[{o}] * (t + 1) / all, out[{o}] + b * to[{o}] * {width});"
+            f"add(part[{o}], first[{t}], place[{t}], to[{o}] * t / all, to[{o}] * (t + 1) / all, {width}, "
+            f"out[{o}] + b * to[{o}] * {width});"
         )
 
     def returned(self, nodal: str, t: int, slots: Sequence[Slot], size: bool) -> list[str]:
@@ -187,83 +231,37 @@ class CellSource:
 
     def write_points(self, i: int, slopes: list[tuple[int, int, Value]], steady: bool) -> None:
         o, entries = next(self.outputs), prod(self.loop.inputs[i].shape)
-        self.parts.append(0)
-        self.before.append(f"T *y{o} = out[{o}] + (b * E + first) * {'1' if steady else 'Q'} * {entries};")
+        self.parts.append((None, 0))
+        self.before.append(f"T *y{o} = out[{o}] + b * E * {'1' if steady else 'Q'} * {entries};")
         for k, _, v in slopes:
             if steady:
                 array = self.kept(f"f{o}_{k}", v, True)
-                self.end.append(f"for (int64_t i = 0; i < n; i++) y{o}[i * {entries} + {k}] = {array}[0][i];")
+                self.end.append(f"for (int64_t i = 0; i < n; i++) y{o}[cell[i] * {entries} + {k}] = {array}[0][i];")
             else:
-                self.point.lines.append(f"y{o}[(i * Q + q) * {entries} + {k}] = {self.point.text(v)};")
-
-    # -- second derivatives --------------------------------------------------------------------------------------------
-
-    def write_matrix(self, outputs: list[Value]) -> None:
-        """K_AB = Σ_q Σ_st C_st w[s, A] w[t, B] of nodes a ≤ b, with A = (a, c), and its mirror image."""
-        t, width = self.loop.basis(0), prod(self.loop.inputs[0].shape)
-        slots, a = [s[1:] for s in self.loop.slopes], self.sizes[t]
-        size = a * width
-        if size**2 * VECTOR > LARGEST:
-            raise UnsupportedError
-        self.before.append(f"T K[{size * size}][W] ARRAY = {{{{0}}}};")
-        for steady, target in ((False, self.spread), (True, self.end)):
-            arrays: dict[Value, str] = {}
-            found: dict[tuple[int, int], str] = {}
-            for place, value in enumerate(outputs):
-                m, n = divmod(place, len(slots))
-                if value != 0 and (self.steady(t, slots[m][1]) and self.steady(t, slots[n][1])) == steady:
-                    if value not in arrays:
-                        arrays[value] = self.kept(f"c{int(steady)}_{len(arrays)}", value, steady)
-                    found[m, n] = arrays[value]
-            for c in range(width):
-                target += self.products(t, width, c, slots, found)
-        self.parts.append(size * size)
-        self.after += [
-            f"{{ T *z = part[0] + (first - low) * {size * size};",
-            f"for (int64_t i = 0; i < n; i++, z += {size * size})",
-            f"for (int64_t B = 0; B < {size}; B++) for (int64_t A = 0; A < (B / {width} + 1) * {width}; A++)",
-            f"z[A * {size} + B] = z[B * {size} + A] = K[B * {size} + A][i]; }}",
-        ]
-        self.scatter.append(
-            f"add_rows(part[0], dofs[{t}] + low * {a}, position + low * {size * size}, high - low, {a}, {width}, "
-            "to[0] * t / all, to[0] * (t + 1) / all, out[0] + b * to[1]);"
-        )
-
-    def products(
-        self, t: int, width: int, column: int, slots: list[tuple[int, int]], found: dict[tuple[int, int], str]
-    ) -> list[str]:
-        """The columns B = (b, c) of one component c: g_s = Σ_t C_st w[t, b], then K_AB += Σ_s w[s, a] g_s."""
-        a, rows, lines = self.sizes[t], list[str](), dict[int, list[str]]()
-        columns = [(n, s) for n, (c, s) in enumerate(slots) if c == column]
-        for m, (c, s) in enumerate(slots):
-            own = [(found[m, n], r) for n, r in columns if (m, n) in found]
-            terms = [f"AT({array}[0][j]) * w{t}[{r * a} + b]" for array, r in own]
-            if terms:
-                rows.append(f"const V g{m} = {' + '.join(terms)};")
-                lines.setdefault(c, []).append(f"w{t}[{s * a} + a] * g{m}")
-        if not rows:
-            return []
-        place = f"(b * {width} + {column}) * {a * width} + a * {width}"
-        return [
-            f"for (int64_t b = 0; b < {a}; b++) for (int64_t j = 0; j < W; j += L) {{",
-            *rows,
-            "for (int64_t a = 0; a <= b; a++) {",
-            *[f"AT(K[{place} + {c}][j]) += {' + '.join(terms)};" for c, terms in lines.items()],
-            "} }",
-        ]
+                self.point.lines.append(f"y{o}[(cell[i] * Q + q) * {entries} + {k}] = {self.point.text(v)};")
 
     # -- as a whole ----------------------------------------------------------------------------------------------------
 
     @cached_property
     def width(self) -> int:
-        """Cells that one loop takes: what it reads and writes stays in the nearest cache, as far as it can."""
-        most = NEAREST // (max(self.rows, 1) * self.dtype.itemsize)
-        most = most if not self.is_matrix else min(most, LARGEST // (self.parts[0] * self.dtype.itemsize))
-        return min(max(most // self.lanes, 1), 8) * self.lanes
+        """Cells that one loop takes: what it reads and writes stays in the nearest cache, as far as it can.
+
+        That is half of it: the nodal values of the block lie there too.
+        """
+        most = NEAREST // 2 // (max(self.rows, 1) * self.dtype.itemsize)
+        if self.is_matrix:
+            most = min(most, LARGEST // (self.parts[0][1] * self.dtype.itemsize))
+        vectors = min(max(most // self.lanes, 1), 8)
+        return min((1 << vectors.bit_length() - 1) * self.lanes, self.size)
+
+    @property
+    def size(self) -> int:
+        """Cells of a block."""
+        return block_size(self.sizes[0])
 
     @property
     def is_matrix(self) -> bool:
-        return bool(self.loop.wrt) and not self.loop.scatters
+        return self.loop.columns is not None
 
     def function(self, position: torch.dtype = torch.int32) -> CFunction:
         """The loop, compiled for positions in a sparse matrix of some type."""
@@ -274,12 +272,17 @@ class CellSource:
     def written(self, position: torch.dtype) -> CFunction:
         widths = [(1 + self.loop.dim) * a for a in self.sizes]
         rows = [
-            [f"const T *w{t} = tables[{t}] + {q} * {w}, *m{t} = w{t} + Q * {w};" for t, w in enumerate(widths)]
+            [
+                f"const T *w{t} = tables[{t}] + (group[block] * 2 * Q + {q}) * {w}, *m{t} = w{t} + Q * {w};"
+                for t, w in enumerate(widths)
+            ]
             for q in "0q"
         ]
         text = inserted(
             c_text("fem.kernels.cells", "cell_loop.c"),
             functions=self.point.declarations,
+            room=[*self.room, f"const T *weights = tables[{len(widths)}];"],
+            block=self.block,
             reductions=[", ".join(f"{s} = 0" for s in self.sums)],
             sums=[", ".join(self.sums)],
             before=[*rows[0], *self.before],
@@ -289,10 +292,15 @@ class CellSource:
             point=self.point.lines,
             spread=self.spread,
             end=self.end,
-            after=[*[f"own[{j}] = {s};" for j, s in enumerate(self.sums)], *self.after],
-            scatter=self.scatter,
+            after=[*[f"own[{j}] += {s};" for j, s in enumerate(self.sums)], *self.after],
+            # Threads meet before sums of blocks are added to nodes, and once more before others take their place.
+            nowait=[] if self.scatter else ["nowait"],
+            scatter=[*self.scatter, "if (b + 1 < B || high < blocks) {\n#pragma omp barrier\n}"]
+            if self.scatter
+            else [],
         )
-        return CFunction(text, True, T=self.dtype, P=position, L=self.lanes, W=self.width, SUMS=len(self.sums))
+        numbers = {"L": self.lanes, "W": self.width, "G": self.size, "SUMS": len(self.sums)}
+        return CFunction(text, True, T=self.dtype, P=position, **numbers)
 
     @cached_property
     def constants(self) -> Tensor:
@@ -300,49 +308,68 @@ class CellSource:
 
     @cached_property
     def tables(self) -> list[Tensor]:
-        """Each table and its absolute values."""
-        return [torch.stack([t, t.abs()]).to(self.dtype) for t in self.loop.tables]
+        """Each table and its absolute values for each group, and the weights of the points."""
+        rule, tables = self.loop.rule, [*self.loop.tables, *([self.loop.geometry] if self.nodal else [])]
+        weights = torch.tensor(rule.weights, dtype=self.dtype, device="cpu")
+        return [*[torch.stack([t, t.abs()], 1).to(self.dtype) for t in tables], weights]
 
     # -- calling -------------------------------------------------------------------------------------------------------
 
-    def run(self, data: CellInputs, dofs: Dofs, results: Sequence[Tensor]) -> Tensor | None:
-        """Derivatives added to fields "b n c" and written elsewhere; the sums "b j", None if not compiled (yet).
+    def run(self, data: CellInputs, layout: Layout, maps: Sequence[GatherScatter], results: Sequence[Tensor]) -> Tensor:
+        """Derivatives added to fields "b n c" and written elsewhere; the sums "b j".
 
         The first sum is that of ψ, the others are derivatives with respect to entries of constants.
         """
-        if not self.function().ready(self.work(data)):
-            return None
-        return self.call(self.function(), data, dofs, None, results, [r.shape[1] for r in results])
+        return self.call(self.function(), data, layout, maps, None, results, [r.shape[1] for r in results])
 
-    def add_matrix(self, data: CellInputs, dofs: Dofs, position: Int[Tensor, "e A A"], values: Tensor) -> bool:
-        """Element matrices added to entries "b z" of a sparse matrix, if it is compiled (by now)."""
-        function = self.function(position.dtype)
-        if not function.ready(self.work(data)):
-            return False
-        self.call(function, data, dofs, position, [values], [data.tensors[0].shape[1], values.shape[-1]])
-        return True
+    def add_matrix(
+        self,
+        data: CellInputs,
+        layout: Layout,
+        maps: Sequence[GatherScatter],
+        position: Int[Tensor, "e A A"],
+        values: Tensor,
+    ) -> None:
+        """Element matrices added to entries "b z" of a sparse matrix."""
+        rows = [data.tensors[i].shape[1] for i in self.loop.wrt]
+        self.call(self.function(position.dtype), data, layout, maps, position, [values], [values.shape[-1], *rows])
 
     def work(self, data: CellInputs) -> int:
         """As many numbers as the loop reads; entries of matrices count as what they cost without it."""
         read = data.points * max(sum(s is not None for s in self.loop.sources), 1)
-        return data.size * data.cells * (read + 4 * self.parts[0] if self.is_matrix else read)
+        return data.size * data.cells * (read + 4 * self.parts[0][1] if self.is_matrix else read)
 
     def call(
-        self, function: CFunction, data: CellInputs, dofs: Dofs, position: Any, out: Sequence[Tensor], to: list[int]
+        self,
+        function: CFunction,
+        data: CellInputs,
+        layout: Layout,
+        maps: Sequence[GatherScatter],
+        position: Any,
+        out: Sequence[Tensor],
+        to: list[int],
     ) -> Tensor:
         tensors = [laid_out(t, i.kind) for t, i in zip(data.tensors, self.loop.inputs, strict=True)]
-        blocks = -(-data.cells // self.width)
-        # What waits stays in the caches; threads wait for each other after each chunk, and so get larger ones.
-        room = CACHE if num_threads() == 1 else THREADED
-        chunk = room // (max(*self.parts, 1, 1) * self.dtype.itemsize) // self.width
-        chunk = min(max(chunk, 8), blocks) * self.width
-        parts = [torch.empty(chunk * size, dtype=self.dtype, device="cpu") for size in self.parts]
-        partial = torch.empty(data.size * blocks * len(self.sums), dtype=torch.float64, device="cpu")
+        if self.nodal:
+            assert data.nodes is not None
+            tensors.append(data.nodes.contiguous())
+        numberings, chunk = [layout.numbering(m) for m in maps], layout.blocks
+        dofs = [m.dofs.contiguous() for m in maps]
+        if self.is_matrix:
+            # What waits stays in the caches; threads wait for each other after each chunk, and so get larger ones.
+            room = CACHE if num_threads() == 1 else THREADED
+            chunk = room // (self.parts[0][1] * self.dtype.itemsize * self.size)
+            chunk = min(max(chunk, num_threads()), layout.blocks)
+        sizes = [len(numberings[t].nodes) * n if t is not None else chunk * self.size * n for t, n in self.parts]
+        parts = [torch.empty(size, dtype=self.dtype, device="cpu") for size in sizes]
+        partial = torch.empty(data.size * layout.blocks * len(self.sums), dtype=torch.float64, device="cpu")
         sums = torch.zeros(data.size, len(self.sums), dtype=torch.float64, device="cpu")
-        at = [stride for t, i in zip(tensors, self.loop.inputs, strict=True) for stride in strides(t, i.kind)]
+        at = [stride for t, i in zip(tensors, self.loop.inputs, strict=False) for stride in strides(t, i.kind)]
+        *lists, most = zip(*numberings, strict=True)
         function(
-            *(data.size, data.cells, data.points, chunk, tensors, at, dofs, position, self.tables, self.constants),
-            *(parts, out, to, partial, sums),
+            *(data.size, data.cells, data.points, layout.blocks, chunk, tensors, at),
+            *(layout.order, layout.bounds, layout.groups, *lists, most, dofs, position),
+            *(self.tables, self.constants, parts, out, to, partial, sums),
         )
         return sums
 
@@ -364,10 +391,10 @@ def generated(loop: CellLoop, data: CellInputs) -> CellSource | None:
     """The loop as C code, if C has what it takes and the tensors are the CPU's."""
     if any(t.device.type != "cpu" or t.dtype != data.like.dtype for t in data.tensors):
         return None
-    key = data.like.dtype
+    key = data.like.dtype, data.nodes is not None
     if key not in loop.generated:
         try:
-            loop.generated[key] = CellSource(loop, key)
+            loop.generated[key] = CellSource(loop, *key)
         except UnsupportedError:
             loop.generated[key] = None
     return loop.generated[key]

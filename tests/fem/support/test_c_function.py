@@ -109,6 +109,7 @@ def test_never_compiled() -> None:
         ("segmentation", ["averages.c"], {"Value": F64, "Label": torch.int64}),
         ("splines", ["costs.c", "exact.c"], {"D": 1}),
         ("splines", ["costs.c", "merging.c"], {"D": 0}),
+        ("fem.kernels.cells", ["layout.c"], {}),
         # Nothing inserted, and nothing to add up: an empty loop.
         ("fem.kernels", ["grid_loop.c"], {"T": F64, "W": 64, "SUMS": 1, "HALOS": 0}),
     ],

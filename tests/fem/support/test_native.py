@@ -1,5 +1,6 @@
 """C code is compiled when it should be, kept, and done without where it cannot be."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -59,6 +60,13 @@ def test_what_an_earlier_process_compiled_serves_at_once(monkeypatch: pytest.Mon
     monkeypatch.setattr(subprocess, "Popen", None)
     assert library(SOURCE).ready(0)
     assert doubled(library(SOURCE)) == 3
+
+
+def test_a_copy_is_the_same_library() -> None:
+    known = library("int run(void) { return 3; }")
+    with compilation("always"):
+        assert known.ready(0) or find_compiler() is None
+    assert copy.deepcopy(known) is known
 
 
 def test_several_threads_compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
