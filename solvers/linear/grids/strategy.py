@@ -14,6 +14,8 @@ from torch import Tensor
 
 from solvers.linear.conjugate_gradients import ritz_values
 from solvers.linear.grids.coarsening import CellCollapse, DegreeCoarsening, VertexCoarsening
+from solvers.linear.grids.coarsest import bandwidth, has_factors
+from solvers.linear.grids.front_layer import FrontLayer
 from solvers.linear.grids.operator_coarsening import OperatorCoarsening, offsets
 from solvers.operators.stencil import Stencil, StencilGrid
 from solvers.operators.stencil_product import Product
@@ -21,18 +23,51 @@ from solvers.operators.stencil_product import Product
 COARSEST = 130  # unknowns per item that a dense inverse takes care of
 ENTRIES = 2**17  # of the inverses of all items together; beyond, another level costs less
 ROUGH_COARSEST, ROUGH_ENTRIES = 1100, 2**21  # the same where coefficients are rough: few coarse levels do them justice
+FACTORS = 500  # operations for band factors there, for each unknown of the finest level
 ROUGH = 0.01  # mean fourth power of the relative difference of couplings beyond which interpolation follows them
 STRONG = 0.5  # axes with couplings of this strength, relative to the strongest, are coarsened
 # Degree in D⁻¹A and ratio λ_max/λ_min of smoothing, by the number of axes that are not coarsened: along those the mass
 # matrices of linear elements widen the spectrum by 3. (The finest level is content with degree one and a ratio of 3.)
 SMOOTHING = ((2, 4.0), (2, 6.0), (3, 15.0))
+EASY = (1, 3.0)
 
 
-def is_coarsest(grid: StencilGrid, rough: bool) -> bool:
-    """Whether a dense inverse takes less time than another level."""
+def is_coarsest(stencil: Stencil, dtype: torch.dtype, finest: int | None = None) -> bool:
+    """Whether a direct solve takes less time than another level.
+
+    Args:
+        dtype: of the cycles.
+        finest: unknowns of the finest level of one item, where coefficients are rough.
+    """
+    grid = stencil.grid
     count = grid.size // grid.batch * len(grid.types)
-    most, entries = (ROUGH_COARSEST, ROUGH_ENTRIES) if rough else (COARSEST, ENTRIES)
-    return count <= most and grid.batch * count**2 <= entries
+    if finest is None:
+        return count <= COARSEST and grid.batch * count**2 <= ENTRIES
+    if count * bandwidth(grid) ** 2 <= FACTORS * finest and has_factors(grid, stencil.data, dtype):
+        return True
+    return count <= ROUGH_COARSEST and grid.batch * count**2 <= ROUGH_ENTRIES
+
+
+def ways_down(
+    stencil: Stencil, width: list[Tensor], fixed: Bool[Tensor, "t k"] | None, before: list
+) -> list[tuple[list, list[Tensor]]]:
+    """The steps to each of the coarse grids below a level, and the widths there; one or none, or two.
+
+    Args:
+        fixed: where interpolation is to follow the operator.
+        before: the steps that led to this level: where it is the first one of its axes, all cells have an even vertex.
+    """
+    width = list(width)
+    steps = next_steps(stencil, width, fixed)
+    ways = [(steps, width)] if steps else []
+    if fixed is not None and steps and before and isinstance(steps[0], OperatorCoarsening):
+        again = isinstance(before[-1], OperatorCoarsening)
+        axes, periodic = steps[0].axes, stencil.grid.periodic
+        if again and not any(periodic[k] for k in axes if periodic):
+            layer = FrontLayer(stencil.grid, axes)
+            shifted = OperatorCoarsening(layer.operator(stencil), axes, layer.fixed(fixed))
+            ways.append(([layer, shifted], width))
+    return ways
 
 
 def next_steps(stencil: Stencil, width: list[Tensor], fixed: Bool[Tensor, "t k"] | None = None) -> list:
