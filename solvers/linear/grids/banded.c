@@ -14,7 +14,9 @@ static inline void one(double *row, const double *band, int64_t w, int64_t r, in
   for (int64_t c = 0; c <= w - (r - p); c++) row[c] -= f * a[c];
 }
 
-static int factorise(double *band, int64_t n, int64_t w, double least)
+/* Pivots that are too small, or negative, become the diagonal entry: factors are definite, and those of a matrix that
+   does not see constants hold one unknown more. */
+static void factorise(double *band, int64_t n, int64_t w, double least)
 {
   for (int64_t r = 0; r < n; r++) {
     double *row = band + r * (w + 1);
@@ -32,10 +34,8 @@ static int factorise(double *band, int64_t n, int64_t w, double least)
       row[m + 2] -= k * d[m + 2];
     }
     for (; p < r; p++) one(row, band, w, r, p);
-    if (!(row[0] > least * diagonal)) return 1;
-    row[0] = 1 / row[0];
+    row[0] = row[0] > least * diagonal ? 1 / row[0] : diagonal > 0 ? 1 / diagonal : 1;
   }
-  return 0;
 }
 
 /* x with A x = b; y has room for n + w numbers. */
@@ -57,7 +57,7 @@ static void solve(const double *band, int64_t n, int64_t w, const T *b, T *x, do
   }
 }
 
-/* Factors of all items, or solves where there is a right-hand side: how many of them failed. */
+/* Factors of all items, or solves where there is a right-hand side; how many had no room for it. */
 int run(int64_t items, int64_t n, int64_t w, double *band, double least, const T *b, T *x, int64_t threads)
 {
   int failed = 0;
@@ -66,7 +66,7 @@ int run(int64_t items, int64_t n, int64_t w, double *band, double least, const T
     double *own = band + k * n * (w + 1), *room = b ? malloc((n + w) * sizeof(double)) : 0;
     if (b && !room) failed += 1;
     else if (b) solve(own, n, w, b + k * n, x + k * n, room);
-    else failed += factorise(own, n, w, least);
+    else factorise(own, n, w, least);
     free(room);
   }
   return failed;

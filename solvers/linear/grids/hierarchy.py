@@ -69,9 +69,9 @@ class GridHierarchy:
     """Levels from the finest to one small enough to be solved directly, all in one precision.
 
     Interpolation that follows a rough operator is made in double precision, and so are the coarse operators then: what
-    is left of large couplings that cancel would be noise in another one. From the second of its levels on there are two
-    coarse grids below each, of even and of odd vertices (`front_layer.py`), and the mean of what they say is added: a
-    cluster of strongly coupled vertices may lie between those of one of them, which then knows nothing of its mean.
+    is left of large couplings that cancel would be noise in another one. In the plane there are two coarse grids below
+    each such level but the first, of even and of odd vertices along some axes (`front_layer.py`), and the mean of what
+    they say is added: a cluster of strongly coupled vertices may lie between those of one grid, which misses its mean.
     """
 
     def __init__(
@@ -88,11 +88,13 @@ class GridHierarchy:
         self.levels: list[GridLevel] = []  # the finest one first
         self.add(stencil, fixed, width, [])
 
-    def add(self, stencil: Stencil, fixed: Bool[Tensor, "t k"], width: list[Tensor], before: list) -> GridLevel:
+    def add(
+        self, stencil: Stencil, fixed: Bool[Tensor, "t k"], width: list[Tensor], before: list, branched: bool = False
+    ) -> GridLevel:
         """The level of an operator, to which some steps have led, and all those below it."""
         ways, first = [], not self.levels
         if not is_coarsest(stencil, self.dtype, self.size if self.rough and not first else None):
-            ways = ways_down(stencil, width, fixed if self.rough else None, before)
+            ways = ways_down(stencil, width, fixed if self.rough else None, before, branched)
         below = []
         stencil.fix(fixed, 0.0)
         for steps, _ in ways:
@@ -110,7 +112,7 @@ class GridHierarchy:
         else:
             level.solve = solver(stencil, level.b, level.x)
         for (steps, width), (operator, coarse) in zip(ways, below, strict=True):
-            level.coarse.append(self.add(operator, coarse, width, steps))
+            level.coarse.append(self.add(operator, coarse, width, steps, branched or len(ways) > 1))
             connect(level, level.coarse[-1], steps, 1 / len(ways))
         return level
 

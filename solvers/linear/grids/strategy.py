@@ -5,6 +5,7 @@ that stretched cells become nearly square before all axes are coarsened.
 Interpolation is linear where coefficients are smooth, and follows the operator where they are rough.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import gcd
 
@@ -49,43 +50,30 @@ def is_coarsest(stencil: Stencil, dtype: torch.dtype, finest: int | None = None)
 
 
 def ways_down(
-    stencil: Stencil, width: list[Tensor], fixed: Bool[Tensor, "t k"] | None, before: list
+    stencil: Stencil, width: list[Tensor], fixed: Bool[Tensor, "t k"] | None, before: list, branched: bool
 ) -> list[tuple[list, list[Tensor]]]:
-    """The steps to each of the coarse grids below a level, and the widths there; one or none, or two.
+    """The steps to each of the coarse grids below a level, and the widths there: none, one or two.
+
+    They go along the axes of strong coupling, to a lower degree or else to fewer vertices.
 
     Args:
+        width: of the layers of cells along each axis.
         fixed: where interpolation is to follow the operator.
-        before: the steps that led to this level: where it is the first one of its axes, all cells have an even vertex.
-    """
-    width = list(width)
-    steps = next_steps(stencil, width, fixed)
-    ways = [(steps, width)] if steps else []
-    if fixed is not None and steps and before and isinstance(steps[0], OperatorCoarsening):
-        again = isinstance(before[-1], OperatorCoarsening)
-        axes, periodic = steps[0].axes, stencil.grid.periodic
-        if again and not any(periodic[k] for k in axes if periodic):
-            layer = FrontLayer(stencil.grid, axes)
-            shifted = OperatorCoarsening(layer.operator(stencil), axes, layer.fixed(fixed))
-            ways.append(([layer, shifted], width))
-    return ways
-
-
-def next_steps(stencil: Stencil, width: list[Tensor], fixed: Bool[Tensor, "t k"] | None = None) -> list:
-    """The steps to the next level, along the axes of strong coupling: a lower degree, or else fewer vertices.
-
-    Args:
-        width: of the layers of cells along each axis; those of the next level in the end.
-        fixed: where interpolation is to follow the operator.
+        before: the steps that led to this level.
+        branched: whether there were two coarse grids above already.
     """
     grid = stencil.grid
-    possible = coarsenable(grid)
-    strength = strengths(stencil)
+    possible, strength = coarsenable(grid), strengths(stencil)
     strongest = max((strength[k] for k in possible), default=0)
-    strong = [k for k in possible if strength[k] >= STRONG * strongest]
+    strong = tuple(k for k in possible if strength[k] >= STRONG * strongest)
     single = [k for k in strong if grid.degrees[k] == 1 and grid.vertices[k] == 2]
     if fixed is not None and len(grid.types) == 1 and strong and not single:
-        return [OperatorCoarsening(stencil, strong, fixed)]
-    steps = []
+        shifts = [()]
+        # Each cell has an even vertex, on the finest grid; in space clusters hardly miss one, on a line none does.
+        if len(strong) == 2 and before and isinstance(before[-1], OperatorCoarsening) and not any(grid.periodic):
+            shifts = [(), strong] if branched else [strong[:1], strong[1:]]
+        return [(following(stencil, strong, fixed, shift), width) for shift in shifts]
+    width, steps = list(width), []
     for k in strong if fixed is None else single or strong:
         if lower := grid.degrees[k] - 1:
             steps.append(DegreeCoarsening(grid, k, lower))
@@ -95,7 +83,15 @@ def next_steps(stencil: Stencil, width: list[Tensor], fixed: Bool[Tensor, "t k"]
             steps.append(VertexCoarsening(grid, k, width[k]))
             width[k] = steps[-1].width
         grid = steps[-1].coarse
-    return steps
+    return [(steps, width)] if steps else []
+
+
+def following(stencil: Stencil, axes: Sequence[int], fixed: Bool[Tensor, "t k"], shift: Sequence[int]) -> list:
+    """The steps to every second vertex, the odd ones along some axes, with interpolation that follows the operator."""
+    if not shift:
+        return [OperatorCoarsening(stencil, axes, fixed)]
+    layer = FrontLayer(stencil.grid, shift)
+    return [layer, OperatorCoarsening(layer.operator(stencil), axes, layer.fixed(fixed))]
 
 
 def is_rough(stencil: Stencil) -> bool:
