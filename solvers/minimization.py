@@ -37,10 +37,10 @@ from solvers.line_search import Bounds
 from solvers.linear.choice import default_method
 from solvers.newton import Newton, newton
 from solvers.operators.system import LinearMethod
+from solvers.operators.voids import unseen
 from solvers.report import STATUSES, Report
 from solvers.reuse import Reuse, reuse_of
 from solvers.solution import Solution
-from solvers.voids import unseen
 
 Method = Newton | LinearMethod | LBFGS | Adam
 Bound = float | Tensor | Function | Callable[[Tensor], Tensor] | Mapping[Any, Any] | None
@@ -59,6 +59,10 @@ def minimize(
     reuse: Reuse | None = None,
 ) -> Solution:
     """u = argmin J(u; params), a whole batch at once, differentiable by the implicit adjoint.
+
+    Dofs that J does not see, as nodes between cells of zero stiffness, keep their initial values, where no load acts on
+    them; so does one dof of a part of a scalar problem that floats, where the loads on it balance. (Derivatives in the
+    stiffness of void cells are those with these dofs held.) A load that nothing bears is an error.
 
     Args:
         energy: what to minimise.

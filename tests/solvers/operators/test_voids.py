@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fem import Dirichlet, Energy, FunctionSpace, Lagrange, unit_cube, unit_square
+from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MixedSpace, unit_cube, unit_square
 from solvers import CG, AlgebraicMultigrid, ConvergenceError, Direct, Multigrid, Status, minimize
 from tests.problems import conduction
 
@@ -23,8 +23,9 @@ def with_hole(n: int = 12) -> torch.Tensor:
     return k.flatten()
 
 
-def inside(V: FunctionSpace, lower: float, upper: float) -> torch.Tensor:
+def inside(V: FunctionSpace | MixedSpace, lower: float, upper: float) -> torch.Tensor:
     """Nodes strictly between lines."""
+    assert isinstance(V, FunctionSpace)
     return ((V.dof_coordinates > lower + 1e-9) & (V.dof_coordinates < upper - 1e-9)).all(-1)
 
 
