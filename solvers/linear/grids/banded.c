@@ -38,10 +38,10 @@ static void factorise(double *band, int64_t n, int64_t w, double least)
   }
 }
 
-/* x with A x = b; y has room for n + w numbers. */
-static void solve(const double *band, int64_t n, int64_t w, const T *b, T *x, double *y)
+/* x with A x = b, unknown i of the band being the one at order[i]; y has room for n + w numbers. */
+static void solve(const double *band, int64_t n, int64_t w, const int64_t *order, const T *b, T *x, double *y)
 {
-  for (int64_t i = 0; i < n + w; i++) y[i] = i < n ? b[i] : 0;
+  for (int64_t i = 0; i < n + w; i++) y[i] = i < n ? b[order[i]] : 0;
   for (int64_t i = 0; i < n; i++) {
     const double *row = band + i * (w + 1), f = y[i] *= row[0];
 #pragma omp simd
@@ -53,19 +53,20 @@ static void solve(const double *band, int64_t n, int64_t w, const T *b, T *x, do
 #pragma omp simd reduction(+ : sum)
     for (int64_t c = 1; c <= w; c++) sum += row[c] * y[i + c];
     y[i] -= row[0] * sum;
-    x[i] = (T)y[i];
+    x[order[i]] = (T)y[i];
   }
 }
 
 /* Factors of all items, or solves where there is a right-hand side; how many had no room for it. */
-int run(int64_t items, int64_t n, int64_t w, double *band, double least, const T *b, T *x, int64_t threads)
+int run(int64_t items, int64_t n, int64_t w, double *band, double least, const int64_t *order, const T *b,
+        T *x, int64_t threads)
 {
   int failed = 0;
 #pragma omp parallel for schedule(static) num_threads(threads) reduction(+ : failed)
   for (int64_t k = 0; k < items; k++) {
     double *own = band + k * n * (w + 1), *room = b ? malloc((n + w) * sizeof(double)) : 0;
     if (b && !room) failed += 1;
-    else if (b) solve(own, n, w, b + k * n, x + k * n, room);
+    else if (b) solve(own, n, w, order, b + k * n, x + k * n, room);
     else factorise(own, n, w, least);
     free(room);
   }

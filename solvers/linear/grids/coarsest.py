@@ -5,10 +5,11 @@ and n w for a solve, where an inverse takes n³ and n². Both work in double pre
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fem.support.c_function import CFunction, c_text
@@ -23,8 +24,15 @@ def function(dtype: torch.dtype) -> CFunction:
 
 
 def bandwidth(grid: StencilGrid) -> int:
-    """The largest distance of two vertices that couple, one item's vertices being numbered one after another."""
+    """The largest distance of two vertices that couple, an item being numbered along its longest axis last."""
+    grid = turned(grid)[0]
     return sum(stride for stride, n in zip(grid.strides, grid.vertices, strict=True) if n > 1)
+
+
+def turned(grid: StencilGrid) -> tuple[StencilGrid, list[int]]:
+    """The grid with its longest axes slowest, and which axes these are."""
+    axes = sorted(range(grid.dim), key=lambda k: -grid.vertices[k])
+    return replace(grid, vertices=tuple(grid.vertices[k] for k in axes)), axes
 
 
 def has_factors(grid: StencilGrid, like: Tensor, dtype: torch.dtype) -> bool:
@@ -38,8 +46,8 @@ def solver(stencil: Stencil, b: Float[Tensor, "t k"], x: Float[Tensor, "t k"]) -
     """What solves A x = b between two buffers of flattened images."""
     grid = stencil.grid
     if stencil.data.dtype == torch.float64 and has_factors(grid, b, b.dtype):
-        items, w, band = grid.batch, bandwidth(grid), banded(stencil)
-        code = function(b.dtype).bind(items, grid.size // items, w, band, LEAST[torch.float64])
+        items, (band, order) = grid.batch, banded(stencil)
+        code = function(b.dtype).bind(items, len(order), bandwidth(grid), band, LEAST[torch.float64], order)
         code(None, None)
         solve = code.bind(b[0], x[0])
         return lambda: none_failed(solve())
@@ -57,13 +65,18 @@ def none_failed(count: int) -> None:
         raise MemoryError("No room for a right-hand side of the coarsest level of multigrid.")
 
 
-def banded(stencil: Stencil) -> Float[Tensor, "b n w"]:
-    """The rows of each item's matrix from the diagonal on."""
-    grid = stencil.grid
-    band = stencil.data.new_zeros(grid.batch, grid.size // grid.batch, bandwidth(grid) + 1)
+def banded(stencil: Stencil) -> tuple[Float[Tensor, "b n w"], Int[Tensor, "n"]]:
+    """The rows of each item's matrix from the diagonal on, and the vertices that they belong to."""
+    grid, (other, axes) = stencil.grid, turned(stencil.grid)
+    n = grid.size // grid.batch
+    band = stencil.data.new_zeros(grid.batch, n, bandwidth(grid) + 1)
     for (_, _, offset), k in grid.keys.items():
-        band[:, :, grid.shift(offset)] += grid.items(grid.shifted(stencil.data[k : k + 1]))[:, 0]
-    return band
+        image = grid.shifted(stencil.data[k]).view(grid.batch, *grid.vertices)
+        values = image.permute(0, *(1 + axis for axis in axes)).reshape(grid.batch, n)
+        shift = other.shift(tuple(offset[axis] for axis in axes))
+        band[:, : n + min(shift, 0), abs(shift)] += values[:, max(-shift, 0) :]
+    numbers = torch.arange(n, device=band.device).view(grid.vertices)
+    return band, numbers.permute(axes).flatten()
 
 
 def dense_inverse(stencil: Stencil) -> Float[Tensor, "b N N"]:
