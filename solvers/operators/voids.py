@@ -1,7 +1,8 @@
 """Dofs that an energy does not see, as between cells of zero stiffness: they stay as they are, if no load acts on them.
 
-A dof is *empty* where its row of the Hessian H is zero. The others of a scalar problem fall into parts that couple, and
-a part *floats* where H 1 = 0 on it, so that nothing holds its constant. With the residual r = J'(u) at the start,
+A dof is *empty* where its row of the Hessian H is zero, beside the start too. The others of a scalar problem fall into
+parts that couple, and a part *floats* where H 1 = 0 on it, so that nothing holds its constant. With the residual
+r = J'(u) at the start,
 
     r_i = 0 at an empty dof, Σ r_i = 0 over a part that floats:    any value minimises J, and the dof, or one dof of the
                                                                    part, keeps the value that it had;
@@ -18,8 +19,10 @@ from torch import Tensor
 
 from fem.forms.discrete import DiscreteForm
 from fem.space.space import FunctionSpace
+from fem.support.arithmetic import per_item
 from solvers.operators.system import System
 
+NEAR = 1e-6  # how far another state is from a start, relative to its size
 LOST = 1e3  # a sum of so many units of round-off of its terms, or less, is zero
 
 
@@ -32,7 +35,12 @@ def unseen(form: DiscreteForm, u: Tensor) -> tuple[Bool[Tensor, "..."], str]:
     space, u = form.space, form.constraint.insert(u, form.data)
     if not isinstance(space, FunctionSpace) or not space.is_nodal:
         return torch.zeros_like(u, dtype=torch.bool), ""
-    system = System(form, u, form.constraint.fixed, True)
+    # Zero may be the one u at which a Hessian vanishes, as that of |∇u|⁴: what counts is a state beside it.
+    generator = torch.Generator(u.device).manual_seed(0)
+    away = torch.rand(u.shape, generator=generator, device=u.device, dtype=u.dtype) - 0.5
+    largest = u.abs().flatten(len(form.full_batch(u))).amax(-1)
+    beside = u + NEAR * per_item(torch.where(largest > 0, largest, 1), u) * away
+    system = System(form, form.constraint.insert(beside, form.data), form.constraint.fixed, True)
     items = system.finite.clone()
     for _, lost in system.unconstrained_directions():
         items &= ~lost
