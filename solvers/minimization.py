@@ -37,6 +37,7 @@ from solvers.line_search import Bounds
 from solvers.linear.choice import default_method
 from solvers.newton import Newton, newton
 from solvers.operators.system import LinearMethod
+from solvers.operators.voids import unseen
 from solvers.report import STATUSES, Report
 from solvers.reuse import Reuse, reuse_of
 from solvers.solution import Solution
@@ -58,6 +59,10 @@ def minimize(
     reuse: Reuse | None = None,
 ) -> Solution:
     """u = argmin J(u; params), a whole batch at once, differentiable by the implicit adjoint.
+
+    Dofs that J does not see, as nodes between cells of zero stiffness, keep their initial values, where no load acts on
+    them; so does one dof of a part of a scalar problem that floats, where the loads on it balance. (Derivatives in the
+    stiffness of void cells are those with these dofs held.) A load that nothing bears is an error.
 
     Args:
         energy: what to minimise.
@@ -261,6 +266,13 @@ def solved(
             linear = chosen.linear or default_method(detached, u, symmetric, minimum)
             chosen, reuse = replace(chosen, linear=linear), reuse or reuse_of(problem)
             report = report or newton(detached, u, chosen, symmetric, minimum, box, reuse)
+            if symmetric and box is None and bool((report.codes == STATUSES.index(Status.SINGULAR)).any()):
+                held, found = unseen(detached, u)
+                if bool(held.any()):
+                    again = fix_active(detached, held, u, limits)
+                    report = newton(again, u, chosen, symmetric, minimum, box, reuse)
+                    report.active = held
+                report.detail = found or report.detail
             if unlucky(report) and minimum and symmetric and not given and box is None:
                 better = smooth_start(detached, u)
                 again = better is not None and newton(detached, better, chosen, symmetric, minimum, box, reuse)
@@ -270,7 +282,7 @@ def solved(
         known[key] = inputs, report
 
     if report.active is not None:
-        form = fix_active(form, report, limits)
+        form = fix_active(form, report.active, report.u, limits)
         detached = form.detach()
     equation = Stationary(detached, report.u, linear, symmetric, report.prepared)
     value = attach(equation, report.u, form.tensors())
@@ -337,14 +349,14 @@ def bound_dofs(space: AnySpace, bound: Any, name: str) -> Tensor | None:
     return space.interpolate(bound)
 
 
-def fix_active(form: DiscreteForm, report: Report, limits: list[Tensor | None]) -> DiscreteForm:
-    """The functional with the dofs at active bounds prescribed, so that gradients reach the bounds they sit on."""
-    active, u = report.active, report.u
-    assert active is not None
+def fix_active(form: DiscreteForm, active: Tensor, u: Tensor, limits: list[Tensor | None]) -> DiscreteForm:
+    """The functional with some dofs prescribed as they are; gradients reach the bounds on which they sit."""
     data = form.data if form.constraint.fixed is not None else None
     data = torch.zeros_like(u) if data is None else data.expand(u.shape)
+    data = torch.where(active, u, data)
     for bound, side in zip(limits, (torch.le, torch.ge), strict=True):
         if bound is not None:
             data = torch.where(active & side(u, bound.detach()), bound, data)
     fixed = active if form.constraint.fixed is None else active | form.constraint.fixed
-    return replace(form, constraint=FixedDofs(form.space, fixed), data=data)
+    unseen = active if all(bound is None for bound in limits) else None
+    return replace(form, constraint=FixedDofs(form.space, fixed, unseen), data=data)

@@ -1,4 +1,4 @@
-"""Any dofs that stay as they are, item by item: those at bounds."""
+"""Any dofs that stay as they are, item by item: those at bounds, and those that an energy does not see."""
 
 from dataclasses import dataclass
 
@@ -10,10 +10,11 @@ from fem.space.space import AnySpace
 
 @dataclass(frozen=True, eq=False)
 class FixedDofs:
-    """Prescribed dofs together with those at a bound, `fixed` "*b *shape"."""
+    """Prescribed dofs and others that are held, `fixed` "*b *shape"; `unseen` are held because their rows are zero."""
 
     space: AnySpace
     fixed: Tensor
+    unseen: Tensor | None = None
 
     def data(self) -> Tensor | None:
         return None

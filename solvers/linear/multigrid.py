@@ -6,6 +6,7 @@ gradients in the precision of the system.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from fem.support.checks import check_integers, check_numbers, shown
 from fem.support.conjugate_gradients import conjugate_gradients
 from solvers.linear.conjugate_gradients import CG, PreparedCG
 from solvers.linear.grids.coarsening import widths
+from solvers.linear.grids.filling import filled
 from solvers.linear.grids.hierarchy import GridHierarchy
 from solvers.operators.stencil import Stencil, replaced_items
 from solvers.operators.stencil_product import Product
@@ -72,8 +74,7 @@ class PreparedMultigrid:
         stencil = replaced_items(stencil, ~self.finite)
         self.singular = (diagonal == 0).flatten(1).any(-1).reshape(system.batch)
         self.indefinite = (diagonal < 0).flatten(1).any(-1).reshape(system.batch)
-        memory = workspace_of(space).buffers(self, "multigrid")
-        self.hierarchy = GridHierarchy(stencil, system.fixed_images, widths(space), torch.float32, memory)
+        self.stencil, self.empty = stencil, system.unseen_images if len(stencil.grid.types) == 1 else None
         self.iterations = torch.zeros(system.batch, dtype=torch.int64, device=like.device)
         self.reduction = torch.ones(system.batch, dtype=like.dtype, device=like.device)
         if stencil is system.stencil:
@@ -82,6 +83,28 @@ class PreparedMultigrid:
             self.product = Product(stencil, stencil.buffer(), stencil.buffer())
         self.x, self.r = (torch.zeros_like(stencil.diagonal) for _ in range(2))
         self.average, self.average_product = map(stencil.grid.averaging, (self.r, self.product.y))
+
+    @cached_property
+    def hierarchy(self) -> GridHierarchy:
+        """Made for the first cycle: systems that turn out to be singular need none."""
+        space = self.system.form.space
+        assert isinstance(space, FunctionSpace)
+        memory = workspace_of(space).buffers(self, "multigrid")
+        return GridHierarchy(*self.operator(), widths(space), torch.float32, memory)
+
+    def operator(self) -> tuple[Stencil, Tensor]:
+        """What cycles are made for, and its fixed dofs."""
+        fixed = self.system.fixed_images
+        if self.empty is None:
+            return self.stencil, fixed
+        fixed = fixed & ~self.empty
+        return filled(self.stencil, self.empty, fixed), fixed
+
+    def cycle(self) -> Tensor:
+        """One cycle on b of the finest level; its x, nothing at dofs that are held."""
+        self.hierarchy.cycle()
+        x = self.hierarchy.levels[0].x
+        return x if self.empty is None else x.masked_fill_(self.empty, 0)
 
     def flat(self, v: Tensor) -> Tensor:
         """Dofs "*b *shape", item by item with nodes and components apart."""
@@ -97,9 +120,9 @@ class PreparedMultigrid:
         size = per_item(torch.where((size > 0) & torch.isfinite(size), size, 1), flat)
         self.grid.pack(flat / size, top.b)
         top.average_b()
-        self.hierarchy.cycle()
+        x = self.cycle()
         size = size * per_item(self.hierarchy.scale, flat)
-        return (self.grid.unpack(top.x, r.dtype) * size).reshape(r.shape)
+        return (self.grid.unpack(x, r.dtype) * size).reshape(r.shape)
 
     @torch.no_grad()
     def solve(self, rhs: Tensor, atol: Tensor | None = None, transpose: bool = False) -> Tensor:
@@ -126,8 +149,7 @@ class PreparedMultigrid:
 
         def precondition(r: Tensor) -> Tensor:
             items(top.b).copy_(r)
-            self.hierarchy.cycle()
-            return items(self.product.y.copy_(top.x))  # A p is no longer needed
+            return items(self.product.y.copy_(self.cycle()))  # A p is no longer needed
 
         p, first = items(self.product.x), norm(items(r), 1)
         count, turned = conjugate_gradients(

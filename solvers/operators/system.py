@@ -127,6 +127,16 @@ class System:
         return grid.fixed_images(None if fixed is None else fixed.reshape(grid.batch, -1, grid.components), self.u)
 
     @cached_property
+    def unseen_images(self) -> Bool[Tensor, "t k"] | None:
+        """Dofs that are held because nothing is seen of them, in the layout of the stencil; None if there are none."""
+        unseen, grid = getattr(self.form.constraint, "unseen", None), grid_of_form(self.form, prod(self.batch))
+        if unseen is None or grid is None:
+            return None
+        images = torch.zeros(len(grid.types), grid.size, dtype=torch.bool, device=self.u.device)
+        unseen = unseen.expand(*self.batch, *self.form.space.shape)
+        return grid.pack(unseen.reshape(grid.batch, -1, grid.components), images)
+
+    @cached_property
     def matrices(self) -> list[Tensor]:
         """The unconstrained matrix of each batch item in CSR."""
         pattern = self.form.pattern

@@ -16,7 +16,6 @@ Source: J. E. Dendy, Black box multigrid, J. Comput. Phys. 48, 1982.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import product
 
@@ -26,10 +25,9 @@ from torch import Tensor
 
 from fem.support.arithmetic import sum_of
 from fem.support.c_function import CFunction, c_text
-from solvers.linear.grids.coarsening import coarsened_grid
+from solvers.linear.grids.corner_table import Bits, Products, below, corner_table
 from solvers.operators.stencil import Stencil, StencilGrid
 
-Bits = tuple[int, ...]  # an entry for each axis, slowest first
 NOTHING = 1e-14  # of the diagonal entry: a row that sums to so little does not say what a vertex should be
 
 
@@ -42,21 +40,13 @@ class OperatorCoarsening:
     """
 
     def __init__(self, stencil: Stencil, axes: Sequence[int], fixed: Bool[Tensor, "1 k"]):
-        self.grid = self.coarse = stencil.grid
-        self.axes = tuple(axes)
-        for axis in self.axes:
-            self.coarse = coarsened_grid(self.coarse, axis)
-        self.rows = {pair: k for k, pair in enumerate((t, o) for t in below(self.all_axes) for o in below(t))}
-        self.weights = self.coarse.buffer(stencil.data, len(self.rows))
+        self.table = corner_table(stencil.grid, tuple(axes))
+        self.grid, self.axes, self.coarse = stencil.grid, self.table.axes, self.table.coarse
+        self.weights = self.coarse.buffer(stencil.data, len(self.table.rows))
         for (t, corner), values in weights_of(stencil, self.axes, fixed).items():
             for phase, places, source in homes(self.grid, self.axes, t):
                 moved = tuple(c + p - q for c, p, q in zip(corner, phase, t, strict=True))
-                self.image(self.weights[self.rows[phase, moved]])[places] = values[source]
-
-    @property
-    def all_axes(self) -> Bits:
-        """τ of vertices that are odd along all coarsened axes."""
-        return tuple(int(k in self.axes) for k in range(self.grid.dim))
+                self.image(self.weights[self.table.rows[phase, moved]])[places] = values[source]
 
     def image(self, row: Float[Tensor, "m"]) -> Float[Tensor, "b *vertices"]:
         """One image on the coarse grid."""
@@ -77,114 +67,45 @@ class OperatorCoarsening:
     def bind(self, fine: Tensor, coarse: Tensor, x_fine: Tensor, x_coarse: Tensor) -> tuple[Callable, Callable]:
         """Restriction from `fine` to `coarse` (set), and interpolation from `x_coarse` to `x_fine` (added)."""
         weights = self.weights.to(fine.dtype)
-        down, up = (list(self.terms(weights, *pair)) for pair in ((fine, coarse), (x_fine, x_coarse)))
-        fine_places, coarse_places, boxes = [], [], []
-        for t, corner in self.rows:
-            low, high = self.range_of(t)
-            boxes.append((low, high, corner, 1.0))
-            fine_places.append(self.grid.start(0, self.grid.shift(t)))
-            coarse_places.append(self.coarse.start(0, self.coarse.shift(corner)))
-        rows = Operand(weights, [self.coarse.start(k) for k in self.rows.values()], self.coarse)
-        compiled_down = compiled(
-            self, boxes, Operand(coarse, coarse_places, self.coarse), rows, Operand(fine, fine_places, self.grid)
-        )
-        boxes = [(low, high, (0,) * self.grid.dim, 1.0) for low, high, *_ in boxes]
-        compiled_up = compiled(
-            self, boxes, Operand(x_fine, fine_places, self.grid), rows, Operand(x_coarse, coarse_places, self.coarse)
-        )
+        down = compiled(self.table.restriction, coarse, weights, fine)
+        up = compiled(self.table.interpolation, x_fine, weights, x_coarse)
 
         def restrict() -> None:
             coarse.zero_()
-            if not compiled_down():
-                for weight, f, c in down:
+            if not down():
+                for weight, f, c in self.terms(weights, fine, coarse):
                     c.addcmul_(weight, f)
 
         def interpolate() -> None:
-            if not compiled_up():
-                for weight, f, c in up:
+            if not up():
+                for weight, f, c in self.terms(weights, x_fine, x_coarse):
                     f.addcmul_(weight, c)
 
         return restrict, interpolate
 
     def terms(self, weights: Tensor, fine: Tensor, coarse: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """P[τ, o](I), the vertices 2I + τ and I + o wherever the former exist, as views."""
-        for (t, corner), k in self.rows.items():
-            low, high = self.range_of(t)
+        for (t, corner), k in self.table.rows.items():
+            low, high = self.table.range_of(t)
             yield (
                 box(self.image(weights[k]), low, high),
                 self.vertices(fine[0], t),
                 box(self.image(coarse[0]), low, high, corner),
             )
 
-    def range_of(self, t: Bits, offset: Bits | None = None) -> tuple[list[int], list[int]]:
-        """The range of I, axis by axis, where 2I + τ and 2I + τ + δ are vertices."""
-        low, high = [], []
-        for k, (n, q, o) in enumerate(zip(self.grid.vertices, t, offset or (0,) * len(t), strict=True)):
-            step = 2 if k in self.axes else 1
-            low.append(-((q + o) // step) if q + o < 0 else 0)
-            high.append((n - 1 - max(q, q + o)) // step + 1)
-        return low, high
-
     def operator(self, stencil: Stencil) -> Stencil:
         """PᵀAP: the coupling of two vertices adds to those of all corners that they depend on."""
         coarse = Stencil.zeros(self.coarse, stencil.data, stencil.memory)
-        if self.compiled_operator(stencil, coarse)():
+        if compiled(self.table.galerkin, coarse.data, stencil.data, self.weights, True)():
             return coarse
         images, P = [self.image(row) for row in coarse.data], [self.image(row) for row in self.weights]
-        for k, t, offset, pairs in self.couplings():
-            low, high = self.range_of(t, offset)
+        for k, t, offset, pairs in self.table.couplings:
+            low, high = self.table.range_of(t, offset)
             values = box(self.vertices(stencil.data[k], t), low, high)
             for mine, theirs, step, target, start, factor in pairs:
                 both = box(P[mine], low, high) * box(P[theirs], low, high, step)
                 box(images[target], low, high, start).addcmul_(values, both, value=factor)
         return coarse
-
-    def compiled_operator(self, stencil: Stencil, coarse: Stencil) -> Callable[[], bool]:
-        boxes, targets, values, mine, theirs = [], [], [], [], []
-        for k, t, offset, pairs in self.couplings():
-            low, high = self.range_of(t, offset)
-            for one, other, step, target, start, factor in pairs:
-                boxes.append((low, high, start, factor))
-                targets.append(self.coarse.start(target, self.coarse.shift(start)))
-                values.append(self.grid.start(k, self.grid.shift(t)))
-                mine.append(self.coarse.start(one))
-                theirs.append(self.coarse.start(other, self.coarse.shift(step)))
-        operands = Operand(coarse.data, targets, self.coarse), Operand(stencil.data, values, self.grid)
-        return compiled(self, boxes, *operands, Operand(self.weights, mine, self.coarse), theirs)
-
-    def couplings(self) -> Iterator[tuple[int, Bits, Bits, list[tuple[int, int, Bits, int, Bits, float]]]]:
-        """For each coupling of a vertex 2I + τ, kept in row k, with 2I + τ + δ, and each pair of corners of both:
-
-        the rows of their weights, how far on those of the latter lie, the row of the coarse stencil where the coupling
-        of the corners is kept, where, and how often it is met: that of one corner with itself from both sides.
-        """
-        zero = (0,) * self.grid.dim
-        for t in below(self.all_axes):
-            for (_, _, offset), k in self.grid.keys.items():
-                moved = [q + o for q, o in zip(t, offset, strict=True)]
-                other = tuple(m % 2 if a in self.axes else 0 for a, m in enumerate(moved))
-                step = tuple(m // 2 if a in self.axes else m for a, m in enumerate(moved))
-                pairs = []
-                for mine, theirs in product(below(t), below(other)):
-                    end = tuple(s + o for s, o in zip(step, theirs, strict=True))
-                    between = tuple(e - o for e, o in zip(end, mine, strict=True))
-                    start, row = mine, self.coarse.keys.get((0, 0, between))
-                    if row is None:
-                        if k == 0:  # the other way round it has been there already
-                            continue
-                        start, row = end, self.coarse.keys[0, 0, tuple(-d for d in between)]
-                    twice = 2.0 if between == zero and k > 0 else 1.0
-                    pairs.append((self.rows[t, mine], self.rows[other, theirs], step, row, start, twice))
-                yield k, t, offset, pairs
-
-
-@dataclass(frozen=True, eq=False)
-class Operand:
-    """Images in a buffer, and where the entry of each term for I = 0 stands in it."""
-
-    data: Float[Tensor, "t m"]
-    places: list[int]
-    grid: StencilGrid
 
 
 @cache
@@ -192,59 +113,19 @@ def function(dtype: torch.dtype) -> CFunction:
     return CFunction(c_text("solvers.linear.grids", "operator_coarsening.c"), T=dtype)
 
 
-def compiled(
-    step: OperatorCoarsening,
-    boxes: Sequence[tuple[Sequence[int], Sequence[int], Bits, float]],
-    target: Operand,
-    a: Operand,
-    b: Operand,
-    c: list[int] | None = None,
-) -> Callable[[], bool]:
-    """Sums of products a b, or of a b c, over boxes of the coarse grid by C code; calls tell whether it did them.
-
-    Args:
-        boxes: for each term the least I and the one after the largest, how far the target lies from I, and a factor.
-        c: the places of a third operand in the data of b.
-    """
-    data = target.data
-    if not data.is_cpu or data.dtype not in (torch.float32, torch.float64):
+def compiled(products: Products, target: Tensor, a: Tensor, b: Tensor, twice: bool = False) -> Callable[[], bool]:
+    """Sums of products a b, or of a b b, over boxes of the coarse grid by C code; calls tell whether it did them."""
+    if not target.is_cpu or target.dtype not in (torch.float32, torch.float64):
         return lambda: False
-
-    def padded(values: Sequence[int], fill: int) -> list[int]:
-        """Rows first: axes that are missing stand between."""
-        first = values[:-1]
-        return [*first[:1], *[fill] * (3 - len(values)), *first[1:], values[-1]]
-
-    def strides(operand: Operand) -> list[int]:
-        fine = operand.grid is step.grid
-        pairs = enumerate(operand.grid.strides)
-        return padded([s * (2 if fine and k in step.axes else 1) for k, s in pairs], 0)
-
-    low, high, lag, factor = zip(*boxes, strict=True)
-    rows = padded(step.coarse.vertices, 1)[:2]
-    code = function(data.dtype).bind(
-        len(boxes),
-        step.grid.batch,
-        *rows,
-        [x for least in low for x in padded(least, 0)],
-        [x for most in high for x in padded(most, 1)],
-        [x for g in lag for x in padded(g, 0)[:2]],
-        list(factor),
-    )
-    for operand in (target, a, b):
-        code = code.bind(operand.data, operand.places, strides(operand), operand.grid.size // operand.grid.batch)
-    code = code.bind(None if c is None else b.data, c or [])
-    work = len(boxes) * step.coarse.size
+    code = function(target.dtype).bind(*products.boxes)
+    for data, places in zip((target, a, b), products.operands, strict=True):
+        code = code.bind(data, *places)
+    code = code.bind(b if twice else None, products.last)
 
     def run() -> bool:
-        return code.ready(work) and code() == 0
+        return code.ready(products.work) and code() == 0
 
     return run
-
-
-def below(bits: Bits) -> list[Bits]:
-    """All bits o ≤ τ."""
-    return list(product(*((0, 1)[: 1 + bit] for bit in bits)))
 
 
 def box(image: Tensor, low: Sequence[int], high: Sequence[int], shift: Sequence[int] | None = None) -> Tensor:

@@ -5,6 +5,7 @@ that stretched cells become nearly square before all axes are coarsened.
 Interpolation is linear where coefficients are smooth, and follows the operator where they are rough.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import gcd
 
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from solvers.linear.conjugate_gradients import ritz_values
 from solvers.linear.grids.coarsening import CellCollapse, DegreeCoarsening, VertexCoarsening
+from solvers.linear.grids.coarsest import bandwidth, has_factors
+from solvers.linear.grids.front_layer import FrontLayer
 from solvers.linear.grids.operator_coarsening import OperatorCoarsening, offsets
 from solvers.operators.stencil import Stencil, StencilGrid
 from solvers.operators.stencil_product import Product
@@ -21,36 +24,56 @@ from solvers.operators.stencil_product import Product
 COARSEST = 130  # unknowns per item that a dense inverse takes care of
 ENTRIES = 2**17  # of the inverses of all items together; beyond, another level costs less
 ROUGH_COARSEST, ROUGH_ENTRIES = 1100, 2**21  # the same where coefficients are rough: few coarse levels do them justice
+FACTORS = 500  # operations for band factors there, for each unknown of the finest level
 ROUGH = 0.01  # mean fourth power of the relative difference of couplings beyond which interpolation follows them
 STRONG = 0.5  # axes with couplings of this strength, relative to the strongest, are coarsened
 # Degree in D⁻¹A and ratio λ_max/λ_min of smoothing, by the number of axes that are not coarsened: along those the mass
 # matrices of linear elements widen the spectrum by 3. (The finest level is content with degree one and a ratio of 3.)
 SMOOTHING = ((2, 4.0), (2, 6.0), (3, 15.0))
+EASY = (1, 3.0)
 
 
-def is_coarsest(grid: StencilGrid, rough: bool) -> bool:
-    """Whether a dense inverse takes less time than another level."""
-    count = grid.size // grid.batch * len(grid.types)
-    most, entries = (ROUGH_COARSEST, ROUGH_ENTRIES) if rough else (COARSEST, ENTRIES)
-    return count <= most and grid.batch * count**2 <= entries
-
-
-def next_steps(stencil: Stencil, width: list[Tensor], fixed: Bool[Tensor, "t k"] | None = None) -> list:
-    """The steps to the next level, along the axes of strong coupling: a lower degree, or else fewer vertices.
+def is_coarsest(stencil: Stencil, dtype: torch.dtype, finest: int | None = None) -> bool:
+    """Whether a direct solve takes less time than another level.
 
     Args:
-        width: of the layers of cells along each axis; those of the next level in the end.
-        fixed: where interpolation is to follow the operator.
+        dtype: of the cycles.
+        finest: unknowns of the finest level of one item, where coefficients are rough.
     """
     grid = stencil.grid
-    possible = coarsenable(grid)
-    strength = strengths(stencil)
+    count = grid.size // grid.batch * len(grid.types)
+    if finest is None:
+        return count <= COARSEST and grid.batch * count**2 <= ENTRIES
+    if count * bandwidth(grid) ** 2 <= FACTORS * finest and has_factors(grid, stencil.data, dtype):
+        return True
+    return count <= ROUGH_COARSEST and grid.batch * count**2 <= ROUGH_ENTRIES
+
+
+def ways_down(
+    stencil: Stencil, width: list[Tensor], fixed: Bool[Tensor, "t k"] | None, before: list, branched: bool
+) -> list[tuple[list, list[Tensor]]]:
+    """The steps to each of the coarse grids below a level, and the widths there: none, one or two.
+
+    They go along the axes of strong coupling, to a lower degree or else to fewer vertices.
+
+    Args:
+        width: of the layers of cells along each axis.
+        fixed: where interpolation is to follow the operator.
+        before: the steps that led to this level.
+        branched: whether there were two coarse grids above already.
+    """
+    grid = stencil.grid
+    possible, strength = coarsenable(grid), strengths(stencil)
     strongest = max((strength[k] for k in possible), default=0)
-    strong = [k for k in possible if strength[k] >= STRONG * strongest]
+    strong = tuple(k for k in possible if strength[k] >= STRONG * strongest)
     single = [k for k in strong if grid.degrees[k] == 1 and grid.vertices[k] == 2]
     if fixed is not None and len(grid.types) == 1 and strong and not single:
-        return [OperatorCoarsening(stencil, strong, fixed)]
-    steps = []
+        shifts = [()]
+        # Each cell has an even vertex, on the finest grid; in space clusters hardly miss one, on a line none does.
+        if len(strong) == 2 and before and isinstance(before[-1], OperatorCoarsening) and not any(grid.periodic):
+            shifts = [(), strong] if branched else [strong[:1], strong[1:]]
+        return [(following(stencil, strong, fixed, shift), width) for shift in shifts]
+    width, steps = list(width), []
     for k in strong if fixed is None else single or strong:
         if lower := grid.degrees[k] - 1:
             steps.append(DegreeCoarsening(grid, k, lower))
@@ -60,7 +83,15 @@ def next_steps(stencil: Stencil, width: list[Tensor], fixed: Bool[Tensor, "t k"]
             steps.append(VertexCoarsening(grid, k, width[k]))
             width[k] = steps[-1].width
         grid = steps[-1].coarse
-    return steps
+    return [(steps, width)] if steps else []
+
+
+def following(stencil: Stencil, axes: Sequence[int], fixed: Bool[Tensor, "t k"], shift: Sequence[int]) -> list:
+    """The steps to every second vertex, the odd ones along some axes, with interpolation that follows the operator."""
+    if not shift:
+        return [OperatorCoarsening(stencil, axes, fixed)]
+    layer = FrontLayer(stencil.grid, shift)
+    return [layer, OperatorCoarsening(layer.operator(stencil), axes, layer.fixed(fixed))]
 
 
 def is_rough(stencil: Stencil) -> bool:
