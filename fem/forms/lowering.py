@@ -166,7 +166,8 @@ def at_some_points(
 ) -> tuple[list[PointValues], int]:
     """A density's arguments at a few points of a mesh, and how many after x belong to u; fields get some values."""
     slots, each = term.derivatives + 1, torch.arange(12, device=space.device)
-    x = space.mesh.nodes.detach()[each * space.mesh.num_nodes // len(each)].reshape(4, 3, -1)
+    chosen, box = each * space.mesh.num_nodes // len(each), space.mesh.box
+    x = (space.mesh.nodes.detach()[chosen] if box is None else box.refined(1, chosen)).reshape(4, 3, -1)
     found = [PointValues(x, 1)]
     for argument, value in zip(arguments[1:], [None] * slots + list(values), strict=True):
         if isinstance(value, float):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fem.support.arithmetic import per_item
 from solvers.linear.cycle import Level, chebyshev, v_cycle
-from solvers.linear.grids.coarsening import CellCollapse
+from solvers.linear.grids.coarsening import CellCollapse, galerkin
 from solvers.linear.grids.strategy import SMOOTHING, coarsenable, is_coarsest, is_rough, largest_eigenvalue, next_steps
 from solvers.operators.stencil import Stencil
 from solvers.operators.stencil_product import Product
@@ -28,7 +28,7 @@ class GridLevel(Level):
         self.stencil, self.grid = stencil, stencil.grid
         self.images = tuple(stencil.buffer() for _ in range(3))
         self.x, self.r, self.b = (self.grid.shifted(image) for image in self.images)
-        self.fixed, self.free = fixed, (~fixed).to(stencil.data)
+        self.fixed = fixed
         self.product = Product(stencil, *self.images[:2])
         self.average_r, self.average_b = map(self.grid.averaging, (self.r, self.b))
         self.down: list[Callable[[], Any]] = []
@@ -64,6 +64,8 @@ class GridLevel(Level):
 class GridHierarchy:
     """Levels from the finest to one small enough for a dense inverse, all in one precision.
 
+    A stencil that comes with its `scale` has that precision and is used as it is.
+
     Interpolation that follows a rough operator is made in double precision, and so are the coarse operators then: what
     is left of large couplings that cancel would be noise in another one.
     """
@@ -75,19 +77,23 @@ class GridHierarchy:
         width: list[Tensor],
         dtype: torch.dtype,
         memory: Buffers | None = None,
+        scale: Float[Tensor, "b"] | None = None,
     ):
-        rough, width = is_rough(stencil), list(width)
-        stencil, self.scale = scaled(stencil, torch.float64 if rough else dtype, memory or Buffers())
+        rough, width, memory = scale is None and is_rough(stencil), list(width), memory or Buffers()
+        if scale is None:
+            stencil, self.scale = scaled(stencil, torch.float64 if rough else dtype, memory)
+        else:
+            stencil, self.scale = Stencil(stencil.grid, stencil.data, memory), scale
         self.levels: list[GridLevel] = []
         before: list = []
         while not is_coarsest(stencil.grid, rough and len(self.levels) > 0):
             steps = next_steps(stencil, width, fixed if rough else None)
             if not steps:
                 break
-            operator, coarse = stencil, fixed
             stencil.fix(fixed, 0.0)
+            operator, coarse = galerkin(stencil, steps), fixed
             for step in steps:
-                operator, coarse = step.operator(operator), step.fixed(coarse)
+                coarse = step.fixed(coarse)
             stencil.fix(fixed, 1.0)
             coarse = coarse | (operator.grid.averaged(operator.diagonal) == 0)
             operator.fix(coarse, 1.0)
@@ -123,7 +129,8 @@ def connect(level: GridLevel, coarse: GridLevel, steps: list) -> None:
             interpolate = cleared(up[i], interpolate)
         level.down.append(restrict)
         level.up.insert(0, interpolate)
-    level.down += [partial(coarse.b.mul_, coarse.free), coarse.average_b]
+    free = (~coarse.fixed).to(coarse.b)
+    level.down += [partial(coarse.b.mul_, free), coarse.average_b]
 
 
 def cleared(buffer: Tensor, interpolate: Callable) -> Callable:
