@@ -112,10 +112,7 @@ class Dirichlet:
         """True at prescribed dofs, of the space's shape."""
         return self._fixed
 
-    @property
-    def mask(self) -> Bool[Tensor, "..."]:
-        """The same as `fixed`."""
-        return self._fixed
+    mask = fixed  # another name
 
     @outside_modes
     def apply(self, u: Tensor) -> Tensor:

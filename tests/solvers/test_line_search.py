@@ -89,7 +89,7 @@ def test_a_residual_that_may_fall_is_not_settled() -> None:
         state = State.of(form, u)
         for part in (0.1, 0.5, 1.0, 2.0):  # no Newton step: too short, or along the gradient
             line = Line(form, u, -part * state.residual, state, form.constraint.fixed)
-            line = replace(line, state=replace(state, magnitude=1e6 * state.magnitude))
+            line = replace(line, state=replace(state, scale=1e6 * state.scale))
             assert not bool(line.settled(state.residual, form.residual(line.at(1.0))))
 
 

@@ -153,10 +153,9 @@ def test_minimisers_and_their_gradients_are_the_same_by_all_ways(dtype):
         solution = minimize(energy, (k,), method=method)
         solution.value.square().sum().backward()
         found.append((solution.value.detach(), k.values.grad))
-    close = {"rtol": 1e-8, "atol": 1e-10} if dtype == torch.float64 else {"rtol": 1e-3, "atol": 1e-4}
-    for value, grad in found[1:]:
-        torch.testing.assert_close(value, found[0][0], **close)
-        torch.testing.assert_close(grad, found[0][1], **close)
+    rtol, atol = (1e-8, 1e-10) if dtype == torch.float64 else (1e-3, 1e-4)
+    for some in found[1:]:
+        torch.testing.assert_close(some, found[0], rtol=rtol, atol=atol)
 
 
 def test_a_mean_that_is_held_goes_with_it():
