@@ -21,7 +21,7 @@ from fem.support.portions import at_a_time, large_zeros
 from solvers.operators.stencil import Stencil, StencilGrid
 from solvers.operators.workspace import Buffers
 
-LEAST = 2**18  # dofs of all items together, from which on memory counts
+LEAST = 2**19  # dofs of all items together, from which on memory counts
 LAYERS = 16, 32  # of cells at a time, the least and the most: fewer do not keep several threads at work
 RANGE = 2.0**40  # how far the largest entry may be from one
 
@@ -46,7 +46,7 @@ class MatrixFree:
         images: Bool[Tensor, "t k"],
         memory: Buffers,
     ):
-        self.hessians, self.grid, self.shape = hessians, grid, shape
+        self.hessians, self.grid, self.shape, self.memory = hessians, grid, shape, memory
         self.fixed = None if fixed is None else torch.nonzero(fixed.expand(shape).flatten()).flatten()
         like = hessians[0].u
         self.stencil = Stencil.zeros(grid, like, memory, torch.float32)

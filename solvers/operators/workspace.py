@@ -38,6 +38,10 @@ class Buffers:
     def rewind(self) -> None:
         self.taken = 0
 
+    def forget(self) -> None:
+        """Let go of all of them."""
+        self.tensors, self.taken = [], 0
+
 
 class Workspace:
     """Buffers by what they are used for, and the hierarchies made last; copies of it are empty."""
