@@ -41,8 +41,8 @@ class Multigrid:
     along some axes or not, and the problem an energy. Its cost is proportional to the number of dofs: about ten
     iterations at any resolution.
 
-    Quadratic energies of scalars in three dimensions go without the matrix of the finest level on large uniform grids,
-    unless coefficients are rough (`solvers/operators/matrix_free.py`). `minimize` then holds, of degree 1, this many
+    Quadratic energies of scalars in three dimensions go without the matrix of the finest level on large uniform grids
+    (from 80³ cells on, on GPUs from 512³ on), unless coefficients are rough. `minimize` then holds, of degree 1, this many
     bytes per unknown in double (single) precision while it iterates, with one coefficient per node:
 
         stencil in single precision, 14 numbers                     57   (57)
@@ -53,7 +53,7 @@ class Multigrid:
         u, its residual, the coefficient                            24   (12)
                                                                    145  (117)
 
-    256³ cells take 2.9 GB with all else, and 1024³ in single precision 126 GB, 970³ in double precision 133 GB.
+    By this count 256³ cells take 2.5 GB, 970³ cells 133 GB, and 1024³ cells in single precision 126 GB.
 
     Args:
         rtol: stop at ‖r‖ ≤ rtol ‖b‖; by default at the tolerance of the solver that calls.
@@ -72,8 +72,9 @@ class Multigrid:
 
     def prepare(self, system: System) -> "PreparedMultigrid | PreparedCG":
         grid = grid_of_form(system.form, prod(system.batch))
-        for code in (stencil_product, coarsening) if grid is not None else ():
-            code.function(torch.float32).library.begin(grid.size * len(grid.keys))
+        if grid is not None and system.u.is_cpu:
+            for code in (stencil_product, coarsening):
+                code.function(torch.float32).library.begin(grid.size * len(grid.keys))
         check_grid(system)
         # Other projections around H than ties are those of the general iteration.
         if not system.holds_dofs_alone and not isinstance(system.form.constraint, Ties):

@@ -22,6 +22,7 @@ from solvers.operators.stencil import Stencil, StencilGrid
 from solvers.operators.workspace import Buffers
 
 LEAST = 2**19  # dofs of all items together, from which on memory counts
+LEAST_ELSEWHERE = 2**27  # the same on other devices, which take a stencil faster than a loop that is not C
 LAYERS = 16, 32  # of cells at a time, the least and the most: fewer do not keep several threads at work
 RANGE = 2.0**40  # how far the largest entry may be from one
 
@@ -130,7 +131,8 @@ def portions(grid: StencilGrid, like: Tensor) -> list[Chunk]:
 
 def without_matrix(hessians: list[Hessian], grid: StencilGrid, dofs: int) -> list[GridHessian] | None:
     """The Hessians that make H, if products by the loop over cells serve better than a stencil."""
-    if grid.dim < 3 or grid.components > 1 or grid.periodic or dofs * grid.batch < LEAST:
+    least = LEAST if hessians[0].u.is_cpu else LEAST_ELSEWHERE
+    if grid.dim < 3 or grid.components > 1 or grid.periodic or dofs * grid.batch < least:
         return None
     found: list[Any] = [h for h in hessians if isinstance(h, GridHessian) or h.coefficients]  # others are loads
     quadratic = all(isinstance(h, GridHessian) and h.integral.integrand.quadratic for h in found)

@@ -102,7 +102,8 @@ class System:
         if len(chosen) == len(self.hessians):  # of a quadratic energy, nothing keeps the state alive
             self.u = self.u.new_zeros(()).expand(self.u.shape)
             blank = self.u.expand(*self.batch, *self.form.space.shape)
-            self.hessians = chosen = [replace(h, u=blank) for h in chosen]
+            chosen = [replace(h, u=blank) for h in chosen]
+            self.hessians = list[Hessian](chosen)
         memory = workspace_of(self.form.space).buffers(self, "single")
         shape = (*self.batch, *self.form.space.shape)
         return MatrixFree(chosen, grid, shape, self.fixed, self.fixed_images, memory)
