@@ -89,6 +89,7 @@ class GridIntegrand(Integrand):
     def add_hessian_product(self, tensors: Sequence[Tensor], v: Tensor, total: Tensor) -> None:
         """Add ∂²J/∂U² v of the first input, one of scalars, to dofs "*b n" without holes between them."""
         inner = self.derivative((0,))
+        assert isinstance(inner, GridIntegrand)
         image = total.view(1, -1, *(self.inputs[0].degree * n + 1 for n in self.rule.cells[::-1]))
         inner.evaluate([*tensors, v], (0,), value=False, into=[image])
 

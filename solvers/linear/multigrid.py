@@ -42,8 +42,8 @@ class Multigrid:
     iterations at any resolution.
 
     Quadratic energies of scalars in three dimensions go without the matrix of the finest level on large uniform grids
-    (from 80³ cells on, on GPUs from 512³ on), unless coefficients are rough. `minimize` then holds, of degree 1, this many
-    bytes per unknown in double (single) precision while it iterates, with one coefficient per node:
+    (from 80³ cells on, on GPUs from 512³ on), unless coefficients are rough. `minimize` then holds, of degree 1, so
+    many bytes per unknown in double (single) precision while it iterates, with one coefficient per node:
 
         stencil in single precision, 14 numbers                     57   (57)
         coarser levels: stencils 9, vectors and weights 2           11   (11)
