@@ -6,6 +6,7 @@ from the loop, in the precision of the system; only what preconditions them has 
 bytes), assembled some layers at a time.
 """
 
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -47,41 +48,66 @@ class MatrixFree:
         images: Bool[Tensor, "t k"],
         memory: Buffers,
     ):
-        self.hessians, self.grid, self.shape, self.memory = hessians, grid, shape, memory
+        self.hessians, self.grid, self.shape, self.memory, self.images = hessians, grid, shape, memory, images
         self.fixed = None if fixed is None else torch.nonzero(fixed.expand(shape).flatten()).flatten()
-        like = hessians[0].u
-        self.stencil = Stencil.zeros(grid, like, memory, torch.float32)
-        self.finite = torch.ones(grid.batch, dtype=torch.bool, device=like.device)
-        self.scale = self.assemble(None)
-        largest = self.largest * self.scale
-        if bool((self.finite & (largest > 0) & ((largest < 1 / RANGE) | (largest > RANGE))).any()):
-            self.stencil.data.zero_()
-            self.scale = self.assemble(reciprocal(self.largest))
-        self.stencil.fix(images, 1.0)
 
-    def assemble(self, scale: Float[Tensor, "b"] | None) -> Float[Tensor, "b"]:
-        """Add up element matrices, items scaled by these numbers; by default those of the first layers decide."""
+    @property
+    def stencil(self) -> Stencil:
+        """H in single precision, each item times its `scale`."""
+        return self.assembled[0]
+
+    @property
+    def scale(self) -> Float[Tensor, "b"]:
+        return self.assembled[1]
+
+    @property
+    def finite(self) -> Bool[Tensor, "b"]:
+        """Which items are finite."""
+        return self.assembled[2]
+
+    @cached_property
+    @torch.no_grad()
+    def assembled(self) -> tuple[Stencil, Float[Tensor, "b"], Bool[Tensor, "b"]]:
+        stencil = Stencil.zeros(self.grid, self.hessians[0].u, self.memory, torch.float32)
+        scale, size = self.assemble(stencil, None)
+        finite, largest = torch.isfinite(size), size * scale
+        if bool((finite & (largest > 0) & ((largest < 1 / RANGE) | (largest > RANGE))).any()):
+            stencil.data.zero_()
+            scale, _ = self.assemble(stencil, reciprocal(size))
+        stencil.fix(self.images, 1.0)
+        return stencil, scale, finite
+
+    def assemble(self, stencil: Stencil, scale: Float[Tensor, "b"] | None) -> tuple[Tensor, Tensor]:
+        """Add up element matrices, items scaled by these numbers, and tell the sizes "b" of their largest entries.
+
+        By default those of the first layers decide on the scale.
+        """
         grid = self.grid
-        target = grid.shifted(self.stencil.data).unflatten(-1, (grid.batch, *grid.vertices))
-        self.largest = torch.zeros(grid.batch, dtype=self.hessians[0].u.dtype, device=target.device)
-        scales, memory = torch.ones_like(self.largest) if scale is None else scale, Buffers()
-        for chunk in portions(grid, self.largest):
-            items, layers = chunk
+        target = grid.shifted(stencil.data).unflatten(-1, (grid.batch, *grid.vertices))
+        sizes = torch.zeros(grid.batch, dtype=self.hessians[0].u.dtype, device=target.device)
+        scales, memory = torch.ones_like(sizes) if scale is None else scale, Buffers()
+        for items, layers in portions(grid, sizes):
             memory.rewind()
-            part = self.part(chunk, memory)
-            own = part.unflatten(-1, (items.stop - items.start, -1, *grid.vertices[1:]))
-            largest = torch.maximum(own.amax((0, 2, 3, 4)), -own.amin((0, 2, 3, 4)))
-            self.finite[items] &= torch.isfinite(largest)
+            part = self.part((items, layers), memory)
+            own = part.grid.shifted(part.data).unflatten(-1, (part.grid.batch, *part.grid.vertices))
+            size = torch.maximum(own.amax((0, 2, 3, 4)), -own.amin((0, 2, 3, 4)))
             if scale is None and layers.start == 0:
-                scales[items] = reciprocal(largest)
-            self.largest[items] = torch.maximum(self.largest[items], largest)
+                scales[items] = reciprocal(size)
+            sizes[items] = torch.maximum(sizes[items], size)
             own.mul_(scales[items][:, None, None, None])
             place = target[:, items, layers.start : layers.stop + 1]
             place[:, :, :1] += own[:, :, :1]  # vertices between two portions
             place[:, :, 1:].copy_(own[:, :, 1:])
-        return scales
+        return scales, sizes
 
-    def part(self, chunk: Chunk, memory: Buffers) -> Float[Tensor, "z k"]:
+    @torch.no_grad()
+    def sample(self) -> Stencil:
+        """The stencil of a few layers of cells in the middle, of a few items."""
+        cells = self.grid.vertices[0] - 1
+        layers = slice(cells // 2, min(cells // 2 + 2, cells))
+        return self.part((slice(0, min(self.grid.batch, 4)), layers), Buffers())
+
+    def part(self, chunk: Chunk, memory: Buffers) -> Stencil:
         """What a portion of the cells adds to the stencil of its vertices."""
         (items, layers), like = chunk, self.hessians[0].u
         vertices = (layers.stop - layers.start + 1, *self.grid.vertices[1:])
@@ -89,7 +115,7 @@ class MatrixFree:
         stencil = Stencil.zeros(grid, like, memory)
         for hessian in self.hessians:
             stencil.add(hessian, chunk)
-        return grid.shifted(stencil.data)
+        return stencil
 
     @property
     def diagonal(self) -> Float[Tensor, "*b n"]:

@@ -115,6 +115,16 @@ def test_rough_and_broken_coefficients_get_their_matrix():
         assert bool(torch.isfinite(x).all(-1).eq(good).all())
 
 
+def test_one_layer_of_cells():
+    V, energy, k = problem(cells=(60, 50, 1))
+    found = [minimize(energy, (k,), method=method).value for method in (Multigrid(), Direct())]
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-10)
+    system = System(energy.discrete_form((k,)), torch.zeros(2, *V.shape, dtype=V.dtype))
+    prepared = Multigrid().prepare(system)
+    assert isinstance(prepared, PreparedMultigrid)
+    assert prepared.loop is not None
+
+
 def test_negative_curvature_is_told():
     V = FunctionSpace(unit_cube(*CELLS), Lagrange(1))
     energy = Energy(V, lambda x, u, g: 0.5 * g.square().sum(-1) - 200 * u.square() - u, Dirichlet(V, {"left": 0.0}))
