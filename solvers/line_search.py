@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fem.forms.discrete import DiscreteForm, FormValues
+from fem.forms.discrete import DiscreteForm
 from fem.support.arithmetic import dot, norm, per_item
 from fem.support.status import Status
 from solvers.report import ROUND_OFF, RUNNING, finish
@@ -40,13 +40,27 @@ class Bounds:
         return found
 
 
-def chosen(items: Tensor, state: FormValues, other: FormValues) -> FormValues:
+@dataclass(frozen=True, eq=False)
+class State:
+    """What a form is at some u: J "*b" (None for weak forms), ∂J/∂u, and the size "*b" beside which that is small."""
+
+    value: Tensor | None
+    residual: Tensor
+    scale: Tensor
+
+    @classmethod
+    def of(cls, form: DiscreteForm, u: Tensor) -> "State":
+        found = form.evaluate(u)
+        return cls(found.value, found.residual, norm(found.magnitude, u.ndim - len(form.space.shape)))
+
+
+def chosen(items: Tensor, state: State, other: State) -> State:
     """One state for some items, another for the rest."""
     if bool(items.all()):
         return state
     pick = lambda a, b: torch.where(per_item(items, a), a, b)  # noqa: E731
     value = None if state.value is None else pick(state.value, other.value)
-    return FormValues(value, pick(state.residual, other.residual), pick(state.magnitude, other.magnitude))
+    return State(value, pick(state.residual, other.residual), pick(state.scale, other.scale))
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +70,7 @@ class Line:
     form: DiscreteForm
     u: Tensor
     s: Tensor
-    state: FormValues
+    state: State
     fixed: Tensor | None
     bounds: Bounds | None = None
 
@@ -65,7 +79,7 @@ class Line:
         return self.u.ndim - len(self.form.space.shape)
 
     def at(self, t: Tensor | float) -> Tensor:
-        trial = self.u + (per_item(t, self.u) if isinstance(t, Tensor) else t) * self.s
+        trial = torch.addcmul(self.u, per_item(torch.as_tensor(t).to(self.u), self.u), self.s)
         return trial if self.bounds is None else self.bounds.clamp(trial)
 
     def free(self, r: Tensor) -> Tensor:
@@ -80,7 +94,7 @@ class Line:
         while a residual that bends, as near a fold, bends sixteen times as much. (Unless it levels off so far away, but
         steps that move u by more than a tenth are none of round-off.)
         """
-        size, scale = norm(r, self.lead), norm(self.state.magnitude, self.lead)
+        size, scale = norm(r, self.lead), self.state.scale
         stuck = (norm(after, self.lead) > 0.1 * size) & (size <= torch.finfo(r.dtype).eps ** 0.25 * scale)
         stuck &= norm(self.s, self.lead) <= 0.1 * norm(self.u, self.lead)
         if bool(stuck.any()):
@@ -101,7 +115,7 @@ class Line:
         return found
 
 
-def descend(line: Line, r: Tensor, codes: Tensor, indefinite: Tensor) -> tuple[Tensor, FormValues]:
+def descend(line: Line, r: Tensor, codes: Tensor, indefinite: Tensor) -> tuple[Tensor, State]:
     """A step along s that lowers the energy enough (Armijo), outward where the curvature is negative."""
     form, u, s, lead, energy = line.form, line.u, line.s, line.lead, line.state.value
     assert energy is not None
@@ -115,7 +129,7 @@ def descend(line: Line, r: Tensor, codes: Tensor, indefinite: Tensor) -> tuple[T
     accepted, best, value = codes != RUNNING, u, energy
     for k in range(40):
         trial = line.at(t)
-        state = form.evaluate(trial)  # the first trial is accepted nearly always, and the next step starts from there
+        state = State.of(form, trial)  # the first trial is accepted nearly always, and the next step starts from there
         found, after = state.value, line.free(state.residual)
         assert found is not None
         enough = (found - energy <= 1e-4 * t * slope + 10 * eps * energy.abs()) & torch.isfinite(found)
@@ -151,7 +165,7 @@ def descend(line: Line, r: Tensor, codes: Tensor, indefinite: Tensor) -> tuple[T
         outward = outward & (found < value)
         best, value = torch.where(per_item(outward, u), trial, best), torch.where(outward, found, value)
     finish(codes, outward, Status.UNBOUNDED)
-    return best, form.evaluate(best) if moved else state
+    return best, State.of(form, best) if moved else state
 
 
 def reduce_residual(line: Line, r: Tensor, codes: Tensor) -> Tensor:

@@ -127,7 +127,7 @@ def run(
     check_flags(call, throw=throw)
     space = problem.space
     form = problem.discrete_form(check_params(call, params))
-    u = torch.zeros(space.shape, dtype=space.dtype, device=space.device)
+    u = torch.zeros((), dtype=space.dtype, device=space.device).expand(space.shape)
     if initial is not None:
         u = space.check(initial, "initial").detach()
     limits = [bound_dofs(space, b, name) for b, name in zip(bounds, ("lower", "upper"), strict=True)]

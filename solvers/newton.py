@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fem.forms.discrete import DiscreteForm, FormValues
+from fem.forms.discrete import DiscreteForm
 from fem.support.arithmetic import norm, per_item
 from fem.support.checks import check_integers, check_kind, check_numbers
 from fem.support.status import Status
-from solvers.line_search import Bounds, Line, chosen, descend, reduce_residual
+from solvers.line_search import Bounds, Line, State, chosen, descend, reduce_residual
 from solvers.linear.blocks.saddle_point import PreparedSaddlePoint
 from solvers.linear.choice import default_method
 from solvers.linear.conjugate_gradients import CG, PreparedCG
@@ -74,7 +74,7 @@ def newton(
     codes = torch.full(u.shape[:lead], RUNNING, device=u.device)
     report = Report(u, codes, steps, u.new_ones(u.shape[:lead]), effort)
     prepared: Prepared | None = None
-    state = form.evaluate(u)
+    state = State.of(form, u)
     if state.value is not None:  # no step leads to such a place, and none from there is worth a try
         finish(codes, ~torch.isfinite(state.value), Status.NOT_FINITE)
     for step in range(int(steps.max()) if steps.numel() else 0, method.max_iterations + 1):
@@ -84,7 +84,7 @@ def newton(
             report.active = bounds.active(u, r)
             r = r.masked_fill(report.active, 0)
             fixed = report.active if fixed is None else report.active | fixed
-        scale = norm(state.magnitude, lead)
+        scale = state.scale
         found = torch.where(scale > 0, norm(r, lead) / scale, norm(r, lead))
         report.residual = torch.where(codes == RUNNING, found, report.residual)
         finish(codes, ~torch.isfinite(report.residual), Status.NOT_FINITE)
@@ -104,7 +104,7 @@ def newton(
         if prepared is None:
             break
         running = codes == RUNNING
-        s = prepared.solve(-r, 0.3 * rtol * scale)
+        s = -prepared.solve(r, 0.3 * rtol * scale)
         effort.add(prepared, running)
         if minimum and prepared.exact and bool((running & prepared.indefinite).any()):
             # H⁻¹ may point anywhere; conjugate gradients go downhill and find a direction of negative curvature.
@@ -114,7 +114,8 @@ def newton(
         if isinstance(prepared, PreparedSaddlePoint) and bool((running & prepared.unsolved).any()):
             report.detail = " (the linear iteration got stuck: `Direct()` may solve it, or say that it is singular)"
             finish(codes, prepared.unsolved, Status.STALLED)
-        s = torch.where(per_item(running, s), s, 0)
+        if not bool(running.all()):
+            s = torch.where(per_item(running, s), s, 0)
         finish(codes, ~torch.isfinite(norm(s, lead)), Status.NOT_FINITE)
         if not minimum and not prepared.exact and bool((running & prepared.indefinite).any()):
             report.detail = " (conjugate gradients met negative curvature; use `Direct()`)"
@@ -124,8 +125,9 @@ def newton(
             u, state = descend(line, r, codes, prepared.indefinite)
         else:
             u = reduce_residual(line, r, codes)
-            state = form.evaluate(u)
+            state = State.of(form, u)
         report.iterations += running
+        del line, s, r, system  # they keep the last state alive
     if bounds is None and prepared is not None and method.rtol is None:
         u, state = refine(form, u, state, prepared, codes, effort)
     if minimum and bool((codes == STATUSES.index(Status.CONVERGED)).any()):
@@ -136,19 +138,20 @@ def newton(
 
 
 def refine(
-    form: DiscreteForm, u: Tensor, state: FormValues, prepared: Prepared, codes: Tensor, effort: Effort
-) -> tuple[Tensor, FormValues]:
+    form: DiscreteForm, u: Tensor, state: State, prepared: Prepared, codes: Tensor, effort: Effort
+) -> tuple[Tensor, State]:
     """One step of iterative refinement, kept where the residual falls: one more solve with factors, or a rough one.
 
     The assembled matrix carries round-off that a solution on a fine mesh amplifies by 1/h²; the residual does not.
     """
     lead, indefinite = u.ndim - len(form.space.shape), prepared.indefinite
-    trial = u + prepared.solve(-state.residual, 1e-2 * norm(state.residual, lead))
+    trial = u - prepared.solve(state.residual, 1e-2 * norm(state.residual, lead))
     prepared.indefinite = indefinite  # curvature along round-off tells nothing
-    after, converged = form.evaluate(trial), codes == STATUSES.index(Status.CONVERGED)
+    after, converged = State.of(form, trial), codes == STATUSES.index(Status.CONVERGED)
     effort.add(prepared, converged)
     better = converged & (norm(after.residual, lead) < norm(state.residual, lead))
-    return torch.where(per_item(better, u), trial, u), chosen(better, after, state)
+    u = trial if bool(better.all()) else torch.where(per_item(better, u), trial, u)
+    return u, chosen(better, after, state)
 
 
 def prepare(

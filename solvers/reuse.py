@@ -4,7 +4,7 @@ Time steps, new loads, and all parameters that the matrix does not depend on nee
 its last solve left as `reuse`, and both are gone together; `minimize(..., reuse=...)` names another place.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakSet
 
@@ -22,13 +22,17 @@ class Kept:
     prepared: Prepared
     method: LinearMethod
     version: int | None
-    tensors: list[Tensor]  # copies of the user's, who may change them in place
+    tensors: list[Tensor] | None = None  # copies of the user's, who may change them in place, once a solve has ended
 
     @classmethod
     def of(cls, prepared: Prepared, method: LinearMethod) -> "Kept":
-        system = prepared.system
-        copies = [t.clone() for t in system.matrix_tensors]
-        return cls(prepared, method, system.form.space.mesh.version, copies)
+        return cls(prepared, method, prepared.system.form.space.mesh.version)
+
+    def with_copies(self) -> "Kept":
+        """The same for later solves: not before this one has ended, which needs the memory."""
+        if self.tensors is not None:
+            return self
+        return replace(self, tensors=[t.clone() for t in self.prepared.system.matrix_tensors])
 
     def serves(self, system: System, method: LinearMethod) -> bool:
         """Whether the system has this very matrix, and the method is the same."""
@@ -37,7 +41,8 @@ class Kept:
         same &= self.version is not None and self.version == now.space.mesh.version
         same &= mine.batch == system.batch and mine.symmetric == system.symmetric
         tensors = system.matrix_tensors
-        same &= len(tensors) == len(self.tensors) and all(map(torch.equal, tensors, self.tensors))
+        copies = self.tensors or []
+        same &= len(tensors) == len(copies) and all(map(torch.equal, tensors, copies))
         return same and system.same_matrix(mine)
 
 
@@ -63,7 +68,7 @@ class Reuse:
         return kept if kept.serves(system, method) else None
 
     def leave(self, kept: Kept | None) -> None:
-        self._kept[:] = [] if kept is None else [kept]
+        self._kept[:] = [] if kept is None else [kept.with_copies()]
 
     def forget(self) -> None:
         """Let go of it."""

@@ -105,17 +105,14 @@ class Dirichlet:
             data = self.data()
         moments = any(field.moments is not None for field in space.fields)  # of a number: they change with the nodes
         if all(isinstance(value, int | float) and not (moments and value) for *_, value in entries):
-            self._constant = data
+            self._constant = data if bool(data.any()) else data.new_zeros(()).expand(data.shape)
 
     @property
     def fixed(self) -> Bool[Tensor, "..."]:
         """True at prescribed dofs, of the space's shape."""
         return self._fixed
 
-    @property
-    def mask(self) -> Bool[Tensor, "..."]:
-        """The same as `fixed`."""
-        return self._fixed
+    mask = fixed  # another name
 
     @outside_modes
     def apply(self, u: Tensor) -> Tensor:
@@ -148,9 +145,17 @@ class Dirichlet:
     def project(self, residual: Tensor, data: Tensor | None) -> Tensor:
         return residual.flatten(-len(self.space.shape)).index_fill(-1, self._places, 0).unflatten(-1, self.space.shape)
 
-    def linear(self, v: Tensor, data: Tensor | None) -> Tensor:
-        """The linear part of `insert`."""
-        return self.project(v, data)
+    def clear(self, v: Tensor) -> None:
+        """`project` in place."""
+        whole, lead = v.is_contiguous(), v.shape[: v.ndim - len(self.space.shape)]
+        v.view(*lead, -1).index_fill_(-1, self._places, 0) if whole else v.masked_fill_(self._fixed, 0)
+
+    def holds(self, u: Tensor, data: Tensor) -> bool:
+        """Whether u has the prescribed values."""
+        values, given = (t.flatten(-len(self.space.shape)).index_select(-1, self._places) for t in (u, data))
+        return bool((values == given).all())
+
+    linear = project  # the linear part of `insert`
 
     def __and__(self, other: Any) -> Any:
         """Both: prescribed values, those of the other too, a vanishing mean of another field, or ties.

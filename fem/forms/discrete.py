@@ -14,12 +14,13 @@ from torch import Tensor
 
 from fem.forms.assembly import Pattern, pattern_of
 from fem.forms.cell_integral import BatchShape, CellHessian, CellIntegral, Parts
-from fem.forms.constraints import Constraint, MeanZero
+from fem.forms.constraints import Constraint, Dirichlet, MeanZero
 from fem.forms.grid_integral import GridHessian, GridIntegral
 from fem.forms.traced.mesh_integral import MeshHessian, MeshIntegral
 from fem.space.facets.pairs import FacetPairs
 from fem.space.space import AnySpace
 from fem.support.arithmetic import common_batch, sum_of
+from fem.support.transforms import transformed
 
 Hessian = CellHessian | GridHessian | MeshHessian
 
@@ -86,6 +87,14 @@ class DiscreteForm:
         batch = self.full_batch(u) if batch is None else batch
         return batch, self.constraint.insert(u, self.data).expand(*batch, *self.space.shape)
 
+    def inserted(self, u: Tensor) -> tuple[BatchShape, Tensor]:
+        """The same without a graph; u itself where it has its prescribed values."""
+        if u.is_cpu and isinstance(self.constraint, Dirichlet) and self.data is not None and not transformed():
+            batch = self.full_batch(u)
+            if batch == u.shape[: u.ndim - len(self.space.shape)] and self.constraint.holds(u, self.data):
+                return batch, u
+        return self.constrained(u)
+
     def linear_part(self, v: Tensor) -> Tensor:
         """The constraint's linear part applied to a direction."""
         own = getattr(self.constraint, "linear", None)
@@ -123,14 +132,19 @@ class DiscreteForm:
     @torch.no_grad()
     def evaluate(self, u: Tensor) -> FormValues:
         """Value, residual and magnitude at u, without a graph."""
-        batch, full = self.constrained(u)
+        batch, full = self.inserted(u)
         values, residuals, sizes = zip(*[i.evaluate(full, batch) for i in self.integrals], strict=True)
         size = self.join(sizes, u, batch)
         gather = getattr(self.constraint, "sized", None)
         size = size if gather is None else gather(size)
+        value = None if None in values else sum_of(values).expand(batch)
+        if isinstance(self.constraint, Dirichlet):
+            residual = self.join(residuals, u, batch)
+            self.constraint.clear(residual)
+            self.constraint.clear(size)
+            return FormValues(value, residual, size)
         if self.constraint.fixed is not None:
             size.masked_fill_(self.constraint.fixed, 0)
-        value = None if None in values else sum_of(values).expand(batch)
         return FormValues(value, self._projected(residuals, u, batch), size)
 
     def hessian_product(self, u: Tensor, v: Tensor, transpose: bool = False) -> Tensor:
@@ -143,7 +157,7 @@ class DiscreteForm:
 
     def hessians(self, u: Tensor) -> list[Hessian]:
         """The second derivative of each integral at u, without the constraint."""
-        batch, full = self.constrained(u)
+        batch, full = self.inserted(u)
         return [i.hessian(full, batch) for i in self.integrals]
 
     def matrix_values(self, u: Tensor, raw: bool = False, hessians: Sequence[Hessian] | None = None) -> Tensor:

@@ -18,6 +18,7 @@ from fem.forms.cell_integral import BatchShape, CellIntegral, add_coefficients, 
 from fem.forms.parameters import point_values
 from fem.forms.traced.integral import TracedHessian, TracedIntegral
 from fem.kernels.c_source import Targets
+from fem.kernels.grid_inputs import Chunk
 from fem.kernels.grid_integrand import GridIntegrand
 from fem.kernels.tensor_interpolation import grid_order
 
@@ -91,10 +92,17 @@ class GridHessian(TracedHessian):
                 part = part.flatten(1)
                 flat[items].scatter_add_(-1, own[:, chosen].flatten().long().expand(part.shape), part)
 
-    def add_to_images(self, images: Sequence[Tensor], targets: Targets) -> None:
+    def add_to_images(self, images: Sequence[Tensor], targets: Targets, within: Chunk | None = None) -> None:
+        """Add the element matrices, of all cells or of a portion, to images of vertices; see `CellHessian`."""
         integrand, arguments = self.integral.integrand, self.integral.arguments(self.u)
-        if integrand.add_element_matrices(arguments, images, targets):
+        if integrand.add_element_matrices(arguments, images, targets, within):
             return
-        for (items, layers), entries in integrand.element_matrices(arguments):
+        first = (0, 0) if within is None else (within[0].start, within[1].start)
+        for (items, layers), entries in integrand.element_matrices(arguments, within):
+            some = slice(items.start - first[0], items.stop - first[0])
             for (image, corner), values in zip(targets, entries, strict=True):
-                add_layers(images[image][items], layers.start, corner, values)
+                add_layers(images[image][some], layers.start - first[1], corner, values)
+
+    def add_product(self, v: Tensor, total: Tensor) -> None:
+        """Add H v to dofs "*b n" of a scalar space."""
+        self.integral.integrand.add_hessian_product(self.integral.arguments(self.u), v, total)

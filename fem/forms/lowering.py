@@ -210,7 +210,8 @@ def at_some_points(
     """A density's arguments at a few points of a mesh, and how many after x belong to u; fields get some values."""
     space, each = cells.space, torch.arange(12, device=cells.space.device)
     slots = len(arguments) - 1 - len(values)
-    x = space.mesh.nodes.detach()[each * space.mesh.num_nodes // len(each)].reshape(4, 3, -1)
+    chosen, box = each * space.mesh.num_nodes // len(each), space.mesh.box
+    x = (space.mesh.nodes.detach()[chosen] if box is None else box.refined(1, chosen)).reshape(4, 3, -1)
     found = [PointValues(x, 1)]
     facet = cells.facet_values
     given_values = [*[None] * (slots - len(facet)), *facet, *values]

@@ -262,6 +262,12 @@ class GeneratedLoop:
     def numbers(self) -> Tensor:
         return self.body.constants
 
+    @cached_property
+    def work(self) -> int:
+        """In a cell: a quarter of the numbers that programs read at its points, and the entries of its matrix."""
+        read = len(self.loop.rule.weights) * sum(s is not None for s in self.loop.sources)
+        return max(read // 4, 1) + len(self.targets or ())
+
     # -- calling ------------------------------------------------------------------------------------------------------
 
     def __call__(self, data: GridInputs, chunk: Chunk, outputs: Sequence[Tensor]) -> Tensor | None:
@@ -272,7 +278,7 @@ class GeneratedLoop:
         items, layers = chunk
         size, length = items.stop - items.start, layers.stop - layers.start
         tensors = [self.input(data, chunk, *name) for name in self.inputs]
-        if not self.function.ready(sum(t.numel() for t in tensors)):
+        if not self.function.ready(size * length * prod(data.cells[1:]) * self.work):
             return None
         layer, line, row = spatial((length, *data.cells[1:]), 1)
         portions = max(min(layer // 8, ceil(PORTIONS / size)), 1)

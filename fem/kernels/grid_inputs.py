@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fem.kernels.tensor_interpolation import GridRule, add_types, split_types
 from fem.support.arithmetic import common_batch
-from fem.support.portions import at_a_time
+from fem.support.portions import at_a_time, large_zeros
 
 Chunk = tuple[slice, slice]  # batch items, and layers of cells along the last axis of the grid (the first of an image)
 
@@ -74,9 +74,11 @@ class GridInputs:
     def whole(self) -> Chunk:
         return slice(0, self.size), slice(0, self.cells[0])
 
-    def chunks(self) -> list[Chunk]:
-        items = even(self.size, at_a_time(prod(self.cells), self.like))
-        layers = even(self.cells[0], at_a_time(prod(self.cells[1:]), self.like))
+    def chunks(self, within: Chunk | None = None) -> list[Chunk]:
+        """Portions of all cells, or of a larger portion."""
+        items, layers = within or self.whole
+        items = even(items, at_a_time(prod(self.cells), self.like))
+        layers = even(layers, at_a_time(prod(self.cells[1:]), self.like))
         return [(i, k) for i in items for k in layers]
 
     def cut(self, chunk: Chunk, coordinates: Sequence[tuple[int, int]]) -> tuple[list[Tensor], ...]:
@@ -101,12 +103,12 @@ class GridInputs:
     def zeros(self, given: Input) -> Tensor:
         entries = prod(given.shape)
         if given.kind == "field":
-            return self.like.new_zeros(entries, self.size, *self.nodes(given.degree))
+            return large_zeros(self.like, entries, self.size, *self.nodes(given.degree))
         if given.kind == "constant":
-            return self.like.new_zeros(entries, self.size)
+            return large_zeros(self.like, entries, self.size)
         if given.kind == "cells":
-            return self.like.new_zeros(entries, self.size, *self.cells)
-        return self.like.new_zeros(entries, len(self.rule.weights), self.size, *self.cells)
+            return large_zeros(self.like, entries, self.size, *self.cells)
+        return large_zeros(self.like, entries, len(self.rule.weights), self.size, *self.cells)
 
     def add(self, given: Input, result: Tensor, chunk: Chunk, entry: int, parts: list[Tensor]) -> None:
         items, layers = chunk
@@ -135,8 +137,9 @@ def nodes(layers: slice, degree: int) -> slice:
     return slice(degree * layers.start, degree * layers.stop + 1)
 
 
-def even(count: int, size: int) -> list[slice]:
-    """0, …, count − 1 in portions of nearly equal length, at most `size`."""
+def even(whole: slice, size: int) -> list[slice]:
+    """A range in portions of nearly equal length, at most `size`."""
+    count = whole.stop - whole.start
     parts = max(ceil(count / size), 1)
-    bounds = [count * i // parts for i in range(parts + 1)]
+    bounds = [whole.start + count * i // parts for i in range(parts + 1)]
     return [slice(a, b) for a, b in pairwise(bounds)]

@@ -40,13 +40,18 @@ class GridIntegrand(Integrand):
         return self.kept((kind, tuple(wrt), scatters, self.rule.key), make)
 
     def evaluate(
-        self, tensors: Sequence[Tensor], wrt: Sequence[int] = (), value: bool = True, magnitude: bool = False
+        self,
+        tensors: Sequence[Tensor],
+        wrt: Sequence[int] = (),
+        value: bool = True,
+        magnitude: bool = False,
+        into: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         data = GridInputs(self.inputs, self.rule, tensors)
         scatters = ((False, True) if magnitude else (False,)) if wrt else ()
         loop = self.loop("gradient" if value else "slope", wrt, scatters)
         total = data.like.new_zeros(data.size)
-        results = [[data.zeros(self.inputs[i]) for i in wrt] for _ in scatters]
+        results = [[data.zeros(self.inputs[i]) for i in wrt] if into is None else list(into) for _ in scatters]
         if not self.evaluate_natively(loop, data, total, results):
             for chunk in data.chunks():
                 part, *derivatives = loop.kernel(*data.cut(chunk, loop.coordinates))
@@ -81,7 +86,16 @@ class GridIntegrand(Integrand):
             target.copy_(value)
         return True
 
-    def element_matrices(self, tensors: Sequence[Tensor]) -> Iterator[tuple[Chunk, Tensor]]:
+    def add_hessian_product(self, tensors: Sequence[Tensor], v: Tensor, total: Tensor) -> None:
+        """Add ∂²J/∂U² v of the first input, one of scalars, to dofs "*b n" without holes between them."""
+        inner = self.derivative((0,))
+        assert isinstance(inner, GridIntegrand)
+        image = total.view(1, -1, *(self.inputs[0].degree * n + 1 for n in self.rule.cells[::-1]))
+        inner.evaluate([*tensors, v], (0,), value=False, into=[image])
+
+    def element_matrices(
+        self, tensors: Sequence[Tensor], within: Chunk | None = None
+    ) -> Iterator[tuple[Chunk, Tensor]]:
         """∂²J/∂U_A∂U_B of the first input, chunk by chunk: "k b nz ny nx" over pairs A ≤ B of local dofs.
 
         Local dofs are numbered with x fastest, components inmost; pairs as `torch.triu_indices` lists them.
@@ -91,21 +105,24 @@ class GridIntegrand(Integrand):
         if not loop.different:
             return  # J is linear
         table = loop.products.to(data.like)
-        for chunk in data.chunks():
+        for chunk in data.chunks(within):
             stacked = self.second_derivatives(loop, data, chunk)
             yield chunk, (table @ stacked.flatten(1)).unflatten(1, stacked.shape[1:])
 
-    def add_element_matrices(self, tensors: Sequence[Tensor], images: Sequence[Tensor], targets: Targets) -> bool:
+    def add_element_matrices(
+        self, tensors: Sequence[Tensor], images: Sequence[Tensor], targets: Targets, within: Chunk | None = None
+    ) -> bool:
         """The same added up by compiled C code, where there is some: each entry to an image "b …" of vertices.
 
         Args:
             targets: for each pair the number of its image, and the corner of the cell where it is added.
+            within: the chunk of cells; images are those of its vertices.
         """
         data, loop = GridInputs(self.inputs, self.rule, tensors), self.loop("hessian", (0,))
         if len(targets) * len(self.rule.weights) * len(loop.different) > PRODUCTS:
             return False
         code = generated(loop, data, targets) if loop.different else None
-        return code is not None and code(data, data.whole, images) is not None
+        return code is not None and code(data, within or data.whole, images) is not None
 
     def second_derivatives(self, loop: GridLoop, data: GridInputs, chunk: Chunk) -> Tensor:
         """Those that differ, at all points of a chunk: "m b nz ny nx"."""

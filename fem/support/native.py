@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Callable
 from functools import cache, cached_property
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any
 
 from fem.support import compilation
@@ -64,6 +64,11 @@ class Library:
                 if not self.tried:
                     self.run, self.tried = self.load(), True
         return self.run is not None
+
+    def begin(self, work: int) -> None:
+        """Compile beside other work what is about to read so many numbers, if that pays; `ready` waits for it."""
+        if sys.platform != "win32" and not self.tried and not self.there and work >= WORTH and current.when != "never":
+            Thread(target=self.ready, args=(work,)).start()
 
     @cached_property
     def there(self) -> bool:

@@ -24,6 +24,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from fem.forms.discrete import Hessian
+from fem.forms.grid_integral import GridHessian
+from fem.kernels.grid_inputs import Chunk
 from fem.space.space import AnySpace, FunctionSpace
 from fem.support.portions import at_a_time
 from solvers.operators.workspace import Buffers
@@ -178,10 +180,10 @@ class StencilGrid:
             self.image(row, dof_type).copy_(self.dofs_of_type(v, dof_type))
         return flat
 
-    def unpack(self, flat: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    def unpack(self, flat: Tensor, dtype: torch.dtype | None = None, out: Tensor | None = None) -> Tensor:
         """Flattened images "t k" as dofs "b n c"."""
         nodes = prod(p * (n - 1) + 1 for n, p in zip(self.vertices, self.degrees, strict=True))
-        v = flat.new_empty(self.batch, nodes, self.components, dtype=dtype)
+        v = flat.new_empty(self.batch, nodes, self.components, dtype=dtype) if out is None else out
         for row, dof_type in zip(flat, self.types, strict=True):
             self.dofs_of_type(v, dof_type).copy_(self.image(row, dof_type))
         return v
@@ -236,10 +238,18 @@ class Stencil:
         """Zeros for dofs of its grid or another one."""
         return (grid or self.grid).buffer(self.data, memory=self.memory)
 
-    def add(self, hessian: Hessian) -> None:
-        """Add the second derivative of an integral over cells or facets of the grid."""
-        images = self.grid.shifted(self.data).unflatten(-1, (self.grid.batch, *self.grid.vertices))
-        hessian.add_to_images(images.unbind(), vertex_images(self.grid))
+    def add(self, hessian: Hessian, within: Chunk | None = None) -> None:
+        """Add the second derivative of an integral over cells or facets of the grid.
+
+        Args:
+            within: cells of a larger grid, of which this one has the vertices.
+        """
+        images = self.grid.shifted(self.data).unflatten(-1, (self.grid.batch, *self.grid.vertices)).unbind()
+        if within is None:
+            hessian.add_to_images(images, vertex_images(self.grid))
+        else:
+            assert isinstance(hessian, GridHessian)
+            hessian.add_to_images(images, vertex_images(self.grid), within)
 
     @property
     def diagonal(self) -> Float[Tensor, "t k"]:

@@ -5,6 +5,7 @@ the matrix or its transpose.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from math import prod
 from typing import Protocol, runtime_checkable
@@ -13,12 +14,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from fem.constraints.fixed_dofs import FixedDofs
 from fem.constraints.rigid_motion import RigidMotionFree
 from fem.constraints.ties import Ties, ties_of
 from fem.forms.assembly import element_matrices, flat_dofs
-from fem.forms.constraints import MeanZero
+from fem.forms.constraints import Dirichlet, Free, MeanZero
 from fem.forms.discrete import DiscreteForm, Hessian
 from fem.support.arithmetic import norm
+from solvers.operators.matrix_free import MatrixFree, without_matrix
 from solvers.operators.periodic_grid import grid_of_form, held_dofs
 from solvers.operators.stencil import Stencil, replaced_items
 from solvers.operators.stencil_product import Product
@@ -51,6 +54,8 @@ class System:
     def holds_dofs_alone(self) -> bool:
         """Whether the constraint does nothing but prescribe the dofs that are fixed, so that the others are free."""
         constraint, space = self.form.constraint, self.form.space
+        if isinstance(constraint, Free | Dirichlet | FixedDofs):
+            return True
         v = torch.linspace(1, 2, space.num_dofs, dtype=space.dtype, device=space.device).view(space.shape)
         held = v if constraint.fixed is None else v.masked_fill(constraint.fixed, 0)
         return torch.equal(constraint.project(v, self.form.data), held)
@@ -70,9 +75,11 @@ class System:
 
     @torch.no_grad()
     def apply(self, v: Float[Tensor, "..."]) -> Tensor:
-        """H v: by its stencil on grids, elsewhere by sparse products, item by item."""
+        """H v: by loops over cells or a stencil on grids, elsewhere by sparse products, item by item."""
         shape = self.form.space.shape
         v = self.form.linear_part(self.masked(v))
+        if self.loop is not None:
+            return self.project(self.loop(v))
         if self.tensor is not None:
             return self.project(self.tensor(v.expand(*self.batch, *shape)))
         if self.stencil is not None:
@@ -83,6 +90,23 @@ class System:
         flat = v.expand(*self.batch, *shape).reshape(len(self.matrices), -1)
         products = torch.stack([matrix @ x for matrix, x in zip(self.matrices, flat, strict=True)])
         return self.project(products.reshape(*self.batch, *shape))
+
+    @cached_property
+    @torch.no_grad()
+    def loop(self) -> MatrixFree | None:
+        """The Hessian without its matrix, where that serves better; None set here asks for the stencil all the same."""
+        grid = grid_of_form(self.form, prod(self.batch)) if self.symmetric else None
+        chosen = None if grid is None else without_matrix(self.hessians, grid, self.form.space.num_dofs)
+        if grid is None or chosen is None:
+            return None
+        if len(chosen) == len(self.hessians):  # of a quadratic energy, nothing keeps the state alive
+            self.u = self.u.new_zeros(()).expand(self.u.shape)
+            blank = self.u.expand(*self.batch, *self.form.space.shape)
+            chosen = [replace(h, u=blank) for h in chosen]
+            self.hessians = list[Hessian](chosen)
+        memory = workspace_of(self.form.space).buffers(self, "single")
+        shape = (*self.batch, *self.form.space.shape)
+        return MatrixFree(chosen, grid, shape, self.fixed, self.fixed_images, memory)
 
     @cached_property
     @torch.no_grad()
@@ -146,6 +170,8 @@ class System:
     def diagonal(self) -> Tensor:
         """The diagonal of H, ones at fixed dofs."""
         space = self.form.space
+        if self.loop is not None:
+            return self.loop.diagonal
         if self.stencil is not None:
             grid = self.stencil.grid
             return grid.unpack(grid.averaged(self.stencil.diagonal)).reshape(*self.batch, *space.shape)
@@ -172,6 +198,8 @@ class System:
     @cached_property
     def finite(self) -> Bool[Tensor, "*b"]:
         """Whether all second derivatives of the density are finite, as told by the matrix where there is one."""
+        if self.loop is not None:
+            return self.loop.finite.reshape(self.batch)
         known = all(h.known for h in self.hessians)
         if "values" in vars(self) or not (known or self.stencil is not None):
             return torch.isfinite(self.values).all(-1)

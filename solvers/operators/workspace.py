@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fem.space.space import AnySpace
+from fem.support.portions import large_zeros
 
 
 class Buffers:
@@ -29,13 +30,17 @@ class Buffers:
             if found.shape == shape and found.dtype == dtype and found.device == like.device:
                 self.taken += 1
                 return found.zero_()
-        fresh = like.new_zeros(shape, dtype=dtype)
+        fresh = large_zeros(like, *shape, dtype=dtype)
         self.tensors[self.taken :] = [fresh]
         self.taken += 1
         return fresh
 
     def rewind(self) -> None:
         self.taken = 0
+
+    def forget(self) -> None:
+        """Let go of all of them."""
+        self.tensors, self.taken = [], 0
 
 
 class Workspace:

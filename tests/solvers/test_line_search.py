@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fem import Dirichlet, Energy, FunctionSpace, Lagrange, WeakForm, unit_square
 from solvers import CG, Direct, Solution, Status, minimize, solve
-from solvers.line_search import Line
+from solvers.line_search import Line, State
 from solvers.operators.system import LinearMethod
 from tests.problems import laplace
 from tests.solvers.problems.finite_strain import neo_hookean, neo_hookean_forces, pressed, saint_venant
@@ -86,10 +86,10 @@ def test_a_residual_that_may_fall_is_not_settled() -> None:
     form = Energy(V, lambda x, u, g: laplace(x, u, g) + 0.25 * u**4, Dirichlet(V, {"left": 0.0})).discrete_form()
     u = form.constraint.insert(torch.full(V.shape, 1e-3, dtype=V.dtype), form.data)
     with torch.no_grad():
-        state = form.evaluate(u)
+        state = State.of(form, u)
         for part in (0.1, 0.5, 1.0, 2.0):  # no Newton step: too short, or along the gradient
             line = Line(form, u, -part * state.residual, state, form.constraint.fixed)
-            line = replace(line, state=replace(state, magnitude=1e6 * state.magnitude))
+            line = replace(line, state=replace(state, scale=1e6 * state.scale))
             assert not bool(line.settled(state.residual, form.residual(line.at(1.0))))
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import cache, partial
 from itertools import product
 from math import prod
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,7 +18,9 @@ from torch import Tensor
 
 from fem.space.space import FunctionSpace
 from fem.support.c_function import CFunction, c_text
+from fem.support.portions import MEMORY, at_a_time
 from solvers.operators.stencil import Stencil, StencilGrid, reachable
+from solvers.operators.workspace import Buffers
 
 MINUS, PLUS, CENTRE, RESTRICTED, INTERPOLATED = range(5)  # kinds of work for C code
 UNIT = 4096  # entries of one unit of work, at least
@@ -47,8 +50,9 @@ class VertexCoarsening:
         self.left, self.right = (1 - right)[:, None], right[:, None]
         self.odd = len(right)
 
-    def operator(self, stencil: Stencil) -> Stencil:
-        return coarsen(stencil, self.axis, self.left.to(stencil.data), self.right.to(stencil.data))
+    def operator(self, stencil: Stencil, pairs: slice = slice(None)) -> Stencil:
+        """PᵀAP, on some pairs of cells along the axis."""
+        return coarsen(stencil, self.axis, *(w[pairs].to(stencil.data) for w in (self.left, self.right)))
 
     def fixed(self, fixed: Bool[Tensor, "t k"]) -> Bool[Tensor, "t c"]:
         n, stride = self.grid.vertices[self.axis], self.grid.strides[self.axis]
@@ -158,6 +162,45 @@ class DegreeCoarsening:
 
 
 # -- Galerkin products -------------------------------------------------------------------------------------------------
+
+
+def galerkin(stencil: Stencil, steps: Sequence[Any]) -> Stencil:
+    """PᵀAP of some steps one after another; of a large stencil layer by layer, without wholes between the steps."""
+    large = stencil.data.numel() * stencil.data.element_size() > MEMORY // 2
+    if large and all(isinstance(step, VertexCoarsening) for step in steps):
+        return by_layers(stencil, steps)
+    memory, between = stencil.memory, Buffers()
+    for k, step in enumerate(steps, 1):
+        stencil = step.operator(replace(stencil, memory=memory if k == len(steps) else between))
+    return stencil
+
+
+def by_layers(stencil: Stencil, steps: Sequence[VertexCoarsening]) -> Stencil:
+    """The same for some layers of coarse vertices at a time: they come from those of the fine ones that they reach."""
+    grid, coarse = stencil.grid, Stencil.zeros(steps[-1].coarse, stencil.data, stencil.memory)
+    source, target = layers_of(stencil), layers_of(coarse)
+    factor, count = 2 if any(step.axis == 0 for step in steps) else 1, coarse.grid.vertices[0]
+    at_once = max(at_a_time(8 * len(grid.keys) * grid.strides[0] * factor, stencil.data, roomy=True), 4)
+    memory = Buffers()
+    for item, first in product(range(grid.batch), range(0, count, at_once)):
+        last = min(first + at_once, count)
+        low, high = factor * max(first - 1, 0), grid.vertices[0] if last == count else factor * last + 1
+        memory.rewind()
+        part = Stencil.zeros(replace(grid, vertices=(high - low, *grid.vertices[1:]), batch=1), stencil.data, memory)
+        layers_of(part).copy_(source[:, item : item + 1, low:high])
+        for (_, _, offset), k in grid.keys.items():  # what leads out of this part
+            if offset[0] > 0 or (offset[0] < 0 and low > 0):
+                layers_of(part)[k, :, -1 if offset[0] > 0 else 0] = 0
+        for step in steps:
+            part = step.operator(part, slice(low // 2, high // 2) if step.axis == 0 else slice(None))
+        start = first - low // factor
+        target[:, item, first:last] = layers_of(part)[:, 0, start : start + last - first]
+    return coarse
+
+
+def layers_of(stencil: Stencil) -> Float[Tensor, "z b *vertices"]:
+    """The images of a stencil with their axes apart."""
+    return stencil.grid.shifted(stencil.data).unflatten(-1, (stencil.grid.batch, *stencil.grid.vertices))
 
 
 def coarsened_grid(grid: StencilGrid, axis: int) -> StencilGrid:

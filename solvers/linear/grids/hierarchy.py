@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fem.support.arithmetic import per_item
 from solvers.linear.cycle import Level, chebyshev
-from solvers.linear.grids.coarsening import CellCollapse
+from solvers.linear.grids.coarsening import CellCollapse, galerkin
 from solvers.linear.grids.coarsest import solver
 from solvers.linear.grids.strategy import (
     EASY,
@@ -68,6 +68,8 @@ class GridLevel(Level):
 class GridHierarchy:
     """Levels from the finest to one small enough to be solved directly, all in one precision.
 
+    A stencil that comes with its `scale` has that precision and is used as it is.
+
     Interpolation that follows a rough operator is made in double precision, and so are the coarse operators then: what
     is left of large couplings that cancel would be noise in another one. In the plane there are two coarse grids below
     each such level but the first, of even and of odd vertices along some axes (`front_layer.py`), and the mean of what
@@ -81,10 +83,14 @@ class GridHierarchy:
         width: list[Tensor],
         dtype: torch.dtype,
         memory: Buffers | None = None,
+        scale: Float[Tensor, "b"] | None = None,
     ):
-        self.rough, self.dtype = is_rough(stencil), dtype
-        self.size = stencil.grid.size // stencil.grid.batch
-        stencil, self.scale = scaled(stencil, torch.float64 if self.rough else dtype, memory or Buffers())
+        self.rough, self.dtype = scale is None and is_rough(stencil), dtype
+        self.size, memory = stencil.grid.size // stencil.grid.batch, memory or Buffers()
+        if scale is None:
+            stencil, self.scale = scaled(stencil, torch.float64 if self.rough else dtype, memory)
+        else:
+            stencil, self.scale = Stencil(stencil.grid, stencil.data, memory), scale
         self.levels: list[GridLevel] = []  # the finest one first
         self.add(stencil, fixed, width, [])
 
@@ -98,9 +104,9 @@ class GridHierarchy:
         below = []
         stencil.fix(fixed, 0.0)
         for steps, _ in ways:
-            operator, coarse = stencil, fixed
+            operator, coarse = galerkin(stencil, steps), fixed
             for step in steps:
-                operator, coarse = step.operator(operator), step.fixed(coarse)
+                coarse = step.fixed(coarse)
             coarse = coarse | (operator.grid.averaged(operator.diagonal) == 0)
             operator.fix(coarse, 1.0)
             below.append((operator, coarse))

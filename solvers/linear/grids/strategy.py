@@ -190,7 +190,7 @@ def middle_layers(stencil: Stencil, count: int) -> tuple[Stencil, Tensor]:
     start = (grid.vertices[0] - count) // 2
     periodic = grid.periodic and (False, *grid.periodic[1:])
     small = replace(grid, vertices=(count + (count < grid.vertices[0]), *grid.vertices[1:]), periodic=periodic)
-    part = Stencil.zeros(small, stencil.data, stencil.memory)
+    part = Stencil.zeros(small, stencil.data)
     whole = grid.shifted(stencil.data).unflatten(-1, (grid.batch, *grid.vertices))
     layers = small.shifted(part.data).unflatten(-1, (grid.batch, *small.vertices))
     layers[:, :, :count] = whole[:, :, start : start + count]

@@ -77,6 +77,17 @@ def test_several_threads_compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(calls) == 1
 
 
+def test_what_is_begun_is_there_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fem.support.native, "WORTH", 25)
+    library(SOURCE).begin(10)  # too little
+    with compilation("never"):
+        library(SOURCE).begin(100)
+    assert not library(SOURCE).tried
+    library(SOURCE).begin(100)
+    assert library(SOURCE).ready(100)
+    assert doubled(library(SOURCE)) == 3
+
+
 def test_a_library_that_is_no_library_is_made_again() -> None:
     path = library(SOURCE).path
     path.parent.mkdir()

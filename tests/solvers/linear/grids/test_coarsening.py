@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fem import FunctionSpace, Lagrange, compilation
-from solvers.linear.grids.coarsening import CellCollapse, DegreeCoarsening, VertexCoarsening, embedding
+from solvers.linear.grids import coarsening
+from solvers.linear.grids.coarsening import CellCollapse, DegreeCoarsening, VertexCoarsening, embedding, galerkin
 from solvers.operators.stencil import Stencil, StencilGrid, grid_of
 from solvers.operators.stencil_product import Product
 from tests.solvers.operators.test_stencil import grid_system
@@ -26,6 +27,21 @@ def test_coarse_operators_are_galerkin_products(cells, dim, components):
             else CellCollapse(stencil.grid, axis),
             stencil,
         )
+
+
+@pytest.mark.parametrize("cells", [(9, 12, 11), (8, 7, 20)])
+@pytest.mark.parametrize("axes", [(0, 1, 2), (0, 2), (1, 2)])
+def test_coarse_operators_made_layer_by_layer_are_the_same(cells, axes, monkeypatch):
+    stencil = grid_system(1, 3, None, cells).stencil
+    assert stencil is not None
+    steps, grid = [], stencil.grid
+    for axis in axes:
+        steps.append(VertexCoarsening(grid, axis, torch.rand(grid.vertices[axis] - 1, dtype=torch.float64) + 0.5))
+        grid = steps[-1].coarse
+    whole = galerkin(stencil, steps)
+    monkeypatch.setattr(coarsening, "MEMORY", 0)
+    monkeypatch.setattr(coarsening, "at_a_time", lambda *args, **options: 1)
+    torch.testing.assert_close(galerkin(stencil, steps).data, whole.data, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("high", "low"), [(2, 1), (3, 1), (3, 2)])
