@@ -18,10 +18,11 @@ from fem.forms.constraints import Constraint, MeanZero
 from fem.forms.grid_integral import GridHessian, GridIntegral
 from fem.forms.interior_integral import InteriorIntegral
 from fem.forms.traced.mesh_integral import MeshHessian, MeshIntegral
+from fem.forms.traced.patch_integral import PatchHessian, PatchIntegral
 from fem.space.space import AnySpace
 from fem.support.arithmetic import common_batch, sum_of
 
-Hessian = CellHessian | GridHessian | MeshHessian
+Hessian = CellHessian | GridHessian | MeshHessian | PatchHessian
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,7 @@ class DiscreteForm:
 
     space: AnySpace
     constraint: Constraint
-    integrals: tuple[CellIntegral | GridIntegral | MeshIntegral, ...]
+    integrals: tuple[CellIntegral | GridIntegral | MeshIntegral | PatchIntegral, ...]
     data: Tensor | None
 
     # -- its explicit tensors ------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ Here alone it is chosen how an integral is evaluated: by a loop over the cells o
 space, parameters and density allow it, and with values at all points everywhere else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -25,17 +25,20 @@ from fem.forms.parameters import (
 )
 from fem.forms.pointwise import scattered
 from fem.forms.term import Term
-from fem.forms.traced.loops import GridCells, MeshCells, shape_of
+from fem.forms.traced.loops import GridCells, MeshCells, PatchCells, shape_of
 from fem.forms.traced.mesh_integral import MeshIntegral
+from fem.forms.traced.patch_integral import PatchIntegral
 from fem.kernels.cells.integrand import CellIntegrand
 from fem.kernels.grid_integrand import GridIntegrand
 from fem.kernels.integrand import Integrand
+from fem.kernels.patches.integrand import PatchIntegrand
 from fem.kernels.program import UntraceableError
 from fem.kernels.tape import check, record
 from fem.mesh.geometry import Domain, geometry
 from fem.space.facets.pairs import FacetPairs, PairGeometry
 from fem.space.facets.two_sides import TwoSides
 from fem.space.space import AnySpace, FunctionSpace
+from fem.support.transforms import carries
 
 KEPT = 4  # integrands of one term, for parameters of different kinds
 
@@ -48,12 +51,10 @@ def discrete_form(
     Raises:
         ValueError, TypeError: a parameter that does not fit the space (its position named).
     """
-    integrals: list[Any] = [
-        traced_integral(space, term, domain, params) or cell_integral(space, term, domain, params)
-        for term in terms
-        if not term.interior
-        for domain in space.quadrature.domains(term.tag)
-    ]
+    integrals: list[Any] = []
+    for term in terms:
+        if not term.interior:
+            integrals += integrals_over_cells(space, term, params)
     integrals += [
         interior_integral(space, term, pairs, params)
         for term in terms
@@ -61,6 +62,16 @@ def discrete_form(
         for pairs in space.quadrature.pairs(term.tag)
     ]
     return DiscreteForm(space, constraint, tuple(integrals), constraint.data())
+
+
+def integrals_over_cells(space: AnySpace, term: Term, params: Sequence[Parameter]) -> list[Any]:
+    """A term on cells or facets: by loops over all cells of a kind, else by values at points, some cells at a time."""
+    wholes, domains = space.quadrature.wholes(term.tag), space.quadrature.domains(term.tag)
+    traced = [traced_integral(space, term, domain, params) for domain in wholes]
+    if len(wholes) == len(domains):
+        pairs = zip(traced, domains, strict=True)
+        return [found or cell_integral(space, term, domain, params) for found, domain in pairs]
+    return traced if None not in traced else [cell_integral(space, term, domain, params) for domain in domains]
 
 
 def cell_integrals(space: AnySpace, terms: Sequence[Term], params: Sequence[Parameter]) -> list[CellIntegral]:
@@ -98,13 +109,16 @@ def interior_integral(space: AnySpace, term: Term, pairs: FacetPairs, params: Se
 
 def traced_integral(
     space: AnySpace, term: Term, domain: Domain, params: Sequence[Parameter]
-) -> GridIntegral | MeshIntegral | None:
+) -> GridIntegral | MeshIntegral | PatchIntegral | None:
     """A term on all cells of a mesh by the program of its density, if space, parameters and density allow it."""
-    cells = GridCells.of(space, term) or MeshCells.of(space, term, domain)
+    cells = GridCells.of(space, term) or MeshCells.of(space, term, domain) or PatchCells.of(space, term, domain)
     if cells is None:
         return None
     space, values = cells.space, []
     for i, parameter in enumerate(params):
+        if isinstance(cells, PatchCells) and callable(parameter):
+            values.append(at_positions(parameter, f"parameter {i}", space, domain, cells.positions()))
+            continue
         place = space.quadrature.geometry(domain) if callable(parameter) else None
         values.append(resolved(parameter, f"parameter {i}", space, domain, place))
     # Numbers as tensors, where the density lets them: one program then serves all of them.
@@ -118,11 +132,25 @@ def traced_integral(
         if isinstance(integrand, CellIntegrand):
             moving = space.quadrature.geometry(integrand.domain) if space.mesh.version is None else None
             return MeshIntegral(space, term, integrand.domain, tuple(given), integrand, moving)
+        if isinstance(integrand, PatchIntegrand):
+            points = space.quadrature.patch_geometry(domain).points  # type: ignore[attr-defined]
+            return PatchIntegral(space, term, domain, tuple(given), integrand, points if carries(points) else None)
     return None
 
 
+def at_positions(
+    parameter: Parameter, name: str, space: FunctionSpace, domain: Domain, portions: Iterable[Any]
+) -> Resolved:
+    """A callable at points that come in portions, none of which is kept."""
+    found = [resolved(parameter, name, space, domain, place) for place in portions]
+    if not all(isinstance(f, PointValues) for f in found):
+        return found[0]
+    parts: list[Any] = [f.value for f in found if isinstance(f, PointValues)]
+    return PointValues(parts[0] if len(parts) == 1 else torch.cat(parts), parts[0].ndim - 2)
+
+
 def integrand_of(
-    cells: GridCells | MeshCells, term: Term, values: Sequence[Resolved], numbers: Sequence[int]
+    cells: GridCells | MeshCells | PatchCells, term: Term, values: Sequence[Resolved], numbers: Sequence[int]
 ) -> Integrand | None:
     """A term's density on some cells, the same as before if the density and the kinds of parameters are.
 
