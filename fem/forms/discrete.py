@@ -17,12 +17,13 @@ from fem.forms.cell_integral import BatchShape, CellHessian, CellIntegral, Parts
 from fem.forms.constraints import Constraint, Dirichlet, MeanZero
 from fem.forms.grid_integral import GridHessian, GridIntegral
 from fem.forms.traced.mesh_integral import MeshHessian, MeshIntegral
+from fem.forms.traced.patch_integral import PatchHessian, PatchIntegral
 from fem.space.facets.pairs import FacetPairs
 from fem.space.space import AnySpace
 from fem.support.arithmetic import common_batch, sum_of
 from fem.support.transforms import transformed
 
-Hessian = CellHessian | GridHessian | MeshHessian
+Hessian = CellHessian | GridHessian | MeshHessian | PatchHessian
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +41,7 @@ class DiscreteForm:
 
     space: AnySpace
     constraint: Constraint
-    integrals: tuple[CellIntegral | GridIntegral | MeshIntegral, ...]
+    integrals: tuple[CellIntegral | GridIntegral | MeshIntegral | PatchIntegral, ...]
     data: Tensor | None
 
     # -- its explicit tensors ------------------------------------------------------------------------------------------

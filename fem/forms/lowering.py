@@ -4,7 +4,7 @@ Here alone it is chosen how an integral is evaluated: by a loop over the cells o
 space, parameters and density allow it, and with values at all points everywhere else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,8 @@ from fem.forms.traced.facets import Facets, facets_of
 from fem.forms.traced.loops import GridCells, shape_of
 from fem.forms.traced.mesh_cells import MeshCells
 from fem.forms.traced.mesh_integral import FacetIntegral, MeshIntegral
+from fem.forms.traced.patch_cells import PatchCells
+from fem.forms.traced.patch_integral import PatchIntegral
 from fem.kernels.cells.integrand import CellIntegrand
 from fem.kernels.grid_integrand import GridIntegrand
 from fem.kernels.integrand import Integrand
@@ -37,7 +39,8 @@ from fem.kernels.tape import check, record
 from fem.mesh.geometry import Domain, geometry
 from fem.space.facets.pairs import FacetPairs, PairGeometry
 from fem.space.facets.two_sides import TwoSides
-from fem.space.space import AnySpace
+from fem.space.space import AnySpace, FunctionSpace
+from fem.support.transforms import carries
 
 KEPT = 4  # integrands of one term, for parameters of different kinds
 
@@ -52,13 +55,18 @@ def discrete_form(
     """
     integrals: list[Any] = []
     for term in sorted(terms, key=lambda t: t.interior):
-        if term.tag is None:
-            for domain in space.quadrature.domains():
-                traced = traced_integral(space, term, domain, params)
-                integrals.append(traced or cell_integral(space, term, domain, params))
-        else:
-            integrals += facet_integrals(space, term, params)
+        integrals += (integrals_over_cells if term.tag is None else facet_integrals)(space, term, params)
     return DiscreteForm(space, constraint, tuple(integrals), constraint.data())
+
+
+def integrals_over_cells(space: AnySpace, term: Term, params: Sequence[Parameter]) -> list[Any]:
+    """A term on all cells: by loops over those of a kind, else by values at points, some cells at a time."""
+    wholes, domains = space.quadrature.wholes(), space.quadrature.domains()
+    traced = [traced_integral(space, term, domain, params) for domain in wholes]
+    if len(wholes) == len(domains):
+        pairs = zip(traced, domains, strict=True)
+        return [found or cell_integral(space, term, domain, params) for found, domain in pairs]
+    return traced if None not in traced else [cell_integral(space, term, domain, params) for domain in domains]
 
 
 def cell_integrals(space: AnySpace, terms: Sequence[Term], params: Sequence[Parameter]) -> list[CellIntegral]:
@@ -128,18 +136,24 @@ def traced_on_facets(space: AnySpace, term: Term, facets: Facets, params: Sequen
 
 def traced_integral(
     space: AnySpace, term: Term, domain: Domain, params: Sequence[Parameter]
-) -> GridIntegral | MeshIntegral | None:
+) -> GridIntegral | MeshIntegral | PatchIntegral | None:
     """A term on all cells of a mesh by the program of its density, if space, parameters and density allow it."""
-    cells = GridCells.of(space, term) or MeshCells.of(space, term, domain)
+    cells = GridCells.of(space, term) or MeshCells.of(space, term, domain) or PatchCells.on(space, term, domain)
     if cells is None:
         return None
     values = []
     for i, parameter in enumerate(params):
+        if isinstance(cells, PatchCells) and callable(parameter):
+            values.append(at_positions(parameter, f"parameter {i}", cells.space, domain, cells.positions()))
+            continue
         place = space.quadrature.geometry(domain) if callable(parameter) else None
         values.append(resolved(parameter, f"parameter {i}", space, domain, place))
     traced = traced_with(cells, term, values)
     if traced is None or isinstance(traced[1], GridIntegrand):
-        return None if traced is None else GridIntegral(space, term, domain, *traced)
+        return None if traced is None else GridIntegral(cells.space, term, domain, *traced)
+    if isinstance(cells, PatchCells):
+        points = space.quadrature.patch_geometry(domain).points  # type: ignore[attr-defined]
+        return PatchIntegral(cells.space, term, domain, *traced, points if carries(points) else None)
     own = traced[1].place
     return MeshIntegral(
         space, term, own, *traced, space.quadrature.geometry(own) if space.mesh.version is None else None
@@ -161,6 +175,17 @@ def traced_with(
         if integrand is not None:
             return tuple(given), integrand
     return None
+
+
+def at_positions(
+    parameter: Parameter, name: str, space: FunctionSpace, domain: Domain, portions: Iterable[Any]
+) -> Resolved:
+    """A callable at points that come in portions, none of which is kept."""
+    found = [resolved(parameter, name, space, domain, place) for place in portions]
+    if not all(isinstance(f, PointValues) for f in found):
+        return found[0]
+    parts: list[Any] = [f.value for f in found if isinstance(f, PointValues)]
+    return PointValues(parts[0] if len(parts) == 1 else torch.cat(parts), parts[0].ndim - 2)
 
 
 def integrand_of(

@@ -140,8 +140,9 @@ def point_values(given: Resolved, domain: Domain, geometry: Geometry) -> PointVa
     return PointValues(value, function.space.quadrature.rank(order))
 
 
-def resolved(parameter: Any, name: str, space: Any, domain: Domain, geometry: Geometry | None) -> Resolved:
-    """The parameter as one of the few kinds of values that integrals know; only callables look at the geometry.
+def resolved(parameter: Any, name: str, space: Any, domain: Domain, geometry: Any) -> Resolved:
+    """The parameter as one of the few kinds of values that integrals know; only callables look at the geometry, at its
+    `points` alone.
 
     Raises:
         TypeError: a dtype other than the space's, or something that is no parameter.

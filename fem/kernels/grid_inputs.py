@@ -20,7 +20,8 @@ class Input:
 
     kind: "field" (dofs "*b n (c)" of a Lagrange space of this degree, or with any `basis`), "constant" ("*b *shape"),
     "cells" ("*b e *shape", one value per cell), "points" ("*b e q *shape", values at quadrature points) or "steady"
-    ("*b e 1 *shape", the same at all points of a cell). places: (order of derivative, position) pairs.
+    ("*b e 1 *shape", the same at all points of a cell) or "lines" ("*b P i q *shape", cells by lines).
+    places: (order of derivative, position) pairs.
     """
 
     kind: str
@@ -32,7 +33,9 @@ class Input:
     @property
     def rank(self) -> int:
         """How many trailing axes are not batch."""
-        return len(self.shape) + {"field": 1, "constant": 0, "cells": 1, "points": 2, "steady": 2}[self.kind]
+        return (
+            len(self.shape) + {"field": 1, "constant": 0, "cells": 1, "points": 2, "steady": 2, "lines": 3}[self.kind]
+        )
 
     @property
     def by_cell(self) -> bool:

@@ -43,7 +43,7 @@ class Integrand:
     """
 
     space: Any
-    tape: Tape
+    tape: Tape | None  # None where there was no density
     key: Hashable
     function: Callable[..., Tensor]
     arguments: tuple[Any, ...]

@@ -7,6 +7,7 @@ without one nothing is computed twice.
 
 import operator
 from collections.abc import Callable, Collection, Sequence
+from copy import copy
 from functools import cache, cached_property
 from typing import Any
 
@@ -70,6 +71,13 @@ class Program:
             args = [known[a] if isinstance(a, Scalar) else a for a in o.args]
             known[o] = compute(o.target, args, o.options) if compute else o.target(*args, **o.options)
         return [known[e] if isinstance(e, Scalar) else e for e in self.results]
+
+    def only(self, places: Sequence[int]) -> "Program":
+        """The program of some of the outputs, which take all of its operations."""
+        part = copy(self)
+        vars(part).pop("run", None)
+        part.results, part.outputs = [self.results[k] for k in places], [self.outputs[k] for k in places]
+        return part
 
     def is_arithmetic(self, numbers: Collection[int]) -> bool:
         """Whether some inputs take part in sums, products and quotients alone: their values would not simplify it."""

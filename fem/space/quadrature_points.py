@@ -59,6 +59,10 @@ class QuadraturePoints:
             self._domains.setdefault(key, make)  # of several threads the first one's counts: domains are keys
         return self._domains[key]
 
+    def wholes(self, tag: FacetTag | None = None) -> tuple[Domain, ...]:
+        """As `domains`, for loops that take all cells of a kind at once, however many."""
+        return self.domains(tag)
+
     def pairs(self, tag: FacetTag) -> tuple[FacetPairs, ...]:
         """Facets inside the domain with that name, "" all of them, seen from both sides."""
         if tag not in self._pairs:

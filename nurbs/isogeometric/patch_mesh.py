@@ -21,6 +21,7 @@ from fem.mesh.topology import Block, Topology
 from fem.reference.quadrature import quadrature
 from fem.reference.spline_element import BSpline
 from fem.space.factors import layers_of
+from fem.support.arithmetic import sum_of
 from fem.support.portions import at_a_time
 from fem.support.transforms import carries
 from nurbs.errors import GeometryError
@@ -57,6 +58,11 @@ class Seam:
     def pair(self, lattices: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """The entries of two patches' lattices that are the same."""
         return self.one.of(lattices[self.one.patch]), self.turned(self.two.of(lattices[self.two.patch]))
+
+    def closes(self, patch: int) -> bool:
+        """Whether it joins both ends of a direction of a patch as they lie, and so closes a ring."""
+        own = self.one.patch == self.two.patch == patch and self.one.axis == self.two.axis
+        return own and not self.flips and self.axes == tuple(range(len(self.axes)))
 
     def turned(self, lattice: Tensor) -> Tensor:
         """A lattice (…) on the second side as the first side counts it."""
@@ -267,6 +273,13 @@ class PatchMesh(Mesh):
         second = torch.stack(values[1 + r :], -1).unflatten(-1, (r, r))
         return values[0], jacobian, second * (widths[:, :, None] * widths[:, None, :])[:, None, None]
 
+    def positions(
+        self, block: int, cells: Int[Tensor, "e"] | None, points: Float[Tensor, "q r"]
+    ) -> Float[Tensor, "e q d"]:
+        """What `map` gives first."""
+        patch, element = self.patches[block], self.elements[block]
+        return self._evaluated(patch, element, cells, points.to(self.device, self.dtype), [(0,) * element.cell.dim])[0]
+
     def _evaluated(
         self, patch: Patch, element: BSpline, cells: Tensor | None, points: Tensor, orders: list[Any]
     ) -> list[Tensor]:
@@ -308,7 +321,7 @@ class PatchMesh(Mesh):
                 for cells in slabs(element, len(rule.points)):
                     _, jacobian, _ = self.map(i, cells, rule.points)
                     det = determinant(jacobian)
-                    size = jacobian.norm(dim=-2).prod(-1)
+                    size = sum_of(row.square() for row in jacobian.unbind(-2)).sqrt().prod(-1)  # `norm` is slow here
                     wrong = ~(det > 10 * torch.finfo(det.dtype).eps * size)
                     if not bool(wrong.any()):
                         continue

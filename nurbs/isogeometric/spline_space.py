@@ -4,8 +4,6 @@ See `isogeometric_space`, which makes them.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,79 +13,22 @@ from torch import Tensor
 from fem.forms.constraints import check_index
 from fem.forms.parameters import check_like
 from fem.mesh.geometry import Domain
-from fem.mesh.tags import FacetTag
 from fem.reference.bspline import basis_matrix
 from fem.reference.spline_element import BSpline
 from fem.space.cell_dofs import CellDofs
 from fem.space.evaluation import filling_of
-from fem.space.factors import Factors, layers_of, slot_orders
+from fem.space.factors import Factors
 from fem.space.field import Function
 from fem.space.interpolation import check_components, check_no_outside
-from fem.space.quadrature_points import QuadraturePoints
 from fem.space.space import FunctionSpace
 from fem.support.checks import check_choice
 from fem.support.modes import outside_modes
 from fem.support.transforms import carries
 from nurbs.fitting.foot_points import foot_points
 from nurbs.geometry.patch import Patch
-from nurbs.isogeometric.patch_mesh import PatchMesh, number_glued, numbered, slabs
+from nurbs.isogeometric.patch_mesh import PatchMesh, number_glued, numbered
+from nurbs.isogeometric.spline_points import SplinePoints
 from nurbs.modelling.refinement import along
-
-
-class SplinePoints(QuadraturePoints):
-    """The quadrature points of a spline space: values by sum factorisation where there is but one patch."""
-
-    mesh: PatchMesh
-    elements: tuple[BSpline, ...]
-
-    @cached_property
-    def _factors(self) -> dict[tuple[Domain, int], Factors | None]:
-        return {}
-
-    def factors(self, domain: Domain, derivatives: int) -> Factors | None:
-        """The 1-D matrices that stand for the table of basis functions on all cells of the only patch, if they do."""
-        if not self.is_tensor or domain.facet is not None:
-            return None
-        key = (domain, derivatives)
-        if key not in self._factors:
-            layers = layers_of(self.elements[0], domain.cells)
-            found = None if layers is None else Factors.of(self.elements[0], domain.points, derivatives, layers)
-            self._factors[key] = found
-        return self._factors[key]
-
-    @property
-    def is_tensor(self) -> bool:
-        """Whether there is but one patch, which meets itself nowhere."""
-        return len(self.elements) == 1 and not self.mesh.seams and not any(self.mesh.patches[0].periodic)
-
-    def domains(self, tag: FacetTag | None = None, degree: int | None = None) -> tuple[Domain, ...]:
-        """As for any space; the cells of a large patch in slabs, so that what is made at their points stays small."""
-        wholes = super().domains(tag, degree)
-        if tag is not None or not self.is_tensor:
-            return wholes
-        (whole,) = wholes
-        key = ("slabs", self.degree if degree is None else degree)
-        if key not in self._domains:
-            cells = slabs(self.elements[0], len(whole.weights))
-            self._domains[key] = wholes if len(cells) == 1 else tuple(replace(whole, cells=c) for c in cells)
-        return self._domains[key]
-
-    def to_points(self, u: Float[Tensor, "*b n c"], domain: Domain, derivatives: int) -> Float[Tensor, "*b e c q s"]:
-        factors = self.factors(domain, derivatives)
-        if factors is None:
-            return super().to_points(u, domain, derivatives)
-        values = factors.values(u.mT, slot_orders(domain.cell.dim, derivatives))
-        return torch.stack([factors.by_cells(v) for v in values], -1).transpose(-4, -3)
-
-    def from_points(
-        self, values: Float[Tensor, "*b e c q s"], domain: Domain, derivatives: int, magnitude: bool = False
-    ) -> Float[Tensor, "*b n c"]:
-        factors = self.factors(domain, derivatives)
-        if factors is None:
-            return super().from_points(values, domain, derivatives, magnitude)
-        values = values.abs() if magnitude else values
-        parts = [factors.by_grid(v) for v in values.transpose(-4, -3).unbind(-1)]
-        return factors.sums(parts, slot_orders(domain.cell.dim, derivatives), magnitude).mT
 
 
 class SplineSpace(FunctionSpace):
@@ -118,6 +59,7 @@ class SplineSpace(FunctionSpace):
             quadrature_degree = mesh.default_quadrature
         self.family = mesh.elements[0]
         self._set(mesh, mesh.elements, components, cell_dofs, quadrature_degree, SplinePoints)
+        self.quadrature.lattices = self.lattices
 
     @property
     def continuity(self) -> int:

@@ -20,7 +20,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fem.mesh.grid import grid_order
-from fem.reference.bspline import basis_matrix
 from fem.reference.cells import interval
 from fem.reference.lagrange import lagrange_element
 from fem.reference.quadrature import quadrature
@@ -67,41 +66,6 @@ class LagrangeLine:
         return self.degree * torch.arange(self.cells, device="cpu")[:, None] + torch.arange(
             self.degree + 1, device="cpu"
         )
-
-
-@dataclass(frozen=True)
-class SplineLine:
-    """One direction of a patch of splines, and which of its two ends are fixed."""
-
-    knots: tuple[float, ...]
-    degree: int
-    fixed: tuple[bool, bool]
-
-    @property
-    def free(self) -> slice:
-        """The functions that are not fixed."""
-        return slice(int(self.fixed[0]), len(self.knots) - self.degree - 1 - int(self.fixed[1]))
-
-    def diagonals(self) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
-        """The diagonals of K and M between free functions."""
-        K, M = self.matrices()
-        return K.diagonal(), M.diagonal()
-
-    def matrices(self) -> tuple[Float[Tensor, "n n"], Float[Tensor, "n n"]]:
-        """∫ N_a' N_b' du and ∫ N_a N_b du between free functions."""
-        t, p, rule = (
-            torch.tensor(self.knots, dtype=torch.float64, device="cpu"),
-            self.degree,
-            quadrature(interval, 2 * self.degree),
-        )
-        corners = t[p : len(t) - p].unique()
-        u = torch.lerp(corners[:-1, None], corners[1:, None], rule.points[:, 0]).flatten()
-        weights = (corners.diff()[:, None] * rule.weights).flatten()[:, None]
-        value, slope = basis_matrix(t, p, u, 1)[..., self.free]
-        return slope.mT @ (weights * slope), value.mT @ (weights * value)
-
-
-Line = LagrangeLine | SplineLine
 
 
 def element_matrices(degree: int, quadrature_degree: int) -> tuple[Float[Tensor, "a a"], Float[Tensor, "a a"]]:
@@ -194,15 +158,15 @@ class Modes:
     constant: bool
 
 
-@lru_cache(maxsize=8)  # of degree 2 and more, and of splines, they are dense matrices
-def modes(line: Line, dense: bool | None = None) -> Modes:
+@lru_cache(maxsize=8)  # of degree 2 and more they are dense matrices
+def modes(line: LagrangeLine, dense: bool | None = None) -> Modes:
     """The modes of an axis in float64 on the CPU; `dense` decides whether V is a matrix, by default where it is small.
 
     Raises:
         ValueError: a quadrature too weak for a mass matrix that is positive definite.
     """
     constant = not any(line.fixed)
-    if line.degree > 1 or not isinstance(line, LagrangeLine):
+    if line.degree > 1:
         kappa, vectors = eigenvectors(*line.matrices())
         if constant:
             kappa[0] = 0  # not round-off: a weak reaction shows beside it
@@ -226,7 +190,7 @@ def modes(line: Line, dense: bool | None = None) -> Modes:
     )
 
 
-def supported_modes(line: Line, scale: Float[Tensor, "b"], ends: Float[Tensor, "b 2"]) -> Modes:
+def supported_modes(line: LagrangeLine, scale: Float[Tensor, "b"], ends: Float[Tensor, "b 2"]) -> Modes:
     """Modes, per batch item, of `scale` K with `ends` added to its first and last diagonal entry."""
     stiffness, mass = line.matrices()
     stiffness = scale[:, None, None].cpu() * stiffness
@@ -237,11 +201,11 @@ def supported_modes(line: Line, scale: Float[Tensor, "b"], ends: Float[Tensor, "
 
 
 def eigenvectors(
-    stiffness: Float[Tensor, "*b n n"], mass: Float[Tensor, "n n"]
+    stiffness: Float[Tensor, "*b n n"], mass: Float[Tensor, "*#b n n"]
 ) -> tuple[Float[Tensor, "*b n"], Float[Tensor, "*b n n"]]:
     """κ, ascending, and V with K V = M V diag(κ) and Vᵀ M V = 1, from the Cholesky factors of M."""
     factor, failed = torch.linalg.cholesky_ex(mass)
-    if bool(failed):
+    if bool(failed.any()):
         raise ValueError(
             "`FastDiagonalization()` needs a positive definite mass matrix, and the space's quadrature is too weak for "
             "one; give `FunctionSpace` a higher `quadrature_degree`, or use `Direct()`."

@@ -15,6 +15,7 @@ from solvers.linear.conjugate_gradients import CG
 from solvers.linear.direct import Direct
 from solvers.linear.fast_diagonalization import FastDiagonalization
 from solvers.linear.multigrid import Multigrid
+from solvers.linear.patchwise import serves
 from solvers.operators.periodic_grid import grid_of_form
 from solvers.operators.stencil import grid_of
 from solvers.operators.system import LinearMethod, System
@@ -22,6 +23,7 @@ from solvers.operators.system import LinearMethod, System
 LARGE = 100_000  # dofs in two dimensions up to which factorisations are as fast as algebraic multigrid
 PLANE = 30_000  # dofs of saddle points in two dimensions up to which they are solved directly
 SMALL = 8_000  # dofs up to which a factorisation is a matter of milliseconds, whatever the dimension
+FEW = 2_000  # dofs of splines from which on fast diagonalisation takes less time than factors, which fill up
 
 
 def default_method(form: DiscreteForm, u: Tensor, symmetric: bool, minimum: bool) -> LinearMethod:
@@ -61,11 +63,10 @@ def default_linear(space: AnySpace, symmetric: bool, items: int = 1, couples_nei
     on_grid = grid_of(space, 1) is not None and not couples_neighbours
     if symmetric and (large or not on_cpu) and not (coupled and on_cpu) and on_grid:
         return Multigrid()
+    if symmetric and not couples_neighbours and serves(space) and (space.num_dofs * items > FEW or not on_cpu):
+        return CG(preconditioner=FastDiagonalization())
     if on_cpu and (space.num_dofs <= (SMALL if space.mesh.dim == 3 else LARGE) or not symmetric):
         return Direct()
-    is_spline = isinstance(space, FunctionSpace) and space.continuity >= 0 and not space.is_nodal
-    if is_spline and space.mesh.dim == 3 and space.components is None and not couples_neighbours:
-        return CG(preconditioner=FastDiagonalization())
     if isinstance(space, FunctionSpace):
         return AlgebraicMultigrid()
     return Direct() if on_cpu and space.mesh.dim < 3 else CG()

@@ -24,10 +24,10 @@ from fem.mesh.geometry import Domain
 from fem.space.space import AnySpace, FunctionSpace
 from fem.support.arithmetic import per_item
 from fem.support.checks import check_flags, shown
-from solvers.linear.axis_modes import LagrangeLine, SplineLine
+from solvers.linear.axis_modes import LagrangeLine
+from solvers.linear.patchwise import patchwise
 from solvers.linear.separable import Component, Separable, definite, largest
 from solvers.operators.system import System
-from solvers.operators.tensor_operator import TensorOperator
 
 ROUND_OFF = 16  # coefficients that differ by no more than so many ε count as equal
 
@@ -48,8 +48,9 @@ class FastDiagonalization:
     where L has the mean coefficients and no couplings of components or derivatives. Where coefficients vary smoothly,
     even by factors of 100, few iterations suffice, as many on every grid.
 
-    On splines of one patch (`isogeometric_space`) it preconditions as well, with mean coefficients in the patch's
-    parameters, and no matrix is made.
+    On splines (`isogeometric_space`), of one patch or several, it preconditions as well, and no matrix is made: L has
+    coefficients that are products of one function per direction of a patch, is inverted across seams too, and takes
+    any dofs that are held; several patches go without S (`solvers/linear/patchwise.py`).
 
     Args:
         scaled: False leaves out S. That is the better preconditioner where coefficients jump: the number of iterations
@@ -71,6 +72,8 @@ class FastDiagonalization:
         return Diagonalized(system)
 
     def preconditioner(self, system: System) -> Callable[[Tensor], Tensor]:
+        if system.tensor is not None:
+            return patchwise(system, system.tensor, self.scaled)
         operator = separable(system, exact=False)
         solves = [c.inverse(definite(c.eigenvalues), system.u.dtype) for c in operator.components]
         scales: list[Any] = [1.0] * len(solves)
@@ -118,8 +121,6 @@ def separable(system: System, exact: bool) -> Separable:
     Raises:
         ValueError: there is none.
     """
-    if system.tensor is not None and not exact:
-        return on_patch(system, system.tensor)
     space = check_space(system.form.space)
     cells = space.mesh.grid
     assert cells is not None
@@ -132,18 +133,6 @@ def separable(system: System, exact: bool) -> Separable:
         ]
         components.append(Component(lines, spacing, *(part[:, c] for part in parts)))
     return Separable((*system.batch, *space.shape), grid, components)
-
-
-def on_patch(system: System, operator: TensorOperator) -> Separable:
-    """The operator of mean coefficients in the parameters of a patch of splines."""
-    element, count = operator.element, prod(system.batch)
-    grid = (*element.dof_shape[::-1], 1)
-    sides = zip(element.knots, element.degrees, *fixed_sides(system, grid), strict=True)
-    lines = [SplineLine(tuple(t.tolist()), p, ends) for t, p, ends in sides]
-    diffusion, reaction = (part.double().reshape(count, *part.shape[len(system.batch) :]) for part in operator.means())
-    none = diffusion.new_zeros(*diffusion.shape, 2)
-    component = Component(lines, diffusion.new_ones(len(lines)), diffusion, reaction, none)
-    return Separable((*system.batch, *system.form.space.shape), grid, [component])
 
 
 def separable_coefficients(

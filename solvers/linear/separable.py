@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fem.support.arithmetic import per_item, sum_of
-from solvers.linear.axis_modes import Line, modes, supported_modes
+from solvers.linear.axis_modes import LagrangeLine, modes, supported_modes
 
 
 class Separable:
@@ -56,7 +56,7 @@ class Component:
 
     def __init__(
         self,
-        lines: Sequence[Line],
+        lines: Sequence[LagrangeLine],
         spacing: Float[Tensor, "d"],
         diffusion: Float[Tensor, "b d"],
         reaction: Float[Tensor, "b"],

@@ -176,7 +176,7 @@ class System:
             grid = self.stencil.grid
             return grid.unpack(grid.averaged(self.stencil.diagonal)).reshape(*self.batch, *space.shape)
         if self.tensor is not None:
-            total = self.tensor.diagonal().expand(*self.batch, space.num_dofs)
+            total = self.tensor.diagonal().reshape(*self.batch, space.num_dofs)
         elif "values" in vars(self) or not all(h.known for h in self.hessians):  # there, or cheaper than coefficients
             total = self.values[..., self.form.pattern.diagonal]
         else:

@@ -1,0 +1,1 @@
+"""Loops over the spans of patches of splines, by sum factorisation."""
