@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import fem.forms.traced.loops
+import fem.forms.traced.patch_cells
 import fem.kernels.patches.source
 from fem import Constant, Dirichlet, Energy, compilation, gradient
 from fem.forms.cell_integral import CellIntegral
@@ -37,7 +37,7 @@ def ways(plain: Sequence[str], fast: Sequence[str] = ("annulus", "tube")) -> Any
 def path(by_loops: bool) -> Iterator[None]:
     """Within, energies are integrated by loops over patches wherever possible, or nowhere."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fem.forms.traced.loops, "MESH_POINTS", 1 if by_loops else 10**12)
+        patch.setattr(fem.forms.traced.patch_cells, "MESH_POINTS", 1 if by_loops else 10**12)
         yield
 
 
