@@ -20,7 +20,8 @@ from solvers.operators.periodic_grid import grid_of_form
 from solvers.operators.stencil import grid_of
 from solvers.operators.system import LinearMethod, System
 
-LARGE = 100_000  # dofs in two dimensions up to which factorisations are as fast as algebraic multigrid
+MEDIUM = 20_000  # dofs in two dimensions up to which factorisations are as fast as algebraic multigrid
+LARGE = 100_000  # the same of coupled components and of what couples cells, where hierarchies are worse
 PLANE = 30_000  # dofs of saddle points in two dimensions up to which they are solved directly
 SMALL = 8_000  # dofs up to which a factorisation is a matter of milliseconds, whatever the dimension
 FEW = 2_000  # dofs of splines from which on fast diagonalisation takes less time than factors, which fill up
@@ -65,7 +66,9 @@ def default_linear(space: AnySpace, symmetric: bool, items: int = 1, couples_nei
         return Multigrid()
     if symmetric and not couples_neighbours and serves(space) and (space.num_dofs * items > FEW or not on_cpu):
         return CG(preconditioner=FastDiagonalization())
-    if on_cpu and (space.num_dofs <= (SMALL if space.mesh.dim == 3 else LARGE) or not symmetric):
+    scalar = isinstance(space, FunctionSpace) and space.components is None and space.is_nodal and space.continuity >= 0
+    most = SMALL if space.mesh.dim == 3 else MEDIUM if scalar and not couples_neighbours else LARGE
+    if on_cpu and (space.num_dofs <= most or not symmetric):
         return Direct()
     if isinstance(space, FunctionSpace):
         return AlgebraicMultigrid()

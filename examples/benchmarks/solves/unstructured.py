@@ -16,6 +16,7 @@ and Southworth, PyAMG, Journal of Open Source Software 8, 2023; Meyer, torch-fem
 """
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
@@ -115,24 +116,24 @@ class Case:
 
     def own(self) -> Calls:
         """ritz."""
+        energy, nodal = self.energy
+        other = copy(energy)  # so that no solve finds the matrix of another
+        other.reuse = None
 
         def solve(nu: np.ndarray, clock: Clock) -> np.ndarray:
-            energy, space = self.energy
-            return minimize(energy, params=(space.function(torch.from_numpy(nu)),)).value.numpy()[self.points]
+            return minimize(energy, params=(nodal.function(torch.from_numpy(nu)),)).value.numpy()[self.points]
 
         def first(nu: np.ndarray, clock: Clock) -> np.ndarray:
-            energy, space = self.ritz()
-            return minimize(energy, params=(space.function(torch.from_numpy(nu)),)).value.numpy()[self.points]
+            made, space = self.ritz()
+            return minimize(made, params=(space.function(torch.from_numpy(nu)),)).value.numpy()[self.points]
 
         def differentiate(nu: np.ndarray, clock: Clock) -> np.ndarray:
-            energy, space = self.energy
-            u = minimize(energy, params=(space.function(torch.from_numpy(nu).requires_grad_()),)).value
+            u = minimize(other, params=(nodal.function(torch.from_numpy(nu).requires_grad_()),)).value
             u.sum().backward()
             return u.detach().numpy()[self.points]
 
         def evaluate(nu: np.ndarray, clock: Clock) -> None:
-            energy, space = self.energy
-            u, parameter = torch.zeros(energy.space.shape, dtype=torch.float64), space.function(torch.from_numpy(nu))
+            u, parameter = torch.zeros(energy.space.shape, dtype=torch.float64), nodal.function(torch.from_numpy(nu))
             energy(u, parameter)
             energy.residual(u, parameter)
 
