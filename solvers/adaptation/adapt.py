@@ -18,7 +18,7 @@ from fem.support.checks import check_callable, check_flags, check_integers, chec
 from fem.support.modes import outside_modes
 from fem.support.status import ConvergenceError
 from fem.support.transforms import transformed
-from solvers.adaptation.estimate import Problem, estimated, taken_along
+from solvers.adaptation.estimate import Goal, Problem, estimated, taken_along
 from solvers.certificates.certificate import Certificate, certify
 from solvers.minimization import Method, minimize
 from solvers.solution import Solution
@@ -26,7 +26,7 @@ from solvers.solution import Solution
 
 @dataclass(frozen=True, eq=False)
 class Cycle:
-    """One mesh on the way: its unknowns and cells, ‖u − u_h‖ in the energy norm, and that relative to ‖u_h‖, "*b".
+    """One mesh on the way: its unknowns and cells, the error "*b", and that relative to what it is the error of.
 
     guaranteed: whether `error` is an upper bound; else it is an estimate.
     """
@@ -39,7 +39,7 @@ class Cycle:
 
     def __repr__(self) -> str:
         what = "at most" if self.guaranteed else "about"
-        return f"{self.unknowns} unknowns: {what} {float(self.relative.max()):.2e} of ‖u‖"
+        return f"{self.unknowns} unknowns: error {what} {float(self.relative.max()):.2e}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +66,12 @@ class Adaptation:
 
     @property
     def bound(self) -> Float[Tensor, "*b"] | None:
-        """What ‖u − value‖ is at most in the energy norm; None where nothing guarantees it."""
+        """What ‖u − value‖ is at most in the energy norm; None where nothing guarantees it, as of goals."""
         return self.history[-1].error if self.history[-1].guaranteed else None
 
     @property
     def estimate(self) -> Float[Tensor, "*b"]:
-        """About what ‖u − value‖ is: the bound, or an estimate that is none."""
+        """About what ‖u − value‖ is, or the error of the goal: the bound, or an estimate that is none."""
         return self.history[-1].error
 
     def __repr__(self) -> str:
@@ -84,6 +84,7 @@ def adapt(
     mesh: Mesh,
     tol: float = 1e-2,
     *,
+    goal: Goal | None = None,
     share: float = 0.5,
     max_cycles: int = 50,
     max_unknowns: int = 200_000,
@@ -102,6 +103,9 @@ def adapt(
         build: makes the energy over a mesh, or the energy and its parameters: `lambda mesh: Energy(FunctionSpace(mesh,
             Lagrange(2)), …)`; with `hanging_nodes(V)` over quadrilaterals and hexahedra.
         mesh: the first one, of one kind of cells.
+        goal: Q(V, u) "*b", differentiable in u, for any space V like that of the energy, such as `lambda V, u:
+            V.evaluate(u, point)[..., 0]`; then |Q(u) − Q(u_h)| ≤ tol |Q(u_h)| is aimed at, by an estimate that weighs
+            errors by those of the dual solution.
         share: of the squared error, in (0, 1]; 1 refines every cell with an error.
         max_cycles, max_unknowns: give up there.
         method: as for `minimize`.
@@ -113,6 +117,7 @@ def adapt(
     """
     check_callable("adapt", "build", build, "a function from a mesh to an `Energy`")
     check_kind("adapt", "mesh", mesh, Mesh, "a `Mesh`")
+    check_callable("adapt", "goal", goal, "a function of a space and dofs, or None", optional=True)
     check_numbers("adapt", "positive", tol=tol, share=share)
     check_integers("adapt", max_cycles=max_cycles, max_unknowns=max_unknowns)
     check_flags("adapt", throw=throw)
@@ -125,7 +130,7 @@ def adapt(
         )
     history: list[Cycle] = []
     before: tuple[AnySpace, Tensor] | None = None
-    bounded = True
+    bounded = goal is None
     while True:
         problem = built(build, mesh)
         energy, params = problem
@@ -135,13 +140,13 @@ def adapt(
         certificate = certified(energy, u, params) if bounded else None
         bounded = certificate is not None
         if certificate is None:
-            shares = estimated(problem, u, lambda mesh=mesh: built(build, mesh.refine()))
-            error = shares.norm(dim=-1)
+            shares = estimated(problem, u, lambda mesh=mesh: built(build, mesh.refine()), goal)
+            error = shares.norm(dim=-1) if goal is None else shares.square().sum(-1)
         else:
             shares, error = certificate.bound_indicator, certificate.upper_bound
         assert shares is not None
         assert error is not None
-        size = norm_of(energy, u, params)
+        size = norm_of(energy, u, params) if goal is None else goal(energy.space, u).detach().abs()
         relative = torch.where(size > 0, error / size, torch.where(error > 0, torch.inf, 0))
         history.append(Cycle(energy.space.num_dofs, mesh.num_cells, error, relative, bounded))
         # Nothing guarantees that the richer space sees anything on a first mesh: an estimate counts from the second on.
@@ -161,7 +166,7 @@ def adapt(
         if why and throw:
             kind = "bound" if bounded else "estimate"
             raise ConvergenceError(
-                f"`adapt(tol={tol:g})`: {why}. The {kind} of the error is {float(relative.max()):.2e} of ‖u‖ with "
+                f"`adapt(tol={tol:g})`: {why}. The {kind} of the error is {float(relative.max()):.2e}, relative, with "
                 f"{energy.space.num_dofs} unknowns after {len(history)} cycles; `throw=False` returns it.",
                 answer,
             )

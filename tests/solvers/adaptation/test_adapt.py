@@ -18,6 +18,7 @@ from fem import (
     Mesh,
     h1_error,
     hanging_nodes,
+    integrate,
     unit_cube,
     unit_interval,
     unit_square,
@@ -120,8 +121,30 @@ ESTIMATED = {
     "elasticity": (strip, unit_square(2, cell="triangle"), 0.2),
     "three dimensions": (over(1), unit_cube(2, cell="tetrahedron"), 0.4),
     "cubic in one": (over(3, lambda x, u, g: poisson(x, u, g, torch.exp(2 * x[..., 0]))), unit_interval(2), 1e-3),
+    "reaction": (
+        over(1, lambda x, u, g: (1 + u.square()) * u.square() + poisson(x, u, g)),
+        unit_square(3, cell="triangle"),
+        0.1,
+    ),
     "nonlinear": (over(1, lambda x, u, g: (1 + g.square().sum(-1)).sqrt() - u), unit_square(3, cell="triangle"), 0.15),
 }
+
+
+def test_a_goal_asks_for_small_cells_where_it_depends_on_u():
+    """Two loads in a medium in which all decays soon: the mean near one is nothing to the other."""
+    at = torch.tensor([[0.2, 0.2], [0.8, 0.8]], dtype=torch.float64)
+    near = lambda x, i: torch.exp(-200 * (x - at[i]).square().sum(-1))  # noqa: E731
+    build = over(1, lambda x, u, g: laplace(x, u, g) + 200 * u.square() - (near(x, 0) + near(x, 1)) * u)
+    mesh = unit_square(4, cell="triangle")
+    answer = adapt(build, mesh, 0.05, goal=lambda V, u: integrate(V, lambda x, u, grad_u: near(x, 0) * u, u=u))
+    assert answer.bound is None
+    fine = answer.space.mesh
+    close = (torch.cdist(fine.nodes[fine.cells].mean(1), at) < 0.2).sum(0)
+    assert int(close[0]) > 4 * int(close[1])
+    energy = build(fine.refine().refine())
+    mean = lambda V, u: float(integrate(V, lambda x, u, grad_u: near(x, 0) * u, u=u, degree=12))  # noqa: E731
+    error = abs(mean(energy.space, minimize(energy).value) - mean(answer.space, answer.value))
+    assert 0.5 * error < float(answer.estimate) < 10 * error
 
 
 @pytest.mark.parametrize("problem", list(ESTIMATED))
