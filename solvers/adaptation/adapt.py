@@ -1,5 +1,6 @@
 """Solve, find where the error is, refine there: until the error is as small as asked for."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -114,6 +115,9 @@ def adapt(
     Raises:
         ConvergenceError: the tolerance was not met; what was reached is `.solution`.
         ValueError, TypeError: what `build` makes, or a setting, is not as it should be.
+
+    Warns:
+        UserWarning: what the bound of the last mesh warns of: see `Certificate.upper_bound`.
     """
     check_callable("adapt", "build", build, "a function from a mesh to an `Energy`")
     check_kind("adapt", "mesh", mesh, Mesh, "a `Mesh`")
@@ -137,7 +141,7 @@ def adapt(
         initial = None if before is None else start(*before, energy.space)
         solution = minimize(energy, params, initial, method)
         u = solution.value.detach()
-        certificate = certified(energy, u, params) if bounded else None
+        certificate, told = certified(energy, u, params) if bounded else (None, [])
         bounded = certificate is not None
         if certificate is None:
             shares = estimated(problem, u, lambda mesh=mesh: built(build, mesh.refine()), goal)
@@ -162,6 +166,8 @@ def adapt(
             cells = marked(shares, share)
             before, mesh = (energy.space, u), mesh.refine(cells)
             continue
+        for note in told:
+            warnings.warn(note.message, stacklevel=2)
         answer = Adaptation(energy.space, solution, tuple(history), certificate, converged)
         if why and throw:
             kind = "bound" if bounded else "estimate"
@@ -190,13 +196,17 @@ def start(coarse: AnySpace, u: Tensor, fine: AnySpace) -> Tensor | None:
     return taken_along(coarse, u, fine) if nodal else None
 
 
-def certified(energy: Energy, u: Tensor, params: Sequence[Parameter]) -> Certificate | None:
-    """The certificate of u, if it holds a guaranteed bound."""
-    try:
-        certificate = certify(energy, u, params)
-    except ValueError:  # no quadratic energy, ties, terms between cells: `certify` says which
-        return None
-    return None if certificate.upper_bound is None else certificate
+def certified(
+    energy: Energy, u: Tensor, params: Sequence[Parameter]
+) -> tuple[Certificate | None, list[warnings.WarningMessage]]:
+    """The certificate of u, if it holds a guaranteed bound, and what it warns of, for the last mesh to say."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            certificate = certify(energy, u, params)
+        except ValueError:  # no quadratic energy, ties, terms between cells: `certify` says which
+            return None, []
+        return (None, []) if certificate.upper_bound is None else (certificate, told)
 
 
 @outside_modes

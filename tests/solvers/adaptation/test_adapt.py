@@ -1,5 +1,6 @@
 """Adaptation: optimal rates at a corner, bounds that hold, batches, gradients, hanging nodes, what is out of reach."""
 
+import warnings
 from collections.abc import Callable
 from math import log
 from typing import Any
@@ -176,6 +177,28 @@ def test_solutions_in_the_space_need_no_refinement():
     V = answer.space
     assert isinstance(V, FunctionSpace)
     assert float(h1_error(V, answer.value, lambda x: x[..., 0])) < 1e-12
+
+
+def test_a_load_that_no_coarse_mesh_sees_is_found():
+    """Fine rules of the bound see it, which it says by being large."""
+
+    def build(mesh: Mesh) -> tuple[Energy, tuple[Any]]:
+        return over(2, poisson)(mesh), (lambda x: torch.exp(-2000 * (x - 0.37).square().sum(-1)),)
+
+    answer = adapt(build, unit_square(4, cell="triangle"), 0.2)
+    assert float(answer.history[0].relative) > 1
+    assert float(answer.history[-1].relative) <= 0.2
+
+
+def test_warnings_are_those_of_the_last_mesh():
+    def build(mesh: Mesh) -> tuple[Energy, tuple[Any]]:
+        return over(1, poisson)(mesh), (lambda x: ((x - 0.37).norm(dim=-1) < 0.1).to(x),)
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        adapt(build, unit_square(4, cell="triangle"), 1e-3, max_cycles=8, throw=False)  # two of them would warn
+    (note,) = told
+    assert "far above the error" in str(note.message)
 
 
 def test_marked_cells_are_the_fewest():
