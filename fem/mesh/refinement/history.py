@@ -1,6 +1,6 @@
 """Where the cells of a refined mesh come from, and what the next refinement has to know of the last."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -10,6 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fem.mesh.topology import unique_rows
+from fem.reference.cells import Cell
+from fem.reference.lagrange import lagrange_element
 from fem.support.transforms import outside_transforms
 
 
@@ -38,7 +40,8 @@ class Pieces:
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """Of the cells of a topology: `identity` is that of the one they are pieces of, block by block.
+    """Of the cells of a topology: `identity` is that of the one they are pieces of, block by block, which may have a
+    history before.
 
     marks: of simplices that know their next bisections (`fem.mesh.refinement.bisection`).
     levels, middles: how often quadrilaterals and hexahedra were divided, and which vertices stand halfway between two
@@ -51,6 +54,7 @@ class History:
     marks: Int[Tensor, "e 3"] | None = None
     levels: Int[Tensor, "e"] | None = None
     middles: Int[Tensor, "m 3"] | None = None
+    before: "History | None" = None
 
     @cached_property
     @outside_transforms()
@@ -63,6 +67,25 @@ class History:
         starts = [0, *accumulate(self.num_parents)]
         return torch.cat([own.parents + start for own, start in zip(self.pieces, starts, strict=False)])
 
+    def seen_from_parents(
+        self, kinds: Sequence[Cell], cells: Int[Tensor, "m"], at: Float[Tensor, "m r"]
+    ) -> tuple[Int[Tensor, "m"], Float[Tensor, "m r"]]:
+        """The parents of some cells, and reference coordinates there of points given in the cells.
+
+        Args:
+            kinds: of each block.
+        """
+        parents, found, start, behind = torch.empty_like(cells), torch.empty_like(at), 0, 0
+        for kind, own, count in zip(kinds, self.pieces, self.num_parents, strict=True):
+            end = start + len(own.parents)
+            rows = torch.nonzero((cells >= start) & (cells < end)).flatten()
+            piece = cells[rows] - start
+            weights = lagrange_element(kind, 1).tabulate(at[rows], 0).value[0]
+            found[rows] = torch.einsum("mv,mvr->mr", weights, own.shapes.to(at)[own.kind[piece]])
+            parents[rows] = behind + own.parents[piece]
+            start, behind = end, behind + count
+        return parents, found
+
     def to(self, device: torch.device) -> "History":
         """The same on another device."""
         moved = lambda t: None if t is None else t.to(device)  # noqa: E731
@@ -70,7 +93,7 @@ class History:
             self.identity,
             self.num_parents,
             Made(tuple(own.to(device) for own in self.pieces)),
-            *map(moved, (self.marks, self.levels, self.middles)),
+            *map(moved, (self.marks, self.levels, self.middles, self.before)),
         )
 
 

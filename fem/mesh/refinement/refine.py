@@ -24,7 +24,7 @@ def refined(mesh: Any, cells: Any) -> tuple[Tensor | BoxNodes, Topology, dict, d
     old = mesh.topology
     if cells is None and old.grid is not None:
         grid, make = halved(old.grid)
-        history, degree = History(old.identity, (mesh.num_cells,), make), mesh.blocks[0].degree
+        history, degree = History(old.identity, (mesh.num_cells,), make, before=old.history), mesh.blocks[0].degree
         size = prod(grid.node_shape(degree))
         blocks = [Block(grid.cell, degree, grid)]
     else:
@@ -56,7 +56,7 @@ def parts(mesh: Any, cells: Any) -> tuple[list[Int[Tensor, "_ v"]], int, History
         marks = history.marks
         if marks is not None:  # the pieces of triangles have their edges in the same order
             marks = None if mesh.dim == 3 else marks[pieces[0].parents]
-        return vertices, count, History(old.identity, sizes, Made(pieces), marks)
+        return vertices, count, History(old.identity, sizes, Made(pieces), marks, before=old.history)
     chosen = torch.ones(mesh.num_cells, dtype=torch.bool, device=mesh.device)
     if cells is not None:
         given = indices("`refine(cells)`", indices_or_mask("`refine(cells)`", cells, mesh.device), mesh.num_cells)
@@ -67,11 +67,11 @@ def parts(mesh: Any, cells: Any) -> tuple[list[Int[Tensor, "_ v"]], int, History
         )
     if simplices:
         vertices, count, pieces, marks = bisected(nodes, old, chosen, history.marks)
-        return [vertices], count, History(old.identity, sizes, Made((pieces,)), marks)
+        return [vertices], count, History(old.identity, sizes, Made((pieces,)), marks, before=old.history)
     levels = torch.zeros_like(chosen, dtype=torch.int64) if history.levels is None else history.levels
     middles = levels.new_empty(0, 3) if history.middles is None else history.middles
     vertices, count, pieces, levels, middles = quartered(old, chosen, levels, middles)
-    return [vertices], count, History(old.identity, sizes, Made((pieces,)), None, levels, middles)
+    return [vertices], count, History(old.identity, sizes, Made((pieces,)), None, levels, middles, old.history)
 
 
 def positions(mesh: Any, new: Topology) -> Float[Tensor, "n d"]:

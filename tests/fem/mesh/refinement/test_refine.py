@@ -148,6 +148,18 @@ def test_functions_are_taken_along_exactly(cell: str, kind: str, local: bool):
     assert torch.equal(follow, values[fine.parents])
 
 
+@pytest.mark.parametrize("cell", KINDS)
+def test_functions_are_taken_along_over_several_refinements(cell: str):
+    """Those that jump from cell to cell too, and where the meshes between are gone."""
+    mesh = hard_mesh(cell, "curved")
+    fine = mesh.refine(some(mesh)).refine().refine([0])
+    W, V = FunctionSpace(mesh, Discontinuous(1)), FunctionSpace(fine, Discontinuous(2))
+    u = torch.rand(W.num_dofs, dtype=W.dtype, generator=torch.Generator().manual_seed(0))
+    centre = torch.tensor(CELLS[cell].vertices, dtype=torch.float64).mean(0, keepdim=True)
+    x = fine.map(0, None, 0.9 * centre)[0][:, 0]
+    torch.testing.assert_close(V.evaluate(V.interpolate(W.function(u)), x), W.evaluate(u, x), rtol=0, atol=1e-9)
+
+
 def test_moved_meshes_are_not_taken_for_nested():
     mesh = unit_square(2, cell="triangle")
     fine = mesh.refine([0])
