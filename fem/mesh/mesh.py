@@ -342,13 +342,13 @@ class Mesh:
         """A finer mesh: all cells divided at the midpoints of their edges, or those named, by indices or a mask "e".
 
         Triangles and tetrahedra are halved until all edges of those named are, and no node hangs; angles stay bounded.
-        On neighbours of quadrilaterals and hexahedra nodes hang, one level deep: `hanging_nodes(V)` ties them. Tags
+        Of quadrilaterals, hexahedra and mixed meshes nodes hang, one level deep: `hanging_nodes(V)` ties them. Tags
         and curved geometry follow, gradients reach `nodes`, grids divided as a whole stay grids. Functions follow by
         `V.interpolate(W.function(u))`, exactly where spaces are nested, values per cell by `values[..., fine.parents]`.
 
         Raises:
             MeshError: no such cells.
-            ValueError: some cells of a mesh of several kinds; hanging nodes that are not of refinement.
+            ValueError: some of several kinds of solids; hanging nodes that are not of refinement.
         """
         return Mesh.from_topology(*refined(self, cells))
 

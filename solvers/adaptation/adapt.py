@@ -102,8 +102,8 @@ def adapt(
 
     Args:
         build: makes the energy over a mesh, or the energy and its parameters: `lambda mesh: Energy(FunctionSpace(mesh,
-            Lagrange(2)), …)`; with `hanging_nodes(V)` over quadrilaterals and hexahedra.
-        mesh: the first one, of one kind of cells.
+            Lagrange(2)), …)`; with `hanging_nodes(V)` where cells are not simplices.
+        mesh: the first one.
         goal: Q(V, u) "*b", differentiable in u, for any space V like that of the energy, such as `lambda V, u:
             V.evaluate(u, point)[..., 0]`; then |Q(u) − Q(u_h)| ≤ tol |Q(u_h)| is aimed at, by an estimate that weighs
             errors by those of the dual solution.

@@ -1,4 +1,4 @@
-"""Some quadrilaterals or hexahedra divided into 4 or 8, with nodes that hang on neighbours which are not.
+"""Some quadrilaterals, triangles beside them, or hexahedra divided into 4 or 8, with nodes that hang on neighbours.
 
 Neighbours across a facet differ by one level at most: where they would by more, they are divided too.
 """
@@ -16,42 +16,39 @@ from fem.reference.lagrange import lagrange_element
 
 
 def quartered(
-    topology: Topology,
-    chosen: Bool[Tensor, "e"],
-    levels: Int[Tensor, "e"],
-    middles: Int[Tensor, "_ 3"],
-) -> tuple[Int[Tensor, "m v"], int, Pieces, Int[Tensor, "m"], Int[Tensor, "_ 3"]]:
-    """Vertices of the cells, the old ones first, with their number, what they are pieces of, their levels, and which
-    vertices stand halfway between two others.
+    topology: Topology, chosen: Bool[Tensor, "e"], levels: Int[Tensor, "e"], middles: Int[Tensor, "_ 3"]
+) -> tuple[list[Int[Tensor, "_ _"]], int, tuple[Pieces, ...], Int[Tensor, "m"], Int[Tensor, "_ 3"]]:
+    """Vertices of the cells, block by block, the old ones first, with their number, what they are pieces of, their
+    levels, and which vertices stand halfway between two others.
 
     Args:
         middles: such vertices, which hang as long as the larger cell is not divided.
     """
-    (block,), (vertices,) = topology.blocks, topology.cell_vertices
-    cell, count = block.cell, len(topology.vertex_nodes)
-    chosen = graded(topology, chosen, levels)
-    own = vertices[chosen]
-    keys = halfway(cell, own)
-    known = middles[:, 0] * SIZE + middles[:, 1]
-    at = lookup(known, keys)
-    new = keys[at < 0].unique()
+    chosen, count = graded(topology, chosen, levels), len(topology.vertex_nodes)
+    sizes = [block.num_cells for block in topology.blocks]
+    parts = chosen.split(sizes)
+    keys = [halfway(b.cell, v[c]) for b, v, c in zip(topology.blocks, topology.cell_vertices, parts, strict=True)]
+    known, flat = middles[:, 0] * SIZE + middles[:, 1], torch.cat([own.flatten() for own in keys])
+    new = flat[lookup(known, flat) < 0].unique()
     both, order = torch.cat([known, new]).sort()
     number = torch.cat([middles[:, 2], count + torch.arange(len(new), device=new.device)])[order]
     count += len(new)
-    nine = torch.cat([own, number[lookup(both, keys)]], 1)
-    count, nine = count + len(own), torch.cat([nine, count + torch.arange(len(own), device=own.device)[:, None]], 1)
-    (table,) = children(cell).to(chosen.device)
-    every = torch.arange(len(vertices), device=chosen.device)
-    parents = torch.cat([every[~chosen], every[chosen].repeat_interleave(len(table))])
-    kind = torch.arange(1, len(table) + 1, device=chosen.device).repeat(len(own))
-    kind = torch.cat([torch.zeros_like(every[~chosen]), kind])
-    cells = torch.cat([vertices[~chosen], nine[:, table].flatten(0, 1)])
-    order = parents.argsort(stable=True)
-    local = lagrange_element(cell, 2).nodes.to(chosen.device)
-    shapes = torch.cat([local[None, : cell.num_vertices], local[table]])
-    parents = parents[order]
+    found, pieces = [], []
+    for block, vertices, own, key in zip(topology.blocks, topology.cell_vertices, parts, keys, strict=True):
+        nodes = torch.cat([vertices[own], number[lookup(both, key)]], 1)
+        local = lagrange_element(block.cell, 2).nodes.to(new.device)
+        if len(local) > nodes.shape[1]:
+            centre = count + torch.arange(len(nodes), device=new.device)
+            count, nodes = count + len(nodes), torch.cat([nodes, centre[:, None]], 1)
+        table, every = children(block.cell)[0].to(new.device), torch.arange(len(own), device=new.device)
+        kind = torch.arange(1, len(table) + 1, device=new.device).repeat(len(nodes))
+        kind = torch.cat([torch.zeros_like(every[~own]), kind])
+        parents, order = torch.cat([every[~own], every[own].repeat_interleave(len(table))]).sort(stable=True)
+        found.append(torch.cat([vertices[~own], nodes[:, table].flatten(0, 1)])[order])
+        pieces.append(Pieces(parents, kind[order], torch.cat([local[None, : block.cell.num_vertices], local[table]])))
+    parents = torch.cat([own.parents + start for own, start in zip(pieces, topology.block_starts, strict=False)])
     middles = torch.stack([both // SIZE, both % SIZE, number], 1)
-    return cells[order], count, Pieces(parents, kind[order], shapes), (levels + chosen)[parents], middles
+    return found, count, tuple(pieces), (levels + chosen)[parents], middles
 
 
 def halfway(cell: Cell, vertices: Int[Tensor, "e v"]) -> Int[Tensor, "e k"]:
@@ -68,12 +65,14 @@ def halfway(cell: Cell, vertices: Int[Tensor, "e v"]) -> Int[Tensor, "e k"]:
 
 def graded(topology: Topology, chosen: Bool[Tensor, "e"], levels: Int[Tensor, "e"]) -> Bool[Tensor, "e"]:
     """The chosen cells and those without which neighbours would differ by two levels."""
-    number, (_, cell, _) = topology.facets_of_cells()
-    count = len(topology.facets.cell)
-    last = torch.full((count,), -1, device=cell.device).scatter_reduce(0, number, cell, "amax")
-    pairs = [torch.stack([topology.facets.cell, last])]
+    number, (block, cell, _) = topology.facets_of_cells()
+    cell = cell + torch.tensor(topology.block_starts, device=cell.device)[block]
+    ends = torch.full((2, len(topology.facets.cell)), -1, device=cell.device)
+    last = ends[0].scatter_reduce(0, number, cell, "amax")
+    first = ends[1].scatter_reduce(0, number, cell, "amin", include_self=False)
+    pairs = [torch.stack([first, last])]
     if topology.hanging is not None:
-        pairs.append(torch.stack([topology.facets.cell[topology.hanging.facets], topology.hanging.cells]))
+        pairs.append(torch.stack([first[topology.hanging.facets], topology.hanging.cells]))
     both = torch.cat(pairs, 1)
     one, two = torch.cat([both, both.flip(0)], 1)
     while True:

@@ -48,7 +48,6 @@ def parts(mesh: Any, cells: Any) -> tuple[list[Int[Tensor, "_ v"]], int, History
     """Vertices of the new cells, block by block, their number, and what they are pieces of."""
     old, nodes = mesh.topology, mesh.nodes.detach()
     history, sizes = old.history or History(None, (), Made(())), tuple(block.num_cells for block in mesh.blocks)
-    simplices = all(block.cell.is_simplex for block in mesh.blocks)
     if old.hanging is not None and history.levels is None:
         raise ValueError("`refine` knows no hanging nodes but those that it makes itself; this mesh has others.")
     if cells is None and old.hanging is None:
@@ -61,17 +60,15 @@ def parts(mesh: Any, cells: Any) -> tuple[list[Int[Tensor, "_ v"]], int, History
     if cells is not None:
         given = indices("`refine(cells)`", indices_or_mask("`refine(cells)`", cells, mesh.device), mesh.num_cells)
         chosen = torch.zeros_like(chosen).index_fill(0, given, True)
-    if len(mesh.blocks) > 1:
-        raise ValueError(
-            "`refine(cells)` is for meshes of one kind of cells; `refine()` divides all cells of any mesh."
-        )
-    if simplices:
+    if len(mesh.blocks) > 1 and mesh.dim == 3:
+        raise ValueError("`refine(cells)` knows no solids of several kinds; `refine()` divides all cells of any mesh.")
+    if len(mesh.blocks) == 1 and mesh.blocks[0].cell.is_simplex:
         vertices, count, pieces, marks = bisected(nodes, old, chosen, history.marks)
         return [vertices], count, History(old.identity, sizes, Made((pieces,)), marks, before=old.history)
     levels = torch.zeros_like(chosen, dtype=torch.int64) if history.levels is None else history.levels
     middles = levels.new_empty(0, 3) if history.middles is None else history.middles
     vertices, count, pieces, levels, middles = quartered(old, chosen, levels, middles)
-    return [vertices], count, History(old.identity, sizes, Made((pieces,)), None, levels, middles, old.history)
+    return vertices, count, History(old.identity, sizes, Made(pieces), None, levels, middles, old.history)
 
 
 def positions(mesh: Any, new: Topology) -> Float[Tensor, "n d"]:

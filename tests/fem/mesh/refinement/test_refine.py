@@ -232,11 +232,15 @@ def test_a_solution_follows_curved_geometry():
     assert errors[1] < errors[0]
 
 
-def test_polynomials_are_solved_on_locally_refined_grids_of_quadrilaterals():
-    mesh = unit_square(4)
+@pytest.mark.parametrize("mesh", [unit_square(4), mixed_mesh()], ids=["quadrilaterals", "mixed"])
+def test_polynomials_are_solved_over_hanging_nodes(mesh: Mesh):
+    whole = size(mesh, "left")
     for seed in range(3):
         mesh = mesh.refine(some(mesh, seed))
-    exact = polynomial(2, 2, tensor=True)
+    mesh = mesh.refine().refine([0])
+    assert abs(size(mesh) - 1) < 1e-13
+    assert abs(size(mesh, "left") / whole - 1) < 1e-13
+    exact = polynomial(2, 2)
     V = FunctionSpace(mesh, Lagrange(2))
     energy = Energy(V, poisson, hanging_nodes(V) & Dirichlet(V, {"boundary": exact}))
     u = minimize(energy, (lambda x: -exact.laplacian(x),)).value
@@ -276,8 +280,12 @@ def test_what_cannot_be_refined():
         unit_square(2).refine(torch.ones(3, dtype=torch.bool))
     with pytest.raises(MeshError, match="must be integers, a mask"):
         unit_square(2).refine([0.5])
-    with pytest.raises(ValueError, match="meshes of one kind of cells"):
-        mixed_mesh().refine([0])
+    tetrahedron = torch.tensor([[2.0, 0, 0], [3, 0, 0], [2, 1, 0], [2, 0, 1]], dtype=torch.float64)
+    nodes = torch.cat([unit_cube(1).nodes, tetrahedron])
+    apart = Mesh(nodes, {"hexahedron": unit_cube(1).cells, "tetrahedron": [[8, 9, 10, 11]]})
+    assert apart.refine().num_cells == 16
+    with pytest.raises(ValueError, match="no solids of several kinds"):
+        apart.refine([0])
     nodes = torch.tensor([[0.0, 0], [2, 0], [2, 1], [0, 1], [1, 1], [0, 2], [1, 2], [2, 2]], dtype=torch.float64)
     hung = Mesh(nodes, [[0, 1, 2, 3], [3, 4, 6, 5], [4, 2, 7, 6]], "quadrilateral", hanging=True)
     with pytest.raises(ValueError, match="this mesh has others"):
