@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from fem.support.status import ConvergenceError, Status
     from fem.support.training.network_files import load_network, save_network
     from fem.support.training.plan import Training
+    from solvers.adaptation.adapt import Adaptation, adapt
     from solvers.certificates.certificate import Certificate, certify
     from solvers.certificates.prediction import Prediction, predict
     from solvers.continuation.path import Path, follow
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from solvers.surrogates.unet import UNet
 
 _HOME = {
+    "solvers.adaptation.adapt": ("Adaptation", "adapt"),
     "solvers.linear.algebraic_multigrid": ("AlgebraicMultigrid",),
     "solvers.linear.blocks.saddle_point": ("SaddlePoint",),
     "solvers.certificates.certificate": ("Certificate", "certify"),
@@ -70,6 +72,7 @@ __all__ = [
     "LBFGS",
     "PINN",
     "Adam",
+    "Adaptation",
     "AlgebraicMultigrid",
     "BoundedLift",
     "Certificate",
@@ -95,6 +98,7 @@ __all__ = [
     "Status",
     "Training",
     "UNet",
+    "adapt",
     "certify",
     "deep_ritz",
     "eigenmodes",

@@ -154,6 +154,12 @@ class BoxNodes:
         views = [line.reshape(*[1] * (dim - 1 - k), len(line), *[1] * k, -1) for k, line in enumerate(lines)]
         return torch.stack(torch.broadcast_tensors(*views), -1).flatten(0, dim - 1)
 
+    def halved(self) -> "BoxNodes":
+        """Those of the grid of twice as many cells per direction."""
+        middles = [axis[:-1].lerp(axis[1:], 0.5) for axis in self.axes]
+        pairs = zip(self.axes, middles, strict=True)
+        return BoxNodes(tuple(torch.cat([torch.stack([a[:-1], m], 1).flatten(), a[-1:]]) for a, m in pairs))
+
     def refined(self, degree: int, numbers: Int[Tensor, "n"] | None = None) -> Float[Tensor, "n d"]:
         """Where the nodes of the given degree are: some of them, or all."""
         axes = self.axes

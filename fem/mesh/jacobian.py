@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fem.errors import MeshError
+from fem.reference.lagrange import lagrange_element
 from fem.reference.quadrature import quadrature
 from fem.support.arithmetic import sum_of
 
@@ -78,3 +79,18 @@ def check_jacobians(mesh: Any) -> None:
             with torch.no_grad():
                 _, jacobian, _ = mesh.map(i, cells, rule.points)
             measure(jacobian, block.cell.name, mesh.block_starts[i], cells)
+
+
+def is_curved(mesh: Any, block: Any) -> bool:
+    """Whether some node is elsewhere than the cell's vertices alone would put it, by more than round-off."""
+    if block.degree == 1 or mesh.version is None:
+        return block.degree > 1
+    nodes, eps = mesh.nodes.detach(), torch.finfo(mesh.dtype).eps
+    table = lagrange_element(block.cell, 1).tabulate(block.element.nodes, 0).value[0].to(nodes)
+    for cells in block.portions():
+        corners = nodes[block.nodes_of(cells)]
+        apart = (table @ corners[:, : block.cell.num_vertices] - corners).abs().amax((1, 2))
+        size = (corners.amax(1) - corners.amin(1)).amax(1)
+        if bool((apart > eps ** (2 / 3) * size + 8 * eps * corners.abs().amax((1, 2))).any()):
+            return True
+    return False

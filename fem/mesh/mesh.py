@@ -20,7 +20,8 @@ from fem.mesh.construction import check_nodes, make_block, turn_if_reversed
 from fem.mesh.gaps import gaps, merged
 from fem.mesh.grid import BoxNodes, Meet, Side
 from fem.mesh.hanging import hanging_facets
-from fem.mesh.jacobian import check_jacobians
+from fem.mesh.jacobian import check_jacobians, is_curved
+from fem.mesh.refinement.refine import refined
 from fem.mesh.tags import (
     FacetTag,
     Selector,
@@ -337,6 +338,25 @@ class Mesh:
         check_jacobians(mesh)
         return mesh
 
+    def refine(self, cells: Selector | None = None) -> "Mesh":
+        """A finer mesh: all cells divided at the midpoints of their edges, or those named, by indices or a mask "e".
+
+        Triangles and tetrahedra are halved until all edges of those named are, and no node hangs; angles stay bounded.
+        Of quadrilaterals, hexahedra and mixed meshes nodes hang, one level deep: `hanging_nodes(V)` ties them. Tags
+        and curved geometry follow, gradients reach `nodes`, grids divided as a whole stay grids. Functions follow by
+        `V.interpolate(W.function(u))`, exactly where spaces are nested, values per cell by `values[..., fine.parents]`.
+
+        Raises:
+            MeshError: no such cells.
+            ValueError: some of several kinds of solids; hanging nodes that are not of refinement.
+        """
+        return Mesh.from_topology(*refined(self, cells))
+
+    @property
+    def parents(self) -> Int[Tensor, "e"] | None:
+        """Of a refined mesh, the number that each cell's parent had in the mesh before; None of others."""
+        return self.topology.history and self.topology.history.parents
+
     def to(self, device: torch.device | str | torch.dtype | None = None, dtype: torch.dtype | None = None) -> "Mesh":
         """The mesh on another device or in another floating-point type."""
         if isinstance(device, torch.dtype):  # `to(torch.float32)`, as for tensors
@@ -347,13 +367,8 @@ class Mesh:
         device = (nodes.axes[0] if isinstance(nodes, BoxNodes) else nodes).device
         if device != self.device:
             topology = topology.to(device)
-        return Mesh.from_topology(
-            nodes,
-            topology,
-            {k: v.to(device) if isinstance(v, Tensor) else v for k, v in self.facet_tags.items()},
-            {k: v.to(device) for k, v in self.cell_tags.items()},
-            {k: v.to(device) if isinstance(v, Tensor) else v for k, v in self.node_tags.items()},
-        )
+        moved = lambda tags: {k: v.to(device) if isinstance(v, Tensor) else v for k, v in tags.items()}  # noqa: E731
+        return Mesh.from_topology(nodes, topology, *map(moved, (self.facet_tags, self.cell_tags, self.node_tags)))
 
     def map(
         self, block: int, cells: Int[Tensor, "e"] | None, points: Float[Tensor, "q r"], derivatives: int = 1
@@ -382,18 +397,3 @@ class Mesh:
         kinds = ", ".join(f"{b.num_cells} {b.cell.name}s of degree {b.degree}" for b in self.blocks)
         tags = ", ".join(map(str, ("boundary", *self.facet_tags)))
         return f"Mesh({kinds}; {self.num_nodes} nodes in {self.num_coordinates}-D; facet tags {tags})"
-
-
-def is_curved(mesh: Mesh, block: Block) -> bool:
-    """Whether some node is elsewhere than the cell's vertices alone would put it, by more than round-off."""
-    if block.degree == 1 or mesh.version is None:
-        return block.degree > 1
-    nodes, eps = mesh.nodes.detach(), torch.finfo(mesh.dtype).eps
-    table = lagrange_element(block.cell, 1).tabulate(block.element.nodes, 0).value[0].to(nodes)
-    for cells in block.portions():
-        corners = nodes[block.nodes_of(cells)]
-        apart = (table @ corners[:, : block.cell.num_vertices] - corners).abs().amax((1, 2))
-        size = (corners.amax(1) - corners.amin(1)).amax(1)
-        if bool((apart > eps ** (2 / 3) * size + 8 * eps * corners.abs().amax((1, 2))).any()):
-            return True
-    return False

@@ -89,11 +89,14 @@ class Topology:
     """Connectivity of blocks of cells; what is asked of it is made once, and for grids by arithmetic where possible.
 
     `hanging` says on which facets nodes hang, where that is meant (`fem.mesh.hanging`); `links` which facet tags a file
-    says are periodic, {(tag, other): pairs "m 2" of their mesh nodes}.
+    says are periodic, {(tag, other): pairs "m 2" of their mesh nodes}; `history` what the cells are pieces of
+    (`fem.mesh.refinement`), where `identity` tells that cells are numbered alike.
     """
 
     def __init__(self, blocks: Sequence[Block], num_nodes: int, hanging: Any = None, links: Links | None = None):
         self.blocks, self.num_nodes, self.hanging, self.links = tuple(blocks), num_nodes, hanging, links or {}
+        self.history: Any = None
+        self.identity = object()
         self._numberings: dict[int, tuple[tuple[Tensor, ...], int]] = {}
         self._owners: dict[int, Tensor] = {}
         self._sides: dict[Side, Tensor] = {}
@@ -102,11 +105,18 @@ class Topology:
         """The same on another device."""
         hanging = self.hanging and self.hanging.to(device)
         links = {sides: pairs.to(device) for sides, pairs in self.links.items()}
-        return Topology([block.to(device) for block in self.blocks], self.num_nodes, hanging, links)
+        moved = Topology([block.to(device) for block in self.blocks], self.num_nodes, hanging, links)
+        return moved.continuing(self.identity, self.history and self.history.to(device))
 
     def curved(self, blocks: Sequence[Block], num_nodes: int) -> "Topology":
         """The same cells with nodes of another degree, which have other numbers."""
-        return Topology(blocks, num_nodes, self.hanging, {sides: pairs[:0] for sides, pairs in self.links.items()})
+        links = {sides: pairs[:0] for sides, pairs in self.links.items()}
+        return Topology(blocks, num_nodes, self.hanging, links).continuing(self.identity, self.history)
+
+    def continuing(self, identity: object, history: Any) -> "Topology":
+        """This one, known as one whose cells have the same numbers, or as pieces of others."""
+        self.identity, self.history = identity, history
+        return self
 
     def hang(self, hanging: Any) -> None:
         """Take note of where nodes hang, found when the boundary is known."""

@@ -37,14 +37,25 @@ def evaluate_fields(
         ValueError: points of another shape or not finite; a point outside the mesh, unless `outside` says what then.
     """
     check_choice("evaluate", "derivatives", derivatives, (0, 1))
-    mesh: Mesh = fields[0].mesh
     filling = filling_of(outside)
-    cell, reference = place(mesh, points, outside)
+    return fields_at(fields, dofs, *place(fields[0].mesh, points, outside), filling, derivatives)
+
+
+def fields_at(
+    fields: Sequence[Any],
+    dofs: Sequence[Tensor],
+    cell: Int[Tensor, "m"],
+    reference: Float[Tensor, "m r"],
+    filling: float = 0.0,
+    derivatives: int = 0,
+) -> tuple[tuple[Tensor, ...], ...]:
+    """The same where the cell and the reference coordinates of each point are known; `filling` where there is none."""
+    mesh: Mesh = fields[0].mesh
     columns = [u[..., None] if V.components is None else u for V, u in zip(fields, dofs, strict=True)]
     found: list[list[Tensor]] = []
     for order in range(derivatives + 1):
         trailing = [(mesh.num_coordinates,) * V.quadrature.mapping.rank(order) for V in fields]
-        shapes = [(*u.shape[:-2], len(points), u.shape[-1], *t) for u, t in zip(columns, trailing, strict=True)]
+        shapes = [(*u.shape[:-2], len(cell), u.shape[-1], *t) for u, t in zip(columns, trailing, strict=True)]
         value = 0.0 * filling if order else filling  # derivatives are those of a constant
         found.append([u.new_full(s, value) for u, s in zip(columns, shapes, strict=True)])
     for i, start in enumerate(mesh.block_starts[:-1]):

@@ -4,10 +4,13 @@ from numbers import Real
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from fem.space.evaluation import values_in_cells
+from fem.mesh.mesh import Mesh
+from fem.mesh.search.inverse_map import push
+from fem.mesh.topology import first_positions
+from fem.space.evaluation import fields_at, values_in_cells
 from fem.space.field import Function
 from fem.support.checks import shown
 
@@ -63,7 +66,52 @@ def transferred(space: Any, field: Function, outside: float | str | None) -> Ten
             "`interpolate` of a field that jumps between cells has no value at nodes that cells share; `project(V, "
             "field)` (from fem) finds the nearest function, and `Discontinuous` spaces can hold the jumps."
         )
+    if space.is_discontinuous or source.continuity >= 0:
+        placed = places_before(space, source.mesh)
+        if placed is not None:
+            return fields_at((source,), (field.values,), *placed)[0][0]
     return source.evaluate(field.values, space.dof_coordinates, outside)
+
+
+def places_before(space: Any, coarse: Mesh) -> tuple[Int[Tensor, "n"], Float[Tensor, "n r"]] | None:
+    """Where the nodes of a space over a refined mesh are in the cells of a mesh that it was made of: of the cells that
+    share one, the first speaks. None of other meshes, and where somebody moved one of both since.
+    """
+    mesh, history = space.mesh, space.mesh.topology.history
+    while history is not None and history.identity is not coarse.topology.identity:
+        history = history.before
+    if history is None or mesh.version is None or coarse.version is None:
+        return None
+    if (mesh.dtype, mesh.device) != (coarse.dtype, coarse.device):
+        return None
+    owner = first_positions(torch.cat([own.flatten() for own in space.cell_dofs]), space.cell_dofs.count)
+    cell, at = torch.empty_like(owner), torch.empty(len(owner), mesh.dim, dtype=mesh.dtype, device=mesh.device)
+    start = 0
+    for i, element in enumerate(space.elements):
+        width = len(element.nodes)
+        end = start + mesh.blocks[i].num_cells * width
+        rows = torch.nonzero((owner >= start) & (owner < end)).flatten()
+        cell[rows] = mesh.block_starts[i] + (owner[rows] - start) // width
+        at[rows] = element.nodes.to(at)[(owner[rows] - start) % width]
+        start = end
+    kinds, step = [block.cell for block in mesh.blocks], mesh.topology.history
+    while True:
+        cell, at = step.seen_from_parents(kinds, cell, at)
+        if step is history:
+            break
+        step = step.before
+    x = space.dof_coordinates
+    away = (places_at(coarse, cell, at) - x).abs().max()
+    return (cell, at) if bool(away <= 64 * torch.finfo(x.dtype).eps * x.abs().max()) else None
+
+
+def places_at(mesh: Mesh, cell: Int[Tensor, "n"], at: Float[Tensor, "n r"]) -> Float[Tensor, "n d"]:
+    """The points with some reference coordinates in some cells."""
+    x = torch.empty(len(at), mesh.num_coordinates, dtype=mesh.dtype, device=mesh.device)
+    for i, start in enumerate(mesh.block_starts[:-1]):
+        rows = torch.nonzero((cell >= start) & (cell < mesh.block_starts[i + 1])).flatten()
+        x[rows] = push(mesh.blocks[i].element, mesh.nodes[mesh.blocks[i].nodes_of(cell[rows] - start)], at[rows])[0]
+    return x
 
 
 def interpolated(space: Any, value: Any, outside: float | str | None) -> Float[Tensor, "*b n"]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from examples import (
+    adaptive,
     advection_diffusion,
     certificate,
     command_line,
@@ -69,6 +70,15 @@ def test_neumann_robin(tmp_path: Path) -> None:
         assert figures[f"l2 rate {degree}"] == pytest.approx(degree + 1, abs=0.1)
         assert figures[f"h1 rate {degree}"] == pytest.approx(degree, abs=0.1)
     assert (tmp_path / "neumann_robin.png").exists()
+
+
+def test_adaptive(tmp_path: Path) -> None:
+    """The order of the degree at a corner, a bound that holds, and far fewer unknowns than on uniform meshes."""
+    figures = adaptive.main(tol=0.02, out=str(tmp_path))
+    assert figures["rate"] > 0.8
+    assert 1 < figures["effectivity"] < 1.5
+    assert figures["fewer"] > 20
+    assert (tmp_path / "adaptive.png").exists()
 
 
 def test_l_shape(tmp_path: Path) -> None:

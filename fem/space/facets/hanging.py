@@ -58,9 +58,10 @@ def found(V: FunctionSpace) -> Followers:
     if not entries:
         nothing = torch.empty(0, dtype=torch.int64, device=mesh.device)
         return Followers(nothing, nothing, nothing, x[:0, 0])
-    node, columns, values = (np.concatenate(parts) for parts in zip(*entries, strict=True))
+    n, width = V.num_nodes, max(element.num_basis for element in V.elements)
+    wide = [(own, *(np.pad(t, ((0, 0), (0, width - t.shape[1]))) for t in rest)) for own, *rest in entries]
+    node, columns, values = (np.concatenate(parts) for parts in zip(*wide, strict=True))
     slaves, first = np.unique(node, return_index=True)  # where two large cells meet, one speaks for both
-    n, width = V.num_nodes, columns.shape[1]
     matrix = scipy.sparse.csr_array(
         (values[first].ravel(), (np.repeat(slaves, width), columns[first].ravel())), shape=(n, n)
     )

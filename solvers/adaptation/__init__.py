@@ -1,0 +1,1 @@
+"""Meshes that follow the error: solve, estimate, mark, refine."""
