@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fem.forms.constraints import Free
@@ -38,12 +37,14 @@ class Rates:
         functional: its integrands take the parameters `params`, w (field by field, and gradients too where `order` is
             1), c and 1/c.
         fields: those of the space that it sees.
+        name: of the argument that it comes from.
     """
 
     functional: Functional
     params: tuple[Parameter, ...]
     fields: tuple[int, ...]
     order: int
+    name: str
 
     def form(self, w: Tensor, c: float) -> DiscreteForm:
         """(1/c) R(c (u − w)) as a function of u, without any constraint."""
@@ -51,7 +52,10 @@ class Rates:
         parts = space.split(w)
         functions = [space.fields[i].function(parts[i]) for i in self.fields]
         slopes = [gradient(f) for f in functions] if self.order else []
-        return self.functional.discrete_form((*self.params, *functions, *slopes, c, 1 / c))
+        try:
+            return self.functional.discrete_form((*self.params, *functions, *slopes, c, 1 / c))
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"`evolve({self.name}=...)`: {error}") from error
 
 
 def rates_of(call: str, name: str, problem: Functional, given: Mass, params: Sequence[Parameter] = ()) -> Rates:
@@ -84,7 +88,7 @@ def rates_of(call: str, name: str, problem: Functional, given: Mass, params: Seq
     ranks = [len(space.fields[i].value_shape) for i in fields]
     density = distance(single, fields, ranks, isinstance(problem, WeakForm))
     kind = WeakForm if isinstance(problem, WeakForm) else Energy
-    return Rates(kind(space, density, derivatives=0), tuple(given.values()), fields, 0)
+    return Rates(kind(space, density, derivatives=0), tuple(given.values()), fields, 0, name)
 
 
 def distance(single: bool, fields: Sequence[int], ranks: Sequence[int], weak: bool) -> Callable[..., Tensor]:
@@ -131,7 +135,7 @@ def shifted(call: str, name: str, problem: Functional, given: Functional, params
         for t in given.terms
     )
     moved.__dict__.update(given.__dict__ | {"terms": terms, "reuse": None, "constraint": Free(problem.space)})
-    return Rates(moved, params, fields, order)
+    return Rates(moved, params, fields, order, name)
 
 
 def of_shifted(
@@ -152,14 +156,3 @@ def of_shifted(
         return value if weak else inverse * value
 
     return moved
-
-
-def massless(rates: Rates, like: Tensor) -> Tensor:
-    """True at dofs of the shape of the space that R does not see: where its second derivative has no diagonal entry."""
-    space = rates.functional.space
-    zero = torch.zeros(space.shape, dtype=space.dtype, device=space.device)
-    with torch.no_grad():
-        form = rates.form(zero, 1.0).detach()
-        diagonal = form.matrix_values(like.detach(), raw=True)[..., form.pattern.diagonal]
-    lost = (diagonal == 0).flatten(0, -2).all(0) if diagonal.ndim > 1 else diagonal == 0
-    return lost.view(space.shape)
