@@ -26,6 +26,7 @@ class State:
         return self.u, *self.more
 
 
+@runtime_checkable
 class Steps(Protocol):
     """The problem of one step, as methods ask for it (`solvers.time.steps`)."""
 
