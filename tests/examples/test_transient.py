@@ -12,7 +12,7 @@ pytest.importorskip("matplotlib").use("Agg")
 
 def test_heat(tmp_path: Path) -> None:
     """NAFEMS T3 to 0.1 %, order 2, and the amplitude that a thermometer tells."""
-    figures = heat.main(cells=8, steps=48, out=str(tmp_path))
+    figures = heat.main(cells=20, steps=48, out=str(tmp_path))
     assert figures["error"] < 1e-3
     assert figures["rate"] == pytest.approx(2, abs=0.2)
     assert figures["amplitude"] == pytest.approx(80, abs=1e-9)

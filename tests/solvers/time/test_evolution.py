@@ -141,7 +141,7 @@ def test_derivatives_of_all_kinds(method: Any) -> None:
     k, rho = numbers(0.5, 1.5)
     assert torch.autograd.gradcheck(final, (k, rho, start), check_forward_ad=True, check_batched_grad=True)
     assert torch.autograd.gradgradcheck(final, (k, rho, start))
-    assert torch.autograd.gradgradcheck(lambda *args: final(*args, 2), (k, rho, start))
+    assert torch.autograd.gradgradcheck(lambda k, rho, u: final(k, rho, u, 2), (k, rho, start))
     plain = (k.detach(), rho.detach(), start.detach())
     (wanted,) = torch.autograd.grad(final(k, rho, start).sum(), k)
     for checkpoints in (False, True):
