@@ -94,15 +94,15 @@ class StepProblem:
         self.kept[numbers] = reuse
         while len(self.kept) > KEPT:
             self.kept.pop(next(iter(self.kept)))
-        given = "evolve", self.problem, form, start.detach(), [None, None], self.solver, True, reuse
+        given = "evolve", self.problem, form, start.detach(), [None, None]
         if time < self.saddle:
             try:
-                return solution_of(*given, True, self.light).value
+                return solution_of(*given, (self.solver, True, reuse, True, True), self.light).value
             except ConvergenceError as error:
                 if not {Status.SADDLE, Status.UNBOUNDED} & set(flatten(error.solution.status)):
                     raise
             self.saddle = time
-        return solution_of(*given, False, self.light).value
+        return solution_of(*given, (self.solver, True, reuse, False, True), self.light).value
 
     def rate(self, time: float, u: Tensor, *velocity: Tensor) -> Tensor:
         """v with R₀′(v) = −J′(u; t) − R₁′(velocity), for a quadratic R₀; zero at dofs prescribed or without mass.
