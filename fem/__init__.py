@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fem.output.lines import plot_line, values_along
     from fem.output.plotting import plot
     from fem.output.projection import project
-    from fem.output.vtk import write_pvd, write_vtk
+    from fem.output.vtk import TimeSeries, write_pvd, write_vtk
     from fem.reference.discontinuous import Discontinuous
     from fem.reference.lagrange import Lagrange
     from fem.reference.nodal import CrouzeixRaviart, Mini, Serendipity
@@ -65,7 +65,7 @@ _HOME = {
     "fem.space.space": ("FunctionSpace", "MixedSpace"),
     "fem.space.tagged_dofs": ("at_points",),
     "fem.space.facets.two_sides": ("average", "jump"),
-    "fem.output.vtk": ("write_pvd", "write_vtk"),
+    "fem.output.vtk": ("TimeSeries", "write_pvd", "write_vtk"),
     "fem.support.status": ("ConvergenceError", "Status"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
@@ -93,6 +93,7 @@ __all__ = [
     "Serendipity",
     "Status",
     "Ties",
+    "TimeSeries",
     "WeakForm",
     "at_points",
     "at_quadrature",

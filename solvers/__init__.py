@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from solvers.surrogates.reduced_basis import ReducedBasis
     from solvers.surrogates.training import train_surrogate
     from solvers.surrogates.unet import UNet
+    from solvers.time.evolution import Evolution, evolve
+    from solvers.time.methods import BDF2, CrankNicolson, GeneralizedAlpha, ImplicitEuler, Newmark, Theta
 
 _HOME = {
     "solvers.adaptation.adapt": ("Adaptation", "adapt"),
@@ -62,12 +64,15 @@ _HOME = {
     "solvers.surrogates.training": ("train_surrogate",),
     "fem.support.training.plan": ("Training",),
     "solvers.surrogates.unet": ("UNet",),
+    "solvers.time.evolution": ("Evolution", "evolve"),
+    "solvers.time.methods": ("BDF2", "CrankNicolson", "GeneralizedAlpha", "ImplicitEuler", "Newmark", "Theta"),
     "fem.support.training.network_files": ("load_network", "save_network"),
     "fem.support.status": ("ConvergenceError", "Status"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "BDF2",
     "CG",
     "LBFGS",
     "PINN",
@@ -77,17 +82,22 @@ __all__ = [
     "BoundedLift",
     "Certificate",
     "ConvergenceError",
+    "CrankNicolson",
     "DiffusionProblems",
     "Direct",
     "Eigenmodes",
+    "Evolution",
     "ExponentialSeries",
     "FastDiagonalization",
     "Fit",
     "GaussianField",
+    "GeneralizedAlpha",
+    "ImplicitEuler",
     "Jacobi",
     "Lift",
     "Multigrid",
     "Muon",
+    "Newmark",
     "Newton",
     "Path",
     "Prediction",
@@ -96,12 +106,14 @@ __all__ = [
     "SaddlePoint",
     "Solution",
     "Status",
+    "Theta",
     "Training",
     "UNet",
     "adapt",
     "certify",
     "deep_ritz",
     "eigenmodes",
+    "evolve",
     "fit_pinn",
     "follow",
     "forget",

@@ -23,6 +23,7 @@ from fem.support.threads import alone_if_small, sharing_cores
 from fem.support.transforms import hidden, pulled_back
 from solvers.linear.blocks.saddle_point import PreparedSaddlePoint
 from solvers.operators.system import LinearMethod, Prepared, System
+from solvers.reuse import Reuse
 
 
 @runtime_checkable
@@ -33,18 +34,21 @@ class Problem(Protocol):
 
     def product(self, y: Tensor, tensors: Sequence[Tensor], v: Tensor, transpose: bool) -> Tensor: ...
 
-    def solve(self, rhs: Tensor, transpose: bool) -> Tensor: ...
+    def solve(self, rhs: Tensor, y: Tensor, tensors: Sequence[Tensor], transpose: bool) -> Tensor: ...
 
 
 @dataclass(eq=False)
 class Stationary:
-    """r(u; θ) = 0 for a discrete form; `value` is its solution and `prepared` a factorisation that may serve."""
+    """r(u; θ) = 0 for a discrete form, whose own tensors play no part; `prepared` is a factorisation that may serve.
+
+    Where there is none, one may be kept in `reuse`.
+    """
 
     form: DiscreteForm
-    value: Tensor
     method: LinearMethod
     symmetric: bool
     prepared: Prepared | None = None
+    reuse: Reuse | None = None
 
     def residual(self, y: Tensor, tensors: Sequence[Tensor]) -> Tensor:
         return self.form.with_tensors(tensors).residual(y)
@@ -52,8 +56,10 @@ class Stationary:
     def product(self, y: Tensor, tensors: Sequence[Tensor], v: Tensor, transpose: bool) -> Tensor:
         return self.form.with_tensors(tensors).hessian_product(y, v, transpose)
 
-    def solve(self, rhs: Tensor, transpose: bool) -> Tensor:
-        system = System(self.form, self.value, None, self.symmetric)
+    def solve(self, rhs: Tensor, y: Tensor, tensors: Sequence[Tensor], transpose: bool) -> Tensor:
+        system = System(self.form.with_tensors([t.detach() for t in tensors]), y.detach(), None, self.symmetric)
+        if self.reuse is not None:
+            return self.reuse.ready(system, self.method).solve(rhs, None, transpose)
         if self.prepared is None or not system.same_matrix(self.prepared.system):
             self.prepared = self.method.prepare(system)
         found = self.prepared.solve(rhs, None, transpose)
@@ -64,6 +70,11 @@ class Stationary:
                 found,
             )
         return found
+
+    def light(self, reuse: Reuse) -> "Stationary":
+        """The same without a tensor of its own: for graphs whose nodes are to hold nothing but what they save."""
+        hollow = [t.new_zeros(()).expand(t.shape) for t in self.form.tensors()]
+        return Stationary(self.form.with_tensors(hollow), self.method, self.symmetric, None, reuse)
 
 
 @dataclass
@@ -80,8 +91,9 @@ class Adjoint:
         _, inner, *rest = tensors
         return self.problem.product(inner, rest, v, not transpose)
 
-    def solve(self, rhs: Tensor, transpose: bool) -> Tensor:
-        return self.problem.solve(rhs, not transpose)
+    def solve(self, rhs: Tensor, y: Tensor, tensors: Sequence[Tensor], transpose: bool) -> Tensor:
+        _, inner, *rest = tensors
+        return self.problem.solve(rhs, inner, rest, not transpose)
 
 
 class Attach(torch.autograd.Function):
@@ -108,7 +120,7 @@ class Attach(torch.autograd.Function):
             problem, value = ctx.problem, y.detach()
             return None, None, *pulled_back(lambda *t: (Attach.apply(problem, value, *t),), tensors, needed, [grad])
         with torch.no_grad():
-            multiplier = ctx.problem.solve(grad, True)
+            multiplier = ctx.problem.solve(grad, y, tensors, True)
         if create_graph:
             multiplier = Attach.apply(Adjoint(ctx.problem), multiplier, grad, y, *tensors)
         else:

@@ -5,6 +5,7 @@ the implicit adjoint, so that it differentiates in every parameter, in the presc
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from math import inf, prod
 from numbers import Real
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from fem.constraints.fixed_dofs import FixedDofs
 from fem.constraints.rigid_motion import RigidMotionFree
@@ -131,16 +133,29 @@ def run(
     if initial is not None:
         u = space.check(initial, "initial").detach()
     limits = [bound_dofs(space, b, name) for b, name in zip(bounds, ("lower", "upper"), strict=True)]
-    alone_if_small(space.num_dofs * prod(form.full_batch(u)))
     settings = method, throw, reuse, minimum, initial is not None
+    return solution_of(call, problem, form, u, limits, settings)
+
+
+def solution_of(
+    call: str,
+    problem: Functional,
+    form: DiscreteForm,
+    u: Tensor,
+    limits: Sequence[Tensor | None],
+    settings: tuple[Method | None, bool, Reuse | None, bool, bool],
+    light: bool = False,
+) -> Solution:
+    """`solved`, under any transformation of PyTorch; `form` is the problem's, or one like it to be solved alike."""
+    alone_if_small(form.space.num_dofs * prod(form.full_batch(u)))
     if not transformed():
-        return solved(problem, form, u, limits, *settings)
+        return solved(problem, form, u, limits, *settings, light=light)
 
     numberless = [torch.full(t.shape, 0.7, dtype=t.dtype, device=t.device) for t in form.tensors()]
     check_capture(form.with_tensors(numberless), torch.full(u.shape, 0.7, dtype=u.dtype, device=u.device))
     solves = Solves(problem, form, u, limits, settings)
     found = plainly(solves, [*form.tensors(), u, *(b for b in limits if b is not None)])
-    if not throw and mapped(found[0]):
+    if not settings[1] and mapped(found[0]):
         raise ValueError(
             f"`{call}(throw=False)` cannot tell statuses under `torch.vmap`; it solves batches by itself: give the "
             "parameters a leading axis instead."
@@ -152,7 +167,12 @@ class Solves:
     """`solved` as a function of plain tensors: those of the form, the start and bounds. Each problem is solved once."""
 
     def __init__(
-        self, problem: Functional, form: DiscreteForm, u: Tensor, limits: list[Tensor | None], settings: tuple[Any, ...]
+        self,
+        problem: Functional,
+        form: DiscreteForm,
+        u: Tensor,
+        limits: Sequence[Tensor | None],
+        settings: tuple[Any, ...],
     ):
         self.problem, self.form, self.settings, self.given = problem, form, settings, [b is not None for b in limits]
         self.count, rank = len(form.tensors()), len(form.space.shape)
@@ -211,18 +231,20 @@ def solved(
     problem: Functional,
     form: DiscreteForm,
     u: Tensor,
-    limits: list[Tensor | None],
+    limits: Sequence[Tensor | None],
     method: Method | None,
     throw: bool,
     reuse: Reuse | None,
     minimum: bool,
     given: bool,
     known: dict[Any, tuple[list[Tensor], Report]] | None = None,
+    light: bool = False,
 ) -> Solution:
     """Check, iterate without a graph, attach; `known` keeps how that ended for the same tensors.
 
     Args:
         given: whether somebody chose the start u.
+        light: the graph holds the solution and the tensors of the form, and no matrix or factorisation.
     """
     space, detached = problem.space, form.detach()
     detail = check_tensors(detached, some=True)
@@ -237,7 +259,8 @@ def solved(
         batch = common_batch(batch, *batches)
     start, u = u, u.expand(*batch, *space.shape)
     if torch.is_grad_enabled():
-        check_capture(detached, u)
+        with inner_graphs(light):
+            check_capture(detached, u)
     if isinstance(problem, WeakForm):
         check_linear(detached, u)
 
@@ -262,7 +285,7 @@ def solved(
         report = report or descent(detached, u, method, box)
     else:
         chosen = Newton() if method is None else method if isinstance(method, Newton) else Newton(method)
-        with torch.no_grad():
+        with torch.no_grad(), inner_graphs(light):
             linear = chosen.linear or default_method(detached, u, symmetric, minimum)
             chosen, reuse = replace(chosen, linear=linear), reuse or reuse_of(problem)
             report = report or newton(detached, u, chosen, symmetric, minimum, box, reuse)
@@ -284,8 +307,8 @@ def solved(
     if report.active is not None:
         form = fix_active(form, report.active, report.u, limits)
         detached = form.detach()
-    equation = Stationary(detached, report.u, linear, symmetric, report.prepared)
-    value = attach(equation, report.u, form.tensors())
+    equation = Stationary(detached, linear, symmetric, report.prepared)
+    value = attach(equation.light(reuse or reuse_of(problem)) if light else equation, report.u, form.tensors())
     value = form.constraint.insert(value, form.data)
     value = value.expand(*batch, *space.shape)
     nan = torch.full(batch, float("nan"), dtype=space.dtype, device=space.device)
@@ -301,6 +324,11 @@ def solved(
             detail = f" (the density is not finite{where})" if where else ""
         raise ConvergenceError(message(*failure, solution, detail), solution)
     return solution
+
+
+def inner_graphs(light: bool) -> AbstractContextManager[Any]:
+    """Where graphs are made and used up: the checkpoints that `light` ones are for must not see what these save."""
+    return saved_tensors_hooks(lambda t: t, lambda t: t) if light else nullcontext()
 
 
 def unlucky(report: Report, at_start: bool = True) -> bool:
@@ -349,7 +377,7 @@ def bound_dofs(space: AnySpace, bound: Any, name: str) -> Tensor | None:
     return space.interpolate(bound)
 
 
-def fix_active(form: DiscreteForm, active: Tensor, u: Tensor, limits: list[Tensor | None]) -> DiscreteForm:
+def fix_active(form: DiscreteForm, active: Tensor, u: Tensor, limits: Sequence[Tensor | None]) -> DiscreteForm:
     """The functional with some dofs prescribed as they are; gradients reach the bounds on which they sit."""
     data = form.data if form.constraint.fixed is not None else None
     data = torch.zeros_like(u) if data is None else data.expand(u.shape)

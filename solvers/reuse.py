@@ -67,6 +67,12 @@ class Reuse:
             return None
         return kept if kept.serves(system, method) else None
 
+    def ready(self, system: System, method: LinearMethod) -> Prepared:
+        """The system made ready, or what is kept where that serves it; left for the next."""
+        kept = self.take(system, method) or Kept.of(method.prepare(system), method)
+        self.leave(kept)
+        return kept.prepared
+
     def leave(self, kept: Kept | None) -> None:
         self._kept[:] = [] if kept is None else [kept.with_copies()]
 

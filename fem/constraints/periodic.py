@@ -93,13 +93,20 @@ class Periodic(Ties):
             column, coefficient = master[slaves], sign[slaves]
         self.space, self.held = space, Free(space) if dirichlet is None else dirichlet
         self._tie(slaves, row, column, coefficient, None)
-        if dirichlet is not None:
-            self._check_values(dirichlet)
+        if dirichlet is not None and not dirichlet.time_dependent:
+            self._check_values(dirichlet.fixed, dirichlet.data())
 
-    def _check_values(self, dirichlet: Dirichlet) -> None:
+    def data(self, time: float | None = None) -> Tensor | None:
+        """As of all ties; values that change with time are looked at whenever they are asked for."""
+        found = super().data(time)
+        if self.time_dependent and self.held.fixed is not None and found is not None:
+            self._check_values(self.held.fixed, found)
+        return found
+
+    def _check_values(self, fixed: Tensor, data: Tensor) -> None:
         """Raise where values prescribed on both sides differ."""
         left, right, coefficient = self.edges
-        fixed, values = dirichlet.fixed.flatten(), dirichlet.data().detach().flatten(-len(self.space.shape))
+        fixed, values = fixed.flatten(), data.detach().flatten(-len(self.space.shape))
         both = fixed[left] & fixed[right]
         if bool((coefficient.abs() != 1).any()) or not bool(both.any()) or mapped(values):
             return

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from fem.constraints.ties import Ties
 from fem.forms import constraints
-from fem.forms.constraints import check_index, prescribed
+from fem.forms.constraints import prescribed
 from fem.mesh.geometry import geometry
 from fem.space.space import AnySpace, FunctionSpace, MixedSpace
-from fem.space.tagged_dofs import NumberedNodes
+from fem.space.tagged_dofs import NumberedNodes, check_index
 from fem.support.arithmetic import common_batch
 from fem.support.checks import shown
 

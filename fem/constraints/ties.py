@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fem.constraints.composition import composed
-from fem.forms.constraints import Constraint, Dirichlet, Free, MeanZero
+from fem.forms.constraints import Constraint, Dirichlet, Free, MeanZero, data_at
 from fem.forms.parameters import check_like
 from fem.space.space import AnySpace, Space
 from fem.support.arithmetic import common_batch
@@ -134,9 +134,13 @@ class Ties:
         """`u` with its slaves, and what else is prescribed, as the constraint has them."""
         return self.insert(self.space.check(u), self.data())
 
-    def data(self) -> Tensor | None:
+    @property
+    def time_dependent(self) -> bool:
+        return getattr(self.held, "time_dependent", False)
+
+    def data(self, time: float | None = None) -> Tensor | None:
         """Prescribed values, and offsets at slaves."""
-        held, offset = self.held.data(), self.offset
+        held, offset = data_at(self.held, time), self.offset
         if offset is None:
             return held
         full = offset.new_zeros(*offset.shape[:-1], self.space.num_dofs).index_copy(-1, self.slaves, offset)

@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fem.forms.parameters import check_like
+from fem.forms.parameters import at_time, check_like, of_time
 from fem.space.field import Function
 from fem.space.space import AnySpace, FunctionSpace, MixedSpace, Space
+from fem.space.tagged_dofs import check_index, insert_values
 from fem.support.arithmetic import common_batch
 from fem.support.checks import check_kind, is_integer, shown
 from fem.support.modes import outside_modes
@@ -70,7 +71,8 @@ class Dirichlet:
             Later entries win where they meet. A tag names facets, nodes (`mesh.node_tags`), or both: then it is all of
             them; or cells, or it is `at_points([[0.0, 0.0]])`. A value is a number, a callable of x "k d", a field on
             the space, or a tensor: a number (), one value per component (c,), one per dof of the tag as
-            `space.dofs(tag)` lists them "*b k (c)", or one per dof of the whole space "*b n (c)". Of `RaviartThomas`
+            `space.dofs(tag)` lists them "*b k (c)", or one per dof of the whole space "*b n (c)"; in `evolve` also a
+            callable of (x, t), which `at(t)` turns into one of x for other solvers. Of `RaviartThomas`
             it is the flux outwards, a number or a callable, or a vector field, a callable of x "k d" that gives "k d",
             whose flux is taken; of `Nedelec` 0 or a vector field, whose tangential part is.
 
@@ -101,6 +103,9 @@ class Dirichlet:
         self._fixed = space.join(fixed) if isinstance(space, MixedSpace) else fixed[0]
         # Few dofs of many are prescribed: copying them takes a fraction of the time of a choice for each dof.
         self._places = self._fixed.flatten().nonzero()[:, 0]
+        self.time_dependent = any(of_time(value) for *_, value in entries)
+        if self.time_dependent:
+            return
         with torch.no_grad():
             data = self.data()
         moments = any(field.moments is not None for field in space.fields)  # of a number: they change with the nodes
@@ -119,14 +124,18 @@ class Dirichlet:
         """`u` with the prescribed values written into it: differentiable in u, the values and the mesh nodes."""
         return self.insert(self.space.check(u), self.data())
 
-    def data(self) -> Tensor:
-        """The prescribed values "*b *shape", zero elsewhere."""
+    def at(self, time: float) -> "Dirichlet":
+        """The same with its values at one time."""
+        return Dirichlet(self.space, {key: at_time(value, time) for key, value in self.values.items()})
+
+    def data(self, time: float | None = None) -> Tensor:
+        """The prescribed values "*b *shape" (at a time, if they change with it), zero elsewhere."""
         if self._constant is not None:
             return self._constant
         fields = [torch.zeros(f.shape, dtype=f.dtype, device=f.device) for f in self.space.fields]
         for i, component, tag, dofs, value in self._entries:
             space = self.space.fields[i]
-            given = prescribed(space, component, tag, dofs, value)
+            given = prescribed(space, component, tag, dofs, at_time(value, time))
             fields[i] = insert_values(space, fields[i], component, dofs, given)
         if isinstance(self.space, FunctionSpace):
             return fields[0]
@@ -168,8 +177,13 @@ class Dirichlet:
         if other.space is not self.space:
             raise ValueError("constraints joined by `&` must be on one and the same space.")
         both, found = object.__new__(Dirichlet), (self._fixed & other._fixed).flatten()
+        if (self.time_dependent or other.time_dependent) and bool(found.any()):
+            raise ValueError(
+                f"dof {int(found.nonzero()[0])} is prescribed twice, by functions of time; within one `Dirichlet` "
+                "later entries win where they meet."
+            )
         with torch.no_grad():
-            mine, theirs = (c.data().flatten(-len(self.space.shape))[..., found] for c in (self, other))
+            mine, theirs = (c.data(0.0).flatten(-len(self.space.shape))[..., found] for c in (self, other))
             wrong = (mine - theirs).abs() > 1e-8 * (1 + mine.abs())
             if not mapped(wrong) and bool(wrong.any()):
                 k = tuple(torch.nonzero(wrong)[0].tolist())
@@ -256,7 +270,7 @@ class MeanZero:
         field = [torch.zeros(f.shape, dtype=f.dtype, device=f.device) for f in self.space.fields]
         field[self.field] += 1
         ones = self.space.join(field)
-        shifted = self.space.split(held.insert(ones, held.data()))[self.field]
+        shifted = self.space.split(held.insert(ones, data_at(held, 0.0)))[self.field]
         if not torch.allclose(shifted, torch.ones_like(shifted)):
             raise ValueError(
                 f"the ties do not let field {self.field} be shifted by a constant, as `MeanZero` does: their "
@@ -268,13 +282,17 @@ class MeanZero:
         """True at prescribed dofs, of the space's shape."""
         return None if self.dirichlet is None else self.dirichlet.fixed
 
+    @property
+    def time_dependent(self) -> bool:
+        return getattr(self.dirichlet, "time_dependent", False)
+
     def __repr__(self) -> str:
         components = self.space.fields[self.field].components
         which = [f"field {self.field}"] if len(self.space.fields) > 1 else []
         own = f"MeanZero({', '.join(which + ([] if components is None else [f'{components} components']))})"
         return own if self.dirichlet is None else f"{self.dirichlet} & {own}"
 
-    def data(self) -> Tensor:
+    def data(self, time: float | None = None) -> Tensor:
         """m_a = ∫ φ_a "n", differentiable in the mesh nodes; on a mixed space "N", zero at the other fields' dofs."""
         field, parts = self.space.fields[self.field], []
         points = field.quadrature
@@ -287,7 +305,7 @@ class MeanZero:
             return weights
         fields = [torch.zeros(f.shape, dtype=f.dtype, device=f.device) for f in self.space.fields]
         fields[self.field] = weights if self.dim == -1 else weights[:, None].expand(field.shape)
-        found, held = self.space.join(fields), None if self.dirichlet is None else self.dirichlet.data()
+        found, held = self.space.join(fields), None if self.dirichlet is None else data_at(self.dirichlet, time)
         return found if held is None else found + held
 
     def weights(self, data: Tensor) -> Float[Tensor, "..."]:
@@ -339,10 +357,10 @@ class MeanZero:
     __rand__ = __and__
 
 
-def check_index(index: Any, count: int, what: str, key: Any) -> int:
-    if not is_integer(index, 0) or index >= count:
-        raise ValueError(f"`Dirichlet` key {key!r}: the {what} must be an integer in [0, {count}); got {index!r}.")
-    return int(index)
+def data_at(constraint: Constraint, time: float | None) -> Tensor | None:
+    """`constraint.data()`, at a time where it changes with it."""
+    changing: Any = constraint
+    return changing.data(time) if getattr(constraint, "time_dependent", False) else constraint.data()
 
 
 def prescribed(space: FunctionSpace, component: int | None, tag: Any, dofs: Tensor, value: Any) -> Tensor:
@@ -380,19 +398,3 @@ def prescribed(space: FunctionSpace, component: int | None, tag: Any, dofs: Tens
     if not mapped(value) and not bool(torch.isfinite(value).all()):
         raise ValueError(f"{name} is not finite: got {float(value[~torch.isfinite(value)][0])}.")
     return value
-
-
-def insert_values(space: FunctionSpace, full: Tensor, component: int | None, dofs: Tensor, values: Tensor) -> Tensor:
-    """`full` "*b n (c)" with one entry's values written in, batched where either is."""
-    if component is not None:
-        column = insert_values_at(full[..., component], dofs, values, -1)
-        full = full.expand(*column.shape, full.shape[-1])
-        parts = [column if i == component else full[..., i] for i in range(full.shape[-1])]
-        return torch.stack(parts, -1)
-    return insert_values_at(full, dofs, values, -1 if space.components is None else -2)
-
-
-def insert_values_at(full: Tensor, dofs: Tensor, values: Tensor, dim: int) -> Tensor:
-    batch = common_batch(full.shape[:dim], values.shape[:dim])
-    full, values = full.expand(*batch, *full.shape[dim:]), values.expand(*batch, *values.shape[dim:])
-    return full.index_copy(full.ndim + dim, dofs, values)

@@ -97,15 +97,17 @@ class Functional:
                 "cells; use a spline space of degree 2 or more, a mixed form, or penalties on the kinks by `interior=`."
             )
 
-    def discrete_form(self, params: Sequence[Parameter] = ()) -> DiscreteForm:
+    def discrete_form(self, params: Sequence[Parameter] = (), time: float | None = None) -> DiscreteForm:
         """The functional with these parameters as a function of the dofs alone, and of explicit tensors.
+
+        `time` is that of prescribed values that change with it.
 
         Raises:
             ValueError, TypeError: a parameter that does not fit the space (its position named).
         """
         for term in self.terms:
             term.check_arguments(len(params))
-        return discrete_form(self.space, self.terms, self.constraint, params)
+        return discrete_form(self.space, self.terms, self.constraint, params, time)
 
     @outside_modes
     def residual(self, u: Tensor, *params: Parameter) -> Tensor:

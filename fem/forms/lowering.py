@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fem.forms.cell_integral import CellIntegral
-from fem.forms.constraints import Constraint
+from fem.forms.constraints import Constraint, data_at
 from fem.forms.discrete import DiscreteForm
 from fem.forms.grid_integral import GridIntegral
 from fem.forms.interior_integral import InteriorIntegral
@@ -46,9 +46,13 @@ KEPT = 4  # integrands of one term, for parameters of different kinds
 
 
 def discrete_form(
-    space: AnySpace, terms: Sequence[Term], constraint: Constraint, params: Sequence[Parameter]
+    space: AnySpace,
+    terms: Sequence[Term],
+    constraint: Constraint,
+    params: Sequence[Parameter],
+    time: float | None = None,
 ) -> DiscreteForm:
-    """The sum of some terms as a function of dofs and of explicit tensors.
+    """The sum of some terms as a function of dofs and of explicit tensors, prescribed values being those at a time.
 
     Raises:
         ValueError, TypeError: a parameter that does not fit the space (its position named).
@@ -56,7 +60,7 @@ def discrete_form(
     integrals: list[Any] = []
     for term in sorted(terms, key=lambda t: t.interior):
         integrals += (integrals_over_cells if term.tag is None else facet_integrals)(space, term, params)
-    return DiscreteForm(space, constraint, tuple(integrals), constraint.data())
+    return DiscreteForm(space, constraint, tuple(integrals), data_at(constraint, time))
 
 
 def integrals_over_cells(space: AnySpace, term: Term, params: Sequence[Parameter]) -> list[Any]:

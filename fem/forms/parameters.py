@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fem.mesh.geometry import Domain, Geometry
 from fem.space.field import Function, Gradient
-from fem.support.checks import check_kind, did_you_mean, is_integer, shown
+from fem.support.checks import check_kind, did_you_mean, is_integer, shown, signature
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,3 +280,18 @@ def check_like(space: Any, value: Tensor, name: str) -> Tensor:
         raise TypeError(f"{name} is on {value.device} but the space is on {space.device}; move one of them.")
     # What a user's inference mode made takes no part in derivatives.
     return value.clone() if value.is_inference() and not torch.is_inference_mode_enabled() else value
+
+
+def of_time(value: Any) -> bool:
+    """Whether a prescribed value is a callable of x and t."""
+    takes = signature(value) if callable(value) and not isinstance(value, Tensor | Function) else None
+    return takes is not None and takes.least == 2
+
+
+def at_time(value: Any, time: float | None) -> Any:
+    """A prescribed value at one time."""
+    if not of_time(value):
+        return value
+    if time is None:
+        raise ValueError("prescribed values are functions of (x, t): solve by `evolve`, or fix t, `dirichlet.at(t)`.")
+    return lambda x: value(x, time)

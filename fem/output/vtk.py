@@ -101,27 +101,63 @@ def write_pvd(
         shape = tuple(values.shape)
         if shape[:1] != (len(instants),):
             raise ValueError(f"{name!r} needs a leading axis of {len(instants)} times; got shape {shape}.")
-    points, blocks, numbering, degree = nodes_of(V, fields.values())
+    series = TimeSeries(path, V)
 
-    def frame(i: int) -> tuple[dict[str, np.ndarray], dict[str, list[np.ndarray]]]:
+    def frame(i: int) -> tuple[dict[str, Any], dict[str, Any]]:
         item = lambda f: replace(f, values=f.values[i]) if isinstance(f, Function) else f[i]  # noqa: E731
         at, cells = ({name: item(f) for name, f in given.items()} for given in (fields, cell_data))
-        return data_of(V, at, cells, numbering, degree)
+        return at, cells
 
-    frame(0)  # what is wrong with one time is wrong with all: raise before anything is written
-    folder = path.with_suffix("")
-    with explained(path):
-        folder.mkdir(exist_ok=True)
-    files = [folder / f"{path.stem}_{index:04d}.vtu" for index in range(len(instants))]
-    for index, file in enumerate(files):
-        write_vtu(file, points, blocks, *frame(index))
-    rows = [
-        f'<DataSet timestep="{t!r}" file="{f.parent.name}/{f.name}"/>' for t, f in zip(instants, files, strict=True)
-    ]
-    head = ['<?xml version="1.0"?>', '<VTKFile type="Collection" version="0.1">', "<Collection>"]
-    text = "\n".join([*head, *rows, "</Collection>", "</VTKFile>", ""])
-    put(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    series.check(*frame(0))  # what is wrong with one time is wrong with all: raise before anything is written
+    for i, instant in enumerate(instants):
+        series.write(instant, *frame(i), listed=i == len(instants) - 1)
     return path
+
+
+class TimeSeries:
+    """A `.pvd` file that grows: `write` adds the fields at a further time, and what is there can be opened at any time.
+
+    Args:
+        path: ends in `.pvd`; its directory exists.
+        V: the space of the fields given as tensors.
+    """
+
+    @outside_modes
+    def __init__(self, path: str | os.PathLike[str], V: AnySpace):
+        self.path, self.space = checked_path(path, ".pvd"), V
+        self.rows: list[str] = []
+        self._nodes: tuple[np.ndarray, list[tuple[str, np.ndarray]], CellDofs, int] | None = None
+
+    def check(self, fields: Fields, cell_data: Fields | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What is written of the fields; those of all times are of the same spaces.
+
+        Raises:
+            ValueError, TypeError: as for `write_vtk`.
+        """
+        check_mappings("TimeSeries", fields, cell_data)
+        if self._nodes is None:
+            self._nodes = nodes_of(self.space, fields.values())
+        return data_of(self.space, fields, cell_data or {}, *self._nodes[2:])
+
+    @outside_modes
+    def write(self, time: float, fields: Fields, cell_data: Fields | None = None, listed: bool = True) -> Path:
+        """Write the next `.vtu` file, and the list of all so far after it unless not `listed`; returns its path.
+
+        Raises:
+            ValueError, TypeError, OSError: as for `write_vtk`.
+        """
+        data, folder = self.check(fields, cell_data), self.path.with_suffix("")
+        assert self._nodes is not None
+        with explained(self.path):
+            folder.mkdir(exist_ok=True)
+        file = folder / f"{self.path.stem}_{len(self.rows):04d}.vtu"
+        write_vtu(file, *self._nodes[:2], *data)
+        self.rows.append(f'<DataSet timestep="{time!r}" file="{folder.name}/{file.name}"/>')
+        if listed:
+            head = ['<?xml version="1.0"?>', '<VTKFile type="Collection" version="0.1">', "<Collection>"]
+            text = "\n".join([*head, *self.rows, "</Collection>", "</VTKFile>", ""])
+            put(self.path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        return file
 
 
 def checked_path(path: str | os.PathLike[str], suffix: str) -> Path:

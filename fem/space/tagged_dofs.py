@@ -15,7 +15,8 @@ from fem.mesh.mesh import Mesh
 from fem.mesh.tags import nodes_between
 from fem.mesh.topology import Topology, first_positions
 from fem.space.cell_dofs import CellDofs
-from fem.support.checks import check_numbers, shown
+from fem.support.arithmetic import common_batch
+from fem.support.checks import check_numbers, is_integer, shown
 
 
 @dataclass(frozen=True)
@@ -163,3 +164,25 @@ def marked(
         for nodes, cells in zip(element.facet_nodes, cells_of(i), strict=True):
             found[dofs.of(i, cells)[:, list(nodes)]] = True
     return found
+
+
+def check_index(index: Any, count: int, what: str, key: Any) -> int:
+    if not is_integer(index, 0) or index >= count:
+        raise ValueError(f"`Dirichlet` key {key!r}: the {what} must be an integer in [0, {count}); got {index!r}.")
+    return int(index)
+
+
+def insert_values(space: Any, full: Tensor, component: int | None, dofs: Tensor, values: Tensor) -> Tensor:
+    """`full` "*b n (c)" with one entry's values written in, batched where either is."""
+    if component is not None:
+        column = insert_values_at(full[..., component], dofs, values, -1)
+        full = full.expand(*column.shape, full.shape[-1])
+        parts = [column if i == component else full[..., i] for i in range(full.shape[-1])]
+        return torch.stack(parts, -1)
+    return insert_values_at(full, dofs, values, -1 if space.components is None else -2)
+
+
+def insert_values_at(full: Tensor, dofs: Tensor, values: Tensor, dim: int) -> Tensor:
+    batch = common_batch(full.shape[:dim], values.shape[:dim])
+    full, values = full.expand(*batch, *full.shape[dim:]), values.expand(*batch, *values.shape[dim:])
+    return full.index_copy(full.ndim + dim, dofs, values)

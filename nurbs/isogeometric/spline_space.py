@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fem.forms.constraints import check_index
 from fem.forms.parameters import check_like
 from fem.mesh.geometry import Domain
 from fem.reference.bspline import basis_matrix
@@ -21,6 +20,7 @@ from fem.space.factors import Factors
 from fem.space.field import Function
 from fem.space.interpolation import check_components, check_no_outside
 from fem.space.space import FunctionSpace
+from fem.space.tagged_dofs import check_index
 from fem.support.checks import check_choice
 from fem.support.modes import outside_modes
 from fem.support.transforms import carries

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from fem import Dirichlet, FunctionSpace, Lagrange, MeanZero, MixedSpace, integrate, unit_square
+from fem import Dirichlet, Energy, FunctionSpace, Lagrange, MeanZero, MixedSpace, Periodic, integrate, unit_square
 from fem.forms.constraints import Constraint, Free
 from fem.reference.spline_element import BSpline
 from tests.problems import bend, distorted, hard_mesh, polynomial, scrambled
@@ -422,3 +422,22 @@ def test_prescribed_values_join_unless_they_differ() -> None:
         left & Dirichlet(FunctionSpace(V.mesh, Lagrange(1), components=2), {"top": 0.0})
     W, walls = enclosed()
     assert torch.equal((walls & MeanZero(W, field=1) & walls).fixed, walls.fixed)
+
+
+def test_prescribed_values_of_time() -> None:
+    """Values of (x, t) are those of x at a time, alone, with a mean and with ties, and cannot do without one."""
+    V = FunctionSpace(unit_square(2), Lagrange(1))
+    held = Dirichlet(V, {"left": 1.0, "right": lambda x, t: t * x[..., 1]})
+    fixed = Dirichlet(V, {"left": 1.0, "right": lambda x: 3.0 * x[..., 1]})
+    for other in (held.at(3.0), Dirichlet(V, {"left": 1.0}) & Dirichlet(V, {"right": lambda x, t: t * x[..., 1]})):
+        assert torch.equal(other.data(3.0), fixed.data())
+    assert torch.equal(held.data(3.0), fixed.data())
+    assert held.time_dependent
+    assert not held.at(3.0).time_dependent
+    for make in (lambda: held.data(), lambda: Energy(V, lambda x, u, g: u, held)(torch.zeros(V.shape, dtype=V.dtype))):
+        with pytest.raises(ValueError, match=r"functions of \(x, t\): solve by `evolve`"):
+            make()
+    bottom = Dirichlet(V, {"left": 0.0, "right": lambda x, t: t + 0 * x[..., 0]}) & Periodic(V, {"top": "bottom"})
+    assert float(bottom.data(2.0).max()) == 2.0
+    with pytest.raises(ValueError, match="are one by `Periodic`, but different values"):
+        (held & Periodic(V, {"top": "bottom"})).data(2.0)

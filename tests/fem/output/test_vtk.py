@@ -15,7 +15,7 @@ from fem.files.reading import read_mesh
 from fem.forms.integrals import integrate
 from fem.mesh.generators import box, unit_interval, unit_square
 from fem.mesh.mesh import Mesh
-from fem.output.vtk import write_pvd, write_vtk
+from fem.output.vtk import TimeSeries, write_pvd, write_vtk
 from fem.reference.cells import CELLS
 from fem.reference.lagrange import Lagrange, lagrange_element
 from fem.reference.spline_element import BSpline
@@ -279,3 +279,16 @@ def test_time_series(tmp_path: Path):
         write_pvd(path, V, [0.0, float("nan")], {"u": u[:2]})
     with pytest.raises(ValueError, match=r"must end in \.pvd"):
         write_pvd(tmp_path / "run.vtu", V, times, {"u": u})
+
+
+def test_a_series_grows_and_can_be_read_at_any_time(tmp_path: Path) -> None:
+    V = FunctionSpace(unit_square(2), Lagrange(1))
+    series = TimeSeries(tmp_path / "u.pvd", V)
+    for i, time in enumerate((0.0, 0.5, 2.0)):
+        u = torch.full(V.shape, float(i), dtype=V.dtype)
+        file = series.write(time, {"u": u})
+        np.testing.assert_array_equal(meshio.read(file).point_data["u"], u.numpy())
+        assert (tmp_path / "u.pvd").read_text().count("DataSet") == i + 1
+    assert 'timestep="0.5" file="u/u_0001.vtu"' in (tmp_path / "u.pvd").read_text()
+    with pytest.raises(ValueError, match=r"must end in \.pvd"):
+        TimeSeries(tmp_path / "u.vtu", V)
