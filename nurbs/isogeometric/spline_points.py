@@ -30,7 +30,7 @@ class PatchPlace:
     rational: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Positions:
     """The points "e q d" of a domain."""
 
