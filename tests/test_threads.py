@@ -112,7 +112,7 @@ with compilation(sys.argv[1]), ThreadPoolExecutor(8) as pool:
 """
 
 
-@pytest.mark.parametrize("when", ["auto", "always"])
+@pytest.mark.parametrize("when", [pytest.param("auto", marks=pytest.mark.slow), "always"])
 def test_what_eight_threads_make_first_is_what_one_makes(when, tmp_path):
     """In a fresh process: tables, topologies, programs and libraries are all made while eight threads ask for them."""
     done = subprocess.run(

@@ -89,7 +89,14 @@ for name, f in settings().items():
 """
 
 
-@pytest.mark.parametrize("way", ["grad", "vmap of grad", "jacfwd", "hessian", "what is not transformed"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "vmap of grad",
+        "jacfwd",
+        *(pytest.param(w, marks=pytest.mark.slow) for w in ("grad", "hessian", "what is not transformed")),
+    ],
+)
 def test_nothing_that_is_kept_belongs_to_the_transformation_of_the_first_call(way: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, way], capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from examples.benchmarks.timing import Clock, interleaved, table, use_threads
 from examples.command_line import run, save, write
-from fem import Energy, FunctionSpace, Lagrange, Mesh, unit_cube
+from fem import Energy, FunctionSpace, Lagrange, Mesh, compilation, unit_cube
 
 
 def mass(x: Tensor, u: Tensor) -> Tensor:
@@ -60,6 +60,7 @@ def main(
     degrees: tuple[int, ...] = (1, 2, 3),
     repeats: int = 5,
     threads: int = 1,
+    policy: str = "always",
     out: str | None = None,
 ) -> dict[str, float]:
     """Multiply in turns.
@@ -69,6 +70,7 @@ def main(
         degrees: of the elements, 1 to 3
         repeats: products of each kind
         threads: threads of PyTorch; 0 for all cores
+        policy: when kernels are compiled, "always" or, where no compiler is installed, "never"
         out: folder for the table and the picture; nothing is written without it
 
     Returns:
@@ -76,6 +78,12 @@ def main(
         energies vᵀHv on the meshes from those on the grid.
     """
     use_threads(threads)
+    with compilation(policy):
+        return measure(unknowns, degrees, repeats, out)
+
+
+def measure(unknowns: int, degrees: tuple[int, ...], repeats: int, out: str | None) -> dict[str, float]:
+    """See `main`."""
     figures: dict[str, float] = {}
     rows = []
     for name, (density, derivatives) in PROBLEMS.items():

@@ -46,7 +46,7 @@ def blobs(shape: Shape, random: Tensor, share: float) -> Tensor:
 
 def held(solid: Tensor, shape: Shape) -> Tensor:
     """The parts that reach an edge of the grid: others would be free to move."""
-    parts, _ = label(solid.reshape(shape).numpy())
+    parts: Any = label(solid.reshape(shape).numpy())[0]  # pyright: ignore[reportIndexIssue]
     reached = [parts.take(i, axis) for axis, n in enumerate(shape) if n > 1 for i in (0, -1)]
     numbers = np.unique(np.concatenate([r.ravel() for r in reached]))
     return torch.from_numpy(np.isin(parts, numbers[numbers > 0])).to(solid.dtype).flatten()

@@ -151,7 +151,7 @@ def test_lengths_with_a_cusp_and_a_loop():
     torch.testing.assert_close(both.length(), torch.stack([both[0].length(), both[1].length()]), rtol=1e-10, atol=0)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in range(1, 6))])
 def test_lengths_with_uneven_weights(seed: int):
     curve = uneven(seed)
     expected = adaptive_length(curve)
@@ -218,6 +218,7 @@ def test_measures_that_halve_spans_differentiate_in_everything():
     torch.testing.assert_close(mapped, Curve(torch.stack([CUSP, LOOP])).length())
 
 
+@pytest.mark.slow
 def test_a_tolerance_out_of_reach_is_said():
     generator = torch.Generator().manual_seed(3)
     folded = Surface(torch.rand(4, 4, 2, generator=generator, **f64))

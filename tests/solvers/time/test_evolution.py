@@ -94,6 +94,7 @@ def test_gradients_are_differences_and_checkpoints_change_no_bit(method: Any) ->
     assert (ends[0] - ends[1]) / 2e-5 == pytest.approx(slope, rel=1e-6, abs=1e-7)
 
 
+@pytest.mark.slow
 def test_gradient_through_two_hundred_steps_in_little_memory() -> None:
     """The derivative is the difference to 1e-6; of 200 loads that were made none is kept, without checkpoints all."""
     V = FunctionSpace(unit_interval(6), Lagrange(1))
@@ -128,7 +129,7 @@ def test_gradient_through_two_hundred_steps_in_little_memory() -> None:
 
 
 @pytest.mark.parametrize(
-    "method", [BDF2(), *(pytest.param(m, marks=pytest.mark.slow) for m in (CrankNicolson(), Newmark()))], ids=str
+    "method", [pytest.param(m, marks=pytest.mark.slow) for m in (BDF2(), CrankNicolson(), Newmark())], ids=str
 )
 def test_derivatives_of_all_kinds(method: Any) -> None:
     """Second order, forward mode, batches of gradients and `torch.func`, as for a single solve."""
@@ -154,7 +155,9 @@ def test_derivatives_of_all_kinds(method: Any) -> None:
     torch.testing.assert_close(mapped, torch.stack([final(k, *plain[1:]) for k in ks]), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("method", [BDF2(), CrankNicolson(), Newmark()], ids=str)
+@pytest.mark.parametrize(
+    "method", [BDF2(), *(pytest.param(m, marks=pytest.mark.slow) for m in (CrankNicolson(), Newmark()))], ids=str
+)
 def test_derivatives_in_the_nodes(method: Any) -> None:
     base = unit_square(2, cell="triangle")
     nodes = base.nodes.clone().requires_grad_()
