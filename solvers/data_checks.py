@@ -68,12 +68,15 @@ def check_linear(form: DiscreteForm, u: Tensor) -> None:
     """
     batch, full = form.constrained(u)
     for integral in (part for i in form.integrals for part in i.all_at_points()):
-        slots = integral.slots(full)
-        v = [torch.full_like(s, 0.7 + 0.4 * k) for k, s in enumerate(slots)]
-        once, twice = (integral.integrand(slots, [f * s for s in v], batch) for f in (1, 2))
-        size = twice.abs().nan_to_num(0, posinf=0).max()
-        if bool(((twice - 2 * once).abs() > torch.finfo(u.dtype).eps ** 0.5 * size).any()):
-            raise ValueError(
-                f"the {integral.term.name} is not linear in v and grad_v: each of its summands must have one of them "
-                "as a factor, once."
-            )
+        here = integral.slots(full)
+        elsewhere = [s + 0.3 + 0.2 * k for k, s in enumerate(here)]  # where u is zero much else vanishes
+        v = [torch.full_like(s, 0.7 + 0.4 * k) for k, s in enumerate(here)]
+        for slots in (here, elsewhere):
+            once, twice = (integral.integrand(slots, [f * s for s in v], batch) for f in (1, 2))
+            size = twice.abs().nan_to_num(0, posinf=0).max()
+            if bool(((twice - 2 * once).abs() > torch.finfo(u.dtype).eps ** 0.5 * size).any()):
+                raise ValueError(
+                    f"the {integral.term.name} is not linear in v and grad_v: each of its summands must have one of "
+                    "them as a factor, once. (Arguments come as x, u, grad_u, v, grad_v and the parameters; on "
+                    "boundaries as x, u, v, normal.)"
+                )

@@ -88,6 +88,9 @@ SOLVES = {
     "solve(J, method=LBFGS())": r"`LBFGS\(\)` only descends",
     "solve(WeakForm(V, lambda x, u, g, v, gv: v * v, D))": "the form is not linear in v and grad_v",
     "solve(WeakForm(V, lambda x, u, g, v, gv: (g * gv).sum(-1) - 1.0, D))": "the form is not linear in v and grad_v",
+    "solve(WeakForm(V, lambda x, u, g, v, gv: (g * gv).sum(-1), D, {'left': lambda x, u, n, v: u * u}))": (
+        "the boundary form on 'left' is not linear in v and grad_v"
+    ),
     "eigenmodes(J, J, ())": r"`eigenmodes\(count=\.\.\.\)` must be a positive integer; got \(\)",
     "eigenmodes(K, M, 2, (nan,))": r"parameter 0 is nan at a quadrature point of the density",
     "eigenmodes(J, M, 2.5)": r"`eigenmodes\(count=\.\.\.\)` must be a positive integer; got 2\.5",
