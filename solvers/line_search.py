@@ -79,7 +79,9 @@ class Line:
         return self.u.ndim - len(self.form.space.shape)
 
     def at(self, t: Tensor | float) -> Tensor:
-        trial = torch.addcmul(self.u, per_item(torch.as_tensor(t, dtype=self.u.dtype, device=self.u.device), self.u), self.s)
+        trial = torch.addcmul(
+            self.u, per_item(torch.as_tensor(t, dtype=self.u.dtype, device=self.u.device), self.u), self.s
+        )
         return trial if self.bounds is None else self.bounds.clamp(trial)
 
     def free(self, r: Tensor) -> Tensor:
