@@ -60,15 +60,19 @@ class Library:
             self.work += work
             if policy == "auto" and self.work < WORTH and not self.there:
                 return False
-            with self.lock:  # another thread may be compiling it
-                if not self.tried:
-                    self.run, self.tried = self.load(), True
+            self.make()
         return self.run is not None
+
+    def make(self) -> None:
+        with self.lock:  # another thread may be compiling it
+            if not self.tried:
+                self.run, self.tried = self.load(), True
 
     def begin(self, work: int) -> None:
         """Compile beside other work what is about to read so many numbers, if that pays; `ready` waits for it."""
-        if sys.platform != "win32" and not self.tried and not self.there and work >= WORTH and current.when != "never":
-            Thread(target=self.ready, args=(work,)).start()
+        pays = current.when == "always" or (current.when != "never" and work >= WORTH)
+        if sys.platform != "win32" and pays and not self.tried and not self.there:
+            Thread(target=self.make).start()
 
     @cached_property
     def there(self) -> bool:

@@ -75,8 +75,12 @@ class Multigrid:
     def prepare(self, system: System) -> "PreparedMultigrid | PreparedCG":
         grid = grid_of_form(system.form, prod(system.batch))
         if grid is not None and system.u.is_cpu:
-            for code in (stencil_product, coarsening):
-                code.function(torch.float32).library.begin(grid.size * len(grid.keys))
+            for code, dtype in (
+                (stencil_product, system.u.dtype),
+                (stencil_product, torch.float32),
+                (coarsening, torch.float32),
+            ):
+                code.function(dtype).library.begin(grid.size * len(grid.keys))
         check_grid(system)
         # Other projections around H than ties are those of the general iteration.
         if not system.holds_dofs_alone and not isinstance(system.form.constraint, Ties):
