@@ -20,6 +20,7 @@ from solvers.line_search import Bounds, Line, State, chosen, descend, reduce_res
 from solvers.linear.blocks.saddle_point import PreparedSaddlePoint
 from solvers.linear.choice import default_method
 from solvers.linear.conjugate_gradients import CG, PreparedCG
+from solvers.linear.multigrid import Multigrid
 from solvers.load_step import load
 from solvers.operators.system import LinearMethod, Prepared, System
 from solvers.report import RUNNING, STATUSES, Effort, Report, finish, finish_small, round_off, settle
@@ -70,6 +71,8 @@ def newton(
     rtol = default_rtol(u.dtype) if method.rtol is None else method.rtol
     linear = method.linear or default_method(form, u, symmetric, minimum)
     effort = Effort.none(u, u.shape[:lead])
+    if isinstance(linear, Multigrid):
+        linear.ahead(form, u)
     u, steps = load(form, u, linear, symmetric, minimum, bounds, method.max_iterations, effort)
     codes = torch.full(u.shape[:lead], RUNNING, device=u.device)
     report = Report(u, codes, steps, u.new_ones(u.shape[:lead]), effort)

@@ -59,7 +59,7 @@ def main(cells: int = 20, steps: int = 64, out: str | None = None) -> dict[str, 
     print(f"a thermometer at {0.8 * last:.3f} °C tells an amplitude of {amplitude:.6f} °C")
     if out is not None:
         ax = plot_line(V, found[-1][0], (0.0,), (0.1,))
-        ax.set_title("after 32 s")
+        ax.set(title="after 32 s", ylabel="temperature (°C)")
         save(ax.figure, out, "heat.png")
     error = abs(last - PUBLISHED) / PUBLISHED
     return {"temperature": last, "error": error, "rate": rate, "amplitude": amplitude}

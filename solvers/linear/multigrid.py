@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fem.constraints.ties import Ties, ties_of
+from fem.forms.discrete import DiscreteForm
 from fem.space.space import FunctionSpace
 from fem.support.arithmetic import norm, per_item
 from fem.support.checks import check_integers, check_numbers, shown
@@ -73,19 +74,23 @@ class Multigrid:
         check_integers("Multigrid", max_iterations=self.max_iterations)
 
     def prepare(self, system: System) -> "PreparedMultigrid | PreparedCG":
-        grid = grid_of_form(system.form, prod(system.batch))
-        if grid is not None and system.u.is_cpu:
-            for code, dtype in (
-                (stencil_product, system.u.dtype),
-                (stencil_product, torch.float32),
-                (coarsening, torch.float32),
-            ):
-                code.function(dtype).library.begin(grid.size * len(grid.keys))
+        self.ahead(system.form, system.u)
         check_grid(system)
         # Other projections around H than ties are those of the general iteration.
         if not system.holds_dofs_alone and not isinstance(system.form.constraint, Ties):
             return CG(self.rtol, self.max_iterations, self).prepare(system)
         return PreparedMultigrid(system, self)
+
+    def ahead(self, form: DiscreteForm, u: Tensor) -> None:
+        """Begin to compile what serves all operators, beside what is done until one is there."""
+        grid = grid_of_form(form, prod(form.full_batch(u)))
+        if grid is not None and u.is_cpu:
+            for code, dtype in (
+                (stencil_product, u.dtype),
+                (stencil_product, torch.float32),
+                (coarsening, torch.float32),
+            ):
+                code.function(dtype).library.begin(grid.size * len(grid.keys))
 
     def preconditioner(self, system: System) -> Callable[[Tensor], Tensor]:
         return PreparedMultigrid(system, self).precondition
