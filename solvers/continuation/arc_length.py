@@ -48,13 +48,24 @@ def arcs(trail: Trail, method: Any) -> Solution:
                 break
             continue
         v, t, onward, count = found
-        if (t - trail.stop) * (s - trail.stop) <= 0 and t != s:  # past the end: exactly there, in a step of s
-            final = problem.solve(trail.stop, u + (trail.stop - s) / (t - s) * (v - u))
-            if final.converged:
+        turned = onward[1] * direction[1] < 0
+        turn = fold(problem, metric, (u, s), direction, size, linear, onward) if turned else (v, t)
+        passed = [(w, r) for w, r in (turn, (v, t)) if r != s and (r - trail.stop) * (s - trail.stop) <= 0]
+        if passed:  # the end, before the fold or after it: exactly there, in a step of s
+            w, r = passed[0]
+            final = problem.solve(trail.stop, u + (trail.stop - s) / (r - s) * (w - u))
+            away = final.value.detach() - u
+            # The end of this very branch is no farther away than a step that turns by 60 degrees leads.
+            if final.converged and metric.dot(away, trail.stop - s, away, trail.stop - s) <= (2 * size) ** 2:
                 trail.add(final.value, trail.stop, int(final.iterations))
                 return final
-        if onward[1] * direction[1] < 0:
-            trail.folds.append(fold(problem, metric, (u, s), direction, size, linear, onward))
+            size /= 2
+            if size < smallest * first:
+                status = Status.STALLED
+                break
+            continue
+        if turned:
+            trail.folds.append(turn)
         u, s, direction = v, t, onward
         trail.add(u, s, count)
         size = size * GROWTH if count < EASY else size

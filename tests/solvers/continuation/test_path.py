@@ -68,6 +68,15 @@ def test_a_truss_snaps_through_and_back() -> None:
     assert float(down.value) < -0.3
 
 
+@pytest.mark.parametrize("stop", [0.3, 0.38, 0.3848])
+def test_an_end_just_before_a_fold_is_not_passed_by(stop: float) -> None:
+    """The first solution with that load on the path, though a step may lead over the fold and back below it."""
+    path = follow(truss(), lambda s: (s,), span=(0.0, stop), step=0.05, arc_length=True)
+    assert float(path.value) < 1 - 1 / 3**0.5  # w at the fold
+    assert len(path.folds) == 0
+    assert float(path.parameters[-1]) == stop
+
+
 def test_steps_are_long_where_it_is_easy_and_end_where_asked() -> None:
     energy = bratu(8)
     path = follow(energy, lambda s: (s,), span=(0.0, 2.0), step=0.1)
