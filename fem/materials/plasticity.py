@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fem.materials.elasticity import lame
-from fem.materials.tensors import Number, deviator, scaled, trace
+from fem.materials.tensors import Number, check_range, deviator, scaled, trace
 
 
 def trial(
@@ -28,6 +28,9 @@ def trial(
 ) -> tuple[Tensor, Tensor, Tensor, Number]:
     """s "… 3 3", q "…", max(f, 0) "…" and μ. At s = 0 q has no derivative: a square root of zero is left out."""
     mu = lame(young, poisson)[1]
+    check_range("j2_plasticity", "yield_stress", yield_stress, 0, float("inf"))
+    if isinstance(mu, float):
+        check_range("j2_plasticity", "hardening", hard, -3 * mu, float("inf"))  # softer than that nothing is unique
     s = scaled(2 * mu, deviator(strain) - plastic)
     square = 1.5 * s.square().sum((-2, -1))
     still = square == 0
@@ -47,7 +50,7 @@ def j2_plasticity(
     """ψ "…" of an increment that ends with ε "… 3 3" (`in_space` for plane strain) and starts with ε^p and α.
 
     Raises:
-        ValueError: strains of the plane, or moduli out of range.
+        ValueError: strains of the plane, moduli out of range, no yield stress, softening by 3μ or more.
     """
     s, _, f, mu = trial(strain, plastic, alpha, young, poisson, yield_stress, hardening)
     bulk = young / (3 * (1 - 2 * poisson))

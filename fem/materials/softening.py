@@ -15,11 +15,16 @@ Structures, Wiley 2002, chapter 26.
 import torch
 from torch import Tensor
 
-from fem.materials.tensors import Number
+from fem.materials.tensors import Number, check_range
 
 
 def damage(elastic: Tensor, history: Tensor, threshold: Number, softening: Number) -> Tensor:
-    """ψ "…" of an increment whose elastic energy at its end is ψ₀ "…", from κ_n "…" (0 before any load)."""
+    """ψ "…" of an increment whose elastic energy at its end is ψ₀ "…", from κ_n "…" (0 before any load).
+
+    Raises:
+        ValueError: κ_f not positive.
+    """
+    check_range("damage", "softening", softening, 0, float("inf"))
     seen = history.clamp(min=threshold)
     whole = torch.exp(-(seen - threshold) / softening)
     beyond = whole * seen + softening * (whole - torch.exp(-(torch.maximum(elastic, seen) - threshold) / softening))

@@ -165,3 +165,13 @@ def test_values_at_points_belong_to_their_space() -> None:
     with pytest.raises(ValueError, match="which are not those of the integral"):
         Energy(W, lambda x, u, g, a: a * u)(W.interpolate(lambda x: x[..., 0]), values)
     assert at_quadrature(V, lambda x, u, g: 2.0, V.interpolate(lambda x: x[..., 0])).values[0].shape[0] == 9
+
+
+def test_numbers_out_of_range_are_told() -> None:
+    zero = torch.zeros(3, 3, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"`j2_plasticity\(yield_stress=...\)` must be above 0; got 0.0"):
+        j2_plasticity(zero, zero, zero[0, 0], YOUNG, POISSON, 0.0)
+    with pytest.raises(ValueError, match=r"`j2_plasticity\(hardening=...\)` must be above -230.769; got -300.0"):
+        j2_return(zero, zero, zero[0, 0], YOUNG, POISSON, YIELD, -300.0)
+    with pytest.raises(ValueError, match=r"`damage\(softening=...\)` must be above 0; got -1.0"):
+        damage(zero[0, 0], zero[0, 0], 0.1, -1.0)
